@@ -1,0 +1,63 @@
+//! How two histories relate.
+
+/// How one history relates to another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Causality {
+    /// Both know the same events.
+    Equal,
+    /// The other knows all that this one knows, and more.
+    Before,
+    /// This one knows all that the other knows, and more.
+    After,
+    /// Each knows something that the other does not.
+    Concurrent,
+}
+
+impl Causality {
+    /// From what each side lacks: `this_lacks` says that the other knows something this one does not.
+    pub(crate) const fn from_lacks(this_lacks: bool, other_lacks: bool) -> Causality {
+        match (this_lacks, other_lacks) {
+            (false, false) => Causality::Equal,
+            (true, false) => Causality::Before,
+            (false, true) => Causality::After,
+            (true, true) => Causality::Concurrent,
+        }
+    }
+
+    /// The relation of two lists that have the same keys in the same order, by their counters: the usual case, and the
+    /// quick one. `None` if the keys differ before the relation is plain.
+    pub(crate) fn of_aligned<T, K: PartialEq>(
+        ours: &[T],
+        theirs: &[T],
+        key_and_counter: impl Fn(&T) -> (K, u64),
+    ) -> Option<Causality> {
+        if ours.len() != theirs.len() {
+            return None;
+        }
+        let (mut this_lacks, mut other_lacks) = (false, false);
+        for (ours, theirs) in ours.iter().zip(theirs) {
+            let ((ours_key, ours), (theirs_key, theirs)) = (key_and_counter(ours), key_and_counter(theirs));
+            if ours_key != theirs_key {
+                return None;
+            }
+            if ours != theirs {
+                this_lacks |= ours < theirs;
+                other_lacks |= theirs < ours;
+                if this_lacks && other_lacks {
+                    return Some(Causality::Concurrent);
+                }
+            }
+        }
+        Some(Causality::from_lacks(this_lacks, other_lacks))
+    }
+
+    /// The same relation seen from the other side.
+    #[must_use]
+    pub const fn reverse(self) -> Causality {
+        match self {
+            Causality::Before => Causality::After,
+            Causality::After => Causality::Before,
+            same => same,
+        }
+    }
+}

@@ -1,0 +1,339 @@
+//! Exact sets of events.
+
+use crate::buf::Buf;
+use crate::causality::Causality;
+use crate::dot::{Actor, Dot, Span};
+use core::fmt;
+use core::hash::{Hash, Hasher};
+use core::marker::PhantomData;
+use serde::de::{self, Deserialize, Deserializer, SeqAccess, Visitor};
+use serde::ser::{Serialize, Serializer};
+
+/// An exact set of dots, held as spans.
+///
+/// A plain version vector says "all of this actor's events up to 7" and so claims events it never saw when counters
+/// run across many keys. This set claims what it holds and nothing else. Its spans are sorted by (actor, first),
+/// disjoint, and never touch, so that two sets of the same dots are equal span by span.
+#[derive(Clone)]
+pub struct DotSet<B> {
+    spans: B,
+}
+
+/// A [`DotSet`] that grows; no allocation up to 4 spans.
+#[cfg(feature = "alloc")]
+pub type GrowableDotSet = DotSet<crate::InlineVec<Span, 4>>;
+
+/// A [`DotSet`] of at most `N` spans, without an allocator.
+pub type FixedDotSet<const N: usize> = DotSet<heapless::Vec<Span, N>>;
+
+impl<B: Buf<Span>> DotSet<B> {
+    /// The empty set.
+    #[must_use]
+    pub fn new() -> Self {
+        DotSet { spans: B::default() }
+    }
+
+    /// The union of `spans`, in any order.
+    ///
+    /// # Errors
+    /// `Full` if they don't fit.
+    pub fn from_spans(spans: impl IntoIterator<Item = Span>) -> Result<Self, B::Full> {
+        let mut set = DotSet::new();
+        for span in spans {
+            set.insert_span(span)?;
+        }
+        Ok(set)
+    }
+
+    /// Whether no dot is in the set.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.spans().is_empty()
+    }
+
+    /// The spans: sorted by (actor, first), disjoint, with a gap between any two of one actor.
+    #[must_use]
+    pub fn spans(&self) -> &[Span] {
+        self.spans.as_slice()
+    }
+
+    /// Whether `dot` is in the set.
+    #[must_use]
+    pub fn contains(&self, dot: Dot) -> bool {
+        self.contains_span(dot.span())
+    }
+
+    /// Whether every dot of `span` is in the set; false for a span that names no events.
+    #[must_use]
+    pub fn contains_span(&self, span: Span) -> bool {
+        let at = self.spans().partition_point(|held| (held.actor, held.last) < (span.actor, span.last));
+        span.is_valid()
+            && self.spans().get(at).is_some_and(|held| held.actor == span.actor && held.first <= span.first)
+    }
+
+    /// The greatest counter of `actor` in the set.
+    #[must_use]
+    pub fn last_of(&self, actor: Actor) -> Option<u64> {
+        let end = self.spans().partition_point(|held| held.actor <= actor);
+        let held = self.spans()[..end].last()?;
+        (held.actor == actor).then_some(held.last)
+    }
+
+    /// Adds one dot.
+    ///
+    /// # Errors
+    /// `Full` if the dot needs a span of its own and there is no room; nothing is changed then.
+    pub fn insert(&mut self, dot: Dot) -> Result<(), B::Full> {
+        self.insert_span(dot.span())
+    }
+
+    /// Adds every dot of a span.
+    ///
+    /// # Errors
+    /// `Full` if it needs a place of its own and there is no room; nothing is changed then.
+    pub fn insert_span(&mut self, span: Span) -> Result<(), B::Full> {
+        if !span.is_valid() {
+            return Ok(());
+        }
+        let held = self.spans();
+        // Every span in from..to overlaps the new one or stands right beside it.
+        let from = held.partition_point(|s| (s.actor, s.last.saturating_add(1)) < (span.actor, span.first));
+        let to = from
+            + held[from..]
+                .partition_point(|s| s.actor == span.actor && s.first <= span.last.saturating_add(1));
+        if from == to {
+            return self.spans.insert(from, span);
+        }
+        let first = held[from].first.min(span.first);
+        let last = held[to - 1].last.max(span.last);
+        self.spans.as_mut_slice()[from] = Span { actor: span.actor, first, last };
+        self.spans.remove_range(from + 1, to);
+        Ok(())
+    }
+
+    /// Adds every dot of `other`, and says whether that changed anything.
+    ///
+    /// # Errors
+    /// `Full` if the union has more spans than there is room for; nothing is changed then.
+    pub fn union(&mut self, other: &Self) -> Result<bool, B::Full> {
+        if aligned(self.spans(), other.spans()) {
+            let mut changed = false;
+            for (ours, theirs) in self.spans.as_mut_slice().iter_mut().zip(other.spans()) {
+                changed |= ours.last < theirs.last;
+                ours.last = ours.last.max(theirs.last);
+            }
+            return Ok(changed);
+        }
+        if self.widens_only(other) {
+            return Ok(self.widen(other));
+        }
+        *self = self.joined(other)?;
+        Ok(true)
+    }
+
+    /// Whether the union with `other` keeps the number of spans, each of `other`'s touching just one of these.
+    fn widens_only(&self, other: &Self) -> bool {
+        let mut held = self.spans();
+        other.spans().iter().all(|span| {
+            held = skip_before(held, *span);
+            let touches = |held: &Span| held.actor == span.actor && held.first <= span.last.saturating_add(1);
+            match held {
+                [first, second, ..] => touches(first) && !touches(second),
+                [only] => touches(only),
+                [] => false,
+            }
+        })
+    }
+
+    /// The union in place, where it only widens spans.
+    fn widen(&mut self, other: &Self) -> bool {
+        let mut changed = false;
+        let mut held = self.spans.as_mut_slice();
+        for span in other.spans() {
+            let before = held.len() - skip_before(held, *span).len();
+            held = &mut held[before..];
+            if let [touched, ..] = held {
+                changed |= span.first < touched.first || touched.last < span.last;
+                touched.first = touched.first.min(span.first);
+                touched.last = touched.last.max(span.last);
+            }
+        }
+        changed
+    }
+
+    /// The union as a new set.
+    pub(crate) fn joined(&self, other: &Self) -> Result<Self, B::Full> {
+        self.joined_filling(other, |_| false)
+    }
+
+    /// The union as a new set, with those gaps between two spans of one actor filled for which `fill` answers true.
+    pub(crate) fn joined_filling(
+        &self,
+        other: &Self,
+        mut fill: impl FnMut(Span) -> bool,
+    ) -> Result<Self, B::Full> {
+        let (mut left, mut right) = (self.spans(), other.spans());
+        let mut all = DotSet { spans: B::with_room(self.spans().len().max(other.spans().len())) };
+        loop {
+            let next = match (left, right) {
+                ([l, rest @ ..], [r, ..]) if l <= r => {
+                    left = rest;
+                    *l
+                }
+                (_, [r, rest @ ..]) => {
+                    right = rest;
+                    *r
+                }
+                ([l, rest @ ..], []) => {
+                    left = rest;
+                    *l
+                }
+                ([], []) => return Ok(all),
+            };
+            all.append(next, &mut fill)?;
+        }
+    }
+
+    /// Adds a span that starts no earlier than the last one held, and the gap between the two if `fill` says so.
+    fn append(&mut self, span: Span, fill: &mut impl FnMut(Span) -> bool) -> Result<(), B::Full> {
+        match self.spans.as_mut_slice().last_mut() {
+            Some(last)
+                if last.touches(span)
+                    || (last.actor == span.actor
+                        && fill(Span { actor: span.actor, first: last.last + 1, last: span.first - 1 })) =>
+            {
+                last.last = last.last.max(span.last);
+                Ok(())
+            }
+            _ => self.spans.push(span),
+        }
+    }
+
+    /// Whether every dot of `other` is in this set.
+    #[must_use]
+    pub fn includes(&self, other: &Self) -> bool {
+        let mut held = self.spans();
+        if aligned(held, other.spans()) {
+            return held
+                .iter()
+                .zip(other.spans())
+                .fold(true, |all, (ours, theirs)| all & (ours.last >= theirs.last));
+        }
+        other.spans().iter().all(|span| {
+            while let [first, rest @ ..] = held {
+                if (first.actor, first.last) >= (span.actor, span.last) {
+                    break;
+                }
+                held = rest;
+            }
+            held.first().is_some_and(|s| s.actor == span.actor && s.first <= span.first)
+        })
+    }
+
+    /// How this set, as a history, relates to another.
+    #[must_use]
+    pub fn compare(&self, other: &Self) -> Causality {
+        Causality::of_aligned(self.spans(), other.spans(), |span: &Span| {
+            ((span.actor, span.first), span.last)
+        })
+        .unwrap_or_else(|| Causality::from_lacks(!self.includes(other), !other.includes(self)))
+    }
+}
+
+/// Whether the spans of both start alike: the usual case of one history and a little more, and the quick one. Only their
+/// ends can differ then, and as neither set's spans touch, no end of one reaches the next start of the other.
+fn aligned(ours: &[Span], theirs: &[Span]) -> bool {
+    let starts = || ours.iter().zip(theirs);
+    let same = |ours: &Span, theirs: &Span| (ours.actor == theirs.actor) & (ours.first == theirs.first);
+    ours.len() == theirs.len() && starts().fold(true, |all, (ours, theirs)| all & same(ours, theirs))
+}
+
+/// The spans without those that end before `span`, and a gap before it.
+fn skip_before(mut spans: &[Span], span: Span) -> &[Span] {
+    while let [first, rest @ ..] = spans {
+        if (first.actor, first.last.saturating_add(1)) >= (span.actor, span.first) {
+            break;
+        }
+        spans = rest;
+    }
+    spans
+}
+
+impl<B: Buf<Span>> Default for DotSet<B> {
+    fn default() -> Self {
+        DotSet::new()
+    }
+}
+
+impl<B: Buf<Span>> PartialEq for DotSet<B> {
+    fn eq(&self, other: &Self) -> bool {
+        self.spans() == other.spans()
+    }
+}
+
+impl<B: Buf<Span>> Eq for DotSet<B> {}
+
+impl<B: Buf<Span>> Hash for DotSet<B> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.spans().hash(state);
+    }
+}
+
+impl<B: Buf<Span>> fmt::Debug for DotSet<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.spans()).finish()
+    }
+}
+
+impl<B: Buf<Span>> Serialize for DotSet<B> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.spans().serialize(serializer)
+    }
+}
+
+impl<'de, B: Buf<Span>> Deserialize<'de> for DotSet<B> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_seq(SpansVisitor(PhantomData))
+    }
+}
+
+struct SpansVisitor<B>(PhantomData<B>);
+
+impl<'de, B: Buf<Span>> Visitor<'de> for SpansVisitor<B> {
+    type Value = DotSet<B>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("spans sorted by (actor, first) that neither overlap nor touch")
+    }
+
+    // A claimed length is never believed: memory is taken as spans arrive.
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<DotSet<B>, A::Error> {
+        let mut set = DotSet::<B>::new();
+        while let Some(span) = seq.next_element::<Span>()? {
+            set.append_canonical(span).map_err(|refused| match refused {
+                NotCanonical::Order => de::Error::custom("spans are unsorted, overlap or touch"),
+                NotCanonical::Full(full) => de::Error::custom(full),
+            })?;
+        }
+        Ok(set)
+    }
+}
+
+/// Why a decoded span can't follow the ones before it.
+pub(crate) enum NotCanonical<F> {
+    /// It is out of order, overlaps the one before or stands right beside it, or names no events.
+    Order,
+    /// There is no room.
+    Full(F),
+}
+
+impl<B: Buf<Span>> DotSet<B> {
+    /// Adds a decoded span, which must leave a gap to all before it.
+    pub(crate) fn append_canonical(&mut self, span: Span) -> Result<(), NotCanonical<B::Full>> {
+        let follows = self.spans().last().is_none_or(|last| *last < span && !last.touches(span));
+        if !follows || !span.is_valid() {
+            return Err(NotCanonical::Order);
+        }
+        self.spans.push(span).map_err(NotCanonical::Full)
+    }
+}

@@ -1,0 +1,145 @@
+//! Who has seen what: dots, exact dot sets, siblings, sealed contexts, version vectors and a hybrid logical clock.
+//!
+//! Replicas that accept writes without asking each other end up with concurrent values. This crate keeps those values
+//! apart, tells which replaced which, and merges replicas in any order to the same object. It is `no_std`, needs no
+//! allocator, and never panics on what a peer or a client sends.
+//!
+//! # Concurrent writes
+//!
+//! ```
+//! use gramme_vclock::{Actor, Dot, GrowableDotSet, GrowableSiblings};
+//!
+//! let (a, b) = (Actor(1), Actor(2)); // random numbers, drawn when a store is opened
+//! let nothing_read = GrowableDotSet::new();
+//!
+//! // A cart is written through replica `a`, and the writer gets a context back.
+//! let mut at_a = GrowableSiblings::new();
+//! let Ok(context) = at_a.write(&nothing_read, Dot { actor: a, counter: 1 }, 0, "bread");
+//!
+//! // Two clients go on from there, one through each replica.
+//! let mut at_b = at_a.clone();
+//! let Ok(_) = at_a.write(&context, Dot { actor: a, counter: 2 }, 0, "bread, milk");
+//! let Ok(_) = at_b.write(&context, Dot { actor: b, counter: 1 }, 0, "bread, eggs");
+//!
+//! // Neither saw the other's write: both stay, and "bread" is gone.
+//! let Ok(_) = at_a.merge(at_b);
+//! assert!(at_a.iter().map(|(_, cart)| *cart).eq(["bread, milk", "bread, eggs"]));
+//!
+//! // A write that has seen both replaces both.
+//! let read = at_a.seen().clone();
+//! let Ok(_) = at_a.write(&read, Dot { actor: a, counter: 3 }, 0, "bread, milk, eggs");
+//! assert_eq!(at_a.len(), 1);
+//! ```
+//!
+//! # Which type
+//!
+//! | to hold | take | without an allocator |
+//! |---|---|---|
+//! | the values of one key, and what they replaced | `GrowableSiblings` | [`FixedSiblings`] |
+//! | exactly which events were seen | `GrowableDotSet` | [`FixedDotSet`] |
+//! | how many events of each actor were seen | `GrowableVersionVector` | [`FixedVersionVector`] |
+//! | the same, truncated as in the Dynamo paper | `GrowableTimedVector` | [`FixedTimedVector`] |
+//! | what a client hands back, as text | `GrowableContext` | [`FixedContext`] |
+//! | stamps that rank concurrent values | [`Stamp`], [`Hlc`] | the same |
+//!
+//! The forms in a row are one type over different storage ([`Buf`]), with the same methods and the same encodings. The
+//! growable ones come with feature `alloc`; they stay off the heap up to 4 spans, 2 values and 10 actors of a version vector, and
+//! their error is [`Infallible`](core::convert::Infallible), so `let Ok(..) =` needs no handling. The fixed ones answer
+//! [`Full`], and have changed nothing then:
+//!
+//! ```
+//! use gramme_vclock::{Actor, Dot, FixedDotSet, Full};
+//!
+//! let mut set = FixedDotSet::<1>::new();
+//! set.insert(Dot { actor: Actor(1), counter: 1 })?;
+//! set.insert(Dot { actor: Actor(1), counter: 2 })?; // the span grows
+//! assert_eq!(set.insert(Dot { actor: Actor(1), counter: 9 }), Err(Full)); // this needs a second span
+//! assert_eq!(set.last_of(Actor(1)), Some(2));
+//! # Ok::<(), Full>(())
+//! ```
+//!
+//! # Who may mint a dot
+//!
+//! All of this rests on one promise: no dot ever names two values. Three rules keep it, and nothing said by exact sets is
+//! then ever untrue, whatever happens to a disk:
+//!
+//! 1. Each open of a store draws a new random [`Actor`] and makes it durable before its first dot leaves the machine. A
+//!    store that was wiped, rolled back or copied can't issue a dot again, for it has no actor to issue it under.
+//! 2. An actor's counters rise by one for every write it mints, over all keys of a slot. The dots of *one* key therefore
+//!    have gaps, which is why histories are exact sets and not version vectors: "all up to 20" would claim another
+//!    write of the same key whose copy this store has handed on and dropped.
+//! 3. [`Siblings::write`] is told since when the store has held what it holds. Only then does a gap of a store's own close.
+//!
+//! # Contexts as tokens
+//!
+//! A client should not have to understand a context, nor be able to make one up. A [`Context`] is sealed to the cluster and
+//! the key it is for, as one line of text (at most 80 characters for three actors with counters below 2^24, 72 as a
+//! rule):
+//!
+//! ```
+//! use gramme_vclock::{Actor, GrowableContext, GrowableDotSet, SealKey, Span, Stamp, TokenError};
+//!
+//! let Ok(seen) = GrowableDotSet::from_spans([Span { actor: Actor(1), first: 1, last: 3 }]);
+//! let context = GrowableContext { seen, stamp: Stamp::from_parts(1_790_000_000_000, 0) };
+//!
+//! let (secret, cluster) = (SealKey(*b"sixteen bytes..."), 7);
+//! let token = context.to_token(&secret, cluster, b"cart:17")?;
+//! assert_eq!(GrowableContext::open(token.as_bytes(), &secret, cluster, b"cart:17"), Ok(context));
+//! assert_eq!(
+//!     GrowableContext::open(token.as_bytes(), &secret, cluster, b"cart:18"),
+//!     Err(TokenError::Forged)
+//! );
+//! # Ok::<(), gramme_vclock::SealError>(())
+//! ```
+//!
+//! # Encodings
+//!
+//! Every type implements serde's traits, and decoding checks all that the type promises. `FORMAT.md` in the package lays
+//! out the bytes (through postcard) and the tokens; both are frozen.
+//!
+//! # Sources
+//!
+//! DeCandia et al., *Dynamo: Amazon's Highly Available Key-value Store* (SOSP 2007); Preguiça et al., *Dotted Version
+//! Vectors* (2010); Almeida et al., *Scalable and Accurate Causality Tracking for Eventually Consistent Stores* (2014);
+//! Kulkarni et al., *Logical Physical Clocks* (2014).
+#![no_std]
+#![forbid(unsafe_code)]
+
+#[cfg(feature = "alloc")]
+extern crate alloc;
+
+#[cfg(all(doctest, feature = "alloc"))]
+#[doc = include_str!("../README.md")]
+mod readme {}
+
+mod buf;
+mod causality;
+mod context;
+mod dot;
+mod dot_set;
+mod hlc;
+mod siblings;
+mod stamp;
+mod token;
+mod version_vector;
+
+#[cfg(feature = "alloc")]
+pub use buf::InlineVec;
+pub use buf::{Buf, Full};
+pub use causality::Causality;
+#[cfg(feature = "alloc")]
+pub use context::GrowableContext;
+pub use context::{Context, FixedContext};
+pub use dot::{Actor, Dot, Span};
+#[cfg(feature = "alloc")]
+pub use dot_set::GrowableDotSet;
+pub use dot_set::{DotSet, FixedDotSet};
+pub use hlc::Hlc;
+#[cfg(feature = "alloc")]
+pub use siblings::GrowableSiblings;
+pub use siblings::{FixedSiblings, Malformed, Merged, Siblings};
+pub use stamp::{Stamp, StampOutOfRange};
+pub use token::{MAX_TOKEN, SealError, SealKey, TokenError};
+pub use version_vector::{Entry, FixedTimedVector, FixedVersionVector, IncrementError, VersionVector};
+#[cfg(feature = "alloc")]
+pub use version_vector::{GrowableTimedVector, GrowableVersionVector};

@@ -1,0 +1,323 @@
+//! Concurrent values of one key, and the exact history behind them.
+
+use crate::buf::Buf;
+use crate::causality::Causality;
+use crate::dot::{Dot, Span};
+use crate::dot_set::DotSet;
+use core::error::Error;
+use core::fmt;
+use core::marker::PhantomData;
+
+mod wire;
+
+/// The object behind one key: its concurrent values, each under its dot, and every dot seen of the key.
+///
+/// A dot that is seen but stands under no value has been replaced (or belongs to no write of this key). That is all
+/// there is to [`merge`](Siblings::merge): it is a join, so replicas that have merged the same writes in any order, any
+/// number of times, are equal. An object may have a history and no values, and still wins over what it has seen.
+///
+/// `E` holds the values, `B` the history.
+#[derive(Clone)]
+pub struct Siblings<V, E, B> {
+    entries: E,
+    seen: DotSet<B>,
+    value: PhantomData<V>,
+}
+
+/// [`Siblings`] that grow; no allocation up to 2 values and 4 spans.
+#[cfg(feature = "alloc")]
+pub type GrowableSiblings<V> = Siblings<V, crate::InlineVec<(Dot, V), 2>, crate::InlineVec<Span, 4>>;
+
+/// At most `N` [`Siblings`] with a history of at most `S` spans, without an allocator.
+pub type FixedSiblings<V, const N: usize, const S: usize> =
+    Siblings<V, heapless::Vec<(Dot, V), N>, heapless::Vec<Span, S>>;
+
+/// What a merge did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Merged {
+    /// Whether the object differs from what it was.
+    pub changed: bool,
+}
+
+/// Why values and a history don't make an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Malformed {
+    /// Two values stand out of order or under one dot.
+    Unsorted,
+    /// The history lacks a value's dot.
+    Unseen(Dot),
+    /// There is no room for so many values.
+    Full,
+}
+
+impl fmt::Display for Malformed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Malformed::Unsorted => f.write_str("siblings are unsorted or share a dot"),
+            Malformed::Unseen(dot) => write!(f, "the history lacks sibling {dot}"),
+            Malformed::Full => f.write_str("more siblings than there is room for"),
+        }
+    }
+}
+
+impl Error for Malformed {}
+
+impl<V, E, B> Siblings<V, E, B>
+where
+    E: Buf<(Dot, V), Full = B::Full>,
+    B: Buf<Span>,
+{
+    /// The object of a key never written.
+    #[must_use]
+    pub fn new() -> Self {
+        Siblings { entries: E::default(), seen: DotSet::new(), value: PhantomData }
+    }
+
+    /// The object with these values, sorted by dot, and this history.
+    ///
+    /// # Errors
+    /// If the values are not sorted, share a dot, don't fit, or have a dot that the history lacks.
+    pub fn from_parts(
+        entries: impl IntoIterator<Item = (Dot, V)>,
+        seen: DotSet<B>,
+    ) -> Result<Self, Malformed> {
+        let mut list = E::default();
+        for entry in entries {
+            list.push(entry).map_err(|_| Malformed::Full)?;
+        }
+        Self::validated(list, seen)
+    }
+
+    fn validated(entries: E, seen: DotSet<B>) -> Result<Self, Malformed> {
+        let list = entries.as_slice();
+        if !list.is_sorted_by(|(a, _), (b, _)| a < b) {
+            return Err(Malformed::Unsorted);
+        }
+        match list.iter().find(|(dot, _)| !seen.contains(*dot)) {
+            Some((dot, _)) => Err(Malformed::Unseen(*dot)),
+            None => Ok(Siblings { entries, seen, value: PhantomData }),
+        }
+    }
+
+    /// The values, sorted by dot, and the history.
+    #[must_use]
+    pub fn into_parts(self) -> (E, DotSet<B>) {
+        (self.entries, self.seen)
+    }
+
+    /// Whether there is neither a value nor a history.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.seen.is_empty()
+    }
+
+    /// How many values there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.entries.as_slice().len()
+    }
+
+    /// The values, sorted by dot.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = (Dot, &V)> + DoubleEndedIterator + Clone {
+        self.entries.as_slice().iter().map(|(dot, value)| (*dot, value))
+    }
+
+    /// The values, sorted by dot, to be changed in place.
+    ///
+    /// A dot names one value for ever: change only what all replicas change alike, or what they don't compare.
+    pub fn iter_mut(&mut self) -> impl ExactSizeIterator<Item = (Dot, &mut V)> + DoubleEndedIterator {
+        self.entries.as_mut_slice().iter_mut().map(|(dot, value)| (*dot, value))
+    }
+
+    /// The value under a dot.
+    #[must_use]
+    pub fn get(&self, dot: Dot) -> Option<&V> {
+        self.find(dot).ok().map(|at| &self.entries.as_slice()[at].1)
+    }
+
+    /// Every dot seen of this key. As a context it covers every value here.
+    #[must_use]
+    pub fn seen(&self) -> &DotSet<B> {
+        &self.seen
+    }
+
+    fn find(&self, dot: Dot) -> Result<usize, usize> {
+        self.entries.as_slice().binary_search_by(|(held, _)| held.cmp(&dot))
+    }
+
+    /// Takes in all that `other` knows: a value stays if both have it, or if one has it and the other has not seen its
+    /// dot; the history becomes the union.
+    ///
+    /// # Errors
+    /// `Full` if the result has more values or spans than there is room for; nothing is changed then.
+    pub fn merge(&mut self, other: Self) -> Result<Merged, B::Full> {
+        let seen = if self.seen.includes(&other.seen) { None } else { Some(self.seen.joined(&other.seen)?) };
+        let stays = |dot: Dot| !other.seen.contains(dot) || other.find(dot).is_ok();
+        let kept = self.iter().filter(|(dot, _)| stays(*dot)).count();
+        let new = other.iter().filter(|(dot, _)| !self.seen.contains(*dot)).count();
+        self.entries.fits(kept + new)?;
+
+        let changed = seen.is_some() || kept < self.len();
+        if kept < self.len() {
+            self.entries.retain(|(dot, _)| stays(*dot));
+        }
+        if new > 0 {
+            for (dot, value) in other.entries {
+                // What was seen here and is no value here has been replaced.
+                if !self.seen.contains(dot) {
+                    let at = self.entries.as_slice().partition_point(|(held, _)| *held < dot);
+                    self.entries.insert(at, (dot, value))?;
+                }
+            }
+        }
+        if let Some(seen) = seen {
+            self.seen = seen;
+        }
+        Ok(Merged { changed })
+    }
+
+    /// Applies a write: `value`, minted as `dot`, replaces exactly the values that `context` covers.
+    ///
+    /// `self` must be the object that the minting store holds at that moment, with every dot in it that the store minted
+    /// for this key since `held_since`. `dot.counter` must be past every counter that `dot.actor` has used before in
+    /// the slot (counters run per slot, over many keys).
+    ///
+    /// `held_since` is what the actor's counter was when the store last dropped *any* copy in the slot, 0 if it never
+    /// did since the actor was drawn. A write that was minted and not kept (its append failed, say) counts as such a
+    /// drop. If the greatest dot of this actor that is seen here is past it, the store has held the key unbroken since
+    /// it minted that dot: no dot of this key lies between the two, and the span is extended up to the new dot.
+    /// Otherwise the dot opens a span of its own, because dots may lie between whose values are no longer here.
+    ///
+    /// Returns the context that the writer gets: `context` and the new dot, *flattened*: a gap between two spans of one
+    /// actor is filled if all of it has been seen here and no value here stands in it. Contexts stay bounded that way
+    /// however long a writer chains writes without reading, and never cover a sibling that the writer was not shown.
+    /// Since a filled gap speaks for what was replaced *here*, hand the context out (or let it go anywhere) only
+    /// together with this object, once that is as durable as the answer promises.
+    ///
+    /// # Errors
+    /// `Full` if values, history or context need more room than there is; nothing is changed then.
+    ///
+    /// # Panics
+    /// If the dot's counter is 0, which no minter issues.
+    pub fn write(
+        &mut self,
+        context: &DotSet<B>,
+        dot: Dot,
+        held_since: u64,
+        value: V,
+    ) -> Result<DotSet<B>, B::Full> {
+        assert!(dot.counter > 0, "counters start at 1");
+        let own = match self.seen.last_of(dot.actor) {
+            Some(last) if held_since < last && last < dot.counter => Span { first: last, ..dot.span() },
+            _ => dot.span(),
+        };
+        let mut seen = self.seen.joined(context)?;
+        seen.insert_span(own)?;
+        let shown = context.joined_filling(&DotSet::from_spans([dot.span()])?, |gap| {
+            seen.contains_span(gap) && !self.iter().any(|(held, _)| gap.contains(held))
+        })?;
+
+        // A full list from which nothing goes refuses the insertion; one from which something goes has room for it.
+        self.entries.retain(|(held, _)| !context.contains(*held) && *held != dot);
+        let at = self.entries.as_slice().partition_point(|(held, _)| *held < dot);
+        self.entries.insert(at, (dot, value))?;
+        self.seen = seen;
+        Ok(shown)
+    }
+
+    /// Removes the values that `context` covers, puts nothing in their place, and says how many there were. The history
+    /// takes in the context.
+    ///
+    /// # Errors
+    /// `Full` if the history needs more room than there is; nothing is changed then.
+    pub fn discard(&mut self, context: &DotSet<B>) -> Result<usize, B::Full> {
+        self.seen.union(context)?;
+        Ok(self.remove_unless(|dot| !context.contains(dot)))
+    }
+
+    /// Removes every value but the one under `dot` and says how many that were. They stay seen, so that a merge with
+    /// an object that has them doesn't bring them back.
+    pub fn keep_only(&mut self, dot: Dot) -> usize {
+        self.remove_unless(|held| held == dot)
+    }
+
+    fn remove_unless(&mut self, mut keep: impl FnMut(Dot) -> bool) -> usize {
+        let before = self.len();
+        self.entries.retain(|(dot, _)| keep(*dot));
+        before - self.len()
+    }
+
+    /// How this object relates to another: `Before` if a merge would turn it into the other, `After` the reverse,
+    /// `Concurrent` if the merge differs from both.
+    ///
+    /// That is the relation of the histories, told apart further where one side discarded values without writing.
+    #[must_use]
+    pub fn compare(&self, other: &Self) -> Causality {
+        Causality::from_lacks(self.lacks(other), other.lacks(self))
+    }
+
+    /// Whether a merge with `other` would change this object.
+    fn lacks(&self, other: &Self) -> bool {
+        !self.seen.includes(&other.seen)
+            || self.iter().any(|(dot, _)| other.seen.contains(dot) && other.find(dot).is_err())
+    }
+
+    /// The same object with other values under its dots.
+    ///
+    /// # Errors
+    /// `Full` if the new list has less room than there are values.
+    pub fn map<U, F>(self, mut change: impl FnMut(Dot, V) -> U) -> Result<Siblings<U, F, B>, B::Full>
+    where
+        F: Buf<(Dot, U), Full = B::Full>,
+    {
+        let mut entries = F::default();
+        for (dot, value) in self.entries {
+            entries.push((dot, change(dot, value)))?;
+        }
+        Ok(Siblings { entries, seen: self.seen, value: PhantomData })
+    }
+}
+
+impl<V, E, B> Default for Siblings<V, E, B>
+where
+    E: Buf<(Dot, V), Full = B::Full>,
+    B: Buf<Span>,
+{
+    fn default() -> Self {
+        Siblings::new()
+    }
+}
+
+impl<V, E, B> PartialEq for Siblings<V, E, B>
+where
+    V: PartialEq,
+    E: Buf<(Dot, V)>,
+    B: Buf<Span>,
+{
+    fn eq(&self, other: &Self) -> bool {
+        self.entries.as_slice() == other.entries.as_slice() && self.seen == other.seen
+    }
+}
+
+impl<V, E, B> Eq for Siblings<V, E, B>
+where
+    V: Eq,
+    E: Buf<(Dot, V)>,
+    B: Buf<Span>,
+{
+}
+
+impl<V, E, B> fmt::Debug for Siblings<V, E, B>
+where
+    V: fmt::Debug,
+    E: Buf<(Dot, V)>,
+    B: Buf<Span>,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Siblings")
+            .field("entries", &self.entries.as_slice())
+            .field("seen", &self.seen)
+            .finish()
+    }
+}

@@ -1,0 +1,346 @@
+//! The classic version vector: for each actor, how many of its events were seen.
+
+use crate::buf::Buf;
+use crate::causality::Causality;
+use crate::dot::{Actor, Dot, Span};
+use crate::stamp::Stamp;
+use core::error::Error;
+use core::fmt;
+use core::hash::{Hash, Hasher};
+use core::marker::PhantomData;
+use serde::de::{self, Deserialize, Deserializer, SeqAccess, Visitor};
+use serde::ser::{Serialize, Serializer};
+
+/// For each actor, the counter of its last event seen; all its earlier ones count as seen too.
+///
+/// It fits where each object has counters of its own, without gaps. Where counters run across many objects, use a
+/// [`DotSet`](crate::DotSet), which claims nothing that was not seen.
+///
+/// `B` holds the entries. `T` is kept beside each: nothing, or a [`Stamp`] of the last change, which
+/// [`truncate`](VersionVector::truncate) needs.
+///
+/// ```
+/// use gramme_vclock::{Actor, Causality, GrowableVersionVector};
+///
+/// let mut ours = GrowableVersionVector::new();
+/// ours.increment(Actor(1))?;
+/// let mut theirs = ours.clone();
+/// ours.increment(Actor(1))?;
+/// theirs.increment(Actor(2))?;
+/// assert_eq!(ours.compare(&theirs), Causality::Concurrent);
+/// let Ok(_) = ours.merge(&theirs);
+/// assert_eq!(ours.compare(&theirs), Causality::After);
+/// # Ok::<(), gramme_vclock::IncrementError<core::convert::Infallible>>(())
+/// ```
+#[derive(Clone)]
+pub struct VersionVector<B, T = ()> {
+    entries: B,
+    beside: PhantomData<T>,
+}
+
+/// One actor's place in a [`VersionVector`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Entry<T = ()> {
+    /// Whose events are counted.
+    pub actor: Actor,
+    /// The last one seen, at least 1.
+    pub counter: u64,
+    /// When the entry last changed, if the vector keeps that.
+    pub at: T,
+}
+
+/// A [`VersionVector`] that grows; no allocation up to 10 actors.
+#[cfg(feature = "alloc")]
+pub type GrowableVersionVector = VersionVector<crate::InlineVec<Entry, 10>>;
+
+/// A [`VersionVector`] of at most `N` actors, without an allocator.
+pub type FixedVersionVector<const N: usize> = VersionVector<heapless::Vec<Entry, N>>;
+
+/// A [`VersionVector`] that grows and remembers when each entry last changed; no allocation up to 10 actors.
+#[cfg(feature = "alloc")]
+pub type GrowableTimedVector = VersionVector<crate::InlineVec<Entry<Stamp>, 10>, Stamp>;
+
+/// A [`VersionVector`] of at most `N` actors that remembers when each entry last changed, without an allocator.
+pub type FixedTimedVector<const N: usize> = VersionVector<heapless::Vec<Entry<Stamp>, N>, Stamp>;
+
+/// Why an increment did nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum IncrementError<F> {
+    /// The actor's counter stands at 2^64 - 1.
+    Overflow,
+    /// There is no room for another actor.
+    Full(F),
+}
+
+impl<F: fmt::Display> fmt::Display for IncrementError<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            IncrementError::Overflow => f.write_str("the counter is used up; nothing was changed"),
+            IncrementError::Full(full) => full.fmt(f),
+        }
+    }
+}
+
+impl<F: fmt::Debug + fmt::Display> Error for IncrementError<F> {}
+
+impl<B: Buf<Entry<T>>, T: Copy + Ord> VersionVector<B, T> {
+    /// The vector that has seen nothing.
+    #[must_use]
+    pub fn new() -> Self {
+        VersionVector { entries: B::default(), beside: PhantomData }
+    }
+
+    /// The entries, sorted by actor.
+    #[must_use]
+    pub fn entries(&self) -> &[Entry<T>] {
+        self.entries.as_slice()
+    }
+
+    /// How many actors have an entry.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.entries().len()
+    }
+
+    /// Whether nothing was seen.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entries().is_empty()
+    }
+
+    fn find(&self, actor: Actor) -> Result<usize, usize> {
+        self.entries().binary_search_by_key(&actor, |entry| entry.actor)
+    }
+
+    /// The counter of the last event of `actor` that was seen, 0 if none was.
+    #[must_use]
+    pub fn get(&self, actor: Actor) -> u64 {
+        self.find(actor).map_or(0, |at| self.entries()[at].counter)
+    }
+
+    /// Whether `dot` was seen.
+    #[must_use]
+    pub fn contains(&self, dot: Dot) -> bool {
+        0 < dot.counter && dot.counter <= self.get(dot.actor)
+    }
+
+    /// The events seen, as spans sorted by actor: 1 up to each counter.
+    pub fn spans(&self) -> impl ExactSizeIterator<Item = Span> + '_ {
+        self.entries().iter().map(|entry| Span { actor: entry.actor, first: 1, last: entry.counter })
+    }
+
+    /// Counts one more event of `actor`, made at `at`, and answers its dot.
+    ///
+    /// # Errors
+    /// If the counter is used up, or there is no room for another actor. Nothing is changed then.
+    pub fn increment_at(&mut self, actor: Actor, at: T) -> Result<Dot, IncrementError<B::Full>> {
+        let counter = match self.find(actor) {
+            Ok(found) => {
+                let entry = &mut self.entries.as_mut_slice()[found];
+                entry.counter = entry.counter.checked_add(1).ok_or(IncrementError::Overflow)?;
+                entry.at = entry.at.max(at);
+                entry.counter
+            }
+            Err(place) => {
+                let entry = Entry { actor, counter: 1, at };
+                self.entries.insert(place, entry).map_err(IncrementError::Full)?;
+                1
+            }
+        };
+        Ok(Dot { actor, counter })
+    }
+
+    /// Takes in all that `other` has seen, and says whether that changed anything.
+    ///
+    /// # Errors
+    /// `Full` if the result has more actors than there is room for; nothing is changed then.
+    pub fn merge(&mut self, other: &Self) -> Result<bool, B::Full> {
+        if aligned(self.entries(), other.entries()) {
+            let mut changed = false;
+            for (ours, theirs) in self.entries.as_mut_slice().iter_mut().zip(other.entries()) {
+                changed |= ours.raise(*theirs);
+            }
+            return Ok(changed);
+        }
+        let new = count_missing(self.entries(), other.entries());
+        self.entries.fits(self.len() + new)?;
+        let mut changed = new > 0;
+        let mut place = 0;
+        for theirs in other.entries() {
+            while self.entries().get(place).is_some_and(|ours| ours.actor < theirs.actor) {
+                place += 1;
+            }
+            match self.entries.as_mut_slice().get_mut(place) {
+                Some(ours) if ours.actor == theirs.actor => changed |= ours.raise(*theirs),
+                _ => self.entries.insert(place, *theirs)?,
+            }
+        }
+        Ok(changed)
+    }
+
+    /// Whether everything that `other` has seen was seen here.
+    #[must_use]
+    pub fn includes(&self, other: &Self) -> bool {
+        let mut ours = self.entries().iter();
+        other.entries().iter().all(|theirs| {
+            ours.find(|ours| ours.actor >= theirs.actor)
+                .is_some_and(|ours| ours.actor == theirs.actor && ours.counter >= theirs.counter)
+        })
+    }
+
+    /// How this history relates to another. The times beside the entries have no say in it.
+    #[must_use]
+    pub fn compare(&self, other: &Self) -> Causality {
+        Causality::of_aligned(self.entries(), other.entries(), |entry: &Entry<T>| {
+            (entry.actor, entry.counter)
+        })
+        .unwrap_or_else(|| Causality::from_lacks(!self.includes(other), !other.includes(self)))
+    }
+
+    /// Forgets an actor and answers its counter, 0 if it had none.
+    pub fn forget(&mut self, actor: Actor) -> u64 {
+        self.find(actor).map_or(0, |at| {
+            let counter = self.entries()[at].counter;
+            self.entries.remove_range(at, at + 1);
+            counter
+        })
+    }
+}
+
+impl<T: Copy + Ord> Entry<T> {
+    /// Takes the later of the two entries, and says whether that is another.
+    fn raise(&mut self, theirs: Self) -> bool {
+        let raised = (self.counter, self.at) < (theirs.counter, theirs.at);
+        if raised {
+            *self = theirs;
+        }
+        raised
+    }
+}
+
+/// Whether both have the same actors: the usual case, and the quick one.
+fn aligned<T>(ours: &[Entry<T>], theirs: &[Entry<T>]) -> bool {
+    let actors = || ours.iter().zip(theirs).map(|(ours, theirs)| (ours.actor, theirs.actor));
+    ours.len() == theirs.len() && actors().fold(true, |same, (ours, theirs)| same & (ours == theirs))
+}
+
+/// How many actors of `theirs` have no entry in `ours`.
+fn count_missing<T>(ours: &[Entry<T>], theirs: &[Entry<T>]) -> usize {
+    let mut ours = ours.iter().map(|entry| entry.actor).peekable();
+    theirs
+        .iter()
+        .filter(|entry| {
+            while ours.next_if(|actor| *actor < entry.actor).is_some() {}
+            ours.peek() != Some(&entry.actor)
+        })
+        .count()
+}
+
+impl<B: Buf<Entry>> VersionVector<B> {
+    /// Counts one more event of `actor` and answers its dot.
+    ///
+    /// # Errors
+    /// If the counter is used up, or there is no room for another actor. Nothing is changed then.
+    pub fn increment(&mut self, actor: Actor) -> Result<Dot, IncrementError<B::Full>> {
+        self.increment_at(actor, ())
+    }
+}
+
+impl<B: Buf<Entry<Stamp>>> VersionVector<B, Stamp> {
+    /// How many pairs the paper keeps.
+    pub const PAPER_LIMIT: usize = 10;
+
+    /// Drops the entries that changed longest ago, until at most `limit` are left, and says how many went: the paper's
+    /// clock truncation (SOSP 2007, section 4.4).
+    ///
+    /// It bounds the vector at a price. A truncated vector no longer includes what it came after, so versions of one
+    /// line may look concurrent, and a reader reconciles what needed no reconciling. Nothing is ever overwritten
+    /// because of it. Of entries of one age the one with the smaller actor goes first, so that all replicas agree.
+    pub fn truncate(&mut self, limit: usize) -> usize {
+        let excess = self.len().saturating_sub(limit);
+        for _ in 0..excess {
+            let oldest = self.entries().iter().enumerate().min_by_key(|(_, entry)| (entry.at, entry.actor));
+            if let Some((at, _)) = oldest {
+                self.entries.remove_range(at, at + 1);
+            }
+        }
+        excess
+    }
+}
+
+impl<B: Buf<Entry<T>>, T: Copy + Ord> Default for VersionVector<B, T> {
+    fn default() -> Self {
+        VersionVector::new()
+    }
+}
+
+impl<B: Buf<Entry<T>>, T: Copy + Ord> PartialEq for VersionVector<B, T> {
+    fn eq(&self, other: &Self) -> bool {
+        self.entries() == other.entries()
+    }
+}
+
+impl<B: Buf<Entry<T>>, T: Copy + Ord> Eq for VersionVector<B, T> {}
+
+impl<B: Buf<Entry<T>>, T: Copy + Ord + Hash> Hash for VersionVector<B, T> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.entries().hash(state);
+    }
+}
+
+impl<B: Buf<Entry<T>>, T: Copy + Ord> fmt::Debug for VersionVector<B, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.entries().iter().map(|entry| (entry.actor, entry.counter))).finish()
+    }
+}
+
+impl<T: Serialize> Serialize for Entry<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        (self.actor, self.counter, &self.at).serialize(serializer)
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Entry<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let (actor, counter, at) = <(Actor, u64, T)>::deserialize(deserializer)?;
+        if counter == 0 {
+            return Err(de::Error::custom("an entry's counter is 0"));
+        }
+        Ok(Entry { actor, counter, at })
+    }
+}
+
+impl<B: Buf<Entry<T>>, T: Copy + Ord + Serialize> Serialize for VersionVector<B, T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.entries().serialize(serializer)
+    }
+}
+
+impl<'de, B: Buf<Entry<T>>, T: Copy + Ord + Deserialize<'de>> Deserialize<'de> for VersionVector<B, T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_seq(EntriesVisitor(PhantomData))
+    }
+}
+
+struct EntriesVisitor<B, T>(PhantomData<(B, T)>);
+
+impl<'de, B: Buf<Entry<T>>, T: Copy + Ord + Deserialize<'de>> Visitor<'de> for EntriesVisitor<B, T> {
+    type Value = VersionVector<B, T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("entries sorted by actor")
+    }
+
+    // A claimed length is never believed: memory is taken as entries arrive.
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+        let mut vector = VersionVector::<B, T>::new();
+        while let Some(entry) = seq.next_element::<Entry<T>>()? {
+            if vector.entries().last().is_some_and(|last| last.actor >= entry.actor) {
+                return Err(de::Error::custom("actors are unsorted or repeated"));
+            }
+            vector.entries.push(entry).map_err(de::Error::custom)?;
+        }
+        Ok(vector)
+    }
+}

@@ -1,0 +1,73 @@
+//! Up to the inline capacity nothing is taken from the allocator. The only test here, so that no other one allocates
+//! beside it.
+
+use gramme_vclock::{
+    Actor, Causality, Dot, GrowableContext, GrowableDotSet, GrowableSiblings, GrowableVersionVector, SealKey,
+    Span, Stamp,
+};
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+struct Counting;
+
+static TAKEN: AtomicUsize = AtomicUsize::new(0);
+
+// SAFETY: every call goes to the system's allocator unchanged; counting allocates nothing.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        TAKEN.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: the caller keeps the contract of `alloc`, which is the system's.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        // SAFETY: `block` came from `System.alloc` above.
+        unsafe { System.dealloc(block, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+#[test]
+fn nothing_is_allocated_up_to_the_inline_capacity() {
+    let mut out = [0; 200];
+    let key = SealKey([7; 16]);
+    let before = TAKEN.load(Ordering::Relaxed);
+
+    // Three replicas, and two writers that never read: a context has a span for each actor, and a gap.
+    let mut replicas = [1, 2, 3].map(|actor| (Actor(actor), GrowableSiblings::<u64>::new()));
+    let mut contexts = [GrowableDotSet::new(), GrowableDotSet::new()];
+    for counter in 1..=20 {
+        for at in 0..3 {
+            let writer = usize::from(counter % 2 == 0);
+            let (actor, object) = &mut replicas[at];
+            let Ok(context) = object.write(&contexts[writer], Dot { actor: *actor, counter }, 0, counter);
+            contexts[writer] = context;
+            let sent = object.clone();
+            for (_, object) in &mut replicas {
+                let Ok(_) = object.merge(sent.clone());
+            }
+        }
+    }
+    assert_eq!(replicas[0].1.compare(&replicas[2].1), Causality::Equal);
+    assert_eq!((replicas[0].1.len(), replicas[0].1.seen().spans().len()), (2, 3));
+    let context = GrowableContext { seen: replicas[0].1.seen().clone(), stamp: Stamp::from_parts(1, 1) };
+    let len = context.seal(&key, 1, b"cart", &mut out).unwrap();
+    assert_eq!(GrowableContext::open(&out[..len], &key, 1, b"cart").as_ref(), Ok(&context));
+
+    let mut vector = GrowableVersionVector::new();
+    for actor in 0..10 {
+        vector.increment(Actor(actor)).unwrap();
+    }
+    let mut other = vector.clone();
+    other.increment(Actor(3)).unwrap();
+    let Ok(true) = vector.merge(&other) else { panic!("the other one was ahead") };
+
+    assert_eq!(TAKEN.load(Ordering::Relaxed) - before, 0);
+
+    // The counter counts.
+    let Ok(_) =
+        GrowableDotSet::from_spans((0..9).map(|actor| Span { actor: Actor(actor), first: 1, last: 1 }));
+    assert!(TAKEN.load(Ordering::Relaxed) > before);
+}

@@ -1,0 +1,193 @@
+//! Exact dot sets against plain sets of dots.
+
+use gramme_vclock::{Actor, Causality, Dot, DotSet, FixedDotSet, Full, GrowableDotSet, Span};
+use proptest::prelude::*;
+use std::collections::BTreeSet;
+
+fn dot(actor: u64, counter: u64) -> Dot {
+    Dot { actor: Actor(actor), counter }
+}
+
+fn span(actor: u64, first: u64, last: u64) -> Span {
+    Span { actor: Actor(actor), first, last }
+}
+
+fn spans() -> impl Strategy<Value = Vec<Span>> {
+    prop::collection::vec((0..3u64, 1..12u64, 0..4u64).prop_map(|(a, f, more)| span(a, f, f + more)), 0..10)
+}
+
+fn model(spans: &[Span]) -> BTreeSet<Dot> {
+    spans.iter().flat_map(|s| (s.first..=s.last).map(|c| Dot { actor: s.actor, counter: c })).collect()
+}
+
+fn set(spans: &[Span]) -> GrowableDotSet {
+    let Ok(set) = DotSet::from_spans(spans.iter().copied());
+    set
+}
+
+/// The dots of a set, having checked that its spans are in the one form that stands for them.
+fn dots(set: &GrowableDotSet) -> BTreeSet<Dot> {
+    for pair in set.spans().windows(2) {
+        assert!(pair[0] < pair[1]);
+        assert!(pair[0].actor < pair[1].actor || pair[0].last + 1 < pair[1].first, "{set:?}");
+    }
+    assert!(set.spans().iter().all(|s| s.is_valid()));
+    model(set.spans())
+}
+
+fn relation(a: &BTreeSet<Dot>, b: &BTreeSet<Dot>) -> Causality {
+    match (a.is_subset(b), b.is_subset(a)) {
+        (true, true) => Causality::Equal,
+        (true, false) => Causality::Before,
+        (false, true) => Causality::After,
+        (false, false) => Causality::Concurrent,
+    }
+}
+
+proptest! {
+    #[test]
+    fn holds_exactly_the_dots_put_in(spans in spans()) {
+        let (set, model) = (set(&spans), model(&spans));
+        prop_assert_eq!(&dots(&set), &model);
+        for actor in 0..4 {
+            for counter in 0..18 {
+                prop_assert_eq!(set.contains(dot(actor, counter)), model.contains(&dot(actor, counter)));
+            }
+            let last = model.iter().filter(|d| d.actor == Actor(actor)).map(|d| d.counter).max();
+            prop_assert_eq!(set.last_of(Actor(actor)), last);
+        }
+    }
+
+    #[test]
+    fn a_span_is_contained_if_all_its_dots_are(spans in spans(), asked in (0..4u64, 0..14u64, 0..6u64)) {
+        let (set, model) = (set(&spans), model(&spans));
+        let asked = span(asked.0, asked.1, asked.1 + asked.2);
+        let all = (asked.first..=asked.last).all(|c| model.contains(&dot(asked.actor.0, c)));
+        prop_assert_eq!(set.contains_span(asked), all);
+    }
+
+    #[test]
+    fn union_inclusion_and_comparison_are_those_of_sets(a in spans(), b in spans()) {
+        let (mut left, right) = (set(&a), set(&b));
+        let (plain_left, plain_right) = (model(&a), model(&b));
+        prop_assert_eq!(left.includes(&right), plain_right.is_subset(&plain_left));
+        prop_assert_eq!(left.compare(&right), relation(&plain_left, &plain_right));
+        prop_assert_eq!(left.compare(&right), right.compare(&left).reverse());
+        prop_assert_eq!(left == right, plain_left == plain_right);
+        let Ok(changed) = left.union(&right);
+        prop_assert_eq!(changed, !plain_right.is_subset(&plain_left));
+        prop_assert_eq!(dots(&left), plain_left.union(&plain_right).copied().collect::<BTreeSet<_>>());
+    }
+
+    #[test]
+    fn the_fixed_form_does_the_same_or_says_full_and_stays(a in spans(), b in spans()) {
+        let mut fixed = FixedDotSet::<4>::new();
+        let mut grown = GrowableDotSet::new();
+        for s in a {
+            let before = fixed.clone();
+            match fixed.insert_span(s) {
+                Ok(()) => { let Ok(()) = grown.insert_span(s); }
+                Err(Full) => {
+                    let mut more = grown.clone();
+                    let Ok(()) = more.insert_span(s);
+                    prop_assert!(more.spans().len() > 4);
+                    prop_assert_eq!(&before, &fixed);
+                }
+            }
+            prop_assert_eq!(fixed.spans(), grown.spans());
+        }
+        let Ok(other) = GrowableDotSet::from_spans(b.iter().copied());
+        if let Ok(other_fixed) = FixedDotSet::<4>::from_spans(b) {
+            let before = fixed.clone();
+            let Ok(changed) = grown.union(&other);
+            match fixed.union(&other_fixed) {
+                Ok(fixed_changed) => {
+                    prop_assert_eq!(fixed_changed, changed);
+                    prop_assert_eq!(fixed.spans(), grown.spans());
+                }
+                Err(Full) => {
+                    prop_assert!(grown.spans().len() > 4);
+                    prop_assert_eq!(before, fixed);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn survives_encoding(spans in spans()) {
+        let set = set(&spans);
+        let bytes = postcard::to_allocvec(&set).unwrap();
+        prop_assert_eq!(&postcard::from_bytes::<GrowableDotSet>(&bytes).unwrap(), &set);
+        let text = serde_json::to_string(&set).unwrap();
+        prop_assert_eq!(&serde_json::from_str::<GrowableDotSet>(&text).unwrap(), &set);
+    }
+
+    #[test]
+    fn whatever_decodes_is_canonical(spans in prop::collection::vec((0..3u8, 0..9u8, 0..4u8), 0..6)) {
+        let mut bytes = vec![u8::try_from(spans.len()).unwrap()];
+        for (actor, first, more) in spans {
+            bytes.extend([actor, 0, 0, 0, 0, 0, 0, 0, first, more]);
+        }
+        if let Ok(decoded) = postcard::from_bytes::<GrowableDotSet>(&bytes) {
+            prop_assert_eq!(&set(decoded.spans()), &decoded);
+            dots(&decoded);
+            prop_assert_eq!(postcard::to_allocvec(&decoded).unwrap(), bytes);
+        }
+    }
+}
+
+#[test]
+fn the_ends_of_the_counters_are_dots_like_others() {
+    let Ok(mut set) = GrowableDotSet::from_spans([span(1, 1, 1), span(1, u64::MAX, u64::MAX)]);
+    assert_eq!(set.spans().len(), 2);
+    let Ok(()) = set.insert_span(span(1, 2, u64::MAX - 1));
+    assert_eq!(set.spans(), [span(1, 1, u64::MAX)]);
+    let Ok(()) = set.insert(dot(1, u64::MAX));
+    assert_eq!(set.spans(), [span(1, 1, u64::MAX)]);
+}
+
+#[test]
+fn spans_without_events_are_in_no_set() {
+    let Ok(set) = GrowableDotSet::from_spans([span(1, 0, 5), span(1, 3, 2), span(1, 0, 0)]);
+    assert!(set.is_empty());
+    let Ok(all) = GrowableDotSet::from_spans([span(1, 1, u64::MAX)]);
+    assert!(!all.contains(dot(1, 0)));
+    assert!(!all.contains_span(span(1, 0, 4)));
+    assert!(!all.contains_span(span(1, 4, 3)));
+}
+
+fn encoded(spans: &[(u64, u64, u64)]) -> Vec<u8> {
+    let raw: Vec<([u8; 8], u64, u64)> = spans.iter().map(|(a, f, m)| (a.to_le_bytes(), *f, *m)).collect();
+    postcard::to_allocvec(&raw).unwrap()
+}
+
+#[test]
+fn decoding_refuses_what_is_not_canonical() {
+    let decode = |spans: &[(u64, u64, u64)]| postcard::from_bytes::<GrowableDotSet>(&encoded(spans));
+    assert_eq!(
+        decode(&[(1, 1, 1), (1, 4, 0), (2, 1, 0)]).unwrap(),
+        set(&[span(1, 1, 2), span(1, 4, 4), span(2, 1, 1)])
+    );
+    for (why, spans) in [
+        ("counter 0", &[(1, 0, 3)][..]),
+        ("overflow", &[(1, 2, u64::MAX - 1)]),
+        ("unsorted actors", &[(2, 1, 0), (1, 1, 0)]),
+        ("unsorted counters", &[(1, 5, 0), (1, 1, 0)]),
+        ("repeated", &[(1, 1, 0), (1, 1, 0)]),
+        ("overlapping", &[(1, 1, 4), (1, 3, 4)]),
+        ("touching", &[(1, 1, 1), (1, 3, 0)]),
+    ] {
+        assert!(decode(spans).is_err(), "{why}");
+    }
+    let five: Vec<_> = (1..=5).map(|a| (a, 1, 0)).collect();
+    assert!(postcard::from_bytes::<FixedDotSet<4>>(&encoded(&five)).is_err(), "capacity exceeded");
+    assert!(postcard::from_bytes::<FixedDotSet<5>>(&encoded(&five)).is_ok());
+}
+
+#[test]
+fn a_claimed_length_takes_no_memory() {
+    // 2^63 spans claimed, none there: fails at the first missing one instead of reserving room.
+    let mut bytes = vec![0xff; 9];
+    bytes.push(0x01);
+    assert!(postcard::from_bytes::<GrowableDotSet>(&bytes).is_err());
+}

@@ -1,0 +1,312 @@
+//! Histories with a name.
+
+use gramme_vclock::{Actor, Causality, Dot, GrowableDotSet, GrowableSiblings, GrowableVersionVector, Span};
+
+type Object = GrowableSiblings<String>;
+
+/// One store: its copy of the key, the actor it was opened under, and that actor's counter in the slot.
+struct Store {
+    object: Object,
+    actor: Actor,
+    counter: u64,
+    held_since: u64,
+}
+
+impl Store {
+    fn open(actor: u64) -> Store {
+        Store { object: Object::new(), actor: Actor(actor), counter: 0, held_since: 0 }
+    }
+
+    fn put(&mut self, context: &GrowableDotSet, value: impl Into<String>) -> (Dot, GrowableDotSet) {
+        self.counter += 1;
+        let dot = Dot { actor: self.actor, counter: self.counter };
+        let Ok(context) = self.object.write(context, dot, self.held_since, value.into());
+        (dot, context)
+    }
+
+    /// Other keys of the slot take counters.
+    fn serve_other_keys(&mut self, writes: u64) {
+        self.counter += writes;
+    }
+
+    fn drop_copy(&mut self) {
+        self.object = Object::new();
+        self.held_since = self.counter;
+    }
+
+    fn take_in(&mut self, from: &Object) {
+        let Ok(_) = self.object.merge(from.clone());
+    }
+
+    fn values(&self) -> Vec<&str> {
+        values(&self.object)
+    }
+
+    fn read(&self) -> GrowableDotSet {
+        self.object.seen().clone()
+    }
+}
+
+fn values(object: &Object) -> Vec<&str> {
+    let mut values: Vec<&str> = object.iter().map(|(_, value)| value.as_str()).collect();
+    values.sort_unstable();
+    values
+}
+
+fn merged(a: &Object, b: &Object) -> Object {
+    let mut all = a.clone();
+    let Ok(_) = all.merge(b.clone());
+    all
+}
+
+fn nothing() -> GrowableDotSet {
+    GrowableDotSet::new()
+}
+
+#[test]
+fn figure_3_of_the_paper() {
+    let (mut sx, mut sy, mut sz) = (Store::open(1), Store::open(2), Store::open(3));
+    let (sx1, context) = sx.put(&nothing(), "D1");
+    let d1 = sx.object.clone();
+    let (sx2, context) = sx.put(&context, "D2");
+    assert_eq!((sx1.counter, sx2.counter), (1, 2));
+    assert_eq!(sx.values(), ["D2"], "D2 descends from D1 and overwrites it");
+    let d2 = sx.object.clone();
+
+    // Sx can't be reached: one client writes through Sy, another, who read D2 too, through Sz.
+    sy.take_in(&d2);
+    sz.take_in(&d2);
+    sy.put(&context, "D3");
+    sz.put(&context, "D4");
+    let (d3, d4) = (sy.object.clone(), sz.object.clone());
+    assert_eq!(d3.compare(&d2), Causality::After);
+    assert_eq!(d3.compare(&d4), Causality::Concurrent);
+
+    // A node that holds D1 or D2 and receives D4 knows that both are overwritten; one that holds D3 keeps both.
+    assert_eq!(values(&merged(&d1, &d4)), ["D4"]);
+    assert_eq!(values(&merged(&d2, &d4)), ["D4"]);
+    assert_eq!(values(&merged(&d3, &d4)), ["D3", "D4"]);
+
+    // A client reads both, reconciles, and Sx coordinates the write.
+    sx.take_in(&d3);
+    sx.take_in(&d4);
+    let (sx3, _) = sx.put(&sx.read(), "D5");
+    assert_eq!(sx3.counter, 3);
+    assert_eq!(sx.values(), ["D5"]);
+    let span = |actor, last| Span { actor: Actor(actor), first: 1, last };
+    assert_eq!(sx.object.seen().spans(), [span(1, 3), span(2, 1), span(3, 1)], "[Sx, 3], [Sy, 1], [Sz, 1]");
+    for older in [d1, d2, d3, d4] {
+        assert_eq!(values(&merged(&older, &sx.object)), ["D5"]);
+    }
+}
+
+#[test]
+fn figure_3_in_version_vectors() {
+    let (sx, sy, sz) = (Actor(1), Actor(2), Actor(3));
+    let mut d1 = GrowableVersionVector::new();
+    d1.increment(sx).unwrap();
+    let mut d2 = d1.clone();
+    d2.increment(sx).unwrap();
+    let (mut d3, mut d4) = (d2.clone(), d2.clone());
+    d3.increment(sy).unwrap();
+    d4.increment(sz).unwrap();
+    assert_eq!(d4.compare(&d1), Causality::After);
+    assert_eq!(d3.compare(&d4), Causality::Concurrent);
+    let mut d5 = d3.clone();
+    let Ok(_) = d5.merge(&d4);
+    d5.increment(sx).unwrap();
+    let counters: Vec<_> = d5.entries().iter().map(|entry| (entry.actor, entry.counter)).collect();
+    assert_eq!(counters, [(sx, 3), (sy, 1), (sz, 1)]);
+    assert_eq!((d5.compare(&d3), d5.compare(&d4)), (Causality::After, Causality::After));
+}
+
+/// Two writers take turns, each under the context of its own last write and never reading.
+#[test]
+fn two_writers_leave_two_siblings_through_one_coordinator() {
+    let mut store = Store::open(1);
+    let mut contexts = [nothing(), nothing()];
+    for round in 0..100 {
+        let writer = round % 2;
+        (_, contexts[writer]) = store.put(&contexts[writer], format!("writer {writer}, round {round}"));
+        assert!(store.object.len() <= 2);
+        assert!(contexts[writer].spans().len() <= 2, "{:?}", contexts[writer]);
+        store.serve_other_keys(round as u64 % 3);
+    }
+    assert_eq!(store.values(), ["writer 0, round 98", "writer 1, round 99"]);
+    assert_eq!(store.object.seen().spans().len(), 1);
+}
+
+#[test]
+fn two_writers_leave_two_siblings_through_two_coordinators() {
+    // How writers meet coordinators, and after how many writes the coordinators hear of each other.
+    for lag in [1, 2, 3, 7, 100] {
+        for route in
+            [|writer, _| writer, |writer, round: usize| (writer + round / 2) % 2, |_, round| round / 7 % 2]
+        {
+            let mut stores = [Store::open(1), Store::open(2)];
+            let mut contexts = [nothing(), nothing()];
+            for round in 0..100 {
+                let writer = round % 2;
+                let at: usize = route(writer, round);
+                (_, contexts[writer]) =
+                    stores[at].put(&contexts[writer], format!("writer {writer}, round {round}"));
+                if round % lag == 0 {
+                    let [one, other] = stores.each_ref().map(|store| store.object.clone());
+                    stores[0].take_in(&other);
+                    stores[1].take_in(&one);
+                    // What the other may have seen apart is bounded by the lag.
+                    assert!(contexts[writer].spans().len() <= 4 + lag, "{:?}", contexts[writer]);
+                }
+            }
+            let end = merged(&stores[0].object, &stores[1].object);
+            assert_eq!(values(&end), ["writer 0, round 98", "writer 1, round 99"], "lag {lag}");
+            let mut one = stores;
+            one[0].take_in(&end);
+            let (_, context) = one[0].put(&contexts[0], "the end");
+            // Two actors, and one live sibling excepted.
+            assert!(context.spans().len() <= 3, "{context:?}");
+        }
+    }
+}
+
+#[test]
+fn contexts_stay_bounded_over_twenty_thousand_chained_writes() {
+    let mut stores = [Store::open(1), Store::open(2), Store::open(3)];
+    let mut mine = nothing();
+    let mut theirs = nothing();
+    for round in 0..10_000_usize {
+        (_, mine) = stores[round % 3].put(&mine, "mine");
+        (_, theirs) = stores[round / 5 % 3].put(&theirs, "theirs");
+        for from in 0..3 {
+            let object = stores[from].object.clone();
+            stores[(from + 1) % 3].take_in(&object);
+        }
+        assert!(mine.spans().len() <= 8 && theirs.spans().len() <= 8, "{mine:?} {theirs:?}");
+    }
+    let end = merged(&merged(&stores[0].object, &stores[1].object), &stores[2].object);
+    assert_eq!(values(&end), ["mine", "theirs"]);
+}
+
+/// The store acknowledged nothing of its tail, but others have it.
+#[test]
+fn a_coordinator_that_loses_its_unsynced_tail_mints_under_a_new_actor() {
+    let mut coordinator = Store::open(1);
+    let mut peer = Store::open(2);
+    let (_, first) = coordinator.put(&nothing(), "first");
+    let durable = coordinator.object.clone();
+    peer.take_in(&durable);
+
+    // Sent to the peer, which keeps and acknowledges it; lost here before the sync.
+    coordinator.put(&first, "tail");
+    peer.take_in(&coordinator.object);
+
+    // Opened anew: the dot of "tail" is never issued again, so a different value can't hide behind it.
+    coordinator = Store { object: durable, ..Store::open(0xfeed) };
+    let (_, _) = coordinator.put(&nothing(), "after");
+    let end = merged(&coordinator.object, &peer.object);
+    assert_eq!(values(&end), ["after", "tail"]);
+    assert_eq!(end, merged(&peer.object, &coordinator.object));
+
+    // The old actor would have issued that dot again, for "after": to the peer it would have been old news.
+    let lost = Dot { actor: Actor(1), counter: 2 };
+    assert!(peer.object.seen().contains(lost) && !coordinator.object.seen().contains(lost));
+}
+
+/// What a plain version vector gets wrong: it would claim 7 once 20 is minted.
+#[test]
+fn a_fallback_that_mints_hands_over_drops_and_mints_again_does_not_claim_what_it_dropped() {
+    let mut fallback = Store::open(1);
+    let mut owner = Store::open(2);
+    fallback.serve_other_keys(6);
+    let (seven, _) = fallback.put(&nothing(), "seven");
+    assert_eq!(seven.counter, 7);
+    owner.take_in(&fallback.object);
+    fallback.drop_copy();
+
+    fallback.serve_other_keys(12);
+    let (twenty, _) = fallback.put(&nothing(), "twenty");
+    assert_eq!(twenty.counter, 20);
+    let single = |counter| Span { actor: Actor(1), first: counter, last: counter };
+    assert_eq!(fallback.object.seen().spans(), [single(20)]);
+    owner.take_in(&fallback.object);
+    assert_eq!(owner.values(), ["seven", "twenty"]);
+
+    // Repair brings the key back to the fallback: still no word about the dots between.
+    fallback.take_in(&owner.object);
+    let (_, _) = fallback.put(&nothing(), "twenty-one");
+    assert_eq!(fallback.object.seen().spans(), [single(7), Span { actor: Actor(1), first: 20, last: 21 }]);
+
+    // Dropped and brought back by an older copy: 20 and 21 are this actor's, and unknown to the copy.
+    let old = Object::from_parts([(seven, "seven".into())], {
+        let Ok(seen) = GrowableDotSet::from_spans([single(7)]);
+        seen
+    });
+    fallback.drop_copy();
+    fallback.take_in(&old.unwrap());
+    fallback.put(&fallback.read(), "twenty-two");
+    assert_eq!(fallback.object.seen().spans(), [single(7), single(22)]);
+    owner.take_in(&fallback.object);
+    assert_eq!(owner.values(), ["twenty", "twenty-two"], "only what was read is replaced");
+}
+
+#[test]
+fn a_context_flattened_where_the_excepted_sibling_is_unknown_still_excepts_it() {
+    // A and B both hold "mine"; "theirs" came to A only, between two writes of mine.
+    let (mut a, mut b) = (Store::open(1), Store::open(2));
+    let (_, mine) = a.put(&nothing(), "mine 1");
+    let (theirs, _) = a.put(&nothing(), "theirs");
+    let (_, mine) = a.put(&mine, "mine 2");
+    assert!(!mine.contains(theirs));
+
+    // The writer goes on through B, which has heard of nothing. B sees a gap and no value in it, yet may not fill it.
+    for round in 3..10 {
+        let (_, next) = b.put(&mine, format!("mine {round}"));
+        assert!(!next.contains(theirs), "{next:?}");
+    }
+    let (_, mine) = b.put(&mine, "mine 10");
+    let end = merged(&a.object, &b.object);
+    assert!(values(&end).contains(&"theirs"));
+
+    // Nor after the context has been back at A and to B again.
+    let (_, mine) = a.put(&mine, "mine 11");
+    let (_, mine) = b.put(&mine, "mine 12");
+    assert!(!mine.contains(theirs));
+    let end = merged(&a.object, &b.object);
+    assert!(values(&end).contains(&"theirs"));
+
+    // Once it is replaced, and the replacement known where the context passes, the gap closes.
+    a.take_in(&end);
+    let (_, mine) = a.put(&a.read(), "reconciled");
+    assert!(mine.contains(theirs));
+    assert_eq!(values(&merged(&end, &a.object)), ["reconciled"]);
+}
+
+/// The dot went out to a peer, the local disk was full: the minter must not speak for it afterwards.
+#[test]
+fn a_minted_write_that_was_not_kept_counts_as_a_drop() {
+    let (mut minter, mut peer) = (Store::open(1), Store::open(2));
+    minter.put(&nothing(), "one");
+    let kept = minter.object.clone();
+    minter.put(&nothing(), "two");
+    peer.take_in(&minter.object);
+    // The append of "two" failed here.
+    minter.object = kept;
+    minter.held_since = minter.counter;
+    minter.put(&minter.read(), "three");
+    peer.take_in(&minter.object);
+    assert_eq!(peer.values(), ["three", "two"]);
+}
+
+#[test]
+fn a_delete_is_a_write_and_its_late_copies_replace_nothing_newer() {
+    let (mut a, mut b) = (Store::open(1), Store::open(2));
+    let (_, context) = a.put(&nothing(), "value");
+    b.take_in(&a.object);
+    let (_, after) = a.put(&context, "tombstone");
+    let late = a.object.clone();
+    b.take_in(&a.object);
+    let (_, _) = b.put(&after, "newer");
+    b.take_in(&late);
+    a.take_in(&b.object);
+    assert_eq!((a.values(), b.values()), (vec!["newer"], vec!["newer"]));
+}

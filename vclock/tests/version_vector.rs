@@ -1,0 +1,147 @@
+//! Version vectors against sets of events, and the paper's truncation.
+
+use gramme_vclock::{
+    Actor, Causality, Dot, FixedVersionVector, Full, GrowableTimedVector, GrowableVersionVector,
+    IncrementError, Stamp,
+};
+use proptest::prelude::*;
+use std::collections::BTreeSet;
+
+fn vector(counters: &[u64]) -> GrowableVersionVector {
+    let mut vector = GrowableVersionVector::new();
+    for (actor, count) in (0..).zip(counters) {
+        for _ in 0..*count {
+            vector.increment(Actor(actor)).unwrap();
+        }
+    }
+    vector
+}
+
+fn events(counters: &[u64]) -> BTreeSet<Dot> {
+    (0..)
+        .zip(counters)
+        .flat_map(|(actor, count)| (1..=*count).map(move |counter| Dot { actor: Actor(actor), counter }))
+        .collect()
+}
+
+fn counters() -> impl Strategy<Value = Vec<u64>> {
+    prop::collection::vec(0..4u64, 0..7)
+}
+
+proptest! {
+    #[test]
+    fn relates_and_merges_like_sets_of_events(a in counters(), b in counters()) {
+        let (mut left, right) = (vector(&a), vector(&b));
+        let (left_events, right_events) = (events(&a), events(&b));
+        let expected = match (left_events.is_subset(&right_events), right_events.is_subset(&left_events)) {
+            (true, true) => Causality::Equal,
+            (true, false) => Causality::Before,
+            (false, true) => Causality::After,
+            (false, false) => Causality::Concurrent,
+        };
+        prop_assert_eq!(left.compare(&right), expected);
+        prop_assert_eq!(left == right, expected == Causality::Equal);
+        let Ok(changed) = left.merge(&right);
+        prop_assert_eq!(changed, !right_events.is_subset(&left_events));
+        let union: BTreeSet<Dot> = left_events.union(&right_events).copied().collect();
+        let held: BTreeSet<Dot> = left
+            .spans()
+            .flat_map(|s| (s.first..=s.last).map(move |counter| Dot { actor: s.actor, counter }))
+            .collect();
+        prop_assert_eq!(&held, &union);
+        prop_assert!(union.iter().all(|dot| left.contains(*dot)));
+    }
+
+    #[test]
+    fn the_fixed_form_does_the_same_or_says_full_and_stays(a in counters(), b in counters()) {
+        let fixed = |counters: &[u64]| {
+            postcard::from_bytes::<FixedVersionVector<3>>(&postcard::to_allocvec(&vector(counters)).unwrap())
+        };
+        if let (Ok(mut left), Ok(right)) = (fixed(&a), fixed(&b)) {
+            let (before, mut all) = (left.clone(), vector(&a));
+            let Ok(changed) = all.merge(&vector(&b));
+            match left.merge(&right) {
+                Ok(fixed_changed) => {
+                    prop_assert_eq!(left.entries(), all.entries());
+                    prop_assert_eq!(fixed_changed, changed);
+                }
+                Err(Full) => {
+                    prop_assert!(all.len() > 3);
+                    prop_assert_eq!(left, before);
+                }
+            }
+        } else {
+            prop_assert!(vector(&a).len() > 3 || vector(&b).len() > 3);
+        }
+    }
+
+    #[test]
+    fn timed_vectors_merge_to_a_join(steps in prop::collection::vec((0..3usize, 0..4u64, 0..9u64), 0..12)) {
+        let mut vectors = [(); 3].map(|()| GrowableTimedVector::new());
+        for (which, actor, at) in steps {
+            // Actors differ by replica: one actor's counter is only ever counted in one place.
+            vectors[which].increment_at(Actor(actor * 3 + which as u64), Stamp::from_parts(at, 0)).unwrap();
+            let from = vectors[(which + 1) % 3].clone();
+            if at == 0 {
+                let Ok(_) = vectors[which].merge(&from);
+            }
+        }
+        let join = |order: [usize; 3]| {
+            let mut all = GrowableTimedVector::new();
+            for at in order {
+                let Ok(_) = all.merge(&vectors[at]);
+                let Ok(again) = all.merge(&vectors[at]);
+                assert!(!again);
+            }
+            all
+        };
+        let all = join([0, 1, 2]);
+        for order in [[0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
+            prop_assert_eq!(&join(order), &all);
+        }
+    }
+}
+
+#[test]
+fn truncation_drops_the_oldest_pairs() {
+    let mut clock = GrowableTimedVector::new();
+    for actor in 0..12 {
+        // Later actors changed earlier.
+        clock.increment_at(Actor(actor), Stamp::from_parts(100 - actor, 0)).unwrap();
+    }
+    clock.increment_at(Actor(11), Stamp::from_parts(200, 0)).unwrap();
+    let full = clock.clone();
+    assert_eq!(clock.truncate(GrowableTimedVector::PAPER_LIMIT), 2);
+    assert_eq!((clock.get(Actor(10)), clock.get(Actor(9)), clock.get(Actor(11))), (0, 0, 2));
+    assert_eq!(clock.len(), 10);
+    assert_eq!(clock.truncate(GrowableTimedVector::PAPER_LIMIT), 0);
+    // A later version of a truncated line looks concurrent to an untruncated earlier one, never older.
+    clock.increment_at(Actor(0), Stamp::from_parts(300, 0)).unwrap();
+    assert_eq!(clock.compare(&full), Causality::Concurrent);
+}
+
+#[test]
+fn an_increment_that_can_not_be_is_an_error_and_changes_nothing() {
+    let bytes = postcard::to_allocvec(&vec![([7u8, 0, 0, 0, 0, 0, 0, 0], u64::MAX)]).unwrap();
+    let mut vector: FixedVersionVector<1> = postcard::from_bytes(&bytes).unwrap();
+    let before = vector.clone();
+    assert_eq!(vector.increment(Actor(7)), Err(IncrementError::Overflow));
+    assert_eq!(vector.increment(Actor(8)), Err(IncrementError::Full(Full)));
+    assert_eq!(vector, before);
+    assert_eq!(vector.forget(Actor(7)), u64::MAX);
+    assert_eq!(vector.forget(Actor(7)), 0);
+    assert!(vector.is_empty());
+}
+
+#[test]
+fn decoding_refuses_what_is_not_canonical() {
+    let decode = |entries: &[(u64, u64)]| {
+        let raw: Vec<([u8; 8], u64)> = entries.iter().map(|(a, c)| (a.to_le_bytes(), *c)).collect();
+        postcard::from_bytes::<FixedVersionVector<2>>(&postcard::to_allocvec(&raw).unwrap())
+    };
+    assert_eq!(decode(&[(0, 1), (1, 3)]).unwrap().entries(), vector(&[1, 3]).entries());
+    assert!(decode(&[(1, 1), (0, 1)]).is_err(), "unsorted");
+    assert!(decode(&[(1, 1), (1, 2)]).is_err(), "repeated");
+    assert!(decode(&[(1, 0)]).is_err(), "counter 0");
+    assert!(decode(&[(1, 1), (2, 1), (3, 1)]).is_err(), "capacity exceeded");
+}
