@@ -1,0 +1,112 @@
+//! How many hops bounded routing takes among 100,000 nodes, and what it costs beside a full view.
+//!
+//! `cargo run --release -p gramme-ring --example hops [nodes]`
+
+use gramme_ring::NodeId;
+use gramme_ring::finger::{FingerTable, Hop, Place, id_fingers, rank_fingers};
+
+type Build = for<'b> fn(&[Place], usize, usize, &'b mut [Place]) -> &'b [Place];
+
+/// SplitMix64.
+fn random(state: &mut u64) -> u64 {
+    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mut x = *state;
+    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^ (x >> 31)
+}
+
+fn route(
+    ring: &[Place],
+    build: Build,
+    successors: usize,
+    start: usize,
+    key: u64,
+    dead: &[bool],
+) -> Option<usize> {
+    let alive = |node: NodeId| usize::try_from(node.0).is_ok_and(|n| !dead[n]);
+    let mut at = start;
+    for hops in 0..1000 {
+        let mut buffer = [ring[0]; 128];
+        let fingers = build(ring, at, successors, &mut buffer);
+        let before = ring[(at + ring.len() - 1) % ring.len()];
+        let table = FingerTable::new(before, ring[at], fingers)?.with_successors(successors);
+        match table.next_hop(key, alive) {
+            Hop::Here => return Some(hops),
+            Hop::Owner(_) => return Some(hops + 1),
+            Hop::Via(node) => at = usize::try_from(node.0).ok()?,
+            Hop::Unreachable => return None,
+        }
+    }
+    None
+}
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let nodes: usize = std::env::args().nth(1).map_or(Ok(100_000), |n| n.parse())?;
+    let requests = 200_000;
+    let mut state = 1;
+    let mut positions: Vec<u64> = (0..nodes).map(|_| random(&mut state)).collect();
+    positions.sort_unstable();
+    let ring: Vec<Place> =
+        (0..).zip(positions).map(|(i, position)| Place { position, node: NodeId(i) }).collect();
+    println!(
+        "{nodes} nodes, {requests} requests; ceil(log2 S) = {}, log2 S / 2 + 1 = {:.2}",
+        nodes.next_power_of_two().ilog2(),
+        (nodes as f64).log2() / 2.0 + 1.0
+    );
+    println!("{:<34} {:>6} {:>6} {:>6} {:>6} {:>12}", "", "mean", "p50", "p99.9", "most", "unreachable");
+    for (name, build, successors, failed) in [
+        ("rank fingers", rank_fingers as Build, 1, 0),
+        ("rank fingers, 16 successors", rank_fingers, 16, 0),
+        ("rank fingers, 16, a tenth dead", rank_fingers, 16, 10),
+        ("id fingers", id_fingers, 1, 0),
+        ("id fingers, 16 successors", id_fingers, 16, 0),
+        ("id fingers, 16, a tenth dead", id_fingers, 16, 10),
+    ] {
+        let dead: Vec<bool> = (0..nodes).map(|_| random(&mut state) % 100 < failed).collect();
+        let mut hops = Vec::with_capacity(requests);
+        let mut lost = 0;
+        while hops.len() + lost < requests {
+            let start = usize::try_from(random(&mut state) % nodes as u64)?;
+            if dead[start] {
+                continue;
+            }
+            match route(&ring, build, successors, start, random(&mut state), &dead) {
+                Some(n) => hops.push(n),
+                None => lost += 1,
+            }
+        }
+        hops.sort_unstable();
+        println!(
+            "{name:<34} {:>6.2} {:>6} {:>6} {:>6} {lost:>12}",
+            hops.iter().sum::<usize>() as f64 / hops.len() as f64,
+            hops[hops.len() / 2],
+            hops[hops.len() * 999 / 1000],
+            hops[hops.len() - 1],
+        );
+    }
+
+    println!();
+    println!(
+        "What a node pays, by a model: 40 bytes of memory for each node known; a joining, leaving or moved node"
+    );
+    println!(
+        "tells all of its 64 bytes (in a full view) once a day, with 40 bytes of summaries a second; each finger and"
+    );
+    println!("each of 16 successors is asked with 60 bytes every 10 seconds.");
+    println!("{:>9} {:>22} {:>22} {:>10}", "nodes", "full view", "fingers", "hops");
+    for nodes in [100u32, 1_000, 10_000, 100_000, 200_000, 500_000, 1_000_000] {
+        let s = f64::from(nodes);
+        let known = s.log2().ceil() + 16.0;
+        println!(
+            "{nodes:>9} {:>9.1} KB {:>6.0} B/s {:>9.1} KB {:>6.0} B/s {:>4} / {:<4.1}",
+            40.0 * s / 1e3,
+            40.0 + 64.0 * s / 86_400.0,
+            40.0 * known / 1e3,
+            60.0 * known / 10.0,
+            0,
+            (s.log2() - 4.0) / 2.0 + 1.0
+        );
+    }
+    Ok(())
+}

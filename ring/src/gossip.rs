@@ -1,0 +1,400 @@
+//! How what one node knows reaches all: once a second with one peer at random (Dynamo, section 4.8.1).
+//!
+//! A state machine without sockets or clocks: [`Gossip::tick`] says to whom to send what, [`Gossip::receive`] takes a
+//! message in and may give one back. Two kinds of things spread: the [`Membership`], which merges, and for each node one
+//! [`Record`] that only this node writes (where it listens, how often its store was opened, how far its log reaches),
+//! of which the newest stands.
+//!
+//! | message | sent | carries |
+//! |---|---|---|
+//! | [`Summary`](Message::Summary) | at a tick | two hashes: all there is when both know the same |
+//! | [`Heads`](Message::Heads) | in answer, if a hash differs | who was heard of up to which version |
+//! | [`Delta`](Message::Delta) | in answer to that | what the other lacks, and what it is asked for |
+//! | [`Delta`](Message::Delta) | in answer, if asked for something | that, and no further question |
+//!
+//! Any message may be lost, repeated or late. A delta is bounded; what does not fit follows in later rounds.
+//!
+//! ```
+//! use gramme_ring::gossip::{Gossip, Target};
+//! use gramme_ring::{Change, ClusterId, Member, NodeId};
+//!
+//! let mut a = Gossip::new(NodeId(1), 1, 42);
+//! let mut b = Gossip::new(NodeId(2), 1, 43);
+//! a.set_facts(b"10.0.0.1:7000".to_vec())?;
+//! for id in [1, 2] {
+//!     a.membership_mut().stage(NodeId(1), Change::Member(Member::new(NodeId(id))))?;
+//! }
+//! let hash = a.membership().propose()?.hash();
+//! a.membership_mut().commit(ClusterId(7), hash)?;
+//!
+//! // b knows nobody, only that there is somebody at its first seed's address.
+//! let (target, hello) = b.tick(1).remove(0);
+//! assert_eq!(target, Target::Seed(0));
+//! let heads = a.receive(NodeId(2), hello)?.reply.unwrap();
+//! let question = b.receive(NodeId(1), heads)?.reply.unwrap();
+//! let answer = a.receive(NodeId(2), question)?.reply.unwrap();
+//! assert!(b.receive(NodeId(1), answer)?.layout_changed);
+//! assert_eq!(b.membership(), a.membership());
+//! assert_eq!(b.record(NodeId(1)).unwrap().facts, b"10.0.0.1:7000");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+use core::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::membership::{MAX_KNOWN_NODES, Membership, MergeError};
+use crate::mix::{mix, mix2};
+use crate::node::NodeId;
+
+/// Longest facts of a record, in bytes.
+pub const MAX_FACTS: usize = 1024;
+/// Most bytes of facts in one delta. At least one record fits.
+pub const MAX_DELTA: usize = 64 * 1024;
+/// Most records of nodes that are no members (yet) and are kept all the same.
+pub const MAX_STRANGERS: usize = 256;
+
+/// What a node says of itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// How old it is.
+    pub head: Head,
+    /// At most [`MAX_FACTS`] bytes, to which gossip gives no meaning.
+    pub facts: Vec<u8>,
+}
+
+/// The age of a record. The larger is the newer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Head {
+    /// How often the node's store was opened, so that a restarted node is newer than it was, whatever it forgot.
+    pub incarnation: u64,
+    /// How often its facts changed since.
+    pub version: u64,
+}
+
+/// To whom a message goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// A node that is known by its id.
+    Node(NodeId),
+    /// Whoever listens at the seed address of this number.
+    Seed(usize),
+}
+
+/// What nodes tell each other. See the [module](self).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Message {
+    /// Hashes over all that the sender knows.
+    Summary {
+        /// [`Membership::digest`].
+        membership: u64,
+        /// Over the heads of all records.
+        records: u64,
+    },
+    /// Up to what the sender has heard of whom.
+    Heads {
+        /// [`Membership::digest`].
+        membership: u64,
+        /// By id.
+        heads: Vec<(NodeId, Head)>,
+    },
+    /// What the receiver lacks and the sender would know.
+    Delta {
+        /// Where the hashes differed.
+        membership: Option<Box<Membership>>,
+        /// Newer than what the receiver has.
+        records: Vec<(NodeId, Record)>,
+        /// Whether the receiver's membership is asked for.
+        ask_membership: bool,
+        /// Whose records are asked for.
+        ask: Vec<NodeId>,
+    },
+}
+
+/// Why a message is not taken in. Nothing was changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum GossipError {
+    /// The sender was removed from the cluster.
+    Removed(NodeId),
+    /// Facts longer than [`MAX_FACTS`].
+    FactsTooLong,
+    /// A list longer than there are nodes.
+    TooMany,
+    /// The membership does not merge.
+    Merge(MergeError),
+}
+
+impl fmt::Display for GossipError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            GossipError::Removed(id) => write!(f, "node {id} was removed from the cluster"),
+            GossipError::FactsTooLong => write!(f, "facts of more than {MAX_FACTS} bytes"),
+            GossipError::TooMany => f.write_str("a list longer than there are nodes"),
+            GossipError::Merge(error) => error.fmt(f),
+        }
+    }
+}
+
+impl core::error::Error for GossipError {}
+
+impl From<MergeError> for GossipError {
+    fn from(error: MergeError) -> Self {
+        GossipError::Merge(error)
+    }
+}
+
+/// What came of a message.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Received {
+    /// To be sent back to the sender.
+    pub reply: Option<Message>,
+    /// The membership is not what it was: it has to be made durable.
+    pub membership_changed: bool,
+    /// Another layout is committed now.
+    pub layout_changed: bool,
+    /// Nodes whose records are news, by id.
+    pub records: Vec<NodeId>,
+    /// Others have a newer record of this node than it has itself: its store was rolled back, copied or replaced. It is
+    /// not believed until it comes back with a larger incarnation ([`Gossip::restart`]).
+    pub ahead_of_self: Option<Head>,
+}
+
+/// One node's part in the gossip. See the [module](self).
+#[derive(Clone, Debug)]
+pub struct Gossip {
+    me: NodeId,
+    membership: Membership,
+    records: BTreeMap<NodeId, Record>,
+    random: u64,
+}
+
+impl Gossip {
+    /// For a node whose store is opened for the `incarnation`-th time. `seed` chooses the peers; each node should have its
+    /// own.
+    pub fn new(me: NodeId, incarnation: u64, seed: u64) -> Self {
+        let own = Record { head: Head { incarnation, version: 0 }, facts: Vec::new() };
+        Gossip { me, membership: Membership::new(), records: BTreeMap::from([(me, own)]), random: mix(seed) }
+    }
+
+    /// What is known of the cluster.
+    pub fn membership(&self) -> &Membership {
+        &self.membership
+    }
+
+    /// To stage, commit, advance and settle; the change spreads from the next tick on.
+    pub fn membership_mut(&mut self) -> &mut Membership {
+        &mut self.membership
+    }
+
+    /// What a node last said of itself.
+    pub fn record(&self, node: NodeId) -> Option<&Record> {
+        self.records.get(&node)
+    }
+
+    /// All records by id, this node's among them.
+    pub fn records(&self) -> impl Iterator<Item = (NodeId, &Record)> {
+        self.records.iter().map(|(&id, record)| (id, record))
+    }
+
+    /// Changes what this node says of itself.
+    ///
+    /// # Errors
+    /// [`GossipError::FactsTooLong`]; nothing was changed then.
+    pub fn set_facts(&mut self, facts: Vec<u8>) -> Result<(), GossipError> {
+        if facts.len() > MAX_FACTS {
+            return Err(GossipError::FactsTooLong);
+        }
+        let own = self.records.get_mut(&self.me).expect("there is always one's own");
+        if own.facts != facts {
+            own.facts = facts;
+            // After 2^64 changes the record no longer spreads; a restart helps.
+            own.head.version = own.head.version.saturating_add(1);
+        }
+        Ok(())
+    }
+
+    /// Goes on under a larger incarnation, after [`Received::ahead_of_self`]. A smaller one changes nothing.
+    pub fn restart(&mut self, incarnation: u64) {
+        let own = self.records.get_mut(&self.me).expect("there is always one's own");
+        if incarnation > own.head.incarnation {
+            own.head = Head { incarnation, version: 0 };
+        }
+    }
+
+    fn random_below(&mut self, end: usize) -> usize {
+        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        // The bias of a remainder is below 2^-40 for any cluster.
+        usize::try_from(mix(self.random) % end.max(1) as u64).unwrap_or(0)
+    }
+
+    /// Those with whom to gossip: members of the layouts in use, nodes that ask to join, and nobody that was removed.
+    fn peers(&self) -> Vec<NodeId> {
+        let layouts = [self.membership.layout(), self.membership.transition().map(|t| t.from())];
+        let members = layouts.into_iter().flatten().flat_map(|layout| layout.members().iter().map(|m| m.id));
+        let mut peers: Vec<NodeId> = members.chain(self.records.keys().copied()).collect();
+        peers.sort_unstable();
+        peers.dedup();
+        peers.retain(|&id| id != self.me && !self.membership.is_removed(id));
+        peers
+    }
+
+    /// To be called about once a second: what to send to whom. At most two messages, one to a peer and, if none is known
+    /// or now and then so that parts of a split ring find each other, one to a seed.
+    pub fn tick(&mut self, seeds: usize) -> Vec<(Target, Message)> {
+        let peers = self.peers();
+        let mut targets = Vec::new();
+        if !peers.is_empty() {
+            targets.push(Target::Node(peers[self.random_below(peers.len())]));
+        }
+        // With P peers, one in P + 1 ticks on average: seeds hear about as much as all others.
+        if seeds > 0 && self.random_below(peers.len() + 1) == 0 {
+            targets.push(Target::Seed(self.random_below(seeds)));
+        }
+        let summary = self.summary();
+        targets.into_iter().map(|target| (target, summary.clone())).collect()
+    }
+
+    fn summary(&self) -> Message {
+        // A sum, so that the order of records does not matter.
+        let records = self.records.iter().fold(0u64, |sum, (id, r)| {
+            sum.wrapping_add(mix2(mix2(id.0, r.head.incarnation), r.head.version))
+        });
+        Message::Summary { membership: self.membership.digest(), records }
+    }
+
+    /// Takes a message in.
+    ///
+    /// # Errors
+    /// [`GossipError`] if the message can't be right or the sender was removed; nothing was changed then.
+    pub fn receive(&mut self, from: NodeId, message: Message) -> Result<Received, GossipError> {
+        if self.membership.is_removed(from) {
+            return Err(GossipError::Removed(from));
+        }
+        match message {
+            Message::Summary { .. } => {
+                let same = message == self.summary();
+                Ok(Received { reply: (!same).then(|| self.heads()), ..Received::default() })
+            }
+            Message::Heads { membership, heads } => {
+                if heads.len() > MAX_KNOWN_NODES + MAX_STRANGERS {
+                    return Err(GossipError::TooMany);
+                }
+                Ok(self.compare(membership, &heads))
+            }
+            Message::Delta { membership, records, ask_membership, ask } => {
+                if ask.len() > MAX_KNOWN_NODES + MAX_STRANGERS {
+                    return Err(GossipError::TooMany);
+                }
+                if records.iter().any(|(_, r)| r.facts.len() > MAX_FACTS) {
+                    return Err(GossipError::FactsTooLong);
+                }
+                let mut received = Received::default();
+                if let Some(theirs) = membership {
+                    let merged = self.membership.merge(&theirs)?;
+                    (received.membership_changed, received.layout_changed) =
+                        (merged.changed, merged.layout_changed);
+                }
+                for (id, record) in records {
+                    self.take_record(id, record, &mut received);
+                }
+                received.records.sort_unstable();
+                received.records.dedup();
+                if received.membership_changed {
+                    let membership = &self.membership;
+                    self.records.retain(|&id, _| !membership.is_removed(id));
+                }
+                if ask_membership || !ask.is_empty() {
+                    let records = self.select(ask);
+                    received.reply = Some(Message::Delta {
+                        membership: ask_membership.then(|| Box::new(self.membership.clone())),
+                        records,
+                        ask_membership: false,
+                        ask: Vec::new(),
+                    });
+                }
+                Ok(received)
+            }
+        }
+    }
+
+    fn heads(&self) -> Message {
+        let heads = self.records.iter().map(|(&id, record)| (id, record.head)).collect();
+        Message::Heads { membership: self.membership.digest(), heads }
+    }
+
+    /// Answers the heads of another: gives what it lacks, asks for what is lacking here.
+    fn compare(&mut self, membership: u64, heads: &[(NodeId, Head)]) -> Received {
+        let mut received = Received::default();
+        let theirs: BTreeMap<NodeId, Head> = heads.iter().copied().collect();
+        let lacks = self.records.iter().filter(|(id, r)| theirs.get(id).is_none_or(|&head| head < r.head));
+        let lacks: Vec<NodeId> = lacks.map(|(&id, _)| id).collect();
+        let mut ask = Vec::new();
+        for (&id, &head) in &theirs {
+            let newer = self.records.get(&id).is_none_or(|r| r.head < head);
+            if newer && id == self.me {
+                received.ahead_of_self = Some(head);
+            } else if newer && !self.membership.is_removed(id) {
+                ask.push(id);
+            }
+        }
+        let differs = membership != self.membership.digest();
+        if differs || !lacks.is_empty() || !ask.is_empty() {
+            received.reply = Some(Message::Delta {
+                membership: differs.then(|| Box::new(self.membership.clone())),
+                records: self.select(lacks),
+                ask_membership: differs,
+                ask,
+            });
+        }
+        received
+    }
+
+    /// These records as far as they fit a delta, from a random place on, so that all have their turn.
+    fn select(&mut self, mut ids: Vec<NodeId>) -> Vec<(NodeId, Record)> {
+        ids.sort_unstable();
+        ids.dedup();
+        ids.retain(|id| self.records.contains_key(id));
+        let start = self.random_below(ids.len());
+        ids.rotate_left(start);
+        let mut room = MAX_DELTA;
+        let mut records = Vec::new();
+        for id in ids {
+            let record = &self.records[&id];
+            let Some(left) = room.checked_sub(record.facts.len() + 32) else { break };
+            room = left;
+            records.push((id, record.clone()));
+        }
+        records
+    }
+
+    fn take_record(&mut self, id: NodeId, record: Record, received: &mut Received) {
+        if id == self.me {
+            if record.head > self.records[&id].head {
+                received.ahead_of_self = Some(record.head);
+            }
+            return;
+        }
+        if self.membership.is_removed(id)
+            || self.records.get(&id).is_some_and(|known| known.head >= record.head)
+        {
+            return;
+        }
+        if !self.records.contains_key(&id) && !self.is_member(id) {
+            let strangers = self.records.keys().filter(|&&id| id != self.me && !self.is_member(id)).count();
+            if strangers >= MAX_STRANGERS {
+                return;
+            }
+        }
+        self.records.insert(id, record);
+        received.records.push(id);
+    }
+
+    fn is_member(&self, id: NodeId) -> bool {
+        self.membership.layout().is_some_and(|l| l.is_member(id))
+            || self.membership.transition().is_some_and(|t| t.from().is_member(id))
+    }
+}

@@ -1,0 +1,130 @@
+//! What goes over the wire and to disk, and the hash over it.
+
+use alloc::string::ToString;
+use alloc::vec::Vec;
+use core::fmt;
+use core::marker::PhantomData;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+use super::{Layout, LayoutVersion, MAX_MEMBERS};
+use crate::mix::SequenceHash;
+use crate::node::Member;
+use crate::partition::PartitionCount;
+use crate::slot::SLOTS;
+
+/// Separates this hash from others over like numbers ("GrLayout" in ASCII).
+const DOMAIN: u64 = 0x4772_4c61_796f_7574;
+
+/// The hash over everything in a layout.
+pub(super) fn hash(
+    version: LayoutVersion,
+    parent: u64,
+    replicas: u8,
+    partitions: PartitionCount,
+    members: &[Member],
+    table: &[u16],
+) -> u64 {
+    let mut hash = SequenceHash::new(DOMAIN);
+    hash.number(version.0);
+    hash.number(parent);
+    hash.number(u64::from(replicas));
+    hash.number(u64::from(partitions.get()));
+    hash.number(members.len() as u64);
+    for member in members {
+        hash.number(member.id.0);
+        hash.number(u64::from(member.weight));
+        hash.bytes(member.zone.as_str().as_bytes());
+    }
+    for four in table.chunks(4) {
+        // Four places to a word; a short last word is padded with ones, which is no place.
+        let mut word = [0xff; 8];
+        for (bytes, place) in word.chunks_exact_mut(2).zip(four) {
+            bytes.copy_from_slice(&place.to_le_bytes());
+        }
+        hash.number(u64::from_le_bytes(word));
+    }
+    hash.finish()
+}
+
+#[derive(Serialize)]
+#[serde(rename = "Layout")]
+struct Written<'a> {
+    version: LayoutVersion,
+    parent: u64,
+    replicas: u8,
+    partitions: u32,
+    members: &'a [Member],
+    table: &'a [u16],
+}
+
+#[derive(Deserialize)]
+#[serde(rename = "Layout")]
+struct Read {
+    version: LayoutVersion,
+    parent: u64,
+    replicas: u8,
+    partitions: u32,
+    #[serde(deserialize_with = "at_most::<_, Member, MAX_MEMBERS>")]
+    members: Vec<Member>,
+    #[serde(deserialize_with = "at_most::<_, u16, MAX_TABLE>")]
+    table: Vec<u16>,
+}
+
+/// Every partition with the most replicas.
+const MAX_TABLE: usize = SLOTS as usize * u8::MAX as usize;
+
+/// Reads a sequence, refusing it as soon as it is longer than `MAX`.
+fn at_most<'de, D: Deserializer<'de>, T: Deserialize<'de>, const MAX: usize>(
+    deserializer: D,
+) -> Result<Vec<T>, D::Error> {
+    struct Bounded<T, const MAX: usize>(PhantomData<T>);
+    impl<'de, T: Deserialize<'de>, const MAX: usize> de::Visitor<'de> for Bounded<T, MAX> {
+        type Value = Vec<T>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(f, "at most {MAX} entries")
+        }
+
+        fn visit_seq<A: de::SeqAccess<'de>>(self, mut seq: A) -> Result<Vec<T>, A::Error> {
+            let claimed = seq.size_hint().unwrap_or(0);
+            if claimed > MAX {
+                return Err(de::Error::invalid_length(claimed, &self));
+            }
+            // A claim costs its sender nothing, so it alone reserves little.
+            let mut list = Vec::with_capacity(claimed.min(64));
+            while let Some(entry) = seq.next_element()? {
+                if list.len() == MAX {
+                    return Err(de::Error::invalid_length(MAX + 1, &self));
+                }
+                list.push(entry);
+            }
+            Ok(list)
+        }
+    }
+    deserializer.deserialize_seq(Bounded::<T, MAX>(PhantomData))
+}
+
+impl Serialize for Layout {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        Written {
+            version: self.version,
+            parent: self.parent,
+            replicas: self.replicas,
+            partitions: self.partitions.get(),
+            members: &self.members,
+            table: &self.table,
+        }
+        .serialize(serializer)
+    }
+}
+
+/// Everything is checked: an owner table that a decoder lets through satisfies every promise that [`Layout`] makes, the
+/// quality of balance apart.
+impl<'de> Deserialize<'de> for Layout {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let Read { version, parent, replicas, partitions, members, table } = Read::deserialize(deserializer)?;
+        Layout::from_parts(version, parent, replicas, partitions, members, table)
+            .map_err(|error| de::Error::custom(error.to_string()))
+    }
+}

@@ -1,0 +1,81 @@
+//! Placing every replica when nothing is held yet.
+
+use alloc::vec::Vec;
+
+use super::quota::Shape;
+use crate::mix::mix2;
+use crate::node::Member;
+
+/// Owners for each partition, `shape.owners` in a row, as members' places.
+///
+/// Partition by partition, each zone gets the floor or the ceiling of its remaining total over the remaining
+/// partitions, and within a zone the members furthest behind their schedule are taken, ties broken by a hash so that
+/// the neighbours of a node differ from partition to partition and its load spreads over many when it dies.
+/// Since a member that must be in all the remaining partitions is always taken, every bound stays satisfiable to the
+/// end and every quota is met exactly, without any search.
+pub(super) fn place(shape: &Shape, members: &[Member], quotas: &[usize]) -> Vec<u16> {
+    let zone_members = shape.members_of_zones();
+    let mut remaining = quotas.to_vec();
+    let mut zone_remaining: Vec<usize> =
+        zone_members.iter().map(|list| list.iter().map(|&m| quotas[m]).sum()).collect();
+    let mut urgency: Vec<u64> =
+        (0..quotas.len()).map(|m| schedule(quotas[m], quotas[m], members[m].id.0)).collect();
+
+    let mut table = Vec::with_capacity(shape.partitions * shape.owners);
+    let mut extras: Vec<(usize, u64, usize)> = Vec::new();
+    let mut candidates: Vec<(u64, usize)> = Vec::new();
+    for partition in 0..shape.partitions {
+        let left = shape.partitions - partition;
+        let mut counts: Vec<usize> = zone_remaining.iter().map(|&total| total / left).collect();
+        let spare = shape.owners - counts.iter().sum::<usize>();
+        if spare > 0 {
+            extras.clear();
+            extras.extend(
+                zone_remaining
+                    .iter()
+                    .enumerate()
+                    .filter(|&(_, &total)| total % left > 0)
+                    .map(|(zone, &total)| (total % left, mix2(zone as u64, partition as u64), zone)),
+            );
+            extras.select_nth_unstable_by(spare - 1, |a, b| b.cmp(a));
+            for &(_, _, zone) in &extras[..spare] {
+                counts[zone] += 1;
+            }
+        }
+        for (zone, &count) in counts.iter().enumerate() {
+            if count == 0 {
+                continue;
+            }
+            candidates.clear();
+            for &m in &zone_members[zone] {
+                if remaining[m] == left {
+                    candidates.push((u64::MAX, m));
+                } else if remaining[m] > 0 {
+                    candidates.push((urgency[m], m));
+                }
+            }
+            if candidates.len() > count {
+                candidates.select_nth_unstable_by(count - 1, |a, b| b.cmp(a));
+            }
+            for &(_, m) in &candidates[..count] {
+                table.push(u16::try_from(m).expect("members are counted by u16"));
+                remaining[m] -= 1;
+                urgency[m] = schedule(remaining[m], quotas[m], members[m].id.0);
+            }
+            zone_remaining[zone] -= count;
+        }
+    }
+    assert!(remaining.iter().all(|&r| r == 0), "every quota is met");
+    table
+}
+
+/// How urgently a member waits for its next partition: the time of the middle of the next of its `quota` equal
+/// stretches, counted from the end, then hashed bits.
+fn schedule(remaining: usize, quota: usize, id: u64) -> u64 {
+    if remaining == 0 {
+        return 0;
+    }
+    // Both are at most 2^14, so the quotient has at most 33 bits.
+    let time = ((2 * remaining as u64 - 1) << 32) / quota as u64;
+    (time << 20) | (mix2(id, remaining as u64) >> 44)
+}

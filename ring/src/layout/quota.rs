@@ -1,0 +1,232 @@
+//! How many partitions each member is to own.
+
+use alloc::collections::BinaryHeap;
+use alloc::vec;
+use alloc::vec::Vec;
+use core::cmp::{Ordering, Reverse};
+
+use crate::node::{Member, Zone};
+
+/// How many replicas of one partition a zone may hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct ZoneBounds {
+    pub(super) least: usize,
+    pub(super) most: usize,
+}
+
+/// What every assignment has to satisfy. Members and zones are named by their places in sorted order.
+#[derive(Clone, Debug)]
+pub(super) struct Shape {
+    /// Owners of each partition: the replicas asked for, or all members if there are fewer.
+    pub(super) owners: usize,
+    pub(super) partitions: usize,
+    pub(super) weights: Vec<u32>,
+    pub(super) zone_of: Vec<usize>,
+    pub(super) zones: Vec<ZoneBounds>,
+}
+
+impl Shape {
+    pub(super) fn new(replicas: u8, partitions: usize, members: &[Member]) -> Shape {
+        let mut names: Vec<&Zone> = members.iter().map(|m| &m.zone).collect();
+        names.sort_unstable();
+        names.dedup();
+        let zone_of: Vec<usize> = members
+            .iter()
+            .map(|m| names.binary_search(&&m.zone).expect("collected from the members"))
+            .collect();
+        let mut sizes = vec![0usize; names.len()];
+        for &zone in &zone_of {
+            sizes[zone] += 1;
+        }
+        let owners = usize::from(replicas).min(members.len());
+        // The flattest spread that places all: with at least `owners` zones this is one replica for each zone.
+        let mut most = owners.div_ceil(sizes.len());
+        while sizes.iter().map(|&size| size.min(most)).sum::<usize>() < owners {
+            most += 1;
+        }
+        // With fewer zones than replicas, every zone holds one: a partition spans as many zones as it can.
+        let least = usize::from(sizes.len() <= owners);
+        let zones = sizes.iter().map(|&size| ZoneBounds { least, most: size.min(most) }).collect();
+        Shape { owners, partitions, weights: members.iter().map(|m| m.weight).collect(), zone_of, zones }
+    }
+
+    pub(super) fn members(&self) -> usize {
+        self.weights.len()
+    }
+
+    /// The members of each zone.
+    pub(super) fn members_of_zones(&self) -> Vec<Vec<usize>> {
+        let mut lists = vec![Vec::new(); self.zones.len()];
+        for (member, &zone) in self.zone_of.iter().enumerate() {
+            lists[zone].push(member);
+        }
+        lists
+    }
+}
+
+/// Each member's part of `count` things that are owned once, by weight alone.
+pub(crate) fn single_quotas(count: usize, members: &[Member], held: &[usize]) -> Vec<usize> {
+    let shape = Shape {
+        owners: 1,
+        partitions: count,
+        weights: members.iter().map(|m| m.weight).collect(),
+        zone_of: vec![0; members.len()],
+        zones: vec![ZoneBounds { least: 0, most: 1 }],
+    };
+    quotas(&shape, held)
+}
+
+/// A member's claim to one more partition. The smaller the load per weight it would then carry, the sooner it is served.
+struct Claim {
+    load: u64,
+    weight: u64,
+    /// Whether it already holds as many: then serving it moves nothing.
+    moves: bool,
+    member: usize,
+}
+
+impl Ord for Claim {
+    fn cmp(&self, other: &Self) -> Ordering {
+        // load / weight, compared without division: loads are at most 2^24, weights below 2^32.
+        (self.load * other.weight)
+            .cmp(&(other.load * self.weight))
+            .then(self.moves.cmp(&other.moves))
+            .then(self.member.cmp(&other.member))
+    }
+}
+
+impl PartialOrd for Claim {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Claim {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl Eq for Claim {}
+
+/// The number of partitions for each member that keeps the highest load per weight as low as the bounds allow.
+///
+/// Partitions are dealt one by one to the member whose load per weight would be the lowest (D'Hondt's method of
+/// apportionment, whose result has the least possible maximum). The constraints - no member twice in a partition, zones
+/// between their bounds - are nested families with caps, on which dealing greedily is optimal; and every
+/// vector of quotas within them can be realised, since spreading each quota evenly over the partitions
+/// satisfies every bound of every partition and the constraint matrix is totally unimodular.
+/// Among equal claims members that already hold as many come first, so that rounding moves no data.
+pub(super) fn quotas(shape: &Shape, held: &[usize]) -> Vec<usize> {
+    let mut quotas = vec![0usize; shape.members()];
+    let mut zone_totals = vec![0usize; shape.zones.len()];
+    let claim = |quotas: &[usize], member: usize| {
+        Reverse(Claim {
+            load: quotas[member] as u64 + 1,
+            weight: u64::from(shape.weights[member]),
+            moves: held[member] <= quotas[member],
+            member,
+        })
+    };
+
+    // First what each zone must hold.
+    for (zone, members) in shape.members_of_zones().into_iter().enumerate() {
+        let must = shape.zones[zone].least * shape.partitions;
+        let mut claims: BinaryHeap<_> = members.iter().map(|&m| claim(&quotas, m)).collect();
+        while zone_totals[zone] < must {
+            let Reverse(Claim { member, .. }) =
+                claims.pop().expect("a zone has a member for each it must hold");
+            quotas[member] += 1;
+            zone_totals[zone] += 1;
+            if quotas[member] < shape.partitions {
+                claims.push(claim(&quotas, member));
+            }
+        }
+    }
+
+    // Then the rest, up to what each may hold.
+    let mut left = shape.owners * shape.partitions - zone_totals.iter().sum::<usize>();
+    let mut claims: BinaryHeap<_> =
+        (0..shape.members()).filter(|&m| quotas[m] < shape.partitions).map(|m| claim(&quotas, m)).collect();
+    while left > 0 {
+        let Reverse(Claim { member, .. }) = claims.pop().expect("zones have room for all replicas together");
+        let zone = shape.zone_of[member];
+        if zone_totals[zone] == shape.zones[zone].most * shape.partitions {
+            continue;
+        }
+        quotas[member] += 1;
+        zone_totals[zone] += 1;
+        left -= 1;
+        if quotas[member] < shape.partitions {
+            claims.push(claim(&quotas, member));
+        }
+    }
+    quotas
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::node::NodeId;
+
+    fn members(list: &[(u32, &str)]) -> Vec<Member> {
+        list.iter()
+            .enumerate()
+            .map(|(i, &(weight, zone))| Member {
+                id: NodeId(i as u64),
+                weight,
+                zone: Zone::new(zone).unwrap(),
+            })
+            .collect()
+    }
+
+    fn quotas_of(replicas: u8, partitions: usize, list: &[(u32, &str)]) -> Vec<usize> {
+        let members = members(list);
+        quotas(&Shape::new(replicas, partitions, &members), &vec![0; members.len()])
+    }
+
+    #[test]
+    fn proportional_to_weights() {
+        assert_eq!(quotas_of(1, 128, &[(1, ""), (2, ""), (5, "")]), [16, 32, 80]);
+        assert_eq!(quotas_of(2, 16, &[(1, ""), (1, ""), (1, ""), (1, "")]), [8, 8, 8, 8]);
+    }
+
+    #[test]
+    fn never_more_than_every_partition_once() {
+        assert_eq!(quotas_of(2, 16, &[(1, ""), (1, ""), (1000, "")]), [8, 8, 16]);
+        assert_eq!(quotas_of(3, 16, &[(1, ""), (u32::MAX, "")]), [16, 16]);
+    }
+
+    #[test]
+    fn enough_zones_hold_at_most_one_replica_each() {
+        assert_eq!(quotas_of(2, 12, &[(1, "a"), (1, "b"), (1, "c"), (1, "c")]), [6, 6, 6, 6]);
+        // Zone c would get 16 by weight, but can hold each partition only once.
+        assert_eq!(quotas_of(2, 12, &[(1, "a"), (1, "b"), (2, "c"), (2, "c")]), [6, 6, 6, 6]);
+        // The heavy ones are full, or nearly: a second partition would weigh more on the light one.
+        assert_eq!(quotas_of(2, 12, &[(9, "a"), (9, "b"), (1, "c")]), [12, 11, 1]);
+    }
+
+    #[test]
+    fn too_few_zones_each_hold_one() {
+        // One node in zone a: a copy of everything is its share, whatever its weight.
+        assert_eq!(quotas_of(3, 8, &[(1, "a"), (4, "b"), (4, "b"), (4, "b"), (4, "b")]), [8, 4, 4, 4, 4]);
+        // Five replicas over three zones: 2, 2, 1, so that any zone may die and a majority is left.
+        let shape = Shape::new(
+            5,
+            8,
+            &members(&[(1, "a"), (1, "a"), (1, "a"), (1, "b"), (1, "b"), (1, "b"), (1, "c"), (1, "c")]),
+        );
+        assert!(shape.zones.iter().all(|z| (z.least, z.most) == (1, 2)));
+        // A zone too small for its part leaves it to the others.
+        let shape = Shape::new(4, 8, &members(&[(1, "a"), (1, "b"), (1, "b"), (1, "b")]));
+        assert_eq!(shape.zones.iter().map(|z| z.most).collect::<Vec<_>>(), [1, 3]);
+    }
+
+    #[test]
+    fn rounding_favours_those_that_hold() {
+        let members = members(&[(1, ""), (1, ""), (1, "")]);
+        let shape = Shape::new(1, 4, &members);
+        assert_eq!(quotas(&shape, &[0, 0, 2]), [1, 1, 2]);
+        assert_eq!(quotas(&shape, &[1, 2, 1]), [1, 2, 1]);
+    }
+}

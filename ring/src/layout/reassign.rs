@@ -1,0 +1,466 @@
+//! Placing replicas when most are held already: as few as possible move.
+
+use alloc::collections::VecDeque;
+use alloc::vec;
+use alloc::vec::Vec;
+
+use super::quota::Shape;
+use crate::mix::mix2;
+
+/// Owners for each partition, `shape.owners` in a row, meeting `quotas` exactly; `former` lists who held each partition
+/// before (members that are none any more left out), and as many as possible stay.
+///
+/// This is a transportation problem with costs 0 (held before) and 1. What is held is kept as far as the bounds of each
+/// partition allow; then every replica that is missing, or that a member holds beyond its quota, is moved along a
+/// cheapest alternating path to a member below its quota (Dynamo's tokens stolen and given, section 6.2, made exact);
+/// last, cycles that bring a replica back to a former holder for nothing are turned.
+///
+/// `None` if a replica can't be placed, which the theory excludes; the caller then places afresh.
+pub(super) fn reassign(shape: &Shape, former: &[Vec<u16>], quotas: &[usize]) -> Option<Vec<u16>> {
+    let mut plan = Reassignment::keep(shape, former, quotas);
+    plan.fill_holes_directly();
+    plan.shed_surplus_directly();
+    plan.place_rest()?;
+    plan.turn_cycles();
+    assert!((0..quotas.len()).all(|m| plan.rows_of[m].len() == quotas[m]), "every quota is met");
+    Some(plan.rows.into_iter().flatten().collect())
+}
+
+/// A replica that has to go to a member below its quota.
+#[derive(Clone, Copy)]
+enum Source {
+    /// The partition lacks an owner.
+    Hole(usize),
+    /// The member holds more than its quota.
+    Surplus(usize),
+}
+
+/// One step of an alternating path: `to` takes `partition` over from `from`, or fills a hole.
+#[derive(Clone, Copy)]
+struct Step {
+    from: Option<usize>,
+    partition: usize,
+    to: usize,
+}
+
+/// Partitions looked at before the search for exchanges ends, about a second's work. Only when weights or zones of
+/// hundreds of members change at once does it end here, within a hundredth of what it would find.
+const EXCHANGE_BUDGET: u64 = 8_000_000;
+
+struct Reassignment<'a> {
+    shape: &'a Shape,
+    former: &'a [Vec<u16>],
+    quotas: &'a [usize],
+    rows: Vec<Vec<u16>>,
+    rows_of: Vec<Vec<u16>>,
+    /// Partitions looked at by searches so far.
+    work: u64,
+}
+
+impl<'a> Reassignment<'a> {
+    /// Keeps of each partition's former owners all that its bounds allow; those most in surplus give way.
+    fn keep(shape: &'a Shape, former: &'a [Vec<u16>], quotas: &'a [usize]) -> Self {
+        let mut surplus: Vec<i64> =
+            quotas.iter().map(|&q| -(i64::try_from(q).expect("at most 2^14"))).collect();
+        for &m in former.iter().flatten() {
+            surplus[usize::from(m)] += 1;
+        }
+        let mut rows = former.to_vec();
+        let mut counts = vec![0usize; shape.zones.len()];
+        for row in &mut rows {
+            loop {
+                counts.fill(0);
+                for &m in &*row {
+                    counts[shape.zone_of[usize::from(m)]] += 1;
+                }
+                let unmet: usize =
+                    shape.zones.iter().zip(&counts).map(|(z, &n)| z.least.saturating_sub(n)).sum();
+                let too_long = row.len() + unmet > shape.owners;
+                let goes = row
+                    .iter()
+                    .enumerate()
+                    .filter(|&(_, &m)| {
+                        let zone = shape.zone_of[usize::from(m)];
+                        counts[zone] > shape.zones[zone].most
+                            || (too_long && counts[zone] > shape.zones[zone].least)
+                    })
+                    .max_by_key(|&(at, &m)| (surplus[usize::from(m)], at));
+                let Some((at, _)) = goes else { break };
+                surplus[usize::from(row.remove(at))] -= 1;
+            }
+        }
+        let mut rows_of = vec![Vec::new(); quotas.len()];
+        for (p, row) in (0u16..).zip(&rows) {
+            for &m in row {
+                rows_of[usize::from(m)].push(p);
+            }
+        }
+        Reassignment { shape, former, quotas, rows, rows_of, work: 0 }
+    }
+
+    fn surplus(&self, member: usize) -> usize {
+        self.rows_of[member].len().saturating_sub(self.quotas[member])
+    }
+
+    fn has_room(&self, member: usize) -> bool {
+        self.rows_of[member].len() < self.quotas[member]
+    }
+
+    fn held_before(&self, member: usize, partition: usize) -> bool {
+        self.former[partition].iter().any(|&m| usize::from(m) == member)
+    }
+
+    fn owns(&self, member: usize, partition: usize) -> bool {
+        self.rows[partition].iter().any(|&m| usize::from(m) == member)
+    }
+
+    /// The zones' counts in a partition and the places that zones not yet represented claim, without `leaving`.
+    fn tally(&self, partition: usize, leaving: Option<usize>, counts: &mut [usize]) -> Room {
+        counts.fill(0);
+        let mut owners = 0;
+        for m in self.rows[partition].iter().map(|&m| usize::from(m)).filter(|&m| Some(m) != leaving) {
+            counts[self.shape.zone_of[m]] += 1;
+            owners += 1;
+        }
+        let unmet = if self.shape.zones.first().is_some_and(|z| z.least > 0) {
+            self.shape.zones.iter().zip(&*counts).map(|(z, &n)| z.least.saturating_sub(n)).sum()
+        } else {
+            0
+        };
+        Room { free: self.shape.owners - owners > unmet }
+    }
+
+    /// Whether one more replica may go to this zone.
+    fn admits(&self, zone: usize, room: Room, counts: &[usize]) -> bool {
+        let bounds = self.shape.zones[zone];
+        counts[zone] < bounds.most && (room.free || counts[zone] < bounds.least)
+    }
+
+    /// Whether `to` may take the partition over from `from` (or fill a hole in it).
+    fn may_take(&self, step: Step, counts: &mut [usize]) -> bool {
+        if self.owns(step.to, step.partition)
+            || step.from.is_some_and(|from| !self.owns(from, step.partition))
+            || (step.from.is_none() && self.rows[step.partition].len() >= self.shape.owners)
+        {
+            return false;
+        }
+        let room = self.tally(step.partition, step.from, counts);
+        self.admits(self.shape.zone_of[step.to], room, counts)
+    }
+
+    fn apply(&mut self, step: Step) {
+        let partition = u16::try_from(step.partition).expect("partitions are counted by u16");
+        if let Some(from) = step.from {
+            let row = &mut self.rows[step.partition];
+            let at = row.iter().position(|&m| usize::from(m) == from).expect("it owns the partition");
+            row.swap_remove(at);
+            let at = self.rows_of[from].iter().position(|&p| p == partition).expect("both lists agree");
+            self.rows_of[from].swap_remove(at);
+        }
+        self.rows[step.partition].push(u16::try_from(step.to).expect("members are counted by u16"));
+        self.rows_of[step.to].push(partition);
+    }
+
+    fn undo(&mut self, step: Step) {
+        match step.from {
+            Some(from) => self.apply(Step { from: Some(step.to), to: from, ..step }),
+            None => {
+                self.rows[step.partition].retain(|&m| usize::from(m) != step.to);
+                self.rows_of[step.to].retain(|&p| usize::from(p) != step.partition);
+            }
+        }
+    }
+
+    /// Gives missing replicas to members below their quota, those furthest below first.
+    fn fill_holes_directly(&mut self) {
+        let mut counts = vec![0; self.shape.zones.len()];
+        for partition in 0..self.rows.len() {
+            while self.rows[partition].len() < self.shape.owners {
+                let room = self.tally(partition, None, &mut counts);
+                let best = (0..self.quotas.len())
+                    .filter(|&m| {
+                        self.has_room(m)
+                            && self.admits(self.shape.zone_of[m], room, &counts)
+                            && !self.owns(m, partition)
+                    })
+                    .max_by_key(|&m| {
+                        let wants = self.quotas[m] - self.rows_of[m].len();
+                        let again = self.held_before(m, partition);
+                        (again, (wants << 16) / self.quotas[m], mix2(m as u64, partition as u64))
+                    });
+                let Some(to) = best else { break };
+                self.apply(Step { from: None, partition, to });
+            }
+        }
+    }
+
+    /// Hands what members hold beyond their quota straight to members below theirs.
+    fn shed_surplus_directly(&mut self) {
+        let mut counts = vec![0; self.shape.zones.len()];
+        let mut wanting: Vec<usize> = (0..self.quotas.len()).filter(|&m| self.has_room(m)).collect();
+        for from in 0..self.quotas.len() {
+            if self.surplus(from) == 0 {
+                continue;
+            }
+            // In a scattered order, lest the receiver become everybody's neighbour's neighbour.
+            let mut offers = self.rows_of[from].clone();
+            offers.sort_unstable_by_key(|&p| mix2(from as u64, u64::from(p)));
+            for partition in offers.into_iter().map(usize::from) {
+                if self.surplus(from) == 0 {
+                    break;
+                }
+                let room = self.tally(partition, Some(from), &mut counts);
+                let best = wanting
+                    .iter()
+                    .copied()
+                    .filter(|&m| {
+                        self.admits(self.shape.zone_of[m], room, &counts) && !self.owns(m, partition)
+                    })
+                    .max_by_key(|&m| {
+                        let wants = self.quotas[m] - self.rows_of[m].len();
+                        ((wants << 16) / self.quotas[m], mix2(m as u64, partition as u64))
+                    });
+                if let Some(to) = best {
+                    self.apply(Step { from: Some(from), partition, to });
+                    if !self.has_room(to) {
+                        wanting.retain(|&m| m != to);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Places what is left along alternating paths.
+    fn place_rest(&mut self) -> Option<()> {
+        for partition in 0..self.rows.len() {
+            while self.rows[partition].len() < self.shape.owners {
+                self.augment(Source::Hole(partition))?;
+            }
+        }
+        for member in 0..self.quotas.len() {
+            while self.surplus(member) > 0 {
+                self.augment(Source::Surplus(member))?;
+            }
+        }
+        Some(())
+    }
+
+    fn augment(&mut self, source: Source) -> Option<()> {
+        let cheapest = self.search(source, Costs::Counted, u32::MAX, |plan, m| plan.has_room(m))?;
+        if self.try_path(&cheapest) {
+            return Some(());
+        }
+        // A cheapest path may pass one partition twice in ways that exclude each other; a shortest one never does,
+        // since it would take the shortcut.
+        let shortest = self.search(source, Costs::Ignored, u32::MAX, |plan, m| plan.has_room(m))?;
+        self.try_path(&shortest).then_some(())
+    }
+
+    /// Takes a path's steps one after another if each is allowed then; otherwise none of them.
+    fn try_path(&mut self, path: &[Step]) -> bool {
+        let mut counts = vec![0; self.shape.zones.len()];
+        for (i, &step) in path.iter().enumerate() {
+            if !self.may_take(step, &mut counts) {
+                for &step in path[..i].iter().rev() {
+                    self.undo(step);
+                }
+                return false;
+            }
+            self.apply(step);
+        }
+        true
+    }
+
+    /// Brings replicas back to former holders where an exchange allows it without moving another.
+    fn turn_cycles(&mut self) {
+        let mut avoidable = self.moved_beyond_bound();
+        let end = self.work + EXCHANGE_BUDGET;
+        let mut counts = vec![0; self.shape.zones.len()];
+        for partition in 0..self.rows.len() {
+            'row: for from in self.rows[partition].clone().into_iter().map(usize::from) {
+                if avoidable == 0 || self.work > end {
+                    return;
+                }
+                if self.held_before(from, partition) {
+                    continue;
+                }
+                for to in self.former[partition].iter().map(|&m| usize::from(m)) {
+                    let back = Step { from: Some(from), partition, to };
+                    if !self.may_take(back, &mut counts) {
+                        continue;
+                    }
+                    self.apply(back);
+                    // `from` now lacks one and `to` has one too many: a path that costs nothing closes the cycle.
+                    let closed = self
+                        .search(Source::Surplus(to), Costs::Counted, 0, |_, m| m == from)
+                        .is_some_and(|path| self.try_path(&path));
+                    if closed {
+                        avoidable -= 1;
+                        continue 'row;
+                    }
+                    self.undo(back);
+                }
+            }
+        }
+    }
+
+    /// How many more replicas moved than members lacked to their quotas, which is the least that can move and mostly
+    /// all that does.
+    fn moved_beyond_bound(&self) -> usize {
+        let mut held = vec![0usize; self.quotas.len()];
+        for &m in self.former.iter().flatten() {
+            held[usize::from(m)] += 1;
+        }
+        let bound: usize =
+            self.quotas.iter().zip(&held).map(|(&quota, &held)| quota.saturating_sub(held)).sum();
+        let moved: usize = (0..self.rows.len())
+            .map(|p| self.rows[p].iter().filter(|&&m| !self.held_before(usize::from(m), p)).count())
+            .sum();
+        moved - bound
+    }
+
+    /// A cheapest path from the source to a member for which `goal` holds, if there is one of at most `limit`.
+    ///
+    /// Breadth first, cost by cost. Every member is reached once, so a search costs about as much as there are replicas.
+    fn search(
+        &mut self,
+        source: Source,
+        costs: Costs,
+        limit: u32,
+        goal: impl Fn(&Self, usize) -> bool,
+    ) -> Option<Vec<Step>> {
+        let mut reach = Reach {
+            by: vec![None; self.quotas.len()],
+            unreached: self.shape.members_of_zones(),
+            open_zones: (0..self.shape.zones.len()).collect(),
+            queue: VecDeque::new(),
+        };
+        let mut counts = vec![0; self.shape.zones.len()];
+        // Members reached at the present cost, whose dearer steps wait until the cost rises.
+        let mut waiting = Vec::new();
+        let origin = match source {
+            Source::Surplus(member) => {
+                reach.by[member] = Some(Step { from: None, partition: usize::MAX, to: member });
+                reach.queue.push_back(member);
+                Some(member)
+            }
+            Source::Hole(partition) => {
+                self.expand(None, partition, Some(false), &mut reach, &mut counts);
+                None
+            }
+        };
+        let mut cost = 0;
+        loop {
+            while let Some(member) = reach.queue.pop_front() {
+                if Some(member) != origin && goal(self, member) {
+                    return Some(reach.path_to(member, origin));
+                }
+                waiting.push(member);
+                self.work += self.rows_of[member].len() as u64;
+                for partition in self.rows_of[member].iter().map(|&p| usize::from(p)) {
+                    // Giving up a replica that is new to the member pays for the next one.
+                    let free = costs == Costs::Ignored || !self.held_before(member, partition);
+                    let dear = if free { None } else { Some(false) };
+                    self.expand(Some(member), partition, dear, &mut reach, &mut counts);
+                }
+            }
+            if cost >= limit {
+                return None;
+            }
+            cost += 1;
+            if let (1, Source::Hole(partition)) = (cost, source) {
+                self.expand(None, partition, Some(true), &mut reach, &mut counts);
+            }
+            for member in core::mem::take(&mut waiting) {
+                for partition in self.rows_of[member].iter().map(|&p| usize::from(p)) {
+                    if self.held_before(member, partition) {
+                        self.expand(Some(member), partition, Some(true), &mut reach, &mut counts);
+                    }
+                }
+            }
+            if reach.queue.is_empty() {
+                return None;
+            }
+        }
+    }
+
+    /// Reaches those who may take the partition from `from`: with `dear` false only its former holders, otherwise all.
+    fn expand(
+        &self,
+        from: Option<usize>,
+        partition: usize,
+        dear: Option<bool>,
+        reach: &mut Reach,
+        counts: &mut [usize],
+    ) {
+        if dear == Some(false) {
+            for to in self.former[partition].iter().map(|&m| usize::from(m)) {
+                let step = Step { from, partition, to };
+                if reach.by[to].is_none() && self.may_take(step, counts) {
+                    reach.by[to] = Some(step);
+                    reach.queue.push_back(to);
+                }
+            }
+            return;
+        }
+        let room = self.tally(partition, from, counts);
+        let Reach { by, unreached, open_zones, queue } = reach;
+        open_zones.retain(|&zone| {
+            if self.admits(zone, room, counts) {
+                unreached[zone].retain(|&to| {
+                    if by[to].is_some() {
+                        return false;
+                    }
+                    if self.owns(to, partition) {
+                        return true;
+                    }
+                    by[to] = Some(Step { from, partition, to });
+                    queue.push_back(to);
+                    false
+                });
+            }
+            !unreached[zone].is_empty()
+        });
+    }
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Costs {
+    /// A replica new to a member costs 1.
+    Counted,
+    /// Only the number of steps counts.
+    Ignored,
+}
+
+#[derive(Clone, Copy)]
+struct Room {
+    /// A place that no zone not yet represented claims.
+    free: bool,
+}
+
+/// Whom a search has reached and how.
+struct Reach {
+    by: Vec<Option<Step>>,
+    /// Of each zone, those not reached (and some that were).
+    unreached: Vec<Vec<usize>>,
+    /// Zones in which somebody is unreached.
+    open_zones: Vec<usize>,
+    queue: VecDeque<usize>,
+}
+
+impl Reach {
+    fn path_to(&self, end: usize, origin: Option<usize>) -> Vec<Step> {
+        let mut path = Vec::new();
+        let mut at = end;
+        while Some(at) != origin {
+            let step = self.by[at].expect("it was reached");
+            path.push(step);
+            match step.from {
+                Some(from) => at = from,
+                None => break,
+            }
+        }
+        path.reverse();
+        path
+    }
+}

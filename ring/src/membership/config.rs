@@ -1,0 +1,201 @@
+//! What is staged and committed: a map from subjects to their latest descriptions.
+
+use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use serde::{Deserialize, Serialize};
+
+use crate::layout::MAX_MEMBERS;
+use crate::mix::SequenceHash;
+use crate::node::{Member, NodeId, Zone};
+
+/// Longest name of a setting, in bytes.
+pub const MAX_SETTING_NAME: usize = 256;
+/// Longest value of a setting, in bytes.
+pub const MAX_SETTING_VALUE: usize = 4096;
+/// Most settings of a cluster.
+pub const MAX_SETTINGS: usize = 1024;
+/// Most ids that a cluster remembers: members, nodes that left, and nodes removed, which are remembered for ever.
+pub const MAX_KNOWN_NODES: usize = 4 * MAX_MEMBERS;
+/// Stamps are below this, so that the next one exists.
+const STAMP_END: u64 = 1 << 63;
+
+/// What became of a node.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Standing {
+    /// It takes part.
+    Member {
+        /// Its share of the data relative to the others' weights, at least 1.
+        weight: u32,
+        /// Where it stands.
+        zone: Zone,
+    },
+    /// It left, having handed over everything. It may join again.
+    Left,
+    /// It was given up for dead. Its id is refused for ever.
+    Removed,
+}
+
+/// A description with its place in the order of all descriptions of one subject: the largest stands. Stamps are
+/// Lamport's: a new one exceeds all that its author has seen. Concurrent ones are ordered by author, and a repeated pair,
+/// which only an author that forgot can produce, by value, so that all nodes agree in any case.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(super) struct Described<T> {
+    pub(super) stamp: u64,
+    pub(super) author: NodeId,
+    pub(super) value: T,
+}
+
+fn join_one<T: Clone + Ord>(mine: &mut Option<Described<T>>, theirs: &Option<Described<T>>) {
+    if *mine < *theirs {
+        mine.clone_from(theirs);
+    }
+}
+
+fn join_map<K: Clone + Ord, T: Clone + Ord>(
+    mine: &mut BTreeMap<K, Described<T>>,
+    theirs: &BTreeMap<K, Described<T>>,
+) {
+    for (subject, entry) in theirs {
+        match mine.get_mut(subject) {
+            Some(known) if &*known >= entry => {}
+            Some(known) => known.clone_from(entry),
+            None => drop(mine.insert(subject.clone(), entry.clone())),
+        }
+    }
+}
+
+/// The latest description of each subject. A join semilattice.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Config {
+    pub(super) replicas: Option<Described<u8>>,
+    pub(super) partitions: Option<Described<u32>>,
+    pub(super) nodes: BTreeMap<NodeId, Described<Standing>>,
+    pub(super) settings: BTreeMap<Box<str>, Described<Option<Vec<u8>>>>,
+}
+
+/// Why a decoded configuration is refused.
+pub(super) type Flaw = &'static str;
+
+impl Config {
+    pub(super) fn join(&mut self, other: &Config) {
+        join_one(&mut self.replicas, &other.replicas);
+        join_one(&mut self.partitions, &other.partitions);
+        join_map(&mut self.nodes, &other.nodes);
+        join_map(&mut self.settings, &other.settings);
+    }
+
+    /// Drops what `base` has too, or has later.
+    pub(super) fn prune(&mut self, base: &Config) {
+        if self.replicas <= base.replicas {
+            self.replicas = None;
+        }
+        if self.partitions <= base.partitions {
+            self.partitions = None;
+        }
+        self.nodes.retain(|id, entry| base.nodes.get(id).is_none_or(|known| known < entry));
+        self.settings.retain(|name, entry| base.settings.get(name).is_none_or(|known| known < entry));
+    }
+
+    /// The largest stamp.
+    pub(super) fn last_stamp(&self) -> u64 {
+        let nodes = self.nodes.values().map(|e| e.stamp);
+        let settings = self.settings.values().map(|e| e.stamp);
+        let replicas = self.replicas.iter().map(|e| e.stamp);
+        let partitions = self.partitions.iter().map(|e| e.stamp);
+        nodes.chain(settings).chain(replicas).chain(partitions).max().unwrap_or(0)
+    }
+
+    pub(super) fn members(&self) -> Vec<Member> {
+        self.nodes
+            .iter()
+            .filter_map(|(&id, entry)| match &entry.value {
+                Standing::Member { weight, zone } => Some(Member { id, weight: *weight, zone: zone.clone() }),
+                Standing::Left | Standing::Removed => None,
+            })
+            .collect()
+    }
+
+    pub(super) fn is_removed(&self, id: NodeId) -> bool {
+        self.nodes.get(&id).is_some_and(|entry| entry.value == Standing::Removed)
+    }
+
+    /// Sorted.
+    pub(super) fn removed(&self) -> Vec<NodeId> {
+        self.nodes.iter().filter(|(_, entry)| entry.value == Standing::Removed).map(|(&id, _)| id).collect()
+    }
+
+    pub(super) fn validate(&self) -> Result<(), Flaw> {
+        if self.last_stamp() >= STAMP_END {
+            return Err("a stamp is too large");
+        }
+        if self.nodes.len() > MAX_KNOWN_NODES {
+            return Err("too many nodes");
+        }
+        if self.settings.len() > MAX_SETTINGS {
+            return Err("too many settings");
+        }
+        if self.nodes.values().any(|e| matches!(e.value, Standing::Member { weight: 0, .. })) {
+            return Err("a member has weight 0");
+        }
+        if self.settings.iter().any(|(name, e)| {
+            name.len() > MAX_SETTING_NAME || e.value.as_ref().is_some_and(|v| v.len() > MAX_SETTING_VALUE)
+        }) {
+            return Err("a setting is too long");
+        }
+        Ok(())
+    }
+
+    pub(super) fn hash_into(&self, hash: &mut SequenceHash) {
+        hash.number(u64::from(self.replicas.is_some()));
+        if let Some(e) = &self.replicas {
+            hash.numbers([e.stamp, e.author.0, u64::from(e.value)]);
+        }
+        hash.number(u64::from(self.partitions.is_some()));
+        if let Some(e) = &self.partitions {
+            hash.numbers([e.stamp, e.author.0, u64::from(e.value)]);
+        }
+        hash.number(self.nodes.len() as u64);
+        for (id, e) in &self.nodes {
+            hash.numbers([id.0, e.stamp, e.author.0]);
+            match &e.value {
+                Standing::Member { weight, zone } => {
+                    hash.numbers([0, u64::from(*weight)]);
+                    hash.bytes(zone.as_str().as_bytes());
+                }
+                Standing::Left => hash.number(1),
+                Standing::Removed => hash.number(2),
+            }
+        }
+        hash.number(self.settings.len() as u64);
+        for (name, e) in &self.settings {
+            hash.bytes(name.as_bytes());
+            hash.numbers([e.stamp, e.author.0, u64::from(e.value.is_some())]);
+            hash.bytes(e.value.as_deref().unwrap_or_default());
+        }
+    }
+}
+
+/// One staged difference from what is committed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Dynamo's N for the cluster.
+    Replicas(u8),
+    /// Dynamo's Q for the cluster.
+    Partitions(u32),
+    /// A node joins, or a member's weight or zone changes.
+    Member(Member),
+    /// A member hands over what it has and goes.
+    Leave(NodeId),
+    /// A dead member is given up; its id is refused for ever once this is committed.
+    Remove(NodeId),
+    /// A setting of the whole cluster (a keyspace, say) is set, or dropped. The ring gives it no meaning.
+    Setting {
+        /// At most [`MAX_SETTING_NAME`] bytes.
+        name: String,
+        /// At most [`MAX_SETTING_VALUE`] bytes.
+        value: Option<Vec<u8>>,
+    },
+}

@@ -1,0 +1,133 @@
+//! Requests reach the owner, in no more hops than promised, whoever is dead.
+
+use gramme_ring::NodeId;
+use gramme_ring::finger::{FingerTable, Hop, Place, id_fingers, rank_fingers};
+use proptest::prelude::*;
+
+type Build = for<'b> fn(&[Place], usize, usize, &'b mut [Place]) -> &'b [Place];
+
+fn ring(positions: impl IntoIterator<Item = u64>) -> Vec<Place> {
+    let mut positions: Vec<u64> = positions.into_iter().collect();
+    positions.sort_unstable();
+    positions.dedup();
+    (0..).zip(positions).map(|(i, position)| Place { position, node: NodeId(i) }).collect()
+}
+
+/// The first live node at or after the key.
+fn owner(ring: &[Place], key: u64, alive: impl Fn(NodeId) -> bool) -> NodeId {
+    let at = ring.partition_point(|p| p.position < key);
+    (0..ring.len()).map(|i| ring[(at + i) % ring.len()].node).find(|&node| alive(node)).unwrap()
+}
+
+/// Follows the hops; who got it, and after how many.
+fn route(
+    ring: &[Place],
+    build: Build,
+    successors: usize,
+    start: usize,
+    key: u64,
+    alive: impl Fn(NodeId) -> bool + Copy,
+) -> Option<(NodeId, u32)> {
+    let mut at = start;
+    for hops in 0..=ring.len() {
+        let mut buffer = [ring[0]; 128];
+        let fingers = build(ring, at, successors, &mut buffer);
+        let before = ring[(at + ring.len() - 1) % ring.len()];
+        let table = FingerTable::new(before, ring[at], fingers).unwrap().with_successors(successors);
+        let hops = u32::try_from(hops).unwrap();
+        match table.next_hop(key, alive) {
+            Hop::Here => return Some((ring[at].node, hops)),
+            Hop::Owner(node) => return Some((node, hops + 1)),
+            Hop::Via(node) => {
+                // Closer, or it could go on for ever.
+                let next = usize::try_from(node.0).unwrap();
+                assert!(key.wrapping_sub(ring[next].position) < key.wrapping_sub(ring[at].position));
+                at = next;
+            }
+            Hop::Unreachable => return None,
+        }
+    }
+    panic!("in circles");
+}
+
+#[test]
+fn rank_fingers_need_at_most_the_logarithm() {
+    // Every start and every owner, for every size, however crooked the positions.
+    for size in 1..=66u64 {
+        let ring = ring((0..size).map(|i| (i * i * i).wrapping_mul(0x0123_4567_89ab)));
+        assert_eq!(ring.len() as u64, size);
+        let bound = size.next_power_of_two().ilog2();
+        let mut total = 0;
+        for start in 0..ring.len() {
+            for place in &ring {
+                for key in [place.position, place.position.wrapping_sub(1)] {
+                    let expected = owner(&ring, key, |_| true);
+                    let (got, hops) = route(&ring, rank_fingers, 1, start, key, |_| true).unwrap();
+                    assert_eq!(got, expected, "{size} nodes, from {start} to {key}");
+                    assert!(hops <= bound, "{size} nodes: {hops} hops");
+                    total += hops;
+                }
+            }
+        }
+        let mean = f64::from(total) / (2 * size * size) as f64;
+        assert!(mean <= (size as f64).log2() / 2.0 + 1.0, "{size}: {mean}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(300) })]
+
+    #[test]
+    fn any_ring_any_fingers(
+        positions in prop::collection::vec(any::<u64>(), 1..200), start in any::<prop::sample::Index>(),
+        key in any::<u64>(), by_rank in any::<bool>(), successors in 1..20usize,
+    ) {
+        let ring = ring(positions);
+        let start = start.index(ring.len());
+        let build: Build = if by_rank { rank_fingers } else { id_fingers };
+        let (got, hops) = route(&ring, build, successors, start, key, |_| true).unwrap();
+        prop_assert_eq!(got, owner(&ring, key, |_| true));
+        if by_rank {
+            prop_assert!(hops <= ring.len().next_power_of_two().ilog2());
+        }
+    }
+
+    #[test]
+    fn the_dead_are_passed_over(
+        positions in prop::collection::vec(any::<u64>(), 30..200), start in any::<prop::sample::Index>(),
+        key in any::<u64>(), by_rank in any::<bool>(), dead in any::<u64>(),
+    ) {
+        let ring = ring(positions);
+        let start = start.index(ring.len());
+        let build: Build = if by_rank { rank_fingers } else { id_fingers };
+        // A quarter is dead; runs of 16 are next to impossible.
+        let alive = |node: NodeId| node.0 == start as u64 || (node.0 ^ dead).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 62 != 0;
+        let own = owner(&ring, key, |_| true);
+        let got = route(&ring, build, 16, start, key, alive);
+        // Who is asked first keeps its own keys.
+        prop_assert_eq!(got.map(|g| g.0), Some(if own.0 == start as u64 { own } else { owner(&ring, key, alive) }));
+    }
+}
+
+#[test]
+fn a_table_out_of_order_is_refused() {
+    let ring = ring([10, 20, 30, 40]);
+    let table = |fingers: &[Place]| FingerTable::new(ring[3], ring[0], fingers).is_some();
+    assert!(table(&ring[1..]));
+    assert!(!table(&[ring[2], ring[1]]));
+    assert!(!table(&[ring[1], ring[1]]));
+    assert!(!table(&[ring[0], ring[1]]), "ourselves");
+    let alone = FingerTable::new(ring[0], ring[0], &[]).unwrap();
+    assert_eq!(alone.next_hop(99, |_| true), Hop::Here);
+}
+
+#[test]
+fn nobody_left_to_ask() {
+    let ring = ring([10, 20, 30, 40]);
+    let mut buffer = [ring[0]; 8];
+    let fingers = rank_fingers(&ring, 0, 1, &mut buffer);
+    let table = FingerTable::new(ring[3], ring[0], fingers).unwrap();
+    assert_eq!(table.next_hop(15, |_| false), Hop::Unreachable);
+    assert_eq!(table.next_hop(35, |_| false), Hop::Unreachable);
+    assert_eq!(table.next_hop(5, |_| false), Hop::Here);
+}

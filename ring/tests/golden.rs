@@ -1,0 +1,94 @@
+//! The bytes and hashes of layouts and memberships, frozen: nodes of different versions and platforms must agree on both.
+//!
+//! A difference in `computed` only means that the algorithm places differently, which is allowed and deserves a line in
+//! the changelog; a difference in decoding or hash breaks clusters.
+
+use gramme_ring::{Change, ClusterId, Layout, Member, Membership, NodeId, Phase, Zone};
+
+fn golden(text: &str) -> (u64, Vec<u8>) {
+    let field = |name: &str| text.lines().find_map(|l| l.strip_prefix(name)).unwrap().trim().to_owned();
+    let hex = field("bytes:");
+    let bytes = (0..hex.len()).step_by(2).map(|i| u8::from_str_radix(&hex[i..i + 2], 16).unwrap()).collect();
+    (u64::from_str_radix(&field("hash:"), 16).unwrap(), bytes)
+}
+
+fn computed() -> Layout {
+    let member = |id, weight, zone: &str| Member { id: NodeId(id), weight, zone: Zone::new(zone).unwrap() };
+    let mut members = vec![
+        member(1, 1, ""),
+        member(0x1234_5678_9abc_def0, 2, "north"),
+        member(u64::MAX, 1000, "ein Saal in Lüttich"),
+        member(77, 1, "north"),
+    ];
+    let first = Layout::compute(3, 16, &members, None).unwrap();
+    members.push(member(300, 3, "south"));
+    Layout::compute(3, 16, &members, Some(&first)).unwrap()
+}
+
+#[test]
+fn decoded() {
+    let (hash, bytes) = golden(include_str!("golden/layout.txt"));
+    let layout: Layout = postcard::from_bytes(&bytes).unwrap();
+    assert_eq!(layout.hash(), hash);
+    assert_eq!(postcard::to_allocvec(&layout).unwrap(), bytes);
+    assert_eq!(layout.version().0, 2);
+    assert_eq!(layout.members().len(), 5);
+}
+
+#[test]
+fn computed_alike_everywhere() {
+    let (hash, bytes) = golden(include_str!("golden/layout.txt"));
+    let layout = computed();
+    let now: String = postcard::to_allocvec(&layout).unwrap().iter().map(|b| format!("{b:02x}")).collect();
+    assert_eq!(
+        (layout.hash(), postcard::to_allocvec(&layout).unwrap()),
+        (hash, bytes),
+        "hash: {:016x}\nbytes: {now}",
+        layout.hash()
+    );
+}
+
+/// One of everything: a live transition, trackers, a removed node, a setting, N and Q, something staged.
+fn membership() -> Membership {
+    let mut m = Membership::new();
+    for id in 1..=4 {
+        m.stage(NodeId(9), Change::Member(Member::new(NodeId(id)))).unwrap();
+    }
+    m.stage(NodeId(9), Change::Partitions(2)).unwrap();
+    m.stage(NodeId(9), Change::Setting { name: "keyspace/a".into(), value: Some(vec![1, 2, 3]) }).unwrap();
+    let hash = m.propose().unwrap().hash();
+    m.commit(ClusterId(0xc1), hash).unwrap();
+    m.stage(NodeId(8), Change::Remove(NodeId(4))).unwrap();
+    m.stage(NodeId(8), Change::Replicas(2)).unwrap();
+    let hash = m.propose().unwrap().hash();
+    m.commit(ClusterId(0), hash).unwrap();
+    m.advance(NodeId(2), Phase::Acknowledged).unwrap();
+    m.stage(NodeId(1), Change::Leave(NodeId(3))).unwrap();
+    m.stage(NodeId(1), Change::Setting { name: "keyspace/a".into(), value: None }).unwrap();
+    m
+}
+
+#[test]
+fn membership_decoded() {
+    let (digest, bytes) = golden(include_str!("golden/membership.txt"));
+    let m: Membership = postcard::from_bytes(&bytes).unwrap();
+    assert_eq!(m.digest(), digest);
+    assert_eq!(postcard::to_allocvec(&m).unwrap(), bytes);
+    assert_eq!(m.cluster(), Some(ClusterId(0xc1)));
+    assert!(m.is_removed(NodeId(4)));
+    assert_eq!(m.transition().unwrap().phase(NodeId(2)), Some(Phase::Acknowledged));
+    assert_eq!(m.staged().len(), 2);
+}
+
+#[test]
+fn membership_made_alike_everywhere() {
+    let (digest, bytes) = golden(include_str!("golden/membership.txt"));
+    let m = membership();
+    let now: String = postcard::to_allocvec(&m).unwrap().iter().map(|b| format!("{b:02x}")).collect();
+    assert_eq!(
+        (m.digest(), postcard::to_allocvec(&m).unwrap()),
+        (digest, bytes),
+        "hash: {:016x}\nbytes: {now}",
+        m.digest()
+    );
+}

@@ -1,0 +1,244 @@
+//! Views converge whatever is lost, repeated or late.
+
+use gramme_ring::gossip::{Gossip, GossipError, Head, MAX_FACTS, MAX_STRANGERS, Message, Record, Target};
+use gramme_ring::{Change, ClusterId, Member, NodeId, Phase};
+
+/// A small random source (SplitMix64), so that a seed is all that a failure needs.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, end: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut x = self.0;
+        x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        usize::try_from((x ^ (x >> 31)) % end as u64).unwrap()
+    }
+}
+
+struct Net {
+    nodes: Vec<Gossip>,
+    /// From, to, message.
+    under_way: Vec<(usize, usize, Message)>,
+}
+
+fn id(n: usize) -> NodeId {
+    NodeId(n as u64 + 1)
+}
+
+impl Net {
+    /// Nodes that know one another by the first one's address only.
+    fn new(count: usize, seed: u64) -> Net {
+        let nodes = (0..count)
+            .map(|n| {
+                let mut node = Gossip::new(id(n), 1, seed.wrapping_mul(1000) + n as u64);
+                node.set_facts(vec![u8::try_from(n % 256).unwrap(); n % 50]).unwrap();
+                node
+            })
+            .collect();
+        Net { nodes, under_way: Vec::new() }
+    }
+
+    fn tick(&mut self, n: usize) {
+        for (target, message) in self.nodes[n].tick(1) {
+            let to = match target {
+                Target::Node(NodeId(id)) => usize::try_from(id - 1).unwrap(),
+                Target::Seed(seed) => seed,
+            };
+            if to != n {
+                self.under_way.push((n, to, message));
+            }
+        }
+    }
+
+    fn deliver(&mut self, i: usize) {
+        let (from, to, message) = self.under_way.swap_remove(i);
+        let bytes = postcard::to_allocvec(&message).unwrap();
+        let message: Message = postcard::from_bytes(&bytes).unwrap();
+        let received = self.nodes[to].receive(id(from), message).unwrap();
+        assert_eq!(received.ahead_of_self, None);
+        if let Some(reply) = received.reply {
+            self.under_way.push((to, from, reply));
+        }
+    }
+
+    /// One tick of each node and all that follows; returns how many messages there were.
+    fn round(&mut self) -> usize {
+        for n in 0..self.nodes.len() {
+            self.tick(n);
+        }
+        let mut messages = 0;
+        while !self.under_way.is_empty() {
+            messages += 1;
+            self.deliver(self.under_way.len() - 1);
+        }
+        messages
+    }
+
+    fn agree(&self) -> bool {
+        self.nodes.windows(2).all(|pair| {
+            pair[0].membership() == pair[1].membership() && pair[0].records().eq(pair[1].records())
+        })
+    }
+}
+
+#[test]
+fn any_order_any_loss() {
+    for seed in 0..25 {
+        let mut random = Random(seed);
+        let count = 2 + random.below(7);
+        let mut net = Net::new(count, seed);
+        for n in 0..count {
+            net.nodes[0].membership_mut().stage(id(0), Change::Member(Member::new(id(n)))).unwrap();
+        }
+        let hash = net.nodes[0].membership().propose().unwrap().hash();
+        net.nodes[0].membership_mut().commit(ClusterId(1), hash).unwrap();
+        // First everything happens: ticks, losses, repetitions, changes at every node at once.
+        for _ in 0..300 {
+            match random.below(12) {
+                0..=3 => net.tick(random.below(count)),
+                4..=7 if !net.under_way.is_empty() => net.deliver(random.below(net.under_way.len())),
+                8 if !net.under_way.is_empty() => {
+                    drop(net.under_way.swap_remove(random.below(net.under_way.len())))
+                }
+                9 if !net.under_way.is_empty() => {
+                    let again = net.under_way[random.below(net.under_way.len())].clone();
+                    net.under_way.push(again);
+                }
+                10 => {
+                    let n = random.below(count);
+                    net.nodes[n].set_facts(vec![u8::try_from(random.below(256)).unwrap()]).unwrap();
+                }
+                11 => {
+                    let n = random.below(count);
+                    let m = net.nodes[n].membership_mut();
+                    let weight = u32::try_from(1 + random.below(5)).unwrap();
+                    let _ = m.stage(
+                        id(n),
+                        Change::Member(Member::new(id(random.below(count))).with_weight(weight)),
+                    );
+                    if let Ok(proposal) = m.propose()
+                        && m.cluster().is_some()
+                    {
+                        m.commit(ClusterId(1), proposal.hash()).unwrap();
+                    }
+                    let due = m.transition().and_then(|t| t.due(id(n)));
+                    if let Some(phase @ Phase::Acknowledged) = due {
+                        m.advance(id(n), phase).unwrap();
+                    }
+                }
+                _ => {}
+            }
+        }
+        // Then it is quiet.
+        let mut rounds = 0;
+        while !net.agree() {
+            net.round();
+            rounds += 1;
+            assert!(rounds < 40, "seed {seed}: {count} nodes do not agree");
+        }
+        assert_eq!(net.nodes[0].records().count(), count);
+    }
+}
+
+#[test]
+fn news_reaches_all_in_a_few_rounds() {
+    for count in [10, 40, 100] {
+        let mut net = Net::new(count, 7);
+        let mut founding = 0;
+        while !net.agree() {
+            net.round();
+            founding += 1;
+        }
+        net.nodes[3].set_facts(b"news".to_vec()).unwrap();
+        let mut rounds = 0;
+        while !net.agree() {
+            net.round();
+            rounds += 1;
+        }
+        // Epidemics take about log2 S + ln S rounds; both directions of an exchange make it fewer.
+        let bound = 4 + 2 * count.ilog2();
+        assert!(rounds <= bound, "{count} nodes: {rounds} rounds");
+        assert!(founding <= 3 * bound, "{count} nodes: {founding} rounds to find each other");
+        // Then there is one summary for each tick, unanswered.
+        let messages = net.round();
+        assert!((count..=2 * count).contains(&messages));
+        assert!(net.under_way.is_empty());
+    }
+}
+
+#[test]
+fn a_node_that_was_rolled_back_learns_of_it() {
+    let mut net = Net::new(3, 1);
+    while !net.agree() {
+        net.round();
+    }
+    net.nodes[1].set_facts(b"new".to_vec()).unwrap();
+    let ahead = net.nodes[1].record(id(1)).unwrap().head;
+    while !net.agree() {
+        net.round();
+    }
+    // Restored from an old copy: same incarnation, older version.
+    net.nodes[1] = Gossip::new(id(1), 1, 5);
+    let Message::Summary { .. } = &net.nodes[1].tick(1)[0].1 else { panic!() };
+    let hello = net.nodes[1].tick(1).remove(0).1;
+    let heads = net.nodes[0].receive(id(1), hello).unwrap().reply.unwrap();
+    let received = net.nodes[1].receive(id(0), heads).unwrap();
+    assert_eq!(received.ahead_of_self, Some(ahead));
+    net.nodes[1].restart(ahead.incarnation + 1);
+    while !net.agree() {
+        net.round();
+    }
+    assert_eq!(net.nodes[0].record(id(1)).unwrap().head, Head { incarnation: 2, version: 0 });
+}
+
+#[test]
+fn the_removed_are_refused_and_forgotten() {
+    let mut net = Net::new(3, 1);
+    for n in 0..3 {
+        net.nodes[0].membership_mut().stage(id(0), Change::Member(Member::new(id(n)))).unwrap();
+    }
+    let m = net.nodes[0].membership_mut();
+    let hash = m.propose().unwrap().hash();
+    m.commit(ClusterId(1), hash).unwrap();
+    while !net.agree() {
+        net.round();
+    }
+    let m = net.nodes[0].membership_mut();
+    m.stage(id(0), Change::Remove(id(2))).unwrap();
+    let hash = m.propose().unwrap().hash();
+    m.commit(ClusterId(1), hash).unwrap();
+    while net.nodes[1].membership() != net.nodes[0].membership() {
+        net.tick(0);
+        net.under_way.retain(|(_, to, _)| *to == 1);
+        while !net.under_way.is_empty() {
+            net.deliver(0);
+        }
+    }
+    assert!(net.nodes[1].record(id(2)).is_none());
+    let hello = net.nodes[2].tick(1).remove(0).1;
+    assert_eq!(net.nodes[1].receive(id(2), hello), Err(GossipError::Removed(id(2))));
+    assert!((0..200).all(|_| net.nodes[1].tick(0).iter().all(|(target, _)| *target != Target::Node(id(2)))));
+}
+
+#[test]
+fn floods_are_bounded() {
+    let mut node = Gossip::new(id(0), 1, 1);
+    assert_eq!(node.set_facts(vec![0; MAX_FACTS + 1]), Err(GossipError::FactsTooLong));
+    let record = |len| Record { head: Head { incarnation: 1, version: 1 }, facts: vec![0; len] };
+    let delta = |records| Message::Delta { membership: None, records, ask_membership: false, ask: vec![] };
+    let long = delta(vec![(id(5), record(MAX_FACTS + 1))]);
+    assert_eq!(node.receive(id(1), long), Err(GossipError::FactsTooLong));
+    let many: Vec<_> = (1..2000).map(|n| (id(n), record(MAX_FACTS))).collect();
+    node.receive(id(1), delta(many)).unwrap();
+    assert_eq!(node.records().count(), 1 + MAX_STRANGERS);
+    // What is asked for comes in parts.
+    let ask = Message::Delta {
+        membership: None,
+        records: vec![],
+        ask_membership: false,
+        ask: (0..2000).map(id).collect(),
+    };
+    let Some(Message::Delta { records, .. }) = node.receive(id(1), ask).unwrap().reply else { panic!() };
+    assert!(records.len() < 64 && !records.is_empty());
+}

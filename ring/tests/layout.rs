@@ -1,0 +1,236 @@
+//! What a layout promises, for any members.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use gramme_ring::{Layout, LayoutError, LayoutVersion, Member, NodeId, PartitionCount, Slot, Zone};
+use proptest::prelude::*;
+
+fn member(id: u64, weight: u32, zone: &str) -> Member {
+    Member { id: NodeId(id), weight, zone: Zone::new(zone).unwrap() }
+}
+
+fn members() -> impl Strategy<Value = Vec<Member>> {
+    let weight = prop_oneof![4 => 1..=4u32, 1 => 1..=1000u32, 1 => Just(u32::MAX)];
+    (1..=6u8).prop_flat_map(move |zones| {
+        prop::collection::btree_map(any::<u64>(), (weight.clone(), 0..zones), 1..=24).prop_map(|map| {
+            map.into_iter().map(|(id, (weight, zone))| member(id, weight, &format!("z{zone}"))).collect()
+        })
+    })
+}
+
+/// Everything that holds for any layout, decoded or computed.
+fn assert_promises(layout: &Layout) {
+    let members = layout.members();
+    let owners = usize::from(layout.replicas()).min(members.len());
+    let zone = |id: NodeId| &layout.member(id).unwrap().zone;
+    let mut sizes: BTreeMap<&Zone, usize> = BTreeMap::new();
+    for m in members {
+        *sizes.entry(&m.zone).or_default() += 1;
+    }
+    let mut owned: BTreeMap<NodeId, Vec<(u16, usize)>> = BTreeMap::new();
+    for partition in layout.partition_count().partitions() {
+        let list: Vec<NodeId> = layout.owners(partition).collect();
+        assert_eq!(list.len(), owners, "coverage");
+        assert_eq!(list.iter().collect::<BTreeSet<_>>().len(), owners, "distinct nodes");
+        let mut spread: BTreeMap<&Zone, usize> = BTreeMap::new();
+        for &id in &list {
+            *spread.entry(zone(id)).or_default() += 1;
+        }
+        assert_eq!(spread.len(), owners.min(sizes.len()), "distinct zones");
+        // No replica could move from the fullest zone to one with two fewer and a node to spare.
+        for (z, &size) in &sizes {
+            let held = spread.get(z).copied().unwrap_or(0);
+            let fullest = *spread.values().max().unwrap();
+            assert!(held == size || fullest < held + 2, "flat spread");
+        }
+        for (rank, &id) in list.iter().enumerate() {
+            assert!(layout.is_owner(partition, id));
+            owned.entry(id).or_default().push((partition.index(), rank));
+        }
+
+        let preference: Vec<NodeId> = layout.preference(partition).collect();
+        assert_eq!(preference[..owners], list[..], "owners first");
+        assert_eq!(preference.len(), members.len());
+        assert_eq!(preference.iter().collect::<BTreeSet<_>>().len(), members.len(), "each once");
+    }
+    for m in members {
+        let listed: Vec<(u16, usize)> =
+            layout.partitions_of(m.id).map(|(p, rank)| (p.index(), rank)).collect();
+        assert_eq!(listed, owned.get(&m.id).cloned().unwrap_or_default());
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(300) })]
+
+    #[test]
+    fn distinct_spread_covered(members in members(), replicas in 1..=5u8, bits in 0..=7u32) {
+        let layout = Layout::compute(replicas, 1 << bits, &members, None).unwrap();
+        assert_promises(&layout);
+        prop_assert_eq!(layout.version(), LayoutVersion(1));
+        prop_assert_eq!(layout.parent(), 0);
+        // Each rank is shared like the whole: the first owner's role falls to a node in 1/owners of its partitions.
+        for load in layout.balance() {
+            prop_assert_eq!(load.owned, load.quota);
+            let share = load.owned as usize / layout.owner_count();
+            prop_assert!((share..=share + 1).contains(&(load.first as usize)), "{:?}", load);
+        }
+    }
+
+    #[test]
+    fn the_order_of_members_is_nothing(members in members(), replicas in 1..=5u8, seed in any::<u64>()) {
+        let layout = Layout::compute(replicas, 64, &members, None).unwrap();
+        let mut shuffled = members;
+        shuffled.sort_by_key(|m| m.id.0.wrapping_mul(seed | 1));
+        let again = Layout::compute(replicas, 64, &shuffled, None).unwrap();
+        prop_assert_eq!(layout.hash(), again.hash());
+        prop_assert_eq!(layout, again);
+    }
+
+    #[test]
+    fn bytes_round_trip(members in members(), replicas in 1..=5u8, bits in 0..=8u32) {
+        let layout = Layout::compute(replicas, 1 << bits, &members, None).unwrap();
+        let bytes = postcard::to_allocvec(&layout).unwrap();
+        let back: Layout = postcard::from_bytes(&bytes).unwrap();
+        prop_assert_eq!(back.hash(), layout.hash());
+        prop_assert_eq!(back, layout);
+    }
+
+    #[test]
+    fn damaged_bytes_are_refused_or_keep_the_promises(
+        members in members(), at in any::<prop::sample::Index>(), flip in 1..=255u8,
+    ) {
+        let layout = Layout::compute(3, 16, &members, None).unwrap();
+        let mut bytes = postcard::to_allocvec(&layout).unwrap();
+        let at = at.index(bytes.len());
+        bytes[at] ^= flip;
+        if let Ok(read) = postcard::from_bytes::<Layout>(&bytes) {
+            assert_promises(&read);
+            prop_assert!(read == layout || read.hash() != layout.hash());
+        }
+    }
+}
+
+/// The least possible highest load per weight as a fraction, found by trying: a peak is feasible if the replicas fit
+/// under it.
+fn least_peak(replicas: u8, partitions: u64, members: &[Member]) -> (u64, u64) {
+    let mut zones: BTreeMap<&Zone, Vec<u64>> = BTreeMap::new();
+    for m in members {
+        zones.entry(&m.zone).or_default().push(u64::from(m.weight));
+    }
+    let owners = u64::from(replicas).min(members.len() as u64);
+    let mut most = 1;
+    while zones.values().map(|z| (z.len() as u64).min(most)).sum::<u64>() < owners {
+        most += 1;
+    }
+    let least = u64::from(zones.len() as u64 <= owners);
+    let fits = |(load, weight): (u64, u64)| {
+        let mut room = 0;
+        for weights in zones.values() {
+            let own: u64 = weights.iter().map(|&w| (load * w / weight).min(partitions)).sum();
+            if own < least * partitions {
+                return false;
+            }
+            room += own.min(most * partitions);
+        }
+        room >= owners * partitions
+    };
+    // The peak is some member's load over its weight.
+    let mut peaks: Vec<(u64, u64)> =
+        members.iter().flat_map(|m| (0..=partitions).map(move |q| (q, u64::from(m.weight)))).collect();
+    peaks.sort_by(|a, b| (a.0 * b.1).cmp(&(b.0 * a.1)));
+    peaks[peaks.partition_point(|&peak| !fits(peak))]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_layout_is_better_balanced(members in members(), replicas in 1..=4u8, bits in 2..=8u32) {
+        let layout = Layout::compute(replicas, 1 << bits, &members, None).unwrap();
+        let (load, weight) = least_peak(replicas, 1 << bits, &members);
+        for l in layout.balance() {
+            prop_assert!(u64::from(l.owned) * weight <= load * u64::from(l.weight), "{:?} over {}/{}", l, load, weight);
+        }
+    }
+}
+
+#[test]
+fn bad_arguments_are_named() {
+    let one = [member(1, 1, "")];
+    let compute =
+        |replicas, partitions, members: &[Member]| Layout::compute(replicas, partitions, members, None);
+    assert_eq!(compute(0, 256, &one), Err(LayoutError::NoReplicas));
+    assert_eq!(compute(3, 256, &[]), Err(LayoutError::NoMembers));
+    for partitions in [0, 3, 255, 32768] {
+        assert_eq!(compute(3, partitions, &one), Err(LayoutError::PartitionCount(partitions)));
+    }
+    assert_eq!(compute(3, 256, &[member(7, 0, "")]), Err(LayoutError::ZeroWeight(NodeId(7))));
+    let twice = [member(7, 1, "a"), member(3, 1, ""), member(7, 2, "b")];
+    assert_eq!(compute(3, 256, &twice), Err(LayoutError::DuplicateMember(NodeId(7))));
+    let many: Vec<Member> = (0..16_385).map(|i| Member::new(NodeId(i))).collect();
+    assert_eq!(compute(3, 256, &many), Err(LayoutError::TooManyMembers(16_385)));
+}
+
+#[test]
+fn a_claimed_length_takes_no_memory() {
+    // Version, parent, replicas, partitions, then four billion members.
+    let bytes = [1, 0, 3, 16, 0xff, 0xff, 0xff, 0xff, 0x0f];
+    assert!(postcard::from_bytes::<Layout>(&bytes).is_err());
+}
+
+#[test]
+fn decoded_tables_are_checked() {
+    // Version 1, parent 0, N = 2, Q = 2; three members of weight 1, node 3 in zone b, the others in zone a; the table.
+    let bytes = |rows: [u8; 4]| {
+        let mut bytes = vec![1, 0, 2, 2, 3, 1, 1, 1, b'a', 2, 1, 1, b'a', 3, 1, 1, b'b', 4];
+        bytes.extend(rows);
+        bytes
+    };
+    let read = |rows| postcard::from_bytes::<Layout>(&bytes(rows));
+    let layout = read([0, 2, 2, 1]).unwrap();
+    let owners = |p| layout.owners(layout.partition_count().partition(p).unwrap()).collect::<Vec<_>>();
+    assert_eq!(owners(0), [NodeId(1), NodeId(3)]);
+    assert_eq!(owners(1), [NodeId(3), NodeId(2)]);
+    assert!(read([0, 0, 2, 1]).is_err(), "an owner twice");
+    assert!(read([0, 1, 2, 1]).is_err(), "both in zone a");
+    assert!(read([0, 3, 2, 1]).is_err(), "no such member");
+    let mut unsorted = bytes([0, 2, 2, 1]);
+    unsorted[5] = 9;
+    assert!(postcard::from_bytes::<Layout>(&unsorted).is_err());
+    let mut weightless = bytes([0, 2, 2, 1]);
+    weightless[6] = 0;
+    assert!(postcard::from_bytes::<Layout>(&weightless).is_err());
+    let mut short = bytes([0, 2, 2, 1]);
+    short.pop();
+    short[17] = 3;
+    assert!(postcard::from_bytes::<Layout>(&short).is_err());
+}
+
+#[test]
+fn slots_of_a_partition_share_their_owners() {
+    let members: Vec<Member> = (1..=5).map(|i| member(i, 1, "")).collect();
+    let layout = Layout::compute(3, 64, &members, None).unwrap();
+    let fine = PartitionCount::new(16384).unwrap();
+    for slot in Slot::all() {
+        let coarse: Vec<NodeId> = layout.owners(layout.partition_of(slot)).collect();
+        // A partition of another Q is answered by its first slot.
+        assert_eq!(layout.owners(fine.partition_of(slot)).collect::<Vec<_>>(), coarse);
+    }
+}
+
+#[test]
+fn a_dead_node_s_load_goes_to_many() {
+    let members: Vec<Member> = (1..=12).map(|i| member(i * 0x9e37_79b9, 1, "")).collect();
+    let layout = Layout::compute(3, 256, &members, None).unwrap();
+    for dead in members.iter().map(|m| m.id) {
+        let mut heirs = BTreeMap::<NodeId, u32>::new();
+        for (partition, _) in layout.partitions_of(dead) {
+            let fallback = layout.preference(partition).nth(3).unwrap();
+            *heirs.entry(fallback).or_default() += 1;
+        }
+        let most = *heirs.values().max().unwrap();
+        // 64 partitions over 11 others: 5.8 on average.
+        assert!(heirs.len() >= 9 && most <= 16, "{dead}: {heirs:?}");
+    }
+}

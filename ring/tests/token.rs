@@ -1,0 +1,183 @@
+//! Token rings, against walks done by hand and the paper's rules.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use gramme_ring::token::{EqualPartitions, Token, TokenError, TokenRing, TokenTable, hash_key};
+use gramme_ring::{Member, NodeId, Zone};
+use proptest::prelude::*;
+
+fn members(count: u64) -> Vec<Member> {
+    (0..count).map(|i| Member::new(NodeId(i * 101 + 1))).collect()
+}
+
+fn load(ring: &TokenRing) -> BTreeMap<NodeId, usize> {
+    let mut load = BTreeMap::new();
+    for token in ring.table().tokens() {
+        *load.entry(ring.nodes()[token.node as usize]).or_default() += 1;
+    }
+    load
+}
+
+#[test]
+fn a_walk_by_hand() {
+    // Positions 10 a, 20 b, 30 a, 40 c, 50 d; zones: a and b in 0, c in 1, d in 2.
+    let token = |position, node| Token { position, node };
+    let tokens = [token(10, 0), token(20, 1), token(30, 0), token(40, 2), token(50, 3)];
+    let ids = [NodeId(0xa), NodeId(0xb), NodeId(0xc), NodeId(0xd)];
+    let zones = [0, 0, 1, 2];
+    let table = TokenTable::new(&tokens, &ids, &zones).unwrap();
+    let owners = |position, n| {
+        let mut buffer = [NodeId(0); 8];
+        table.owners(position, &mut buffer[..n]).iter().map(|id| format!("{:x}", id.0)).collect::<String>()
+    };
+    let spread = |position, n| {
+        let mut buffer = [NodeId(0); 8];
+        table
+            .spread_owners(position, &mut buffer[..n])
+            .iter()
+            .map(|id| format!("{:x}", id.0))
+            .collect::<String>()
+    };
+    for (position, expected) in
+        [(0, "abc"), (10, "abc"), (11, "bac"), (25, "acd"), (31, "cda"), (41, "dab"), (51, "abc")]
+    {
+        assert_eq!(owners(position, 3), expected, "{position}");
+    }
+    assert_eq!(owners(31, 8), "cdab");
+    assert_eq!(owners(31, 0), "");
+    for (position, expected) in [(0, "acd"), (11, "bcd"), (25, "acd"), (41, "dac"), (51, "acd")] {
+        assert_eq!(spread(position, 3), expected, "{position}");
+    }
+    // Zones exhausted, the rest follows the ring.
+    assert_eq!(spread(0, 4), "acdb");
+    assert_eq!(spread(0, 8), "acdb");
+
+    assert!(TokenTable::new(&[token(2, 0), token(1, 0)], &ids, &zones).is_none());
+    assert!(TokenTable::new(&[token(1, 4)], &ids, &zones).is_none());
+    assert!(TokenTable::new(&tokens, &ids, &[0]).is_none());
+    assert!(TokenTable::new(&tokens, &[NodeId(2), NodeId(1), NodeId(3), NodeId(4)], &zones).is_none());
+    assert_eq!(TokenTable::new(&[], &[], &[]).unwrap().owners(5, &mut [NodeId(0)]), []);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn equal_partitions_tile_the_circle(count in 1..100_000u32, position in any::<u64>(), p in any::<u32>()) {
+        let q = EqualPartitions::new(count).unwrap();
+        let of = q.partition_of(position);
+        prop_assert!(of < count);
+        prop_assert!(position <= q.end(of));
+        let p = p % count;
+        prop_assert_eq!(q.partition_of(q.end(p)), p);
+        prop_assert_eq!(q.partition_of(q.end(p).wrapping_add(1)), (p + 1) % count);
+    }
+
+    #[test]
+    fn random_tokens_are_consistent(count in 2..20u64, gone in any::<prop::sample::Index>(), key in any::<u64>()) {
+        // What the others own stays theirs when one leaves.
+        let all = members(count);
+        let left: Vec<Member> = {
+            let gone = gone.index(all.len());
+            all.iter().enumerate().filter(|&(i, _)| i != gone).map(|(_, m)| m.clone()).collect()
+        };
+        let (before, after) = (TokenRing::random(16, 9, &all).unwrap(), TokenRing::random(16, 9, &left).unwrap());
+        let mut buffers = [[NodeId(0); 20]; 2];
+        let [a, b] = &mut buffers;
+        let gone = all[gone.index(all.len())].id;
+        let before: Vec<NodeId> = before.table().owners(key, a).iter().copied().filter(|&id| id != gone).collect();
+        prop_assert_eq!(&before[..], after.table().owners(key, b));
+        prop_assert_eq!(before.len() as u64, count - 1);
+    }
+
+    #[test]
+    fn tokens_stolen_and_given(
+        weights in prop::collection::vec(1..5u32, 1..12), change in any::<prop::sample::Index>(), count in 1..400u32,
+    ) {
+        let q = EqualPartitions::new(count).unwrap();
+        let members: Vec<Member> =
+            (1..).zip(&weights).map(|(id, &weight)| Member::new(NodeId(id)).with_weight(weight)).collect();
+        let ring = TokenRing::equal(q, 3, &members, None).unwrap();
+        prop_assert_eq!(ring.table().tokens().len(), count as usize);
+        // Leaves, or weighs more.
+        let mut changed = members.clone();
+        let i = change.index(members.len() * 2);
+        if i < members.len() && members.len() > 1 { drop(changed.remove(i)); } else { changed[i % members.len()].weight += 2; }
+        let next = TokenRing::equal(q, 3, &changed, Some(&ring)).unwrap();
+        let (before, after) = (load(&ring), load(&next));
+        let total: u32 = changed.iter().map(|m| m.weight).sum();
+        for m in &changed {
+            let owned = after.get(&m.id).copied().unwrap_or(0);
+            // Within one of its share, up to what the others' rounding takes.
+            let share = count as usize * m.weight as usize / total as usize;
+            prop_assert!(owned + 1 >= share && owned <= share + changed.len(), "{owned} of {share}");
+        }
+        // Nobody both gives and takes.
+        let mut moved = 0;
+        for (old, new) in ring.table().tokens().iter().zip(next.table().tokens()) {
+            moved += usize::from(ring.nodes()[old.node as usize] != next.nodes()[new.node as usize]);
+        }
+        let needed: usize =
+            changed.iter().map(|m| after.get(&m.id).unwrap_or(&0).saturating_sub(*before.get(&m.id).unwrap_or(&0))).sum();
+        prop_assert_eq!(moved, needed);
+    }
+}
+
+#[test]
+fn owners_are_distinct_and_spread() {
+    let zoned: Vec<Member> = members(30)
+        .into_iter()
+        .enumerate()
+        .map(|(i, m)| m.with_zone(Zone::new(["a", "b", "c", "d"][i % 4]).unwrap()))
+        .collect();
+    let ring = TokenRing::random(32, 5, &zoned).unwrap();
+    let zone: BTreeMap<NodeId, &Zone> = zoned.iter().map(|m| (m.id, &m.zone)).collect();
+    for i in 0..2000u64 {
+        let position = hash_key(&i.to_le_bytes());
+        let mut buffer = [NodeId(0); 6];
+        let owners = ring.table().spread_owners(position, &mut buffer);
+        assert_eq!(owners.iter().collect::<BTreeSet<_>>().len(), 6);
+        assert_eq!(owners[..4].iter().map(|id| zone[id]).collect::<BTreeSet<_>>().len(), 4);
+    }
+}
+
+#[test]
+fn weights_are_honoured() {
+    let mut list = members(3);
+    list[1].weight = 4;
+    let ring = TokenRing::random(100, 1, &list).unwrap();
+    assert_eq!(load(&ring).into_values().collect::<Vec<_>>(), [100, 400, 100]);
+    let equal = TokenRing::equal(EqualPartitions::new(600).unwrap(), 1, &list, None).unwrap();
+    assert_eq!(load(&equal).into_values().collect::<Vec<_>>(), [100, 400, 100]);
+}
+
+#[test]
+fn hashes_are_frozen_and_even() {
+    // Rings of different versions must agree.
+    let hashes = [hash_key(b""), hash_key(b"foo"), hash_key(b"0123456789")];
+    assert_eq!(hashes, [0x0d81_21d3_a540_498e, 0xee82_12ce_d8ec_0c46, 0xf718_b1d3_6711_3b25]);
+    let mut bins = [0u32; 64];
+    for i in 0..64_000u32 {
+        bins[usize::try_from(hash_key(format!("user:{i}").as_bytes()) >> 58).unwrap()] += 1;
+    }
+    // 1000 each; a spread of five standard deviations.
+    assert!(bins.iter().all(|&n| (840..1160).contains(&n)), "{bins:?}");
+}
+
+#[test]
+fn bad_arguments_are_named() {
+    let q = EqualPartitions::new(10).unwrap();
+    assert_eq!(TokenRing::random(1, 0, &[]), Err(TokenError::NoMembers));
+    assert_eq!(TokenRing::random(0, 0, &members(1)), Err(TokenError::NoTokens));
+    assert_eq!(TokenRing::random(u32::MAX, 0, &members(1)), Err(TokenError::TooManyTokens));
+    let heavy = [Member::new(NodeId(1)).with_weight(u32::MAX), Member::new(NodeId(2)).with_weight(u32::MAX)];
+    assert_eq!(TokenRing::random(u32::MAX, 0, &heavy), Err(TokenError::TooManyTokens));
+    let twice = [members(1), members(1)].concat();
+    assert_eq!(TokenRing::equal(q, 0, &twice, None), Err(TokenError::DuplicateMember(NodeId(1))));
+    let light = [Member::new(NodeId(4)).with_weight(0)];
+    assert_eq!(TokenRing::random(1, 0, &light), Err(TokenError::ZeroWeight(NodeId(4))));
+    let other = TokenRing::random(10, 0, &members(1)).unwrap();
+    assert_eq!(TokenRing::equal(q, 0, &members(1), Some(&other)), Err(TokenError::OtherPartitions));
+    assert_eq!(EqualPartitions::new(0), None);
+    assert_eq!(EqualPartitions::new((1 << 24) + 1), None);
+}
