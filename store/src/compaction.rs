@@ -1,0 +1,372 @@
+//! Compaction: the live records of a few segments are copied into a new one, which then takes their place.
+//!
+//! It goes in bounded steps, between which writes and reads go on, and can be cut off anywhere: until the manifest names the
+//! output instead of its victims, in one change, an opening finds the victims whole and clears the output away. Records
+//! keep their sequences, so that a copy never wins over a later write, wherever it stands.
+
+use crate::disk::{Disk, DiskErrorKind, DiskFile};
+use crate::error::WriteError;
+use crate::key_index::{Location, SizeClass};
+use crate::manifest::SaveError;
+use crate::record::{Draft, HEADER_BYTES, Header, Kind};
+use crate::scan::{Found, Scan};
+use crate::segment::{SEGMENT_HEADER_BYTES, Segment, SegmentKind};
+use crate::store::Store;
+use alloc::vec::Vec;
+
+/// Victims of one merge at most.
+const MAX_VICTIMS: usize = 32;
+/// A segment is small if it has less than one part in this many of what a segment may have.
+const SMALL_PART: u64 = 4;
+/// So many small segments are merged even if all of them is live.
+const MANY_SMALL: usize = 8;
+
+/// A merge under way.
+pub(crate) struct Merge<F> {
+    victims: Vec<u16>,
+    /// How many victims have been gone through.
+    done: usize,
+    scan: Option<Scan<F>>,
+    /// Made when the first record is to be copied.
+    output: Option<u16>,
+    /// Bytes that the output will take at most.
+    bound: u64,
+    phase: Phase,
+    /// The last write at the end of the copying. Records were left behind because of writes up to here, so these must be
+    /// durable before the victims go.
+    seen: u64,
+    /// A victim has to stay. Then all must: deletes were left behind on the promise that all go.
+    spoiled: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Copying,
+    /// All is copied; a sync of the output, and of all writes so far, is to come.
+    Copied,
+    /// The output is durable, and so is all that made records in the victims dead.
+    Synced,
+}
+
+impl<F> Merge<F> {
+    /// The output, if it waits to be synced.
+    pub(crate) fn output_to_sync(&self) -> Option<u16> {
+        self.output.filter(|_| self.phase == Phase::Copied)
+    }
+
+    /// A sync is through: of the output too, if it was `with_output`, and of all writes up to `durable`.
+    pub(crate) fn note_sync(&mut self, with_output: bool, durable: u64) {
+        let output_is_durable = with_output || self.output.is_none();
+        if self.phase == Phase::Copied && output_is_durable && durable >= self.seen {
+            self.phase = Phase::Synced;
+        }
+    }
+}
+
+/// Where a merge stands after a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Progress {
+    /// There is nothing to merge.
+    Idle,
+    /// More steps are to come.
+    More,
+    /// A sync has to come first.
+    AwaitsSync,
+    /// The merge is through; bytes of disk given back.
+    Finished(u64),
+}
+
+impl<D: Disk> Store<D> {
+    /// Does a step of compaction: reads and copies about `budget` bytes, or puts a copied segment in its victims' place.
+    pub(crate) fn compact(&mut self, budget: u64) -> Result<Progress, WriteError> {
+        let Some(mut merge) = self.merge.take().or_else(|| self.choose_victims()) else {
+            return Ok(Progress::Idle);
+        };
+        let progress = match merge.phase {
+            Phase::Copying => self.copy(&mut merge, budget),
+            Phase::Copied => Ok(Progress::AwaitsSync),
+            Phase::Synced => return self.replace(merge),
+        };
+        self.merge = Some(merge);
+        progress
+    }
+
+    /// Chooses the segments that give back most for least copying, if it is worth while.
+    fn choose_victims(&self) -> Option<Merge<D::File>> {
+        let mut candidates: Vec<(u16, &Segment<D::File>)> =
+            self.segments.iter().filter(|(_, segment)| segment.finished && !segment.quarantined).collect();
+        let kept = |segment: &Segment<D::File>| segment.live + segment.removals;
+        let (live, total) = candidates.iter().fold((0, 0), |(live, total), (_, segment)| {
+            (live + kept(segment), total + segment.tail - SEGMENT_HEADER_BYTES as u64)
+        });
+        let small_bound = self.options.segment_bytes / SMALL_PART;
+        let small = candidates.iter().filter(|(_, segment)| segment.tail < small_bound).count();
+        // Two thirds live is the balance of space and copying: 1.5 times the space, for about half a copy of each write.
+        let wasteful = total * 2 > live * 3 || self.starved;
+        let idle = candidates.iter().any(|(number, segment)| {
+            segment.live == 0 && (segment.removals == 0 || self.removals_are_spent(&[*number], segment.last))
+        });
+        if !wasteful && !idle && small < MANY_SMALL {
+            return None;
+        }
+        let rank = |segment: &Segment<D::File>| {
+            let size = segment.tail.max(SEGMENT_HEADER_BYTES as u64 + 1) - SEGMENT_HEADER_BYTES as u64;
+            kept(segment) * 1024 / size
+        };
+        candidates.sort_by_key(|(_, segment)| (rank(segment), segment.id));
+        let worth = |segment: &Segment<D::File>| {
+            segment.live == 0 || segment.dead() * 8 > segment.tail || segment.tail < small_bound
+        };
+        let mut victims = Vec::new();
+        let mut bound = SEGMENT_HEADER_BYTES as u64;
+        for (number, segment) in candidates {
+            let more = bound + kept(segment);
+            if !worth(segment) || (!victims.is_empty() && more > self.options.segment_bytes) {
+                continue;
+            }
+            bound = more;
+            victims.push(number);
+            if victims.len() == MAX_VICTIMS {
+                break;
+            }
+        }
+        let gain: u64 = victims.iter().map(|number| self.segments[*number].dead()).sum();
+        // One segment without waste would only be copied in place.
+        if victims.is_empty() || (gain == 0 && victims.len() < MANY_SMALL && !idle) {
+            return None;
+        }
+        // The oldest first, so that deletes find what they deleted gone.
+        victims.sort_by_key(|number| self.segments[*number].first);
+        Some(Merge {
+            victims,
+            done: 0,
+            scan: None,
+            output: None,
+            bound,
+            phase: Phase::Copying,
+            seen: 0,
+            spoiled: false,
+        })
+    }
+
+    /// Whether a removal with this sequence has nothing left to remove: no segment but these victims has a record as old.
+    fn removals_are_spent(&self, victims: &[u16], sequence: u64) -> bool {
+        let mut others = self.segments.iter().filter(|(number, _)| !victims.contains(number));
+        others.all(|(_, segment)| segment.first > sequence)
+    }
+
+    fn copy(&mut self, merge: &mut Merge<D::File>, budget: u64) -> Result<Progress, WriteError> {
+        let mut spent = 0;
+        while spent < budget.max(1) {
+            let Some(victim) = merge.victims.get(merge.done).copied() else {
+                merge.seen = self.next_sequence - 1;
+                if merge.output.is_none() && merge.seen == self.durable {
+                    merge.phase = Phase::Synced;
+                    return Ok(Progress::More);
+                }
+                merge.phase = Phase::Copied;
+                return Ok(Progress::AwaitsSync);
+            };
+            let segment = &self.segments[victim];
+            if segment.live == 0 && segment.removals == 0 {
+                merge.scan = None;
+                merge.done += 1;
+                continue;
+            }
+            let mut scan = match merge.scan.take() {
+                Some(scan) => scan,
+                None => Scan::new(segment.file.clone(), segment.place, segment.tail, segment.torn.clone())
+                    .map_err(WriteError::Unreadable)?,
+            };
+            let (before, mark) = (scan.bytes_read, scan.position());
+            let found = match scan.next() {
+                Ok(found) => found,
+                Err(error) => {
+                    scan.rewind(mark);
+                    merge.scan = Some(scan);
+                    return Err(WriteError::Unreadable(error));
+                }
+            };
+            spent += scan.bytes_read - before;
+            let copied = match found {
+                Found::End { .. } => {
+                    merge.done += 1;
+                    // What the index still points to here became unreadable since the opening, header and all.
+                    let segment = &mut self.segments[victim];
+                    segment.quarantined = segment.live > 0;
+                    merge.spoiled |= segment.quarantined;
+                    continue;
+                }
+                // What could be known of it was reported at the opening.
+                Found::Gap { .. } => Ok(0),
+                Found::Record { offset, header, intact, .. } => {
+                    let body = if intact { scan.bytes(offset, header.record_len()) } else { &[] };
+                    self.copy_record(merge, victim, offset, &header, body)
+                }
+            };
+            match copied {
+                Ok(bytes) => spent += bytes,
+                Err(error) => {
+                    scan.rewind(mark);
+                    merge.scan = Some(scan);
+                    return Err(error);
+                }
+            }
+            merge.scan = Some(scan);
+        }
+        Ok(Progress::More)
+    }
+
+    /// Copies a record if it is still of use. `bytes`: the whole record, or nothing if its body is damaged.
+    fn copy_record(
+        &mut self,
+        merge: &mut Merge<D::File>,
+        victim: u16,
+        offset: u64,
+        header: &Header,
+        bytes: &[u8],
+    ) -> Result<u64, WriteError> {
+        let hit = self.index.get(header.slot, header.fingerprint);
+        let here = hit.is_some_and(|hit| hit.location.segment == victim && hit.location.offset() == offset);
+        let kept = match header.kind {
+            Kind::Watermark => false,
+            Kind::Put | Kind::Lost => here,
+            // A later write of the key outdoes all that the delete could.
+            Kind::Delete => hit.is_none() && !self.removals_are_spent(&merge.victims, header.sequence),
+            Kind::DropSlot => !self.removals_are_spent(&merge.victims, header.sequence),
+        };
+        if !kept {
+            return Ok(0);
+        }
+        let key_end = HEADER_BYTES + header.key_len as usize;
+        let whole = bytes.len() >= HEADER_BYTES;
+        let (key, value) = match header.kind {
+            Kind::Put | Kind::Delete if whole => {
+                (&bytes[HEADER_BYTES..key_end], &bytes[key_end..HEADER_BYTES + header.payload_len()])
+            }
+            _ => (&[][..], &[][..]),
+        };
+        let kind = match header.kind {
+            // Unknown is not absent: a damaged record leaves a mark.
+            Kind::Put if !whole => Kind::Lost,
+            // The key of a damaged delete is not known, its fingerprint is: that is all a recovery goes by.
+            kind => kind,
+        };
+        let draft = Draft {
+            kind,
+            slot: header.slot,
+            sequence: header.sequence,
+            fingerprint: header.fingerprint,
+            tag: header.tag,
+            key: if kind == Kind::Delete && !whole { &[0] } else { key },
+            value,
+        };
+        let location = self.append_to_output(merge, &draft)?;
+        if here {
+            self.segments.gain(location);
+            if let Some(old) = self.index.set(header.slot, header.fingerprint, location, header.tag) {
+                self.segments.lose(old);
+            }
+        }
+        Ok(location.size.bytes())
+    }
+
+    fn append_to_output(
+        &mut self,
+        merge: &mut Merge<D::File>,
+        draft: &Draft<'_>,
+    ) -> Result<Location, WriteError> {
+        let output = match merge.output {
+            Some(output) => output,
+            None => *merge.output.insert(self.create_output(merge.bound)?),
+        };
+        let segment = &mut self.segments[output];
+        let (offset, len) = (segment.tail, draft.record_len());
+        self.write_buffer.clear();
+        draft.append_to(&mut self.write_buffer, segment.place, offset);
+        if let Err(error) = segment.file.write_at(offset, &self.write_buffer) {
+            if error.kind() == DiskErrorKind::NoSpace {
+                return Err(WriteError::NoSpace);
+            }
+            self.poisoned = true;
+            return Err(WriteError::Disk(error));
+        }
+        segment.tail += len as u64;
+        segment.note_sequence(draft.sequence);
+        if matches!(draft.kind, Kind::Delete | Kind::DropSlot) {
+            segment.removals += len as u64;
+        }
+        Ok(Location {
+            segment: output,
+            unit: u32::try_from(offset / 8).expect("a segment's capacity is bounded"),
+            size: SizeClass::of(len),
+        })
+    }
+
+    /// Makes the output, on a full disk from the room that was put aside.
+    fn create_output(&mut self, capacity: u64) -> Result<u16, WriteError> {
+        match self.create_unlisted(capacity, SegmentKind::Merged) {
+            Err(WriteError::NoSpace) if self.release_reserve() => {
+                self.create_unlisted(capacity, SegmentKind::Merged)
+            }
+            made => made,
+        }
+    }
+
+    /// Puts the output in the place of its victims: one change of the manifest, then the files go.
+    fn replace(&mut self, merge: Merge<D::File>) -> Result<Progress, WriteError> {
+        let mark = |store: &mut Self, replaced: bool| {
+            for victim in &merge.victims {
+                store.segments[*victim].listed = !replaced || merge.spoiled;
+            }
+            if let Some(output) = merge.output {
+                let segment = &mut store.segments[output];
+                segment.listed = replaced;
+                segment.finished = replaced;
+            }
+        };
+        mark(self, true);
+        match self.save_manifest(false) {
+            Ok(()) => {}
+            Err(SaveError::Unchanged(error)) => {
+                mark(self, false);
+                self.merge = Some(merge);
+                return Err(match error.kind() {
+                    DiskErrorKind::NoSpace => WriteError::NoSpace,
+                    _ => WriteError::NewSegment(error),
+                });
+            }
+            Err(SaveError::Unknown(error)) => {
+                self.poisoned = true;
+                self.merge = Some(merge);
+                return Err(WriteError::Disk(error));
+            }
+        }
+        let mut freed = 0;
+        if merge.spoiled {
+            return Ok(Progress::Finished(0));
+        }
+        for victim in merge.victims {
+            let Some(segment) = self.segments.remove(victim) else { continue };
+            freed += segment.tail;
+            // Readers that have it open read on. Should it not go, the next opening clears it away.
+            let _ = self.disk.remove(&segment.id.file_name());
+        }
+        if let Some(output) = merge.output {
+            freed = freed.saturating_sub(self.segments[output].tail);
+        }
+        Ok(Progress::Finished(freed))
+    }
+
+    /// Gives back the room past the ends of segments that are written to no more. One step; answers whether there was one.
+    pub(crate) fn trim(&mut self) -> Result<bool, WriteError> {
+        let Some(segment) = self.segments.iter_mut().find(|segment| segment.finished && !segment.trimmed)
+        else {
+            return Ok(false);
+        };
+        // A segment that can't be trimmed takes more room than it needs, no more than that.
+        let trimmed = segment.file.truncate(segment.tail);
+        segment.trimmed = true;
+        trimmed.map(|()| true).map_err(WriteError::NewSegment)
+    }
+}

@@ -1,0 +1,135 @@
+//! What the store asks of a disk: a flat directory of files that can be read and written at offsets and synced.
+//!
+//! The store never sees a path. An implementation for files is `FileDisk`, one for memory with faults is
+//! `MemDisk`; both need the `std` feature. An implementation for flash needs nothing but this trait.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt;
+
+/// A flat directory of named files.
+///
+/// Nothing that is written, created, renamed or removed is safe from a power cut until it is synced: file bytes and
+/// lengths by [`DiskFile::sync_data`], names by [`Disk::sync_dir`]. The store assumes no order between unsynced
+/// changes, and only that a rename is all or nothing.
+pub trait Disk {
+    /// An open file.
+    type File: DiskFile;
+    /// Held for as long as the directory belongs to this opener; gives it up when dropped.
+    type Lock: Send + 'static;
+
+    /// Takes the directory for one opener. [`DiskErrorKind::Locked`] if another one has it.
+    fn lock(&self) -> Result<Self::Lock, DiskError>;
+    /// The names of all files, in any order.
+    fn list(&self) -> Result<Vec<String>, DiskError>;
+    /// Opens an existing file for reading and writing.
+    fn open(&self, name: &str) -> Result<Self::File, DiskError>;
+    /// Creates a file that must not exist, with `bytes` of room reserved in it where the disk can do that. Reserved
+    /// room reads as zeros. With [`DiskErrorKind::NoSpace`] no file is left behind.
+    fn create(&self, name: &str, bytes: u64) -> Result<Self::File, DiskError>;
+    /// Renames a file over another or to a new name, all or nothing.
+    fn rename(&self, from: &str, to: &str) -> Result<(), DiskError>;
+    /// Removes a file. Open handles to it go on working.
+    fn remove(&self, name: &str) -> Result<(), DiskError>;
+    /// Makes all names as they stand durable.
+    fn sync_dir(&self) -> Result<(), DiskError>;
+}
+
+/// An open file. Clones are handles to the same file; one may sync while another writes.
+pub trait DiskFile: Clone + Send + 'static {
+    /// The file's length in bytes, reserved room included.
+    fn size(&self) -> Result<u64, DiskError>;
+    /// Reads up to `into.len()` bytes at `offset`; fewer only where the file ends. Interrupted and short transfers are
+    /// the implementation's to go on with.
+    fn read_at(&self, offset: u64, into: &mut [u8]) -> Result<usize, DiskError>;
+    /// Writes all of `bytes` at `offset`. After an error any part of them may have been written.
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<(), DiskError>;
+    /// Makes the bytes written so far and the length durable. After an error nothing written since the last success may
+    /// be trusted to be on the disk, whatever a later call says.
+    fn sync_data(&self) -> Result<(), DiskError>;
+    /// Cuts the file to `bytes`, giving back reserved room past it.
+    fn truncate(&self, bytes: u64) -> Result<(), DiskError>;
+}
+
+/// What kind of thing went wrong, for callers that act on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum DiskErrorKind {
+    /// No file of this name.
+    NotFound,
+    /// A file of this name exists.
+    AlreadyExists,
+    /// The disk or the quota is full.
+    NoSpace,
+    /// Another opener holds the directory.
+    Locked,
+    /// Not permitted.
+    PermissionDenied,
+    /// The medium can't be written.
+    ReadOnly,
+    /// The directory is something else, a plain file for instance.
+    NotADirectory,
+    /// The power is cut (memory disk only).
+    Unplugged,
+    /// Anything else: an I/O error.
+    Io,
+}
+
+/// An error of a disk, with the operation that met it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct DiskError {
+    kind: DiskErrorKind,
+    operation: &'static str,
+    code: Option<i32>,
+}
+
+impl DiskError {
+    /// An error of `kind` in `operation` ("sync", "create a segment", …).
+    pub const fn new(kind: DiskErrorKind, operation: &'static str) -> Self {
+        Self { kind, operation, code: None }
+    }
+
+    /// The same error with the operating system's error number.
+    #[must_use]
+    pub const fn with_code(self, code: Option<i32>) -> Self {
+        Self { code, ..self }
+    }
+
+    /// What kind of thing went wrong.
+    pub const fn kind(&self) -> DiskErrorKind {
+        self.kind
+    }
+
+    /// The operation that met the error.
+    pub const fn operation(&self) -> &'static str {
+        self.operation
+    }
+
+    /// The operating system's error number, if there is one.
+    pub const fn code(&self) -> Option<i32> {
+        self.code
+    }
+}
+
+impl fmt::Display for DiskError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let what = match self.kind {
+            DiskErrorKind::NotFound => "no such file",
+            DiskErrorKind::AlreadyExists => "the file exists",
+            DiskErrorKind::NoSpace => "no space left",
+            DiskErrorKind::Locked => "another process has the directory open",
+            DiskErrorKind::PermissionDenied => "permission denied",
+            DiskErrorKind::ReadOnly => "the medium is read-only",
+            DiskErrorKind::NotADirectory => "not a directory",
+            DiskErrorKind::Unplugged => "the power is cut",
+            DiskErrorKind::Io => "input/output error",
+        };
+        write!(f, "{}: {what}", self.operation)?;
+        match self.code {
+            Some(code) => write!(f, " (os error {code})"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl core::error::Error for DiskError {}

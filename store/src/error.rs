@@ -1,0 +1,166 @@
+//! What can go wrong, by stage, and what it left behind.
+
+use crate::disk::DiskError;
+use crate::segment::SegmentId;
+use core::fmt;
+
+/// Why a store did not open. Nothing that the store had was changed, except that the leftovers of an interrupted
+/// maintenance step may have been cleared away.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// The disk refused an operation. [`DiskErrorKind::Locked`](crate::DiskErrorKind::Locked): another process has the
+    /// store open.
+    Disk(DiskError),
+    /// The directory was written by a newer version of this crate.
+    NewerFormat {
+        /// The version found.
+        found: u16,
+        /// The newest version this crate reads.
+        supported: u16,
+    },
+    /// There is no store here. An opening would make one; [`verify`](crate::verify()) does not.
+    NoStore,
+    /// There are segments but no manifest: files were removed, or the directory is not a store's.
+    ManifestMissing,
+    /// Both copies of the manifest are damaged.
+    ManifestDamaged,
+    /// The manifest is older than the segments beside it, which hold records it knows nothing of.
+    ManifestStale {
+        /// A segment that the manifest does not know.
+        segment: SegmentId,
+    },
+    /// A segment that the manifest names is not there.
+    SegmentMissing {
+        /// The segment.
+        segment: SegmentId,
+    },
+    /// A segment's header is whole, but it is another segment's or another store's.
+    SegmentForeign {
+        /// The segment whose place it takes.
+        segment: SegmentId,
+    },
+    /// An option is out of its bounds; the text says which.
+    Options(&'static str),
+}
+
+/// Why a write, or the sync of one, failed. Unless the variant says otherwise the store is as it was before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum WriteError {
+    /// The key is empty or longer than [`MAX_KEY_BYTES`](crate::MAX_KEY_BYTES).
+    KeyLength(usize),
+    /// The value is longer than [`MAX_VALUE_BYTES`](crate::MAX_VALUE_BYTES).
+    ValueLength(usize),
+    /// No room. Nothing changed; deletes, [`maintain`](crate::Store::maintain) and reads go on, and puts do again once
+    /// there is room.
+    NoSpace,
+    /// A new segment was needed and could not be made. Nothing changed; the next write tries again.
+    NewSegment(DiskError),
+    /// [`maintain`](crate::Store::maintain) could not read a record that it was to copy. Nothing is lost by it, and it will be
+    /// tried again.
+    Unreadable(DiskError),
+    /// The key can't be deleted: another key with the same fingerprint stands in its place (see [`ReadError::Collision`]).
+    /// Nothing changed.
+    Collision,
+    /// All segment numbers are in use: the store holds more segments than it can address. Use larger ones.
+    TooManySegments,
+    /// A sync or a write failed earlier: what is on the disk past the last good sync is not known, so writing has stopped
+    /// until the store is opened anew. Reads go on.
+    Poisoned,
+    /// A write or a sync failed just now, and with it writing has stopped for good. Whether the write that was being
+    /// made survives is not known until the next open.
+    Disk(DiskError),
+    /// The completed sync is not the one that this store began.
+    ForeignSync,
+}
+
+/// Why a read has no answer. It never means that the key is absent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ReadError {
+    /// The key's record is damaged: its value is unknown.
+    Damaged {
+        /// The segment that holds it.
+        segment: SegmentId,
+        /// Where in the segment it begins, in bytes.
+        offset: u64,
+    },
+    /// Another key with the same fingerprint has taken this key's place in the index: whether the key exists is unknown.
+    /// With 70 bits of fingerprint and slot this is to be expected once in a few thousand stores of a billion keys.
+    Collision,
+    /// The disk refused to read.
+    Disk(DiskError),
+}
+
+impl From<DiskError> for OpenError {
+    fn from(error: DiskError) -> Self {
+        Self::Disk(error)
+    }
+}
+
+impl From<DiskError> for ReadError {
+    fn from(error: DiskError) -> Self {
+        Self::Disk(error)
+    }
+}
+
+impl fmt::Display for OpenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Disk(error) => write!(f, "{error}"),
+            Self::NewerFormat { found, supported } => write!(
+                f,
+                "the store has format {found}, this program reads up to {supported}; nothing was touched"
+            ),
+            Self::NoStore => write!(f, "there is no store here"),
+            Self::ManifestMissing => write!(f, "segments without a manifest; nothing was touched"),
+            Self::ManifestDamaged => {
+                write!(f, "both copies of the manifest are damaged; nothing was touched")
+            }
+            Self::ManifestStale { segment } => {
+                write!(f, "the manifest is older than segment {segment}; nothing was touched")
+            }
+            Self::SegmentMissing { segment } => {
+                write!(f, "segment {segment} is missing; nothing was touched")
+            }
+            Self::SegmentForeign { segment } => {
+                write!(f, "segment {segment} belongs to another store; nothing was touched")
+            }
+            Self::Options(what) => write!(f, "bad option: {what}"),
+        }
+    }
+}
+
+impl fmt::Display for WriteError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::KeyLength(len) => write!(f, "a key of {len} bytes"),
+            Self::ValueLength(len) => write!(f, "a value of {len} bytes"),
+            Self::NoSpace => write!(f, "no space left; nothing was changed"),
+            Self::NewSegment(error) => write!(f, "no new segment: {error}; nothing was changed"),
+            Self::Unreadable(error) => write!(f, "{error}, while compacting; nothing was changed"),
+            Self::Collision => write!(f, "another key has the same fingerprint; nothing was changed"),
+            Self::TooManySegments => write!(f, "too many segments; nothing was changed"),
+            Self::Poisoned => write!(f, "writing has stopped after an earlier disk error"),
+            Self::Disk(error) => write!(f, "{error}; writing has stopped"),
+            Self::ForeignSync => write!(f, "a sync that this store did not begin; nothing was changed"),
+        }
+    }
+}
+
+impl fmt::Display for ReadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Damaged { segment, offset } => {
+                write!(f, "the record at byte {offset} of segment {segment} is damaged")
+            }
+            Self::Collision => write!(f, "another key has the same fingerprint"),
+            Self::Disk(error) => write!(f, "{error}"),
+        }
+    }
+}
+
+impl core::error::Error for OpenError {}
+impl core::error::Error for WriteError {}
+impl core::error::Error for ReadError {}

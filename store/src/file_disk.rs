@@ -1,0 +1,244 @@
+//! A disk of files in a directory.
+
+use crate::disk::{Disk, DiskError, DiskErrorKind, DiskFile};
+use std::fs::{File, OpenOptions};
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+use std::string::String;
+use std::sync::Arc;
+use std::vec::Vec;
+
+const LOCK: &str = "LOCK";
+
+/// A directory of the file system. The lock is an advisory lock on a file named `LOCK` in it, which the operating system
+/// gives up when the process ends, however it ends.
+#[derive(Debug)]
+pub struct FileDisk {
+    directory: PathBuf,
+}
+
+/// An open file of a [`FileDisk`].
+#[derive(Clone, Debug)]
+pub struct FileHandle(Arc<File>);
+
+fn disk_error(error: &io::Error, operation: &'static str) -> DiskError {
+    let kind = match error.kind() {
+        ErrorKind::NotFound => DiskErrorKind::NotFound,
+        ErrorKind::AlreadyExists => DiskErrorKind::AlreadyExists,
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => DiskErrorKind::NoSpace,
+        ErrorKind::PermissionDenied => DiskErrorKind::PermissionDenied,
+        ErrorKind::ReadOnlyFilesystem => DiskErrorKind::ReadOnly,
+        ErrorKind::NotADirectory => DiskErrorKind::NotADirectory,
+        _ => DiskErrorKind::Io,
+    };
+    DiskError::new(kind, operation).with_code(error.raw_os_error())
+}
+
+trait Named<T> {
+    fn named(self, operation: &'static str) -> Result<T, DiskError>;
+}
+
+impl<T> Named<T> for io::Result<T> {
+    fn named(self, operation: &'static str) -> Result<T, DiskError> {
+        self.map_err(|error| disk_error(&error, operation))
+    }
+}
+
+impl FileDisk {
+    /// The disk of this directory, which is made (durably) if it does not exist.
+    ///
+    /// # Errors
+    /// [`DiskErrorKind::NotADirectory`], [`DiskErrorKind::PermissionDenied`] and others; nothing was touched.
+    pub fn open(directory: impl AsRef<Path>) -> Result<Self, DiskError> {
+        let directory = directory.as_ref().to_path_buf();
+        match std::fs::metadata(&directory) {
+            Ok(found) if found.is_dir() => return Ok(Self { directory }),
+            Ok(_) => return Err(DiskError::new(DiskErrorKind::NotADirectory, "open the directory")),
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(disk_error(&error, "open the directory")),
+        }
+        std::fs::create_dir_all(&directory).named("make the directory")?;
+        // The names of all directories that may be new, from the innermost out.
+        let absolute = std::path::absolute(&directory).named("make the directory")?;
+        for parent in absolute.ancestors().skip(1) {
+            sync_directory(parent)?;
+        }
+        Ok(Self { directory })
+    }
+
+    /// The directory's path.
+    pub fn path(&self) -> &Path {
+        &self.directory
+    }
+
+    fn at(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
+    }
+}
+
+fn sync_directory(directory: &Path) -> Result<(), DiskError> {
+    let opened = match File::open(directory) {
+        // A parent that may be passed through but not read is not one that we made.
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => return Ok(()),
+        opened => opened.named("sync the directory")?,
+    };
+    match opened.sync_all() {
+        // Some file systems have no sync of directories, and no need of it.
+        Err(error) if matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::Unsupported) => Ok(()),
+        synced => synced.named("sync the directory"),
+    }
+}
+
+impl Disk for FileDisk {
+    type File = FileHandle;
+    type Lock = File;
+
+    fn lock(&self) -> Result<File, DiskError> {
+        let file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .read(true)
+            .write(true)
+            .open(self.at(LOCK))
+            .named("lock the directory")?;
+        match file.try_lock() {
+            Ok(()) => Ok(file),
+            Err(std::fs::TryLockError::WouldBlock) => {
+                Err(DiskError::new(DiskErrorKind::Locked, "lock the directory"))
+            }
+            Err(std::fs::TryLockError::Error(error)) => Err(disk_error(&error, "lock the directory")),
+        }
+    }
+
+    fn list(&self) -> Result<Vec<String>, DiskError> {
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir(&self.directory).named("list the directory")? {
+            // A name that is not UTF-8 is none of ours.
+            if let Ok(name) = entry.named("list the directory")?.file_name().into_string() {
+                names.push(name);
+            }
+        }
+        Ok(names)
+    }
+
+    fn open(&self, name: &str) -> Result<FileHandle, DiskError> {
+        let path = self.at(name);
+        let file = match OpenOptions::new().read(true).write(true).open(&path) {
+            // It can be read at least; a write will say what is wrong.
+            Err(error)
+                if matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem) =>
+            {
+                File::open(&path)
+            }
+            opened => opened,
+        };
+        Ok(FileHandle(Arc::new(file.named("open a file")?)))
+    }
+
+    fn create(&self, name: &str, bytes: u64) -> Result<FileHandle, DiskError> {
+        let path = self.at(name);
+        let file =
+            OpenOptions::new().read(true).write(true).create_new(true).open(&path).named("create a file")?;
+        if let Err(error) = reserve(&file, bytes) {
+            let _ = std::fs::remove_file(&path);
+            return Err(disk_error(&error, "reserve room"));
+        }
+        Ok(FileHandle(Arc::new(file)))
+    }
+
+    fn rename(&self, from: &str, to: &str) -> Result<(), DiskError> {
+        std::fs::rename(self.at(from), self.at(to)).named("rename a file")
+    }
+
+    fn remove(&self, name: &str) -> Result<(), DiskError> {
+        std::fs::remove_file(self.at(name)).named("remove a file")
+    }
+
+    fn sync_dir(&self) -> Result<(), DiskError> {
+        sync_directory(&self.directory)
+    }
+}
+
+/// Reserves room, so that appends neither change the file's length (a sync is 1.5 to 2.6 times as long when they do) nor
+/// run out of space.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn reserve(file: &File, bytes: u64) -> io::Result<()> {
+    use rustix::fs::{FallocateFlags, fallocate};
+    use rustix::io::Errno;
+    if bytes == 0 {
+        return Ok(());
+    }
+    loop {
+        match fallocate(file, FallocateFlags::empty(), 0, bytes) {
+            Err(Errno::INTR) => {}
+            // No reserving on this file system. The file grows as it is written.
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => return Ok(()),
+            done => return Ok(done?),
+        }
+    }
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+fn reserve(_: &File, _: u64) -> io::Result<()> {
+    Ok(())
+}
+
+impl DiskFile for FileHandle {
+    fn size(&self) -> Result<u64, DiskError> {
+        Ok(self.0.metadata().named("ask for a file's length")?.len())
+    }
+
+    fn read_at(&self, offset: u64, into: &mut [u8]) -> Result<usize, DiskError> {
+        let mut done = 0;
+        while done < into.len() {
+            match read_some(&self.0, offset + done as u64, &mut into[done..]) {
+                Ok(0) => break,
+                Ok(read) => done += read,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(disk_error(&error, "read")),
+            }
+        }
+        Ok(done)
+    }
+
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<(), DiskError> {
+        let mut done = 0;
+        while done < bytes.len() {
+            match write_some(&self.0, offset + done as u64, &bytes[done..]) {
+                Ok(0) => return Err(DiskError::new(DiskErrorKind::Io, "write")),
+                Ok(written) => done += written,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(disk_error(&error, "write")),
+            }
+        }
+        Ok(())
+    }
+
+    fn sync_data(&self) -> Result<(), DiskError> {
+        self.0.sync_data().named("sync")
+    }
+
+    fn truncate(&self, bytes: u64) -> Result<(), DiskError> {
+        self.0.set_len(bytes).named("cut a file")
+    }
+}
+
+#[cfg(unix)]
+fn read_some(file: &File, offset: u64, into: &mut [u8]) -> io::Result<usize> {
+    std::os::unix::fs::FileExt::read_at(file, into, offset)
+}
+
+#[cfg(unix)]
+fn write_some(file: &File, offset: u64, bytes: &[u8]) -> io::Result<usize> {
+    std::os::unix::fs::FileExt::write_at(file, bytes, offset)
+}
+
+#[cfg(windows)]
+fn read_some(file: &File, offset: u64, into: &mut [u8]) -> io::Result<usize> {
+    std::os::windows::fs::FileExt::seek_read(file, into, offset)
+}
+
+#[cfg(windows)]
+fn write_some(file: &File, offset: u64, bytes: &[u8]) -> io::Result<usize> {
+    std::os::windows::fs::FileExt::seek_write(file, bytes, offset)
+}

@@ -1,0 +1,288 @@
+//! The index: where each key's record is, and its tag; no key bytes.
+//!
+//! One small hash table per slot, made when the slot gets its first key, so that no table is ever large enough for its
+//! growth to be felt, and a slot goes at once. An entry is 22 bytes: 56 bits of the key's keyed fingerprint (with the slot's own
+//! bits a match is as good as certain, and is confirmed on the disk when read), where the record is, a size class that
+//! says how much to read, and the caller's tag.
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry as TableEntry;
+
+/// Bits of a fingerprint that the index keeps.
+const FINGERPRINT_BITS: u32 = 56;
+const FINGERPRINT_MASK: u64 = (1 << FINGERPRINT_BITS) - 1;
+
+/// Where a record is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Location {
+    /// The segment's place in the store's table.
+    pub(crate) segment: u16,
+    /// In units of 8 bytes.
+    pub(crate) unit: u32,
+    pub(crate) size: SizeClass,
+}
+
+impl Location {
+    pub(crate) fn offset(self) -> u64 {
+        u64::from(self.unit) * 8
+    }
+}
+
+/// The length of a record, rounded up to one of a few classes: an eighth at most is read in vain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SizeClass(u8);
+
+impl SizeClass {
+    /// The smallest class that holds `bytes`, a multiple of 8.
+    #[allow(clippy::cast_possible_truncation)] // A record is at most 2^24 units: the class stays below 180.
+    pub(crate) fn of(bytes: usize) -> Self {
+        let units = bytes.div_ceil(8) as u64;
+        assert!(units <= 1 << 24, "no record is that long");
+        if units < 16 {
+            return Self(units as u8);
+        }
+        let shift = units.ilog2() - 3;
+        let mantissa = units.div_ceil(1 << shift);
+        // A mantissa of 16 is the next class's 8, and comes out as just that.
+        Self((shift as u64 * 8 + mantissa) as u8)
+    }
+
+    /// The class's length in bytes.
+    pub(crate) fn bytes(self) -> u64 {
+        let class = u64::from(self.0);
+        if class < 16 { class * 8 } else { ((8 + (class & 7)) << ((class >> 3) - 1)) * 8 }
+    }
+}
+
+/// An index entry, packed: fingerprint 7 bytes, size class 1, tag 8, unit 4, segment 2.
+#[derive(Clone, Copy)]
+struct Entry([u8; 22]);
+
+impl Entry {
+    fn new(fingerprint: u64, location: Location, tag: u64) -> Self {
+        let mut bytes = [0; 22];
+        let word = fingerprint & FINGERPRINT_MASK | u64::from(location.size.0) << FINGERPRINT_BITS;
+        bytes[..8].copy_from_slice(&word.to_le_bytes());
+        bytes[8..16].copy_from_slice(&tag.to_le_bytes());
+        bytes[16..20].copy_from_slice(&location.unit.to_le_bytes());
+        bytes[20..].copy_from_slice(&location.segment.to_le_bytes());
+        Self(bytes)
+    }
+
+    fn word(&self, at: usize) -> u64 {
+        crate::record::word(&self.0, at)
+    }
+
+    fn fingerprint(&self) -> u64 {
+        self.word(0) & FINGERPRINT_MASK
+    }
+
+    fn tag(&self) -> u64 {
+        self.word(8)
+    }
+
+    fn location(&self) -> Location {
+        Location {
+            segment: u16::from_le_bytes([self.0[20], self.0[21]]),
+            unit: crate::record::half(&self.0, 16),
+            size: SizeClass(self.0[7]),
+        }
+    }
+}
+
+/// The hash that a table sees, made of the bits that an entry keeps. The table takes its seven tag bits from the top and
+/// its position from the bottom: these must be different bits of the fingerprint, or probes become long.
+fn table_hash(fingerprint: u64) -> u64 {
+    (fingerprint & FINGERPRINT_MASK) >> 49 << 57 | fingerprint & ((1 << 49) - 1)
+}
+
+/// What the index knows of a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Hit {
+    pub(crate) location: Location,
+    pub(crate) tag: u64,
+    /// 56 bits.
+    pub(crate) fingerprint: u64,
+}
+
+/// The index of all slots.
+#[derive(Default)]
+pub(crate) struct KeyIndex {
+    slots: Vec<Option<Box<HashTable<Entry>>>>,
+    keys: u64,
+}
+
+impl KeyIndex {
+    fn table(&self, slot: u16) -> Option<&HashTable<Entry>> {
+        self.slots.get(usize::from(slot))?.as_deref()
+    }
+
+    /// The entry of a key with this fingerprint.
+    pub(crate) fn get(&self, slot: u16, fingerprint: u64) -> Option<Hit> {
+        let wanted = fingerprint & FINGERPRINT_MASK;
+        let entry = self.table(slot)?.find(table_hash(fingerprint), |entry| entry.fingerprint() == wanted)?;
+        Some(Hit { location: entry.location(), tag: entry.tag(), fingerprint: wanted })
+    }
+
+    /// Sets the entry; returns the location that it had.
+    pub(crate) fn set(
+        &mut self,
+        slot: u16,
+        fingerprint: u64,
+        location: Location,
+        tag: u64,
+    ) -> Option<Location> {
+        let at = usize::from(slot);
+        if at >= self.slots.len() {
+            // To 1,024s: a node that has few slots pays for few.
+            self.slots.resize_with((at + 1).next_multiple_of(1024), || None);
+        }
+        let wanted = fingerprint & FINGERPRINT_MASK;
+        let entry = Entry::new(fingerprint, location, tag);
+        let table = self.slots[at].get_or_insert_default();
+        let found = table.entry(
+            table_hash(fingerprint),
+            |entry| entry.fingerprint() == wanted,
+            |entry| table_hash(entry.fingerprint()),
+        );
+        match found {
+            TableEntry::Occupied(mut old) => {
+                let location = old.get().location();
+                *old.get_mut() = entry;
+                Some(location)
+            }
+            TableEntry::Vacant(place) => {
+                place.insert(entry);
+                self.keys += 1;
+                None
+            }
+        }
+    }
+
+    /// Removes the entry; returns the location that it had.
+    pub(crate) fn remove(&mut self, slot: u16, fingerprint: u64) -> Option<Location> {
+        let wanted = fingerprint & FINGERPRINT_MASK;
+        let place = self.slots.get_mut(usize::from(slot))?;
+        let table = place.as_deref_mut()?;
+        let entry = table.find_entry(table_hash(fingerprint), |entry| entry.fingerprint() == wanted).ok()?;
+        let (entry, _) = entry.remove();
+        if table.is_empty() {
+            *place = None;
+        }
+        self.keys -= 1;
+        Some(entry.location())
+    }
+
+    /// Forgets a slot; `each` sees the location of every entry it had.
+    pub(crate) fn drop_slot(&mut self, slot: u16, mut each: impl FnMut(Location)) {
+        let Some(table) = self.slots.get_mut(usize::from(slot)).and_then(Option::take) else { return };
+        self.keys -= table.len() as u64;
+        table.iter().for_each(|entry| each(entry.location()));
+    }
+
+    /// Keys in all slots.
+    pub(crate) fn len(&self) -> u64 {
+        self.keys
+    }
+
+    /// Keys in one slot.
+    pub(crate) fn slot_len(&self, slot: u16) -> u64 {
+        self.table(slot).map_or(0, |table| table.len() as u64)
+    }
+
+    /// The `limit` entries with the smallest fingerprints from `from` on, in order. This order does not change when the
+    /// table grows, so it can be gone through in steps while the slot is written to.
+    pub(crate) fn page(&self, slot: u16, from: u64, limit: usize) -> Vec<Hit> {
+        let Some(table) = self.table(slot) else { return Vec::new() };
+        let mut page: Vec<Hit> = Vec::with_capacity(limit.min(table.len()) * 2);
+        for entry in table.iter().filter(|entry| entry.fingerprint() >= from) {
+            page.push(Hit { location: entry.location(), tag: entry.tag(), fingerprint: entry.fingerprint() });
+            // Twice the limit, then back to the limit: linear in the slot's keys whatever their number.
+            if page.len() >= limit.saturating_mul(2) {
+                page.select_nth_unstable_by_key(limit - 1, |hit| hit.fingerprint);
+                page.truncate(limit);
+            }
+        }
+        page.sort_unstable_by_key(|hit| hit.fingerprint);
+        page.truncate(limit);
+        page
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(unit: u32) -> Location {
+        Location { segment: 3, unit, size: SizeClass::of(160) }
+    }
+
+    #[test]
+    fn a_size_class_holds_its_bytes_with_an_eighth_to_spare() {
+        for units in (1..5000).chain([8192 * 1024, (64 << 20) / 8 + 8 * 1024 + 13]) {
+            let bytes = units * 8;
+            let class = SizeClass::of(bytes).bytes();
+            assert!(class >= bytes as u64, "{bytes} in {class}");
+            assert!(class <= bytes as u64 * 9 / 8, "{bytes} in {class}");
+            assert_eq!(
+                SizeClass::of(usize::try_from(class).unwrap()).bytes(),
+                class,
+                "a class is its own class"
+            );
+        }
+        assert_eq!(SizeClass::of(160).bytes(), 160);
+    }
+
+    #[test]
+    fn entries_keep_what_they_are_given() {
+        let mut index = KeyIndex::default();
+        let location = Location { segment: u16::MAX, unit: u32::MAX, size: SizeClass::of(64 << 20) };
+        assert_eq!(index.set(65_535, u64::MAX, location, u64::MAX), None);
+        let hit = index.get(65_535, u64::MAX).expect("set");
+        assert_eq!((hit.location, hit.tag), (location, u64::MAX));
+        assert_eq!(index.set(65_535, u64::MAX, at(1), 7), Some(location));
+        assert_eq!(index.get(65_534, u64::MAX), None, "another slot");
+        assert_eq!((index.len(), index.slot_len(65_535)), (1, 1));
+        assert_eq!(index.remove(65_535, u64::MAX), Some(at(1)));
+        assert_eq!(index.remove(65_535, u64::MAX), None);
+        assert_eq!((index.len(), index.slot_len(65_535)), (0, 0));
+    }
+
+    #[test]
+    fn pages_go_through_all_entries_in_order_while_the_table_grows() {
+        let mut index = KeyIndex::default();
+        let key = |n: u64| crate::checksum::mix(n);
+        for n in 0..500 {
+            index.set(9, key(n), at(0), n);
+        }
+        let (mut from, mut seen) = (0, Vec::new());
+        for round in 0.. {
+            let page = index.page(9, from, 7);
+            let Some(last) = page.last() else { break };
+            from = last.fingerprint + 1;
+            seen.extend(page.iter().map(|hit| hit.tag));
+            // Keys that come meanwhile may be seen or not; those that were there must be.
+            index.set(9, key(1000 + round), at(0), 1000 + round);
+        }
+        let mut old: Vec<u64> = seen.into_iter().filter(|tag| *tag < 1000).collect();
+        old.sort_unstable();
+        assert_eq!(old, (0..500).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn dropping_a_slot_leaves_the_others() {
+        let mut index = KeyIndex::default();
+        index.set(1, 10, at(1), 0);
+        index.set(1, 11, at(2), 0);
+        index.set(2, 10, at(3), 0);
+        let mut gone = Vec::new();
+        index.drop_slot(1, |location| gone.push(location.unit));
+        gone.sort_unstable();
+        assert_eq!(gone, [1, 2]);
+        assert_eq!(index.len(), 1);
+        assert!(index.get(2, 10).is_some());
+        index.drop_slot(40_000, |_| panic!("a slot that was never there"));
+    }
+}

@@ -1,0 +1,111 @@
+//! A log-structured key-value store that can be trusted, for programs that bring their own disk, threads and randomness.
+//!
+//! Bitcask's idea taken further: writes go to the end of a log, an index in memory says where each key's last record is,
+//! and a read is one disk access. Around it stands what a store is chosen for: every record has a checksum that is verified
+//! at every read; damage is reported and costs the damaged record only; and *written*, *durable* and *acknowledged* are
+//! told apart by types.
+//!
+//! ```
+//! use gramme_store::{MemDisk, Options, Read, Store};
+//!
+//! // `FileDisk::open("a/directory")` for real; the seed comes from the operating system's randomness.
+//! let disk = MemDisk::new();
+//! let (mut store, recovery) = Store::open(disk.clone(), Options::new([7; 16]))?;
+//! assert!(recovery.created);
+//!
+//! // A write can be read at once. Slot 3, key, value, and a tag that is kept in memory beside the key.
+//! let written = store.put(3, b"amber", b"fossil resin", 1)?;
+//! assert!(matches!(store.get(3, b"amber")?, Read::Value { value, tag: 1 } if value == b"fossil resin"));
+//!
+//! // It is durable when a sync has covered it. The job may run on another thread while writes go on; one sync serves
+//! // all writes that wait for it. Only a sync that succeeded makes a `Durable`: ask for one before you say "done".
+//! let job = store.begin_sync().expect("there is something to sync");
+//! let later = store.put(3, b"basalt", b"cooled lava", 1)?;
+//! let durable = store.complete_sync(job.run())?;
+//! assert!(durable.covers(written) && !durable.covers(later));
+//!
+//! // The power fails. What was durable is there; what was not may be.
+//! drop(store);
+//! disk.crash(42);
+//! let (mut store, recovery) = Store::open(disk, Options::new([8; 16]))?;
+//! assert!(!recovery.is_lossy());
+//! assert!(matches!(store.get(3, b"amber")?, Read::Value { .. }));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Slots
+//!
+//! Every key lives in a slot, a number that the caller chooses. A slot can be [listed](Store::list) and
+//! [dropped](Store::drop_slot) with one record. The index has one small hash table per slot, so that its growth is never
+//! felt; an index entry takes 22 bytes whatever the key's length.
+//!
+//! # Two faces
+//!
+//! [`Store`] is for programs that run their own loop: it never waits for a sync. [`SharedStore`] is for all others: a handle that
+//! any number of threads write through, whose puts return when they are durable, many of them by one sync.
+//!
+//! # What an answer means
+//!
+//! [`Read::Absent`] means that the key is not there. A key whose record is damaged is *unknown*, and its read an error
+//! ([`ReadError::Damaged`]). [`Recovery`] says at each opening what was found: damage to durable records, told from what a
+//! crash left of writes that were never synced.
+//!
+//! # Features
+//!
+//! `std` (on unless turned off) adds [`FileDisk`], [`SharedStore`] and [`MemDisk`], a disk with power cuts and other faults from a seed. Without
+//! it the crate needs `alloc` and an implementation of [`Disk`].
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+#[cfg(feature = "std")]
+extern crate std;
+
+mod checksum;
+#[cfg(all(test, feature = "std"))]
+mod collision_tests;
+mod compaction;
+mod disk;
+mod error;
+#[cfg(feature = "std")]
+mod file_disk;
+mod key_index;
+mod manifest;
+#[cfg(feature = "std")]
+mod mem_disk;
+mod open;
+mod options;
+mod read;
+mod record;
+mod recovery;
+mod scan;
+mod segment;
+mod segments;
+#[cfg(feature = "std")]
+mod shared;
+mod store;
+mod sync;
+mod upkeep;
+
+pub use disk::{Disk, DiskError, DiskErrorKind, DiskFile};
+pub use error::{OpenError, ReadError, WriteError};
+#[cfg(feature = "std")]
+pub use file_disk::{FileDisk, FileHandle};
+#[cfg(feature = "std")]
+pub use mem_disk::{MemDisk, MemFile, MemLock};
+pub use open::verify;
+pub use options::Options;
+pub use read::{Cursor, Page, Read, ReadDone, ReadJob};
+pub use record::{MAX_KEY_BYTES, MAX_VALUE_BYTES};
+pub use recovery::{Damage, DamageKind, Recovery, Torn};
+pub use segment::SegmentId;
+#[cfg(feature = "std")]
+pub use shared::SharedStore;
+pub use store::{Stats, Store};
+pub use sync::{Durable, Position, SyncDone, SyncJob};
+pub use upkeep::Maintenance;
+
+/// The README's example is a test, too.
+#[cfg(all(doctest, feature = "std"))]
+#[doc = include_str!("../README.md")]
+pub struct Readme;

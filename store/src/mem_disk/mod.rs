@@ -1,0 +1,494 @@
+//! A disk in memory that forgets, fails and lies on demand, the same way each time for the same seed.
+//!
+//! It keeps two images of everything: what a running process sees, and what is durable. A power cut leaves the durable
+//! image and any subset of what was changed since: each sector, length and name on its own.
+
+mod image;
+
+use crate::disk::{Disk, DiskError, DiskErrorKind, DiskFile};
+use image::{Change, Dice, DirChange, Inode};
+use std::collections::BTreeMap;
+use std::string::{String, ToString};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::vec::Vec;
+
+/// A disk in memory. Clones are handles to the same disk: a test keeps one and gives the store another.
+#[derive(Clone, Debug, Default)]
+pub struct MemDisk(Arc<Mutex<State>>);
+
+/// An open file of a [`MemDisk`]. It is dead after a power cut.
+#[derive(Clone, Debug)]
+pub struct MemFile(Arc<OpenFile>);
+
+#[derive(Debug)]
+struct OpenFile {
+    disk: MemDisk,
+    inode: u64,
+    /// Which of the disk's lives the file was opened in.
+    life: u64,
+}
+
+impl Drop for OpenFile {
+    fn drop(&mut self) {
+        let mut state = self.disk.state();
+        if state.life == self.life {
+            file(&mut state, self.inode).open -= 1;
+            state.sweep();
+        }
+    }
+}
+
+/// Holds a [`MemDisk`] for one opener.
+#[derive(Debug)]
+pub struct MemLock {
+    disk: MemDisk,
+    life: u64,
+}
+
+impl Drop for MemLock {
+    fn drop(&mut self) {
+        let mut state = self.disk.state();
+        if state.life == self.life {
+            state.locked = false;
+        }
+    }
+}
+
+#[derive(Clone, Debug, Default)]
+struct State {
+    names: BTreeMap<String, u64>,
+    durable_names: BTreeMap<String, u64>,
+    /// Changes of names since the last sync of the directory.
+    name_changes: Vec<DirChange>,
+    inodes: BTreeMap<u64, Inode>,
+    next_inode: u64,
+    life: u64,
+    locked: bool,
+    off: bool,
+    operations: u64,
+    faults: Faults,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Faults {
+    capacity: Option<u64>,
+    syncs_to_fail: u64,
+    writes_to_fail: u64,
+    writes_to_lose: u64,
+    reads_to_fail: u64,
+    lying: bool,
+    operations_to_power_cut: Option<u64>,
+}
+
+/// What an operation is about to do, for the faults to act on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Step {
+    Read,
+    Change,
+}
+
+impl State {
+    /// Counts an operation, and cuts the power if its time has come. The operation that the power fails in has begun: it
+    /// takes effect like any other unsynced change, but its caller sees an error.
+    fn step(&mut self, step: Step, operation: &'static str) -> Result<Fate, DiskError> {
+        if self.off {
+            return Err(DiskError::new(DiskErrorKind::Unplugged, operation));
+        }
+        if step == Step::Read {
+            return Ok(Fate::Goes);
+        }
+        self.operations += 1;
+        match &mut self.faults.operations_to_power_cut {
+            Some(0) => {
+                self.off = true;
+                Ok(Fate::LastGasp)
+            }
+            Some(left) => {
+                *left -= 1;
+                Ok(Fate::Goes)
+            }
+            None => Ok(Fate::Goes),
+        }
+    }
+
+    fn used_bytes(&self) -> u64 {
+        self.names.values().filter_map(|inode| self.inodes.get(inode)).map(|inode| inode.live.len).sum()
+    }
+
+    /// How many bytes may be added.
+    fn room(&self) -> u64 {
+        self.faults.capacity.map_or(u64::MAX, |capacity| capacity.saturating_sub(self.used_bytes()))
+    }
+
+    fn inode_of(&self, name: &str, operation: &'static str) -> Result<u64, DiskError> {
+        self.names.get(name).copied().ok_or(DiskError::new(DiskErrorKind::NotFound, operation))
+    }
+
+    fn change_names(&mut self, change: DirChange) {
+        change.apply(&mut self.names);
+        self.name_changes.push(change);
+    }
+
+    /// Forgets files that no name, durable or not, leads to, and that nobody has open.
+    fn sweep(&mut self) {
+        let durable = &self.durable_names;
+        let pending = &self.name_changes;
+        let names = &self.names;
+        self.inodes.retain(|inode, file| {
+            file.open > 0
+                || names.values().any(|named| named == inode)
+                || durable.values().any(|named| named == inode)
+                || pending.iter().any(|change| change.inode() == Some(*inode))
+        });
+    }
+}
+
+/// What becomes of an operation.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Goes,
+    /// It is under way as the power fails.
+    LastGasp,
+}
+
+impl Fate {
+    fn end<T>(self, value: T, operation: &'static str) -> Result<T, DiskError> {
+        match self {
+            Self::Goes => Ok(value),
+            Self::LastGasp => Err(DiskError::new(DiskErrorKind::Unplugged, operation)),
+        }
+    }
+}
+
+/// Faults and power.
+impl MemDisk {
+    /// An empty disk without faults.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Cuts the power and restores it. Of what was not synced any subset survives, chosen by the seed: each sector of 512
+    /// bytes as it was at any moment since the last sync, or torn; lengths and names each on their own. Files that were
+    /// open are dead, the lock is free, planned faults are forgotten.
+    pub fn crash(&self, seed: u64) {
+        let mut state = self.state();
+        let mut dice = Dice::new(seed);
+        let style = dice.style();
+        let mut names = state.durable_names.clone();
+        for change in &state.name_changes {
+            if dice.survives(style) {
+                change.apply(&mut names);
+            }
+        }
+        let mut inodes = BTreeMap::new();
+        for inode in names.values() {
+            let file = state.inodes.get(inode).expect("no file that a name may lead to is swept away");
+            inodes.insert(*inode, file.after_power_cut(&mut dice, style));
+        }
+        *state = State {
+            names: names.clone(),
+            durable_names: names,
+            inodes,
+            next_inode: state.next_inode,
+            life: state.life + 1,
+            operations: state.operations,
+            faults: Faults { capacity: state.faults.capacity, ..Faults::default() },
+            ..State::default()
+        };
+    }
+
+    /// A disk of its own with what [`crash`](Self::crash) would leave here; this one goes on.
+    #[must_use]
+    pub fn crash_image(&self, seed: u64) -> Self {
+        let copy = self.fork();
+        copy.crash(seed);
+        copy
+    }
+
+    /// A disk of its own that is now like this one, its unsynced changes included, with nobody holding it.
+    #[must_use]
+    pub fn fork(&self) -> Self {
+        let mut state = self.state().clone();
+        state.locked = false;
+        state.life += 1;
+        state.inodes.values_mut().for_each(|file| file.open = 0);
+        Self(Arc::new(Mutex::new(state)))
+    }
+
+    /// Ends the process that holds the disk, as `kill -9` does: nothing is lost or synced, open files are dead, the lock is
+    /// free.
+    pub fn kill(&self) {
+        let mut state = self.state();
+        state.life += 1;
+        state.locked = false;
+        state.inodes.values_mut().for_each(|file| file.open = 0);
+        state.sweep();
+    }
+
+    /// Cuts the power in the midst of a changing operation (write, sync, create, rename, remove, truncate) after `count` more.
+    /// From then on everything fails with [`DiskErrorKind::Unplugged`] until [`crash`](Self::crash).
+    pub fn cut_power_after(&self, count: u64) {
+        self.state().faults.operations_to_power_cut = Some(count);
+    }
+
+    /// Whether the power is on: it has not been [cut](Self::cut_power_after), or it was [restored](Self::crash).
+    pub fn is_powered(&self) -> bool {
+        !self.state().off
+    }
+
+    /// Changing operations so far.
+    pub fn operations(&self) -> u64 {
+        self.state().operations
+    }
+
+    /// The next `count` syncs fail, and what they were to make durable never will be, though reads go on seeing it: a
+    /// later sync "succeeds" without it, as on Linux.
+    pub fn fail_next_syncs(&self, count: u64) {
+        self.state().faults.syncs_to_fail = count;
+    }
+
+    /// The next `count` writes write half of their bytes and fail.
+    pub fn fail_next_writes(&self, count: u64) {
+        self.state().faults.writes_to_fail = count;
+    }
+
+    /// The next `count` writes succeed and write nothing.
+    pub fn lose_next_writes(&self, count: u64) {
+        self.state().faults.writes_to_lose = count;
+    }
+
+    /// The next `count` reads fail.
+    pub fn fail_next_reads(&self, count: u64) {
+        self.state().faults.reads_to_fail = count;
+    }
+
+    /// Syncs succeed without making anything durable, or tell the truth again.
+    pub fn lie_about_syncs(&self, lie: bool) {
+        self.state().faults.lying = lie;
+    }
+
+    /// Bytes that all files together may have; `None`: no bound. A write that finds no room for all writes what fits.
+    pub fn set_capacity(&self, bytes: Option<u64>) {
+        self.state().faults.capacity = bytes;
+    }
+
+    /// Bytes that all files have together.
+    pub fn used_bytes(&self) -> u64 {
+        self.state().used_bytes()
+    }
+
+    /// Turns one bit of a file round, durably; answers whether there is such a bit.
+    pub fn flip_bit(&self, name: &str, bit: u64) -> bool {
+        let mut state = self.state();
+        let Some(inode) = state.names.get(name).copied() else { return false };
+        let file = state.inodes.get_mut(&inode).expect("names lead to files");
+        if bit / 8 >= file.live.len {
+            return false;
+        }
+        let mask = 1 << (bit % 8);
+        for image in [&mut file.live, &mut file.durable] {
+            if bit / 8 < image.len {
+                let mut byte = [0];
+                image.read(bit / 8, &mut byte);
+                image.write(bit / 8, &[byte[0] ^ mask]);
+            }
+        }
+        true
+    }
+
+    /// A file's bytes as a reader sees them.
+    pub fn contents(&self, name: &str) -> Option<Vec<u8>> {
+        let state = self.state();
+        let file = state.inodes.get(state.names.get(name)?)?;
+        let mut bytes = std::vec![0; usize::try_from(file.live.len).ok()?];
+        file.live.read(0, &mut bytes);
+        Some(bytes)
+    }
+
+    /// Puts a file with these bytes on the disk, durably, in the place of one that has the name.
+    pub fn plant(&self, name: &str, bytes: &[u8]) {
+        let mut state = self.state();
+        let inode = state.next_inode;
+        state.next_inode += 1;
+        state.inodes.insert(inode, Inode::durable(bytes));
+        state.names.insert(name.to_string(), inode);
+        state.durable_names.insert(name.to_string(), inode);
+    }
+}
+
+impl Disk for MemDisk {
+    type File = MemFile;
+    type Lock = MemLock;
+
+    fn lock(&self) -> Result<MemLock, DiskError> {
+        let mut state = self.state();
+        state.step(Step::Read, "lock")?;
+        if state.locked {
+            return Err(DiskError::new(DiskErrorKind::Locked, "lock"));
+        }
+        state.locked = true;
+        Ok(MemLock { disk: self.clone(), life: state.life })
+    }
+
+    fn list(&self) -> Result<Vec<String>, DiskError> {
+        let mut state = self.state();
+        state.step(Step::Read, "list")?;
+        Ok(state.names.keys().cloned().collect())
+    }
+
+    fn open(&self, name: &str) -> Result<MemFile, DiskError> {
+        let mut state = self.state();
+        state.step(Step::Read, "open a file")?;
+        let inode = state.inode_of(name, "open a file")?;
+        Ok(self.handle(&mut state, inode))
+    }
+
+    fn create(&self, name: &str, bytes: u64) -> Result<MemFile, DiskError> {
+        let mut state = self.state();
+        let fate = state.step(Step::Change, "create a file")?;
+        if state.names.contains_key(name) {
+            return Err(DiskError::new(DiskErrorKind::AlreadyExists, "create a file"));
+        }
+        if state.room() < bytes {
+            return Err(DiskError::new(DiskErrorKind::NoSpace, "create a file"));
+        }
+        let inode = state.next_inode;
+        state.next_inode += 1;
+        let mut file = Inode::default();
+        file.change(Change::Length(bytes));
+        state.inodes.insert(inode, file);
+        state.change_names(DirChange::Link { name: name.to_string(), inode });
+        let handle = self.handle(&mut state, inode);
+        drop(state);
+        fate.end(handle, "create a file")
+    }
+
+    fn rename(&self, from: &str, to: &str) -> Result<(), DiskError> {
+        let mut state = self.state();
+        let fate = state.step(Step::Change, "rename a file")?;
+        let inode = state.inode_of(from, "rename a file")?;
+        state.change_names(DirChange::Rename { from: from.to_string(), to: to.to_string(), inode });
+        fate.end((), "rename a file")
+    }
+
+    fn remove(&self, name: &str) -> Result<(), DiskError> {
+        let mut state = self.state();
+        let fate = state.step(Step::Change, "remove a file")?;
+        state.inode_of(name, "remove a file")?;
+        state.change_names(DirChange::Unlink { name: name.to_string() });
+        fate.end((), "remove a file")
+    }
+
+    fn sync_dir(&self) -> Result<(), DiskError> {
+        let mut state = self.state();
+        let fate = state.step(Step::Change, "sync the directory")?;
+        if fate == Fate::Goes && !state.faults.lying {
+            state.durable_names = state.names.clone();
+            state.name_changes.clear();
+            state.sweep();
+        }
+        fate.end((), "sync the directory")
+    }
+}
+
+impl MemDisk {
+    fn handle(&self, state: &mut State, inode: u64) -> MemFile {
+        state.inodes.get_mut(&inode).expect("opened by a name that leads to it").open += 1;
+        MemFile(Arc::new(OpenFile { disk: self.clone(), inode, life: state.life }))
+    }
+}
+
+impl MemFile {
+    fn with<T>(
+        &self,
+        operation: &'static str,
+        act: impl FnOnce(&mut State, u64) -> Result<T, DiskError>,
+    ) -> Result<T, DiskError> {
+        let mut state = self.0.disk.state();
+        if state.life != self.0.life {
+            return Err(DiskError::new(DiskErrorKind::Unplugged, operation));
+        }
+        act(&mut state, self.0.inode)
+    }
+}
+
+/// The file of a handle that is alive.
+fn file(state: &mut State, inode: u64) -> &mut Inode {
+    state.inodes.get_mut(&inode).expect("an open file is not swept away")
+}
+
+impl DiskFile for MemFile {
+    fn size(&self) -> Result<u64, DiskError> {
+        self.with("size", |state, inode| {
+            state.step(Step::Read, "size")?;
+            Ok(file(state, inode).live.len)
+        })
+    }
+
+    fn read_at(&self, offset: u64, into: &mut [u8]) -> Result<usize, DiskError> {
+        self.with("read", |state, inode| {
+            state.step(Step::Read, "read")?;
+            if state.faults.reads_to_fail > 0 {
+                state.faults.reads_to_fail -= 1;
+                return Err(DiskError::new(DiskErrorKind::Io, "read"));
+            }
+            Ok(file(state, inode).live.read(offset, into))
+        })
+    }
+
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<(), DiskError> {
+        self.with("write", |state, inode| {
+            let fate = state.step(Step::Change, "write")?;
+            if state.faults.writes_to_lose > 0 {
+                state.faults.writes_to_lose -= 1;
+                return fate.end((), "write");
+            }
+            let mut bytes = bytes;
+            let mut failure = None;
+            if state.faults.writes_to_fail > 0 {
+                state.faults.writes_to_fail -= 1;
+                bytes = &bytes[..bytes.len() / 2];
+                failure = Some(DiskErrorKind::Io);
+            }
+            let end = file(state, inode).live.len.saturating_add(state.room());
+            if offset + bytes.len() as u64 > end {
+                let fits = end.saturating_sub(offset);
+                bytes = &bytes[..usize::try_from(fits).unwrap_or(bytes.len()).min(bytes.len())];
+                failure = Some(DiskErrorKind::NoSpace);
+            }
+            file(state, inode).change(Change::Write { offset, bytes: bytes.to_vec() });
+            match failure {
+                Some(kind) => Err(DiskError::new(kind, "write")),
+                None => fate.end((), "write"),
+            }
+        })
+    }
+
+    fn sync_data(&self) -> Result<(), DiskError> {
+        self.with("sync", |state, inode| {
+            let fate = state.step(Step::Change, "sync")?;
+            if fate == Fate::LastGasp || state.faults.lying {
+                return fate.end((), "sync");
+            }
+            if state.faults.syncs_to_fail > 0 {
+                state.faults.syncs_to_fail -= 1;
+                file(state, inode).forget_changes();
+                return Err(DiskError::new(DiskErrorKind::Io, "sync"));
+            }
+            file(state, inode).sync();
+            Ok(())
+        })
+    }
+
+    fn truncate(&self, bytes: u64) -> Result<(), DiskError> {
+        self.with("truncate", |state, inode| {
+            let fate = state.step(Step::Change, "truncate")?;
+            file(state, inode).change(Change::Length(bytes));
+            fate.end((), "truncate")
+        })
+    }
+}

@@ -1,0 +1,52 @@
+//! What an opener chooses.
+
+use crate::error::OpenError;
+
+/// How to open a store.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Options {
+    /// Bytes of a segment, 4 KiB to 4 GiB; 32 MiB unless set. A record that needs more gets a segment of its own size. May
+    /// differ from opening to opening.
+    pub segment_bytes: u64,
+    /// Sixteen random bytes, fresh at each opening. At the first one they become the store's identity and its hash key;
+    /// later they salt the checksums of new segments.
+    pub seed: [u8; 16],
+    /// Whether [`get`](crate::Store::get) reads from the disk itself (true unless set), or hands out a job.
+    pub inline_reads: bool,
+    /// Fewer bits in tests, to force collisions.
+    pub(crate) fingerprint_mask: u64,
+}
+
+impl Options {
+    /// The usual options with this seed.
+    pub fn new(seed: [u8; 16]) -> Self {
+        Self { segment_bytes: 32 << 20, seed, inline_reads: true, fingerprint_mask: u64::MAX }
+    }
+
+    /// The same options with segments of this many bytes.
+    #[must_use]
+    pub fn with_segment_bytes(mut self, bytes: u64) -> Self {
+        self.segment_bytes = bytes;
+        self
+    }
+
+    /// The same options with reads inline or as jobs.
+    #[must_use]
+    pub fn with_inline_reads(mut self, inline: bool) -> Self {
+        self.inline_reads = inline;
+        self
+    }
+
+    pub(crate) fn check(&self) -> Result<(), OpenError> {
+        if !(4096..=4 << 30).contains(&self.segment_bytes) {
+            return Err(OpenError::Options("a segment has 4 KiB to 4 GiB"));
+        }
+        Ok(())
+    }
+
+    /// Room that puts leave in a segment when no new one can be made.
+    pub(crate) fn removal_reserve(&self) -> u64 {
+        (self.segment_bytes / 16).min(64 << 10)
+    }
+}

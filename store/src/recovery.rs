@@ -1,0 +1,105 @@
+//! What was found at the opening of a store, and what it means.
+
+use crate::segment::SegmentId;
+use alloc::vec::Vec;
+
+/// The report of an opening.
+///
+/// Nothing that was acknowledged as durable is missing unless [`damage`](Self::damage) says so.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Recovery {
+    /// There was no store here before.
+    pub created: bool,
+    /// The store was closed in good order: no write, synced or not, was lost.
+    pub clean: bool,
+    /// Segments that were read.
+    pub segments: u64,
+    /// Records that were read and found whole, deletes and watermarks included.
+    pub records: u64,
+    /// Keys that the store has now.
+    pub keys: u64,
+    /// Bytes that were read.
+    pub bytes: u64,
+    /// Leftovers of an interrupted step that were cleared away: files.
+    pub leftovers: u64,
+    /// Damage to what was durable.
+    pub damage: Vec<Damage>,
+    /// What a crash left of writes that were not known to be durable. Not damage: none of them can have been
+    /// acknowledged as durable, unless it was in the instant before its watermark was written.
+    pub torn: Vec<Torn>,
+}
+
+impl Recovery {
+    /// Whether any durable record may be lost. A header or a manifest that could be mended loses nothing.
+    pub fn is_lossy(&self) -> bool {
+        self.damage.iter().any(|damage| damage.is_lossy())
+    }
+
+    /// Whether a durable record of this slot may be lost. Where a record's header is gone its slot is not known, and all
+    /// slots may be affected.
+    pub fn affects(&self, slot: u16) -> bool {
+        self.damage.iter().filter(|damage| damage.is_lossy()).any(|damage| match damage.kind {
+            DamageKind::Record { slot: damaged } => damaged == slot,
+            _ => true,
+        })
+    }
+}
+
+/// A damaged place in what was durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Damage {
+    /// The segment it is in; `None` for the manifest.
+    pub segment: Option<SegmentId>,
+    /// First byte.
+    pub start: u64,
+    /// Past the last byte.
+    pub end: u64,
+    /// What it is.
+    pub kind: DamageKind,
+}
+
+impl Damage {
+    /// Whether a record may be lost by it.
+    pub fn is_lossy(&self) -> bool {
+        !matches!(self.kind, DamageKind::Manifest | DamageKind::SegmentHeader | DamageKind::Mended { .. })
+    }
+}
+
+/// What is damaged, and with it what may be lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum DamageKind {
+    /// One copy of the manifest. Nothing is lost; it has been written anew.
+    Manifest,
+    /// A segment's header. Nothing is lost: the manifest knows what it said.
+    SegmentHeader,
+    /// One bit of a record's header. The record could be mended.
+    Mended {
+        /// The record's slot.
+        slot: u16,
+    },
+    /// A record's key or value. Its header tells which key it was: reads of that key answer
+    /// [`ReadError::Damaged`](crate::ReadError::Damaged), never absent, unless a later record settles it.
+    Record {
+        /// The record's slot.
+        slot: u16,
+    },
+    /// Records whose headers are gone, too: which keys they were is not known. An older value of one may have come back.
+    Unknown,
+    /// The segment ends before its last durable record.
+    CutOff,
+}
+
+/// A range of unsynced writes of which a crash left only pieces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Torn {
+    /// The segment.
+    pub segment: SegmentId,
+    /// First byte.
+    pub start: u64,
+    /// Past the last byte.
+    pub end: u64,
+}

@@ -1,0 +1,200 @@
+//! Segments: the files of the log.
+
+use crate::checksum::{Place, crc};
+use crate::record::{half, word};
+use alloc::format;
+use alloc::string::String;
+use core::fmt;
+
+/// Bytes before a segment's first record.
+pub(crate) const SEGMENT_HEADER_BYTES: usize = 64;
+/// The version of segments and manifest that this crate writes, and the newest it reads.
+pub(crate) const FORMAT: u16 = 1;
+
+const MAGIC: &[u8; 8] = b"gramseg\n";
+const SUFFIX: &str = ".seg";
+
+/// A segment's number. Never used twice in one store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SegmentId(pub u64);
+
+impl fmt::Display for SegmentId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+impl SegmentId {
+    pub(crate) fn file_name(self) -> String {
+        format!("{self}{SUFFIX}")
+    }
+
+    /// The id in a segment's file name; `None` for any other file.
+    pub(crate) fn of_file_name(name: &str) -> Option<Self> {
+        let digits = name.strip_suffix(SUFFIX)?;
+        let id = u64::from_str_radix(digits, 16).ok()?;
+        // Only our own spelling, so that two names can't mean one segment.
+        (Self(id).file_name() == name).then_some(Self(id))
+    }
+}
+
+/// Who wrote a segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SegmentKind {
+    /// Writers, in the order of the sequences.
+    Log = 1,
+    /// Compaction, with the sequences of what it copied.
+    Merged = 2,
+}
+
+impl SegmentKind {
+    pub(crate) fn of_byte(byte: u8) -> Option<Self> {
+        match byte {
+            1 => Some(Self::Log),
+            2 => Some(Self::Merged),
+            _ => None,
+        }
+    }
+}
+
+/// The first bytes of a segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SegmentHeader {
+    pub(crate) store: [u8; 16],
+    pub(crate) id: SegmentId,
+    pub(crate) salt: u64,
+    pub(crate) kind: SegmentKind,
+    /// No record in the segment has a smaller sequence.
+    pub(crate) base: u64,
+}
+
+/// What stands where a segment header should.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum HeaderState {
+    Sound(SegmentHeader),
+    NewerFormat(u16),
+    Damaged,
+}
+
+impl SegmentHeader {
+    pub(crate) fn encode(&self) -> [u8; SEGMENT_HEADER_BYTES] {
+        let mut out = [0; SEGMENT_HEADER_BYTES];
+        out[..8].copy_from_slice(MAGIC);
+        out[8..10].copy_from_slice(&FORMAT.to_le_bytes());
+        out[10] = self.kind as u8;
+        out[16..32].copy_from_slice(&self.store);
+        out[32..40].copy_from_slice(&self.id.0.to_le_bytes());
+        out[40..48].copy_from_slice(&self.salt.to_le_bytes());
+        out[48..56].copy_from_slice(&self.base.to_le_bytes());
+        let sum = crc(0, &out[..60]);
+        out[60..].copy_from_slice(&sum.to_le_bytes());
+        out
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> HeaderState {
+        if bytes.len() < SEGMENT_HEADER_BYTES
+            || &bytes[..8] != MAGIC
+            || crc(0, &bytes[..60]) != half(bytes, 60)
+        {
+            return HeaderState::Damaged;
+        }
+        let format = u16::from_le_bytes([bytes[8], bytes[9]]);
+        if format > FORMAT {
+            return HeaderState::NewerFormat(format);
+        }
+        let Some(kind) = SegmentKind::of_byte(bytes[10]) else { return HeaderState::Damaged };
+        let mut store = [0; 16];
+        store.copy_from_slice(&bytes[16..32]);
+        HeaderState::Sound(Self {
+            store,
+            id: SegmentId(word(bytes, 32)),
+            salt: word(bytes, 40),
+            kind,
+            base: word(bytes, 48),
+        })
+    }
+}
+
+/// A segment as the running store knows it.
+#[derive(Clone, Debug)]
+pub(crate) struct Segment<F> {
+    pub(crate) id: SegmentId,
+    pub(crate) file: F,
+    pub(crate) salt: u64,
+    pub(crate) place: Place,
+    pub(crate) kind: SegmentKind,
+    /// Where it must end; room for that much was reserved if the disk can.
+    pub(crate) capacity: u64,
+    /// Where the next record goes, or where the last one ended.
+    pub(crate) tail: u64,
+    /// Bounds of the sequences in it. Empty: `first > last`.
+    pub(crate) first: u64,
+    pub(crate) last: u64,
+    /// Bytes of records that the index points to, each rounded up to its size class.
+    pub(crate) live: u64,
+    /// Bytes of deletes and slot drops.
+    pub(crate) removals: u64,
+    /// It holds a record that the index points to and that can't be found any more: it stays, so that this is not forgotten.
+    pub(crate) quarantined: bool,
+    /// The manifest names it, or will from its next version on.
+    pub(crate) listed: bool,
+    /// Reserved room past the tail has been given back.
+    pub(crate) trimmed: bool,
+    /// Nothing more will be written to it, and what was is durable.
+    pub(crate) finished: bool,
+    /// The manifest has its final length: everything before `tail` is durable and nothing comes after.
+    pub(crate) sealed: bool,
+    /// Ranges that hold no records: what a crash left of unsynced writes.
+    pub(crate) torn: alloc::vec::Vec<(u64, u64)>,
+}
+
+impl<F> Segment<F> {
+    pub(crate) fn note_sequence(&mut self, sequence: u64) {
+        self.first = self.first.min(sequence);
+        self.last = self.last.max(sequence);
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.first > self.last
+    }
+
+    /// Bytes of records that may be of use no more.
+    pub(crate) fn dead(&self) -> u64 {
+        (self.tail - SEGMENT_HEADER_BYTES as u64).saturating_sub(self.live + self.removals)
+    }
+
+    pub(crate) fn room(&self) -> u64 {
+        self.capacity - self.tail
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_read_back_and_strangers_are_left_alone() {
+        let id = SegmentId(0xfeed);
+        assert_eq!(id.file_name(), "000000000000feed.seg");
+        assert_eq!(SegmentId::of_file_name("000000000000feed.seg"), Some(id));
+        for stranger in
+            ["feed.seg", "000000000000FEED.seg", "+00000000000feed.seg", "notes.txt", ".seg", "MANIFEST"]
+        {
+            assert_eq!(SegmentId::of_file_name(stranger), None, "{stranger}");
+        }
+    }
+
+    #[test]
+    fn a_header_reads_back_and_every_flip_is_seen() {
+        let header =
+            SegmentHeader { store: [7; 16], id: SegmentId(5), salt: 6, kind: SegmentKind::Merged, base: 8 };
+        let bytes = header.encode();
+        assert_eq!(SegmentHeader::decode(&bytes), HeaderState::Sound(header));
+        for bit in 0..bytes.len() * 8 {
+            let mut bad = bytes;
+            bad[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(SegmentHeader::decode(&bad), HeaderState::Damaged, "bit {bit}");
+        }
+        assert_eq!(SegmentHeader::decode(&bytes[..63]), HeaderState::Damaged);
+    }
+}

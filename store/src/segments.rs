@@ -1,0 +1,268 @@
+//! The table of segments, and the making of new ones.
+
+use crate::checksum::Place;
+use crate::disk::{Disk, DiskError, DiskErrorKind, DiskFile};
+use crate::error::WriteError;
+use crate::key_index::Location;
+use crate::manifest::{Entry, Manifest, SaveError, derive_word};
+use crate::segment::{SEGMENT_HEADER_BYTES, Segment, SegmentHeader, SegmentId, SegmentKind};
+use crate::store::{Store, Urgency};
+use alloc::vec::Vec;
+use core::ops::{Index, IndexMut};
+
+/// The file that holds room for compaction on a full disk. It has no contents.
+pub(crate) const RESERVE: &str = "RESERVE";
+
+/// Segments by the small numbers that index entries use for them.
+pub(crate) struct SegmentTable<F> {
+    places: Vec<Option<Segment<F>>>,
+}
+
+impl<F> SegmentTable<F> {
+    pub(crate) const fn new() -> Self {
+        Self { places: Vec::new() }
+    }
+
+    /// Adds a segment; gives it back if all numbers are taken.
+    pub(crate) fn insert(&mut self, segment: Segment<F>) -> Result<u16, Segment<F>> {
+        let free = self.places.iter().position(Option::is_none).unwrap_or(self.places.len());
+        let Ok(number) = u16::try_from(free) else { return Err(segment) };
+        if free == self.places.len() {
+            self.places.push(None);
+        }
+        self.places[free] = Some(segment);
+        Ok(number)
+    }
+
+    pub(crate) fn remove(&mut self, number: u16) -> Option<Segment<F>> {
+        self.places.get_mut(usize::from(number))?.take()
+    }
+
+    pub(crate) fn get(&self, number: u16) -> Option<&Segment<F>> {
+        self.places.get(usize::from(number))?.as_ref()
+    }
+
+    pub(crate) fn get_mut(&mut self, number: u16) -> Option<&mut Segment<F>> {
+        self.places.get_mut(usize::from(number))?.as_mut()
+    }
+
+    #[allow(clippy::cast_possible_truncation)] // `insert` bounds the numbers.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (u16, &Segment<F>)> {
+        self.places.iter().enumerate().filter_map(|(number, place)| Some((number as u16, place.as_ref()?)))
+    }
+
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Segment<F>> {
+        self.places.iter_mut().filter_map(Option::as_mut)
+    }
+
+    /// The index points to this record now.
+    pub(crate) fn gain(&mut self, location: Location) {
+        self[location.segment].live += location.size.bytes();
+    }
+
+    /// The index no longer points to this record.
+    pub(crate) fn lose(&mut self, location: Location) {
+        self[location.segment].live -= location.size.bytes();
+    }
+}
+
+impl<F> Index<u16> for SegmentTable<F> {
+    type Output = Segment<F>;
+
+    fn index(&self, number: u16) -> &Segment<F> {
+        self.get(number).expect("the index and the lists name segments that exist")
+    }
+}
+
+impl<F> IndexMut<u16> for SegmentTable<F> {
+    fn index_mut(&mut self, number: u16) -> &mut Segment<F> {
+        self.get_mut(number).expect("the index and the lists name segments that exist")
+    }
+}
+
+/// Makes a segment's file with its header, durable by its name too. Nothing points to it yet.
+pub(crate) fn create_file<D: Disk>(
+    disk: &D,
+    header: &SegmentHeader,
+    capacity: u64,
+) -> Result<Segment<D::File>, DiskError> {
+    let name = header.id.file_name();
+    let file = disk.create(&name, capacity)?;
+    let written =
+        file.write_at(0, &header.encode()).and_then(|()| file.sync_data()).and_then(|()| disk.sync_dir());
+    if let Err(error) = written {
+        // Should this fail too, the next opening clears the file away: no manifest names it.
+        let _ = disk.remove(&name);
+        return Err(error);
+    }
+    Ok(Segment {
+        id: header.id,
+        file,
+        salt: header.salt,
+        place: Place::new(header.salt, header.id.0),
+        kind: header.kind,
+        capacity,
+        tail: SEGMENT_HEADER_BYTES as u64,
+        first: u64::MAX,
+        last: 0,
+        live: 0,
+        removals: 0,
+        quarantined: false,
+        listed: true,
+        trimmed: false,
+        finished: false,
+        sealed: false,
+        torn: Vec::new(),
+    })
+}
+
+/// The salt of a new segment: never the same twice in one store, even from the same seed.
+pub(crate) fn new_salt(seed: &[u8; 16], id: SegmentId, generation: u64) -> u64 {
+    derive_word(seed, crate::checksum::mix(generation) ^ id.0)
+}
+
+impl<D: Disk> Store<D> {
+    /// Sees to it that the active segment has room for a record of `len` bytes. On an error nothing has changed.
+    pub(crate) fn make_room(&mut self, len: u64, urgency: Urgency) -> Result<(), WriteError> {
+        let reserve = match urgency {
+            Urgency::Put => self.options.removal_reserve(),
+            Urgency::Removal => 0,
+        };
+        if self.active.is_some_and(|active| self.segments[active].room() >= len + reserve) {
+            return Ok(());
+        }
+        let capacity = SEGMENT_HEADER_BYTES as u64 + len + self.options.removal_reserve();
+        let next = match self.spare {
+            Some(spare) if self.segments[spare].capacity >= capacity => spare,
+            _ => {
+                let full = capacity.max(self.options.segment_bytes);
+                let made = match urgency {
+                    Urgency::Put => self.hold_reserve().and_then(|()| self.create_segment(full)),
+                    // The last room goes to a small segment of removals; most of it is left to compaction.
+                    Urgency::Removal => match self.create_segment(full) {
+                        Err(WriteError::NoSpace) => {
+                            self.release_reserve();
+                            self.create_segment(capacity)
+                        }
+                        made => made,
+                    },
+                };
+                // A removal that still finds room does not mean that there is enough.
+                if made == Err(WriteError::NoSpace) {
+                    self.starved = true;
+                } else if urgency == Urgency::Put {
+                    self.starved = false;
+                }
+                made?
+            }
+        };
+        if let Some(passed) = self.spare.take_if(|spare| *spare != next) {
+            // A spare that was too small is passed over for good: the log goes through the ids in order.
+            self.segments[passed].finished = true;
+        }
+        self.spare = None;
+        self.rolled.extend(self.active.replace(next));
+        Ok(())
+    }
+
+    /// Puts room for one segment aside, for compaction on a full disk. Puts get no new segment without it.
+    pub(crate) fn hold_reserve(&mut self) -> Result<(), WriteError> {
+        if !self.has_reserve {
+            match self.disk.create(RESERVE, self.options.segment_bytes) {
+                Err(error) if error.kind() != DiskErrorKind::AlreadyExists => return Err(not_made(error)),
+                // It need not be durable: it holds nothing.
+                _ => self.has_reserve = true,
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives the room that was put aside to compaction. Answers whether there was any.
+    pub(crate) fn release_reserve(&mut self) -> bool {
+        let held = core::mem::replace(&mut self.has_reserve, false);
+        held && self.disk.remove(RESERVE).is_ok()
+    }
+
+    /// Makes a log segment and names it in the manifest. On an error nothing has changed.
+    pub(crate) fn create_segment(&mut self, capacity: u64) -> Result<u16, WriteError> {
+        let number = self.create_unlisted(capacity, SegmentKind::Log)?;
+        let id = self.segments[number].id;
+        self.segments[number].listed = true;
+        match self.save_manifest(false) {
+            Ok(()) => Ok(number),
+            Err(SaveError::Unchanged(error)) => {
+                self.segments.remove(number);
+                let _ = self.disk.remove(&id.file_name());
+                Err(not_made(error))
+            }
+            Err(SaveError::Unknown(error)) => {
+                // The manifest that names the segment may stand, so the file must, too.
+                self.poisoned = true;
+                Err(WriteError::Disk(error))
+            }
+        }
+    }
+
+    /// Makes a segment that the manifest does not name: an opening would clear it away. On an error nothing has changed.
+    pub(crate) fn create_unlisted(&mut self, capacity: u64, kind: SegmentKind) -> Result<u16, WriteError> {
+        let capacity = capacity.next_multiple_of(8);
+        let id = SegmentId(self.identity.next_segment);
+        // Even if this comes to nothing the id is not used again.
+        self.identity.next_segment += 1;
+        let header = SegmentHeader {
+            store: self.identity.store,
+            id,
+            salt: new_salt(&self.options.seed, id, self.identity.generation),
+            kind,
+            base: self.next_sequence,
+        };
+        let mut segment = create_file(&self.disk, &header, capacity).map_err(not_made)?;
+        segment.listed = false;
+        self.segments.insert(segment).map_err(|_| {
+            let _ = self.disk.remove(&id.file_name());
+            WriteError::TooManySegments
+        })
+    }
+
+    /// Writes the manifest of the segments in the table. What is written to no more and is synced is sealed by it.
+    pub(crate) fn save_manifest(&mut self, clean: bool) -> Result<(), SaveError> {
+        for segment in self.segments.iter_mut() {
+            segment.sealed |= segment.finished;
+        }
+        let manifest = Manifest {
+            generation: self.identity.generation + 1,
+            store: self.identity.store,
+            hash_key: self.identity.hash_key,
+            next_segment: self.identity.next_segment,
+            clean,
+            entries: entries(&self.segments),
+        };
+        // The number is used up even by a failure: no two manifests share one.
+        self.identity.generation += 1;
+        manifest.save(&self.disk)
+    }
+}
+
+fn not_made(error: DiskError) -> WriteError {
+    if error.kind() == DiskErrorKind::NoSpace { WriteError::NoSpace } else { WriteError::NewSegment(error) }
+}
+
+/// The manifest's entries for a table of segments, by id.
+pub(crate) fn entries<F>(segments: &SegmentTable<F>) -> Vec<Entry> {
+    let mut entries: Vec<Entry> = segments
+        .iter()
+        .filter(|(_, segment)| segment.listed)
+        .map(|(_, segment)| Entry {
+            id: segment.id,
+            salt: segment.salt,
+            kind: segment.kind,
+            capacity: segment.capacity,
+            sealed: segment.sealed.then_some(segment.tail),
+            first: segment.first,
+            last: segment.last,
+            torn: segment.torn.clone(),
+        })
+        .collect();
+    entries.sort_unstable_by_key(|entry| entry.id);
+    entries
+}

@@ -1,0 +1,209 @@
+//! Making writes durable, in two phases, and the proof that they are.
+
+use crate::disk::{Disk, DiskError, DiskErrorKind, DiskFile};
+use crate::error::WriteError;
+use crate::record::{Draft, HEADER_BYTES, Kind};
+use crate::segment::SegmentId;
+use crate::segments::SegmentTable;
+use crate::store::Store;
+use alloc::vec::Vec;
+use core::fmt;
+
+/// A write's place in the order of all writes of a store. Later writes have greater positions, across openings too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Position(pub(crate) u64);
+
+impl Position {
+    /// The position as a number.
+    pub const fn as_u64(self) -> u64 {
+        self.0
+    }
+}
+
+/// The proof that all writes through a position are on the disk. Only a store makes one, and only from a sync that
+/// succeeded: what must not happen before a write is durable can ask for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Durable {
+    through: Position,
+}
+
+impl Durable {
+    pub(crate) const fn new(through: Position) -> Self {
+        Self { through }
+    }
+
+    /// The last write that is durable.
+    pub const fn through(&self) -> Position {
+        self.through
+    }
+
+    /// Whether the write at `position` is durable.
+    pub const fn covers(&self, position: Position) -> bool {
+        position.0 <= self.through.0
+    }
+}
+
+/// How far one segment is synced by a job.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SyncedTo {
+    pub(crate) table_index: u16,
+    pub(crate) segment: SegmentId,
+    pub(crate) tail: u64,
+}
+
+/// A sync to be run, here or on another thread, and then handed back to its store.
+///
+/// If it is dropped instead the store goes on believing that it runs, and begins no other.
+#[must_use = "nothing is durable until the job is run and completed"]
+pub struct SyncJob<D: Disk> {
+    pub(crate) files: Vec<D::File>,
+    pub(crate) ticket: Ticket,
+}
+
+/// What a sync is for.
+#[derive(Clone, Debug)]
+pub(crate) struct Ticket {
+    pub(crate) store: [u8; 16],
+    pub(crate) number: u64,
+    pub(crate) through: Position,
+    pub(crate) reached: Vec<SyncedTo>,
+    /// The output of a merge is among the files.
+    pub(crate) merged: bool,
+}
+
+impl<D: Disk> SyncJob<D> {
+    /// Syncs the files; blocks until the disk has answered.
+    pub fn run(self) -> SyncDone {
+        let result = self.files.iter().try_for_each(DiskFile::sync_data);
+        SyncDone { result, ticket: self.ticket }
+    }
+}
+
+impl<D: Disk> fmt::Debug for SyncJob<D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SyncJob").field("through", &self.ticket.through).finish_non_exhaustive()
+    }
+}
+
+/// A sync that was run, well or not: for [`Store::complete_sync`](crate::Store::complete_sync).
+#[derive(Debug)]
+#[must_use = "the store learns of the sync only from complete_sync"]
+pub struct SyncDone {
+    pub(crate) result: Result<(), DiskError>,
+    pub(crate) ticket: Ticket,
+}
+
+impl<D: Disk> Store<D> {
+    /// Begins a sync of all writes so far, and of what compaction has copied; `None` if there are none, or a sync is under
+    /// way (begin again when that is completed). Writes may go on meanwhile; they belong to the next one.
+    pub fn begin_sync(&mut self) -> Option<SyncJob<D>> {
+        let through = Position(self.next_sequence - 1);
+        let merged = self.merge.as_ref().and_then(|merge| merge.output_to_sync());
+        if self.poisoned || self.in_flight.is_some() || (through.0 == self.durable && merged.is_none()) {
+            return None;
+        }
+        self.syncs_begun += 1;
+        self.in_flight = Some(self.syncs_begun);
+        // Older segments first, the active one last: its tail is the watermark.
+        let reached = self.rolled.iter().chain(&self.active).map(|number| SyncedTo {
+            table_index: *number,
+            segment: self.segments[*number].id,
+            tail: self.segments[*number].tail,
+        });
+        let reached: Vec<SyncedTo> = reached.collect();
+        let numbers = reached.iter().map(|one| one.table_index).chain(merged);
+        let files = numbers.map(|number| self.segments[number].file.clone()).collect();
+        let store = self.identity.store;
+        let ticket = Ticket { store, number: self.syncs_begun, through, reached, merged: merged.is_some() };
+        Some(SyncJob { files, ticket })
+    }
+
+    /// Ends a sync that was run. One small write to the disk, the watermark.
+    ///
+    /// # Errors
+    /// [`WriteError::Disk`]: the sync failed, nothing that it was to cover is known to be durable, and writing has stopped
+    /// for good. [`WriteError::ForeignSync`]: another store's, or not the one under way; nothing changed.
+    pub fn complete_sync(&mut self, done: SyncDone) -> Result<Durable, WriteError> {
+        let SyncDone { result, ticket } = done;
+        if ticket.store != self.identity.store || self.in_flight != Some(ticket.number) {
+            return Err(WriteError::ForeignSync);
+        }
+        self.in_flight = None;
+        if let Err(error) = result {
+            self.poisoned = true;
+            return Err(WriteError::Disk(error));
+        }
+        if self.poisoned {
+            return Err(WriteError::Poisoned);
+        }
+        let synced = |segments: &SegmentTable<D::File>, number: u16| {
+            ticket
+                .reached
+                .iter()
+                .any(|one| one.segment == segments[number].id && one.tail == segments[number].tail)
+        };
+        let segments = &mut self.segments;
+        self.rolled.retain(|number| {
+            let finished = synced(segments, *number);
+            segments[*number].finished = finished;
+            !finished
+        });
+        if let Some(merge) = &mut self.merge {
+            merge.note_sync(ticket.merged, ticket.through.0);
+        }
+        if self.durable == ticket.through.0 {
+            return Ok(Durable::new(ticket.through));
+        }
+        self.durable = ticket.through.0;
+        if let Some(last) = ticket.reached.last() {
+            self.write_watermark(last);
+        }
+        Ok(Durable::new(ticket.through))
+    }
+
+    /// The proof of what is durable now: all that the opening found, and what syncs have covered since.
+    pub fn durable(&self) -> Durable {
+        Durable::new(Position(self.durable))
+    }
+
+    /// Begins, runs and completes a sync here and now; `None` if there was nothing to sync or one is under way elsewhere.
+    ///
+    /// # Errors
+    /// As for [`complete_sync`](Self::complete_sync).
+    pub fn sync(&mut self) -> Result<Option<Durable>, WriteError> {
+        if self.poisoned {
+            return Err(WriteError::Poisoned);
+        }
+        match self.begin_sync() {
+            Some(job) => self.complete_sync(job.run()).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Says in the log how far it was durable, for a later recovery to tell rot from a torn tail. It is a help, not a
+    /// promise: where it finds no room it is left out.
+    fn write_watermark(&mut self, reached: &SyncedTo) {
+        let Some(active) = self.active else { return };
+        let segment = &mut self.segments[active];
+        if segment.room() < HEADER_BYTES as u64 {
+            return;
+        }
+        let draft = Draft {
+            kind: Kind::Watermark,
+            slot: 0,
+            sequence: self.durable,
+            fingerprint: reached.segment.0,
+            tag: reached.tail,
+            key: &[],
+            value: &[],
+        };
+        self.write_buffer.clear();
+        draft.append_to(&mut self.write_buffer, segment.place, segment.tail);
+        match segment.file.write_at(segment.tail, &self.write_buffer) {
+            Ok(()) => segment.tail += HEADER_BYTES as u64,
+            Err(error) if error.kind() == DiskErrorKind::NoSpace => {}
+            // The sync is true all the same, but a disk that fails to write is written to no more.
+            Err(_) => self.poisoned = true,
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! Work off the put path: preparing segments, giving back room, compaction.
+
+use crate::compaction::Progress;
+use crate::disk::Disk;
+use crate::error::WriteError;
+use crate::store::Store;
+
+/// What a step of [`maintain`](Store::maintain) did, and what is left.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Maintenance {
+    /// There is more to do: call again soon.
+    pub more: bool,
+    /// There is more to do once a sync has been completed ([`begin_sync`](Store::begin_sync) gives one for it).
+    pub needs_sync: bool,
+    /// A segment was prepared for the puts to come.
+    pub prepared: bool,
+    /// Bytes of disk that were given back.
+    pub freed_bytes: u64,
+}
+
+impl<D: Disk> Store<D> {
+    /// Does a bounded piece of the work that is better not done by a put: prepares the next segment when the active one is
+    /// half full, gives back room, compacts. To be called now and then, between writes or when idle; `budget_bytes` bounds what one call reads and
+    /// copies (it may go over by one record). One in three bytes of the log may be dead before compaction begins.
+    ///
+    /// What it does can be cut off by a crash at any point; nothing is lost, and nothing deleted comes back.
+    ///
+    /// # Errors
+    /// [`WriteError::NoSpace`] and others: nothing is lost, and the step will be tried again.
+    pub fn maintain(&mut self, budget_bytes: usize) -> Result<Maintenance, WriteError> {
+        if self.poisoned {
+            return Err(WriteError::Poisoned);
+        }
+        let mut done = Maintenance::default();
+        let wanted = self.active.is_none_or(|active| {
+            let active = &self.segments[active];
+            active.tail > active.capacity / 2
+        });
+        let mut failed = None;
+        if self.spare.is_none() && wanted {
+            match self.hold_reserve().and_then(|()| self.create_segment(self.options.segment_bytes)) {
+                Ok(spare) => {
+                    self.spare = Some(spare);
+                    self.starved = false;
+                    done.prepared = true;
+                    done.more = true;
+                    return Ok(done);
+                }
+                // Compaction may make the room that is missing.
+                Err(WriteError::NoSpace) => {
+                    self.starved = true;
+                    failed = Some(WriteError::NoSpace);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        if self.trim()? {
+            done.more = true;
+            return Ok(done);
+        }
+        match self.compact(budget_bytes as u64)? {
+            Progress::Idle => return failed.map_or(Ok(done), Err),
+            Progress::More => done.more = true,
+            Progress::AwaitsSync => done.needs_sync = true,
+            Progress::Finished(bytes) => {
+                done.freed_bytes = bytes;
+                done.more = true;
+            }
+        }
+        Ok(done)
+    }
+}

@@ -1,0 +1,262 @@
+//! A model of what a store may hold after a crash.
+#![allow(dead_code, unreachable_pub)] // Each test file takes in a part of it.
+
+use gramme_store::{Disk, Durable, Options, Position, Read, Store, WriteError};
+use std::collections::BTreeMap;
+
+pub const SLOTS: u16 = 3;
+pub const KEYS: u8 = 6;
+
+pub fn options(seed: u8) -> Options {
+    Options::new([seed; 16]).with_segment_bytes(4096)
+}
+
+/// One operation of a workload.
+#[derive(Clone, Debug)]
+pub enum Op {
+    Put {
+        slot: u16,
+        key: u8,
+        len: usize,
+    },
+    Delete {
+        slot: u16,
+        key: u8,
+    },
+    DropSlot {
+        slot: u16,
+    },
+    Sync,
+    /// Begun here, completed a few operations later.
+    BeginSync,
+    EndSync,
+    Maintain {
+        budget: usize,
+    },
+}
+
+/// What a key may hold: the value's number, or nothing.
+type Content = Option<u64>;
+
+/// For each key what was durable last, and what was written since.
+#[derive(Clone, Debug, Default)]
+pub struct Model {
+    durable: BTreeMap<(u16, u8), Content>,
+    /// In order; a crash may leave the key as any of these, or as it was durable.
+    pending: BTreeMap<(u16, u8), Vec<(u64, Content)>>,
+}
+
+impl Model {
+    pub fn write(&mut self, slot: u16, key: u8, position: u64, content: Content) {
+        self.pending.entry((slot, key)).or_default().push((position, content));
+    }
+
+    /// The content that a running store must show.
+    pub fn now(&self, slot: u16, key: u8) -> Content {
+        match self.pending.get(&(slot, key)).and_then(|writes| writes.last()) {
+            Some((_, content)) => *content,
+            None => self.durable.get(&(slot, key)).copied().flatten(),
+        }
+    }
+
+    pub fn synced(&mut self, durable: Durable) {
+        for (key, writes) in &mut self.pending {
+            while let Some((position, content)) = writes.first().copied()
+                && position <= durable.through().as_u64()
+            {
+                self.durable.insert(*key, content);
+                writes.remove(0);
+            }
+        }
+    }
+
+    pub fn allows(&self, slot: u16, key: u8, content: Content) -> bool {
+        content == self.durable.get(&(slot, key)).copied().flatten()
+            || self
+                .pending
+                .get(&(slot, key))
+                .is_some_and(|writes| writes.iter().any(|(_, written)| *written == content))
+    }
+
+    /// After a recovery: what was found is durable.
+    pub fn settle(&mut self, found: &BTreeMap<(u16, u8), Content>) {
+        self.durable.clone_from(found);
+        self.pending.clear();
+    }
+}
+
+pub fn key_bytes(slot: u16, key: u8) -> Vec<u8> {
+    [b"key".as_slice(), &slot.to_le_bytes(), &[key]].concat()
+}
+
+/// The value of a number: known to the last byte, and long or short as the number says.
+pub fn value_bytes(number: u64) -> Vec<u8> {
+    let len = usize::try_from(number >> 32).expect("a length");
+    let mut value = vec![number.to_le_bytes()[0]; len.max(8)];
+    value[..8].copy_from_slice(&number.to_le_bytes());
+    value
+}
+
+/// A store under test with its model.
+pub struct Run<D: Disk> {
+    pub store: Store<D>,
+    pub model: Model,
+    sync: Option<gramme_store::SyncJob<D>>,
+    writes: u64,
+}
+
+impl<D: Disk> Run<D> {
+    pub fn new(store: Store<D>, model: Model, first_number: u64) -> Self {
+        Self { store, model, sync: None, writes: first_number }
+    }
+
+    /// Does one operation. An error must leave what can be seen as it was; what was under way may yet turn up after a crash.
+    pub fn step(&mut self, op: &Op) -> Result<(), WriteError> {
+        let at = self.store.position().as_u64() + 1;
+        match op {
+            Op::Put { slot, key, len } => {
+                self.writes += 1;
+                let number = (*len as u64) << 32 | self.writes;
+                let outcome = self.store.put(*slot, &key_bytes(*slot, *key), &value_bytes(number), number);
+                self.note(outcome, &[(*slot, *key)], at, Some(number))
+            }
+            Op::Delete { slot, key } => {
+                let outcome = self.store.delete(*slot, &key_bytes(*slot, *key));
+                self.note(outcome, &[(*slot, *key)], at, None)
+            }
+            Op::DropSlot { slot } => {
+                let outcome = self.store.drop_slot(*slot);
+                let keys: Vec<(u16, u8)> = (0..KEYS).map(|key| (*slot, key)).collect();
+                self.note(outcome, &keys, at, None)
+            }
+            Op::Sync => {
+                self.end_sync()?;
+                if let Some(durable) = self.store.sync()? {
+                    self.model.synced(durable);
+                }
+                Ok(())
+            }
+            Op::BeginSync => {
+                if self.sync.is_none() {
+                    self.sync = self.store.begin_sync();
+                }
+                Ok(())
+            }
+            Op::EndSync => self.end_sync(),
+            Op::Maintain { budget } => self.store.maintain(*budget).map(|_| ()),
+        }
+    }
+
+    fn end_sync(&mut self) -> Result<(), WriteError> {
+        if let Some(job) = self.sync.take() {
+            self.model.synced(self.store.complete_sync(job.run())?);
+        }
+        Ok(())
+    }
+
+    fn note(
+        &mut self,
+        outcome: Result<Position, WriteError>,
+        keys: &[(u16, u8)],
+        at: u64,
+        content: Content,
+    ) -> Result<(), WriteError> {
+        match outcome {
+            Ok(position) => {
+                for (slot, key) in keys {
+                    // A removal of what is not there is no write; its position is an earlier one's.
+                    if position.as_u64() >= at {
+                        self.model.write(*slot, *key, position.as_u64(), content);
+                    }
+                }
+                Ok(())
+            }
+            Err(error) => {
+                for (slot, key) in keys {
+                    let before = self.model.now(*slot, *key);
+                    self.model.write(*slot, *key, at, content);
+                    self.model.write(*slot, *key, at, before);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// The running store must show exactly what was written last.
+    pub fn check_now(&mut self) {
+        for slot in 0..SLOTS {
+            for key in 0..KEYS {
+                let expected = self.model.now(slot, key);
+                assert_eq!(content(&mut self.store, slot, key), expected, "slot {slot}, key {key}");
+            }
+        }
+    }
+}
+
+/// What a store shows of a key, checked to the last byte.
+pub fn content<D: Disk>(store: &mut Store<D>, slot: u16, key: u8) -> Content {
+    match store.get(slot, &key_bytes(slot, key)).expect("readable") {
+        Read::Value { value, tag } => {
+            assert_eq!(value, value_bytes(tag), "slot {slot}, key {key}");
+            assert_eq!(store.tag(slot, &key_bytes(slot, key)), Some(tag));
+            Some(tag)
+        }
+        Read::Absent => None,
+        Read::Pending(_) => panic!("reads are inline here"),
+    }
+}
+
+pub fn contents<D: Disk>(store: &mut Store<D>) -> BTreeMap<(u16, u8), Content> {
+    let keys = (0..SLOTS).flat_map(|slot| (0..KEYS).map(move |key| (slot, key)));
+    keys.map(|(slot, key)| ((slot, key), content(store, slot, key))).collect()
+}
+
+/// Everything found must be allowed, and listed.
+pub fn check_recovered<D: Disk>(store: &mut Store<D>, model: &Model) -> BTreeMap<(u16, u8), Content> {
+    let found = contents(store);
+    for ((slot, key), content) in &found {
+        assert!(
+            model.allows(*slot, *key, *content),
+            "slot {slot}, key {key}: {content:?} of {:?} and then {:?}",
+            model.durable.get(&(*slot, *key)),
+            model.pending.get(&(*slot, *key))
+        );
+    }
+    for slot in 0..SLOTS {
+        let page = store.list(slot, gramme_store::Cursor::START, 100).expect("readable");
+        let present = found.iter().filter(|((at, _), content)| *at == slot && content.is_some()).count();
+        assert_eq!((page.keys.len(), page.unreadable), (present, 0), "slot {slot}");
+        assert_eq!(store.slot_len(slot), present as u64);
+    }
+    found
+}
+
+/// A small generator of numbers, so that a seed says everything.
+pub struct Dice(pub u64);
+
+impl Dice {
+    pub fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let word = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (word ^ (word >> 31)) % bound
+    }
+
+    #[allow(clippy::cast_possible_truncation)] // Bounded by what is asked for.
+    pub fn op(&mut self) -> Op {
+        let (slot, key) = (self.below(u64::from(SLOTS)) as u16, self.below(u64::from(KEYS)) as u8);
+        match self.below(100) {
+            0..50 => Op::Put { slot, key, len: [8, 100, 300, 700, 2000][self.below(5) as usize] },
+            50..63 => Op::Delete { slot, key },
+            63..66 => Op::DropSlot { slot },
+            66..74 => Op::Sync,
+            74..80 => Op::BeginSync,
+            80..86 => Op::EndSync,
+            _ => Op::Maintain { budget: [1, 500, 1 << 16][self.below(3) as usize] },
+        }
+    }
+
+    pub fn ops(&mut self, count: usize) -> Vec<Op> {
+        (0..count).map(|_| self.op()).collect()
+    }
+}
