@@ -1,0 +1,98 @@
+//! An engine's settings.
+
+use core::time::Duration;
+use gramme_ring::NodeId;
+use gramme_vclock::Actor;
+
+/// What an engine is told at its start. N comes with the layout.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Who we are.
+    pub node: NodeId,
+    /// The actor of this run: 64 fresh random bits at each open of the store, never used before.
+    pub actor: Actor,
+    /// Keys the digests by which copies are compared; the same on all nodes of a cluster, secret from clients.
+    pub digest_key: [u8; 16],
+    /// The store may have lost acknowledged data (a damage report, a copy restored from elsewhere):
+    /// answers are merged by readers but count toward no quorum.
+    pub incomplete: bool,
+    /// Replicas that a read asks for, unless it says otherwise: 1 to N.
+    pub r: u8,
+    /// Replicas that a write asks for, unless it says otherwise: 1 to N.
+    pub w: u8,
+    /// The bounds.
+    pub limits: Limits,
+    /// The waits.
+    pub timing: Timing,
+}
+
+impl Config {
+    /// The defaults: R = W = 2, and the bounds and waits of [`Limits`] and [`Timing`].
+    #[must_use]
+    pub fn new(node: NodeId, actor: Actor) -> Config {
+        Config {
+            node,
+            actor,
+            digest_key: [0; 16],
+            incomplete: false,
+            r: 2,
+            w: 2,
+            limits: Limits::default(),
+            timing: Timing::default(),
+        }
+    }
+}
+
+/// Bounds; past each the answer is an error, at once.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Bytes of one value.
+    pub value: usize,
+    /// Siblings of a key past which coordinators refuse another one. Merges never drop any.
+    pub siblings: usize,
+    /// Requests being coordinated here at one time, forwarded ones included.
+    pub requests: usize,
+    /// Local operations that wait for a disk.
+    pub local: usize,
+    /// Writes that one peer's handoff keeps in flight.
+    pub handoff: usize,
+}
+
+impl Limits {
+    /// Encoded bytes of an object past which coordinators refuse another sibling: a value and a quarter.
+    /// Three coordinators that fill one at the same time still stay under a store's record limit.
+    #[must_use]
+    pub const fn object(&self) -> usize {
+        self.value + self.value / 4
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits { value: 16 << 20, siblings: 100, requests: 16_384, local: 65_536, handoff: 32 }
+    }
+}
+
+/// Waits.
+#[derive(Clone, Copy, Debug)]
+pub struct Timing {
+    /// A request without a timeout of its own ends after this.
+    pub request: Duration,
+    /// A replica that has not answered after this is replaced by a fallback; its late answer still counts.
+    pub patience: Duration,
+    /// A heartbeat goes to each peer this often when nothing else does.
+    pub heartbeat: Duration,
+    /// Handoff to an owner that refused or fell silent is tried again after this.
+    pub retry: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Timing {
+            request: Duration::from_secs(5),
+            patience: Duration::from_millis(400),
+            heartbeat: Duration::from_millis(250),
+            retry: Duration::from_secs(1),
+        }
+    }
+}

@@ -1,0 +1,254 @@
+//! A request's way in: checked, then coordinated here or forwarded to one of the key's coordinators.
+
+use super::write::Request;
+use super::{Origin, Target};
+use crate::engine::{Engine, Timer};
+use crate::message::{CallId, Message, Refusal};
+use crate::object::{self, Content, Object};
+use crate::op::{Cover, Need, Op, OpError, ReadOptions, Reply, RequestId};
+use crate::replica::{Merge, Source, Task};
+use crate::time::{Duration, Instant, Now};
+use alloc::boxed::Box;
+use alloc::string::String;
+use alloc::vec::Vec;
+use gramme_ring::NodeId;
+
+/// The longest that a client may make a request last.
+const MAX_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// A request that another node coordinates.
+#[derive(Debug)]
+pub(crate) struct Forward {
+    pub(crate) request: RequestId,
+    op: Op,
+    pub(crate) to: NodeId,
+    tried: Vec<NodeId>,
+    deadline: Instant,
+}
+
+impl Engine {
+    /// A client's request: coordinated here, or forwarded.
+    pub(crate) fn client(&mut self, now: Now, request: RequestId, op: Op) {
+        if let Err(error) = self.check(&op) {
+            return self.out.reply(request, Reply::Failed(error));
+        }
+        self.open += 1;
+        let deadline = self.deadline_of(now, &op);
+        self.route(now, request, op, deadline);
+    }
+
+    /// A peer's request, which it thinks this node should coordinate.
+    pub(crate) fn forwarded(&mut self, now: Now, from: NodeId, call: CallId, op: Op) {
+        let reply = match self.check(&op) {
+            Err(error) => Message::Forwarded { call, reply: Reply::Failed(error) },
+            Ok(()) if self.coordinates(&op) => {
+                self.open += 1;
+                let deadline = self.deadline_of(now, &op);
+                return self.coordinate(now, Origin::Peer(from, call), op, deadline);
+            }
+            Ok(()) => Message::Refused { call, why: Refusal::NotCoordinator },
+        };
+        self.out.send(from, reply);
+    }
+
+    fn coordinates(&self, op: &Op) -> bool {
+        (self.ready || !op.is_write()) && self.plan(op.key()).target(self.config.node).is_some()
+    }
+
+    fn deadline_of(&self, now: Now, op: &Op) -> Instant {
+        let timeout = match op {
+            Op::Get { options, .. } => options.timeout,
+            Op::Put { options, .. } | Op::Delete { options, .. } => options.timeout,
+        };
+        now.instant + timeout.unwrap_or(self.config.timing.request).min(MAX_TIMEOUT)
+    }
+
+    fn route(&mut self, now: Now, request: RequestId, op: Op, deadline: Instant) {
+        let plan = self.plan(op.key());
+        let here = plan.target(self.config.node).is_some();
+        // A node that could not store this run's actor (its disk is full) can't mint; others can.
+        let others = plan.targets.iter().map(|t| t.node).filter(|node| *node != self.config.node);
+        let first = if here && (self.ready || !op.is_write()) { None } else { others.into_iter().next() };
+        if here && first.is_none() {
+            return self.coordinate(now, Origin::Client(request), op, deadline);
+        }
+        let Some(to) = first else {
+            let (need, want) =
+                if op.is_write() { (Need::W, self.config.w) } else { (Need::R, self.config.r) };
+            let error = OpError::Quorum { need, have: 0, want };
+            return self.answer(Origin::Client(request), Reply::Failed(error));
+        };
+        let call = self.out.call();
+        self.timers.insert((deadline, Timer::Forward(call)));
+        self.out.send(to, Message::Forward { call, op: op.clone() });
+        self.forwards.insert(call, Forward { request, op, to, tried: Vec::from([to]), deadline });
+    }
+
+    /// A write whose read went before finds that others coordinate the key by now. Nothing was done yet.
+    fn reroute(&mut self, now: Now, origin: Origin, op: Op, deadline: Instant) {
+        match origin {
+            Origin::Client(request) => self.route(now, request, op, deadline),
+            Origin::Peer(node, call) => {
+                self.open -= 1;
+                self.out.send(node, Message::Refused { call, why: Refusal::NotCoordinator });
+            }
+            Origin::Delete { .. } | Origin::Heal(_) => unreachable!("only requests are rerouted"),
+        }
+    }
+
+    fn check(&self, op: &Op) -> Result<(), OpError> {
+        let length = op.key().len();
+        if length == 0 || length > crate::MAX_KEY {
+            return Err(OpError::KeyLength(length as u64));
+        }
+        match op {
+            Op::Put { value, .. } if value.len() > self.config.limits.value => {
+                return Err(OpError::ValueTooLarge(self.config.limits.value as u64));
+            }
+            Op::Put { content_type: Some(name), .. } if name.len() > crate::MAX_CONTENT_TYPE => {
+                return Err(OpError::Misuse(String::from("a content type has at most 255 bytes")));
+            }
+            Op::Delete { cover: Cover::Nothing, .. } => {
+                return Err(OpError::Misuse(String::from("a delete needs a context")));
+            }
+            _ => {}
+        }
+        if self.open >= self.config.limits.requests || self.replica.is_full() {
+            return Err(OpError::Overloaded);
+        }
+        Ok(())
+    }
+
+    fn coordinate(&mut self, now: Now, origin: Origin, op: Op, deadline: Instant) {
+        match op {
+            Op::Get { key, options } => self.start_read(now, origin, key, &options, deadline),
+            Op::Put { key, value, content_type, expiry, cover, options } => {
+                let content = Content::Value { bytes: value, content_type };
+                let also = None;
+                self.start_write(
+                    now,
+                    Request { origin, key, content, expiry, cover, options, also, deadline },
+                );
+            }
+            // Whether there is anything to delete is a question to a read quorum, not to one copy.
+            Op::Delete { key, cover: Cover::Held, options } => {
+                let origin = Origin::Delete { origin: Box::new(origin), key: key.clone(), options, deadline };
+                self.start_read(now, origin, key, &ReadOptions::default(), deadline);
+            }
+            Op::Delete { key, cover, options } => {
+                let content = Content::Tombstone;
+                let (expiry, also) = (None, None);
+                self.start_write(
+                    now,
+                    Request { origin, key, content, expiry, cover, options, also, deadline },
+                );
+            }
+        }
+    }
+
+    pub(crate) fn read_succeeded(&mut self, now: Now, origin: Origin, object: Object) {
+        match origin {
+            Origin::Delete { origin, key, options, deadline } => {
+                // Even what is deleted already is deleted again: this tombstone may not have reached a quorum.
+                if object.is_empty() {
+                    let context = object::reading(&object, now.wall_ms).context;
+                    self.answer(*origin, Reply::Written { context, replaced: false });
+                } else if self.plan(&key).target(self.config.node).is_none() {
+                    let op = Op::Delete { key, cover: Cover::Held, options };
+                    self.reroute(now, *origin, op, deadline);
+                } else {
+                    let request = Request {
+                        origin: *origin,
+                        key,
+                        content: Content::Tombstone,
+                        expiry: None,
+                        cover: Cover::Held,
+                        options,
+                        also: Some(object),
+                        deadline,
+                    };
+                    self.start_write(now, request);
+                }
+            }
+            Origin::Heal(key) => {
+                self.healing.remove(&key);
+                let task = if object.is_empty() {
+                    Task::ForgetDamaged
+                } else {
+                    Task::Merge(Merge {
+                        source: Source::Repair,
+                        object,
+                        outranked_by: None,
+                        hint: None,
+                        heals: true,
+                    })
+                };
+                self.replica.start(&mut self.out, &key, task);
+            }
+            Origin::Client(_) | Origin::Peer(..) => {
+                self.answer(origin, Reply::Read(object::reading(&object, now.wall_ms)));
+            }
+        }
+    }
+
+    /// Ends a request, whatever stage it is in. Each is ended once.
+    pub(crate) fn answer(&mut self, origin: Origin, reply: Reply) {
+        match origin {
+            Origin::Client(request) => {
+                self.open -= 1;
+                self.out.reply(request, reply);
+            }
+            Origin::Peer(node, call) => {
+                self.open -= 1;
+                self.out.send(node, Message::Forwarded { call, reply });
+            }
+            Origin::Delete { origin, .. } => self.answer(*origin, reply),
+            Origin::Heal(key) => {
+                self.healing.remove(&key);
+            }
+        }
+    }
+
+    /// The coordinator's answer to a forwarded request.
+    pub(crate) fn forward_answered(&mut self, call: CallId, from: NodeId, reply: Reply) {
+        if self.forwards.get(&call).is_some_and(|f| f.to == from) {
+            self.end_forward(call, reply);
+        }
+    }
+
+    fn end_forward(&mut self, call: CallId, reply: Reply) {
+        if let Some(forward) = self.forwards.remove(&call) {
+            self.timers.remove(&(forward.deadline, Timer::Forward(call)));
+            self.answer(Origin::Client(forward.request), reply);
+        }
+    }
+
+    /// The coordinator refused before it did anything: another one may be asked.
+    pub(crate) fn forward_elsewhere(&mut self, call: CallId) {
+        let Some(forward) = self.forwards.get(&call) else { return };
+        let plan = self.plan(forward.op.key());
+        let untried = |t: &&Target| !forward.tried.contains(&t.node) && t.node != self.config.node;
+        let Some(node) = plan.targets.iter().find(untried).map(|t| t.node) else {
+            return self.end_forward(call, Reply::Failed(OpError::Overloaded));
+        };
+        if let Some(forward) = self.forwards.get_mut(&call) {
+            forward.to = node;
+            forward.tried.push(node);
+            self.out.send(node, Message::Forward { call, op: forward.op.clone() });
+        }
+    }
+
+    /// A forwarded request whose coordinator is lost or late: a read may be asked again, a write may have
+    /// happened.
+    pub(crate) fn forward_lost(&mut self, call: CallId, expired: bool) {
+        let Some(forward) = self.forwards.get(&call) else { return };
+        let error = if forward.op.is_write() {
+            OpError::Indeterminate { need: Need::W, have: 0, want: self.config.w }
+        } else if expired {
+            OpError::Quorum { need: Need::R, have: 0, want: self.config.r }
+        } else {
+            return self.forward_elsewhere(call);
+        };
+        self.end_forward(call, Reply::Failed(error));
+    }
+}

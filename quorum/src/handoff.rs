@@ -1,0 +1,293 @@
+//! Hinted handoff: deferred writes go to their owner when it is back (Dynamo, section 4.6).
+//!
+//! A hint is a small record of its own, durable with the write it belongs to: it names an owner and a key.
+//! The write itself is this node's copy of the key, so handing over means sending that copy; merging it is a
+//! join, so it may be sent twice. A hint goes only when the owner holds, durably, what the copy still is.
+
+use crate::engine::{Engine, Timer};
+use crate::input::{ListId, LoadId, Loaded, Page, Place};
+use crate::message::{CallId, Message, Purpose};
+use crate::replica::{self, Held, Reader, Task};
+use crate::time::{Instant, Now};
+use alloc::collections::{BTreeMap, VecDeque};
+use alloc::vec::Vec;
+use bytes::Bytes;
+use gramme_ring::{NodeId, Slot};
+
+/// Keys asked for at a time.
+const PAGE: usize = 256;
+
+/// The handoff to one owner.
+#[derive(Debug, Default)]
+pub(crate) struct Handoff {
+    /// There may be hints for it.
+    pending: bool,
+    active: bool,
+    /// A hint was added, or one could not be handed over, since the listing began.
+    again: bool,
+    listing: Option<ListId>,
+    cursor: Option<u64>,
+    queue: VecDeque<Bytes>,
+    reading: usize,
+    in_flight: BTreeMap<CallId, (Bytes, u64)>,
+    progress: Instant,
+    /// A timer is set.
+    armed: bool,
+}
+
+/// A fallback's copy that goes once no owner waits for it.
+#[derive(Debug)]
+pub(crate) struct Forgetting {
+    digest: u64,
+    loads: usize,
+}
+
+impl Engine {
+    /// Keeps a hint for `owner` beside this node's own copy of the key.
+    pub(crate) fn keep_hint(&mut self, now: Now, owner: NodeId, key: &Bytes) {
+        let (place, hint) = hint_record(owner, key);
+        self.out.append(place, hint, Some((Bytes::new(), 0)));
+        self.hints_kept += 1;
+        self.expect_handoff(now, owner);
+    }
+
+    /// There is something for `owner`: hand it over, at once if it idles, else when it is back or done.
+    pub(crate) fn expect_handoff(&mut self, now: Now, owner: NodeId) {
+        let handoff = self.handoffs.entry(owner).or_default();
+        if handoff.active {
+            handoff.again = true;
+        } else if !handoff.pending {
+            handoff.pending = true;
+            self.arm_handoff(now, owner);
+        }
+    }
+
+    /// The owner is back, or it is time to look again.
+    pub(crate) fn start_handoff(&mut self, now: Now, owner: NodeId) {
+        if !self.is_alive(owner) {
+            return;
+        }
+        let handoff = self.handoffs.entry(owner).or_default();
+        if handoff.active || !handoff.pending {
+            return;
+        }
+        handoff.active = true;
+        handoff.again = false;
+        handoff.progress = now.instant;
+        handoff.listing = Some(self.out.list(hint_place(owner), None, PAGE));
+        self.arm_handoff(now, owner);
+    }
+
+    /// The retry timer: starts what is pending, restarts what has stalled.
+    pub(crate) fn handoff_timer(&mut self, now: Now, owner: NodeId) {
+        let Some(handoff) = self.handoffs.get_mut(&owner) else { return };
+        handoff.armed = false;
+        if handoff.active {
+            if now.instant.since(handoff.progress) > 2 * self.config.timing.retry {
+                handoff.stop();
+            } else {
+                return self.arm_handoff(now, owner);
+            }
+        }
+        self.start_handoff(now, owner);
+    }
+
+    fn arm_handoff(&mut self, now: Now, owner: NodeId) {
+        let handoff = self.handoffs.entry(owner).or_default();
+        if !core::mem::replace(&mut handoff.armed, true) {
+            self.timers.insert((now.instant + self.config.timing.retry, Timer::Handoff(owner)));
+        }
+    }
+
+    /// The owner can't be reached: what was under way starts over when it is back.
+    pub(crate) fn stop_handoff(&mut self, owner: NodeId) {
+        if let Some(handoff) = self.handoffs.get_mut(&owner) {
+            handoff.stop();
+        }
+    }
+
+    pub(crate) fn hints_listed(&mut self, now: Now, id: ListId, page: Option<Page>) {
+        let Some((owner, handoff)) = self.handoffs.iter_mut().find(|(_, h)| h.listing == Some(id)) else {
+            return;
+        };
+        let owner = *owner;
+        handoff.listing = None;
+        handoff.progress = now.instant;
+        match page {
+            Some(page) => {
+                let prefix = owner.0.to_be_bytes();
+                let keys =
+                    page.keys.iter().filter(|k| k.starts_with(&prefix)).map(|k| k.slice(prefix.len()..));
+                handoff.queue.extend(keys);
+                handoff.cursor = page.next;
+            }
+            None => {
+                handoff.cursor = None;
+                handoff.again = true;
+            }
+        }
+        self.pump_handoff(now, owner);
+    }
+
+    fn pump_handoff(&mut self, now: Now, owner: NodeId) {
+        let limit = self.config.limits.handoff;
+        let Some(handoff) = self.handoffs.get_mut(&owner) else { return };
+        if !handoff.active || handoff.listing.is_some() {
+            return;
+        }
+        while handoff.reading + handoff.in_flight.len() < limit
+            && let Some(key) = handoff.queue.pop_front()
+        {
+            handoff.reading += 1;
+            self.replica.start(&mut self.out, &key, Task::Read(Reader::Handoff(owner)));
+        }
+        if handoff.reading + handoff.in_flight.len() > 0 || !handoff.queue.is_empty() {
+            return;
+        }
+        if let Some(cursor) = handoff.cursor.take() {
+            handoff.listing = Some(self.out.list(hint_place(owner), Some(cursor), PAGE));
+        } else {
+            handoff.active = false;
+            handoff.pending = handoff.again;
+            if handoff.pending {
+                self.arm_handoff(now, owner);
+            }
+        }
+    }
+
+    /// The copy that a hint speaks of.
+    pub(crate) fn handoff_read(&mut self, now: Now, owner: NodeId, key: Bytes, held: Held) {
+        let Some(handoff) = self.handoffs.get_mut(&owner) else { return };
+        handoff.reading = handoff.reading.saturating_sub(1);
+        match held {
+            Held::Object { encoded, digest, .. } if handoff.active => {
+                let call = self.out.call();
+                handoff.in_flight.insert(call, (key.clone(), digest));
+                self.out.send(
+                    owner,
+                    Message::Write {
+                        call,
+                        layout: self.layout.version(),
+                        purpose: Purpose::Handoff,
+                        key,
+                        object: encoded,
+                        hint: None,
+                        outranked_by: None,
+                    },
+                );
+            }
+            Held::Absent => self.settle(owner, &key, None),
+            // Damaged: the hint waits until the copy is healed.
+            Held::Object { .. } | Held::Unknown => handoff.again = true,
+        }
+        self.pump_handoff(now, owner);
+    }
+
+    fn settle(&mut self, owner: NodeId, key: &Bytes, digest: Option<u64>) {
+        let hint = hint_record(owner, key);
+        self.replica.start(&mut self.out, key, Task::Settle { owner, digest, hint });
+    }
+
+    /// The owner holds it durably. `false` if that was no handoff's call.
+    pub(crate) fn handoff_acknowledged(&mut self, now: Now, call: CallId, owner: NodeId) -> bool {
+        let Some(handoff) = self.handoffs.get_mut(&owner) else { return false };
+        let Some((key, digest)) = handoff.in_flight.remove(&call) else { return false };
+        handoff.progress = now.instant;
+        self.hints_handed += 1;
+        self.settle(owner, &key, Some(digest));
+        self.pump_handoff(now, owner);
+        true
+    }
+
+    /// The owner refused: the hint stays, and is tried again later.
+    pub(crate) fn handoff_refused(&mut self, now: Now, call: CallId, owner: NodeId) -> bool {
+        let Some(handoff) = self.handoffs.get_mut(&owner) else { return false };
+        if handoff.in_flight.remove(&call).is_none() {
+            return false;
+        }
+        handoff.again = true;
+        self.pump_handoff(now, owner);
+        true
+    }
+
+    /// The hint is gone, or the copy has changed since it was sent.
+    pub(crate) fn handoff_settled(
+        &mut self,
+        now: Now,
+        key: Bytes,
+        owner: NodeId,
+        digest: Option<u64>,
+        current: bool,
+    ) {
+        if !current {
+            return self.expect_handoff(now, owner);
+        }
+        // A fallback's copy has served; an owner's stays. It goes only if no other owner waits for it.
+        let partition = self.layout.partition_of(Slot::of(&key));
+        if self.layout.is_owner(partition, self.config.node) || self.replica.expects_hint(&key) {
+            return;
+        }
+        let Some(digest) = digest else { return };
+        let others: Vec<NodeId> = self.layout.owners(partition).filter(|o| *o != owner).collect();
+        if others.is_empty() {
+            return self.replica.start(&mut self.out, &key, Task::Forget { digest });
+        }
+        self.forgetting.insert(key.clone(), Forgetting { digest, loads: others.len() });
+        for other in others {
+            let (place, hint) = hint_record(other, &key);
+            let load = self.out.load(place, hint);
+            self.hint_loads.insert(load, key.clone());
+        }
+    }
+
+    /// Whether another owner still waits for a fallback's copy. `false` if the load is not of a hint.
+    pub(crate) fn hint_loaded(&mut self, load: LoadId, loaded: &Loaded) -> bool {
+        let Some(key) = self.hint_loads.remove(&load) else { return false };
+        let Some(forgetting) = self.forgetting.get_mut(&key) else { return true };
+        if *loaded != Loaded::Absent {
+            self.forgetting.remove(&key);
+            return true;
+        }
+        forgetting.loads -= 1;
+        if forgetting.loads == 0 {
+            let digest = forgetting.digest;
+            self.forgetting.remove(&key);
+            self.replica.start(&mut self.out, &key, Task::Forget { digest });
+        }
+        true
+    }
+}
+
+impl Handoff {
+    /// A handoff to a peer that this node may hold hints for from an earlier run.
+    pub(crate) fn unknown() -> Handoff {
+        Handoff { pending: true, ..Handoff::default() }
+    }
+
+    pub(crate) const fn is_pending(&self) -> bool {
+        self.pending
+    }
+
+    fn stop(&mut self) {
+        if self.active {
+            // Reads under way come back and are put off; their count goes on.
+            let Handoff { reading, armed, .. } = *self;
+            *self = Handoff { pending: true, reading, armed, ..Handoff::default() };
+        }
+    }
+}
+
+/// The record of a hint: which slot, which key.
+pub(crate) fn hint_record(owner: NodeId, key: &[u8]) -> (Place, Bytes) {
+    let record = [&owner.0.to_be_bytes(), key].concat();
+    (hint_place(owner), Bytes::from(record))
+}
+
+/// The slot of the hints for one owner: the upper half of the engine's own slots, by the owner's id. Two
+/// owners may share one; the records name the owner.
+pub(crate) const fn hint_place(owner: NodeId) -> Place {
+    let low = (owner.0 & 0x7fff) as u16;
+    Place(0x8000 | low)
+}
+
+const _: () = assert!(replica::RUN.0 < 0x8000 && replica::RUN.0 >= gramme_ring::SLOTS);

@@ -1,0 +1,110 @@
+//! What goes into the engine and what comes out of it.
+
+use crate::message::Message;
+use crate::op::{Op, Reply, RequestId};
+use alloc::vec::Vec;
+use bytes::Bytes;
+use gramme_ring::NodeId;
+
+/// Where a record lies in the store: a data slot (0 to 16383) or one of the engine's own (16384 and up).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Place(pub u16);
+
+/// Names an append; they are numbered in the order in which the store must perform them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AppendId(pub u64);
+
+/// Names a load.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LoadId(pub u64);
+
+/// Names a listing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ListId(pub u64);
+
+/// What a load found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Loaded {
+    /// The record's value.
+    Found(Bytes),
+    /// The store has no such record, and knows it.
+    Absent,
+    /// There is or may be a record, and it can't be read. Never to be taken for absence.
+    Unknown,
+}
+
+/// One page of keys.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Page {
+    /// Keys in the store's order.
+    pub keys: Vec<Bytes>,
+    /// Where to go on; `None` at the end.
+    pub next: Option<u64>,
+}
+
+/// One thing that happened.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Input {
+    /// A client asks.
+    Client(RequestId, Op),
+    /// A peer's message arrived. Messages may be lost, repeated and reordered.
+    Peer(NodeId, Message),
+    /// A connection to this peer stands: it can be sent to.
+    Connected(NodeId),
+    /// There is no connection to this peer.
+    Disconnected(NodeId),
+    /// An [`Output::Load`] was performed.
+    Loaded(LoadId, Loaded),
+    /// An [`Output::List`] was performed; `None` if the store could not.
+    Listed(ListId, Option<Page>),
+    /// An [`Output::Append`] was refused by the store, which is as it was before.
+    AppendFailed(AppendId),
+    /// Every append up to and including this one, except those that failed, is on stable storage.
+    Synced(AppendId),
+    /// A sync failed: nothing that is not yet reported synced ever will be.
+    SyncFailed,
+    /// Time has passed (see [`crate::Engine::deadline`]).
+    Tick,
+}
+
+/// One thing to do. The caller performs outputs in the order in which they are polled.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Output {
+    /// Send to a peer; if there is no connection, forget it.
+    Send(NodeId, Message),
+    /// Answer a client.
+    Reply(RequestId, Reply),
+    /// Read a record, and say so with [`Input::Loaded`]. It sees every earlier append.
+    Load {
+        /// To be repeated in the answer.
+        id: LoadId,
+        /// The slot.
+        place: Place,
+        /// The key.
+        key: Bytes,
+    },
+    /// Write a record. Only a failure is answered at once; success is told by a later [`Input::Synced`].
+    Append {
+        /// To be repeated in the answer; one more than the last.
+        id: AppendId,
+        /// The slot.
+        place: Place,
+        /// The key.
+        key: Bytes,
+        /// The value and its version tag; `None` removes the record.
+        value: Option<(Bytes, u64)>,
+    },
+    /// List a slot's keys, and say so with [`Input::Listed`].
+    List {
+        /// To be repeated in the answer.
+        id: ListId,
+        /// The slot.
+        place: Place,
+        /// From a former page's `next`; `None` to begin.
+        cursor: Option<u64>,
+        /// How many keys at the most.
+        limit: usize,
+    },
+}

@@ -1,0 +1,168 @@
+//! The order *written, durable, acknowledged* as types: what waits for the disk comes out of the journal
+//! only inside a [`Durable`], and only the journal makes one.
+
+use crate::input::{AppendId, Input, ListId, LoadId, Output, Place};
+use crate::message::{CallId, Message};
+use crate::op::{Reply, RequestId};
+use alloc::collections::{BTreeMap, VecDeque};
+use alloc::vec::Vec;
+use bytes::Bytes;
+use gramme_ring::NodeId;
+
+/// Something whose writes are on stable storage. There is no other way to get one than from
+/// [`Journal::synced`].
+#[derive(Debug)]
+pub(crate) struct Durable<T>(T);
+
+impl<T> Durable<T> {
+    pub(crate) fn into_inner(self) -> T {
+        self.0
+    }
+}
+
+/// What is appended and not yet durable.
+#[derive(Debug)]
+pub(crate) struct Journal<T> {
+    /// `T` waits for this append to be performed and synced.
+    written: BTreeMap<AppendId, Vec<T>>,
+    /// `T` changed nothing itself and waits for what was appended before it.
+    after: BTreeMap<AppendId, Vec<T>>,
+    /// What waits for the second append waits for the first as well.
+    links: BTreeMap<AppendId, AppendId>,
+    synced: AppendId,
+    failed: bool,
+}
+
+impl<T> Journal<T> {
+    pub(crate) const fn new() -> Journal<T> {
+        Journal {
+            written: BTreeMap::new(),
+            after: BTreeMap::new(),
+            links: BTreeMap::new(),
+            synced: AppendId(0),
+            failed: false,
+        }
+    }
+
+    /// `what` is durable once `append` is.
+    pub(crate) fn hold(&mut self, append: AppendId, what: T) {
+        self.written.entry(append).or_default().push(what);
+    }
+
+    /// Whatever is held for `second` fails if `first` does.
+    pub(crate) fn link(&mut self, first: AppendId, second: AppendId) {
+        self.links.insert(first, second);
+    }
+
+    /// `what` is durable once everything up to `last` is; whether `last` itself fails does not matter.
+    pub(crate) fn hold_after(&mut self, last: AppendId, what: T) -> Option<Durable<T>> {
+        if last <= self.synced {
+            return Some(Durable(what));
+        }
+        self.after.entry(last).or_default().push(what);
+        None
+    }
+
+    /// Takes out what became durable.
+    pub(crate) fn synced(&mut self, through: AppendId) -> Vec<Durable<T>> {
+        if self.failed || through <= self.synced {
+            return Vec::new();
+        }
+        self.synced = through;
+        let next = AppendId(through.0 + 1);
+        let rest = self.written.split_off(&next);
+        self.links = self.links.split_off(&next);
+        let rest_after = self.after.split_off(&next);
+        let done = core::mem::replace(&mut self.written, rest).into_values();
+        let done_after = core::mem::replace(&mut self.after, rest_after).into_values();
+        done.chain(done_after).flatten().map(Durable).collect()
+    }
+
+    /// Takes out what an append that failed would have made durable.
+    pub(crate) fn append_failed(&mut self, append: AppendId) -> Vec<T> {
+        let mut failed = self.written.remove(&append).unwrap_or_default();
+        let mut linked = self.links.remove(&append);
+        while let Some(next) = linked {
+            failed.extend(self.written.remove(&next).unwrap_or_default());
+            linked = self.links.remove(&next);
+        }
+        failed
+    }
+
+    /// A sync failed: takes out all that waits; nothing becomes durable any more.
+    pub(crate) fn sync_failed(&mut self) -> Vec<T> {
+        self.failed = true;
+        let written = core::mem::take(&mut self.written).into_values();
+        written.chain(core::mem::take(&mut self.after).into_values()).flatten().collect()
+    }
+
+    /// Whether the store still takes writes.
+    pub(crate) const fn is_writable(&self) -> bool {
+        !self.failed
+    }
+}
+
+/// The engine's outputs and the numbers it gives them.
+#[derive(Debug, Default)]
+pub(crate) struct Outbox {
+    outputs: VecDeque<Output>,
+    append: u64,
+    load: u64,
+    list: u64,
+    call: u64,
+}
+
+impl Outbox {
+    pub(crate) fn new(first_call: u64) -> Outbox {
+        Outbox { call: first_call, ..Outbox::default() }
+    }
+
+    pub(crate) fn poll(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// One input, then all its outputs: a caller that breaks this rule would see stale decisions.
+    pub(crate) fn assert_drained(&self, input: &Input) {
+        assert!(self.outputs.is_empty(), "outputs must be polled before the next input ({input:?})");
+    }
+
+    pub(crate) fn send(&mut self, to: NodeId, message: Message) {
+        self.outputs.push_back(Output::Send(to, message));
+    }
+
+    pub(crate) fn reply(&mut self, to: RequestId, reply: Reply) {
+        self.outputs.push_back(Output::Reply(to, reply));
+    }
+
+    pub(crate) fn append(&mut self, place: Place, key: Bytes, value: Option<(Bytes, u64)>) -> AppendId {
+        self.append += 1;
+        let id = AppendId(self.append);
+        self.outputs.push_back(Output::Append { id, place, key, value });
+        id
+    }
+
+    pub(crate) const fn last_append(&self) -> AppendId {
+        AppendId(self.append)
+    }
+
+    pub(crate) fn load(&mut self, place: Place, key: Bytes) -> LoadId {
+        self.load += 1;
+        let id = LoadId(self.load);
+        self.outputs.push_back(Output::Load { id, place, key });
+        id
+    }
+
+    pub(crate) fn list(&mut self, place: Place, cursor: Option<u64>, limit: usize) -> ListId {
+        self.list += 1;
+        let id = ListId(self.list);
+        self.outputs.push_back(Output::List { id, place, cursor, limit });
+        id
+    }
+
+    /// Call ids go on from a random start, so that an answer to a former run's call is never taken for
+    /// an answer to one of this run's.
+    pub(crate) const fn call(&mut self) -> CallId {
+        self.call = self.call.wrapping_add(1);
+        CallId(self.call)
+    }
+}

@@ -1,0 +1,106 @@
+//! Dynamo's replication as a state machine without I/O: N/R/W coordinators, sloppy quorum, hinted handoff
+//! and read repair (DeCandia et al., *Dynamo: Amazon's Highly Available Key-value Store*, SOSP 2007).
+//!
+//! An [`Engine`] is one node's share of it. Hand it what happened ([`Input`]), do what it says ([`Output`]);
+//! sockets, disks, clocks and randomness are the caller's. So the same engine runs behind real sockets and
+//! in a simulation, and behaves the same in both.
+//!
+//! A cluster of one, driven by hand:
+//!
+//! ```
+//! use bytes::Bytes;
+//! use gramme_quorum::*;
+//! use gramme_ring::{Layout, Member, NodeId};
+//! use gramme_vclock::Actor;
+//! use std::collections::BTreeMap;
+//!
+//! let me = NodeId(1);
+//! let layout = Layout::compute(3, 256, &[Member::new(me)], None).unwrap();
+//! let now = Now::default();
+//! let mut engine = Engine::new(Config::new(me, Actor(7)), layout, now);
+//! let mut disk = BTreeMap::new();
+//! let mut replies = Vec::new();
+//!
+//! let mut run = |engine: &mut Engine, input| {
+//!     let mut inputs = vec![input];
+//!     while let Some(input) = inputs.pop() {
+//!         engine.handle(now, input);
+//!         // One input, then all its outputs.
+//!         while let Some(output) = engine.poll() {
+//!             match output {
+//!                 Output::Reply(_, reply) => replies.push(reply),
+//!                 Output::Append { id, place, key, value } => {
+//!                     match value {
+//!                         Some((bytes, _tag)) => disk.insert((place, key), bytes),
+//!                         None => disk.remove(&(place, key)),
+//!                     };
+//!                     inputs.push(Input::Synced(id)); // a disk that is never slow
+//!                 }
+//!                 Output::Load { id, place, key } => {
+//!                     let found = disk.get(&(place, key)).cloned();
+//!                     inputs.push(Input::Loaded(id, found.map_or(Loaded::Absent, Loaded::Found)));
+//!                 }
+//!                 _ => {}
+//!             }
+//!         }
+//!     }
+//! };
+//!
+//! while engine.poll().is_some() {} // the actor of this run goes to disk
+//! run(&mut engine, Input::Synced(AppendId(1)));
+//! let key = Bytes::from("cart");
+//! let put = Op::Put {
+//!     key: key.clone(),
+//!     value: Bytes::from("2 apples"),
+//!     content_type: None,
+//!     expiry: None,
+//!     cover: Cover::Held,
+//!     options: WriteOptions::default(),
+//! };
+//! run(&mut engine, Input::Client(RequestId(1), put));
+//! run(&mut engine, Input::Client(RequestId(2), Op::Get { key, options: ReadOptions::default() }));
+//! assert!(matches!(&replies[0], Reply::Written { .. }));
+//! assert!(matches!(&replies[1], Reply::Read(r) if r.siblings[0].value == "2 apples"));
+//! ```
+//!
+//! The parts are of use alone: [`Tally`] counts answers by replica, [`Plan`] chooses a sloppy quorum,
+//! [`FailureDetector`] judges a peer by its rhythm.
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+mod config;
+mod coordinator;
+mod engine;
+mod failure_detector;
+mod handoff;
+mod input;
+mod journal;
+pub mod message;
+pub mod object;
+mod op;
+mod peers;
+mod replica;
+mod status;
+mod tally;
+mod time;
+pub mod wire;
+
+pub use config::{Config, Limits, Timing};
+pub use coordinator::{Plan, Target};
+pub use engine::Engine;
+pub use failure_detector::FailureDetector;
+pub use input::{AppendId, Input, ListId, LoadId, Loaded, Output, Page, Place};
+pub use object::{Content, Object, Rank, Version};
+pub use op::{
+    Cover, Expiry, Found, Level, Need, Op, OpError, ReadOptions, Reading, Reply, RequestId, WriteOptions,
+};
+pub use status::{PeerStatus, Status};
+pub use tally::{Shortfall, Tally, Verdict};
+pub use time::{Duration, Instant, Now};
+
+/// Bytes of the longest key.
+pub const MAX_KEY: usize = 65_536;
+/// Bytes of the longest content type.
+pub const MAX_CONTENT_TYPE: usize = 255;

@@ -1,0 +1,131 @@
+//! What engines say to each other. `docs/PROTOCOL.md` has the bytes.
+
+use crate::object::Rank;
+use crate::op::{Op, Reply};
+use bytes::Bytes;
+use gramme_ring::{LayoutVersion, NodeId};
+use serde::{Deserialize, Serialize};
+
+/// Names a question to a peer; the answer repeats it. Unique per asking engine and run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct CallId(pub u64);
+
+/// Why a replica is handed an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Purpose {
+    /// A client's write.
+    Write,
+    /// Read repair.
+    Repair,
+    /// Hinted handoff.
+    Handoff,
+}
+
+/// How much of an object a reader wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Want {
+    /// Everything.
+    Object,
+    /// Only its digest.
+    Digest,
+}
+
+/// Why a replica did not do what it was asked. Nothing changed there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Refusal {
+    /// Its disk is full, or its store has stopped writing.
+    Unwritable,
+    /// Its own copy of the key is damaged and not yet healed.
+    Unknown,
+    /// It has too much in flight.
+    Overloaded,
+    /// It follows another layout.
+    Layout(LayoutVersion),
+    /// What was sent does not decode.
+    Malformed,
+    /// It is not one of the key's coordinators; ask another.
+    NotCoordinator,
+}
+
+/// A replica's copy of a key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Copy {
+    /// The encoded object.
+    Object(Bytes),
+    /// The digest of the encoded object.
+    Digest(u64),
+    /// It has none, and knows it.
+    Absent,
+}
+
+/// One message between engines.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Message {
+    /// "I am alive"; sent when there is nothing else to say.
+    Heartbeat,
+    /// Merge this object into your copy, durably.
+    Write {
+        /// Repeated in the acknowledgement.
+        call: CallId,
+        /// The sender's layout.
+        layout: LayoutVersion,
+        /// Why.
+        purpose: Purpose,
+        /// The key.
+        key: Bytes,
+        /// The encoded object.
+        object: Bytes,
+        /// The owner for whom the receiver is to keep it, as a fallback.
+        hint: Option<NodeId>,
+        /// For a plain write: report the siblings that it does not cover and that outrank this.
+        outranked_by: Option<Rank>,
+    },
+    /// The object of `call` is merged and durable here.
+    Written {
+        /// Which write.
+        call: CallId,
+        /// Encoded siblings that outrank a plain write, if there are any.
+        outranking: Option<Bytes>,
+    },
+    /// What do you have of this key?
+    Read {
+        /// Repeated in the answer.
+        call: CallId,
+        /// The sender's layout.
+        layout: LayoutVersion,
+        /// The key.
+        key: Bytes,
+        /// All of it, or a digest.
+        want: Want,
+    },
+    /// The answer to a read.
+    Copy {
+        /// Which read.
+        call: CallId,
+        /// What there is.
+        copy: Copy,
+        /// Whether this replica may miss data that it acknowledged: then it counts toward no quorum.
+        incomplete: bool,
+    },
+    /// A write or read was refused; nothing changed.
+    Refused {
+        /// Which call.
+        call: CallId,
+        /// Why.
+        why: Refusal,
+    },
+    /// Coordinate this request in my stead.
+    Forward {
+        /// Repeated in the answer.
+        call: CallId,
+        /// The request.
+        op: Op,
+    },
+    /// What a forwarded request came to.
+    Forwarded {
+        /// Which one.
+        call: CallId,
+        /// Its answer.
+        reply: Reply,
+    },
+}

@@ -1,0 +1,514 @@
+//! One node's copies: every change to a key goes load, decide, append, in the order in which it came.
+//!
+//! Operations on one key queue behind its load; when the record is there, all of them are applied and the
+//! outcome is appended once. Nothing is cached beyond that: the store is the only truth.
+
+use crate::input::{AppendId, LoadId, Loaded, Place};
+use crate::journal::{Durable, Journal, Outbox};
+use crate::message::{CallId, Refusal, Want};
+use crate::object::{self, Object, Rank, Version};
+use crate::op::{Cover, OpError};
+use crate::{Content, Expiry, Limits};
+use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
+use alloc::string::String;
+use alloc::vec::Vec;
+use bytes::Bytes;
+use gramme_ring::{NodeId, Slot};
+use gramme_vclock::{Actor, Dot, GrowableContext as Context, GrowableDotSet as DotSet, Hlc};
+
+/// The slot of this node's own records, after the data slots.
+pub(crate) const RUN: Place = Place(gramme_ring::SLOTS);
+
+/// Who reads a local copy.
+#[derive(Debug)]
+pub(crate) enum Reader {
+    /// A read coordinated here.
+    Coordinator(CallId),
+    /// A peer.
+    Peer(NodeId, CallId, Want),
+    /// Hinted handoff to this owner.
+    Handoff(NodeId),
+}
+
+/// Who hands in an object to be merged.
+#[derive(Debug)]
+pub(crate) enum Source {
+    /// A peer, which waits for the acknowledgement.
+    Peer(NodeId, CallId),
+    /// This node's own read repair; nobody waits.
+    Repair,
+}
+
+/// A write to be given its dot.
+#[derive(Debug)]
+pub(crate) struct Mint {
+    pub(crate) call: CallId,
+    pub(crate) content: Content,
+    pub(crate) expiry: Option<Expiry>,
+    pub(crate) cover: Cover,
+    /// To be merged first: what a read or the acknowledgements showed that this copy may lack.
+    pub(crate) also: Option<Object>,
+    /// The record of the hint to be kept with it, if this node is a fallback.
+    pub(crate) hint: Option<(Place, Bytes)>,
+}
+
+/// An object to be merged.
+#[derive(Debug)]
+pub(crate) struct Merge {
+    pub(crate) source: Source,
+    pub(crate) object: Object,
+    pub(crate) outranked_by: Option<Rank>,
+    /// The record of the hint to be kept with it, if this node is a fallback.
+    pub(crate) hint: Option<(Place, Bytes)>,
+    /// It comes from enough complete replicas to stand in for a damaged copy.
+    pub(crate) heals: bool,
+}
+
+#[derive(Debug)]
+pub(crate) enum Task {
+    Read(Reader),
+    Mint(Mint),
+    Merge(Merge),
+    /// The owner holds what this digest names: if the copy is still that, the hint goes.
+    Settle {
+        owner: NodeId,
+        digest: Option<u64>,
+        hint: (Place, Bytes),
+    },
+    /// Drop the copy, if it is still what this digest names.
+    Forget {
+        digest: u64,
+    },
+    /// Enough complete replicas say that there is no such key: a damaged record may go.
+    ForgetDamaged,
+}
+
+/// What waits for the disk.
+#[derive(Debug)]
+pub(crate) enum Waiting {
+    Minted(CallId),
+    Merged {
+        to: NodeId,
+        call: CallId,
+        outranking: Option<Bytes>,
+    },
+    /// The actor of this run.
+    Actor,
+    /// The removal of a hint for this owner.
+    HintGone(NodeId),
+    /// Nobody waits.
+    Nothing,
+}
+
+/// A local copy, as a reader gets it.
+#[derive(Debug)]
+pub(crate) enum Held {
+    Object { object: Box<Object>, encoded: Bytes, digest: u64 },
+    Absent,
+    Unknown,
+}
+
+/// A write that got its dot.
+#[derive(Debug)]
+pub(crate) struct Minted {
+    pub(crate) call: CallId,
+    /// What the other replicas are to merge: all of the object. The new sibling alone would not do: its context
+    /// is flattened, and speaks for siblings that were replaced here by others which a replica may still lack.
+    pub(crate) object: Object,
+    pub(crate) encoded: Bytes,
+    pub(crate) context: Context,
+    pub(crate) rank: Rank,
+    pub(crate) replaced: bool,
+    /// Whether this node's own copy took part; not while that is damaged.
+    pub(crate) held: bool,
+}
+
+/// What came of the tasks of one key.
+#[derive(Debug)]
+pub(crate) enum Event {
+    Read(Bytes, Reader, Held),
+    Minted(Box<Minted>),
+    MintRefused(CallId, OpError),
+    MergeRefused(NodeId, CallId, Refusal),
+    /// A merge changed nothing, and what it found is durable already.
+    Durable(Durable<Waiting>),
+    /// Whether the copy is still what was handed over.
+    Settled {
+        key: Bytes,
+        owner: NodeId,
+        digest: Option<u64>,
+        current: bool,
+    },
+    /// The copy of this key is damaged, and somebody wanted it.
+    Damaged(Bytes),
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct SlotClock {
+    /// The last counter minted in this slot.
+    minted: u64,
+    /// The counter at which this node last lost or dropped a copy in this slot: intervals that end at or
+    /// before it must not be extended.
+    held_since: u64,
+}
+
+#[derive(Debug)]
+pub(crate) struct Replica {
+    actor: Actor,
+    digest_key: [u8; 16],
+    limits: Limits,
+    /// With no other member there is nobody to heal from: a write may replace a damaged record.
+    pub(crate) alone: bool,
+    slots: BTreeMap<Place, SlotClock>,
+    queues: BTreeMap<Bytes, Vec<Task>>,
+    loads: BTreeMap<LoadId, Bytes>,
+    tasks: usize,
+    pub(crate) clock: Hlc,
+    pub(crate) journal: Journal<Waiting>,
+    slot_of: BTreeMap<AppendId, Place>,
+}
+
+impl Replica {
+    pub(crate) fn new(
+        actor: Actor,
+        digest_key: [u8; 16],
+        limits: Limits,
+        clock: Hlc,
+        alone: bool,
+    ) -> Replica {
+        Replica {
+            actor,
+            digest_key,
+            limits,
+            alone,
+            slots: BTreeMap::new(),
+            queues: BTreeMap::new(),
+            loads: BTreeMap::new(),
+            tasks: 0,
+            clock,
+            journal: Journal::new(),
+            slot_of: BTreeMap::new(),
+        }
+    }
+
+    /// Whether so many local operations wait for the disk that no more are taken from outside.
+    pub(crate) const fn is_full(&self) -> bool {
+        self.tasks >= self.limits.local
+    }
+
+    pub(crate) const fn tasks(&self) -> usize {
+        self.tasks
+    }
+
+    /// Whether a write that this node keeps for an owner waits to be merged into this key.
+    pub(crate) fn expects_hint(&self, key: &Bytes) -> bool {
+        let queue = self.queues.get(key).map_or(&[][..], Vec::as_slice);
+        queue.iter().any(|task| {
+            matches!(task, Task::Merge(Merge { hint: Some(_), .. }) | Task::Mint(Mint { hint: Some(_), .. }))
+        })
+    }
+
+    /// Queues a task for its key, and starts the load that it waits for.
+    pub(crate) fn start(&mut self, out: &mut Outbox, key: &Bytes, task: Task) {
+        self.tasks += 1;
+        let queue = self.queues.entry(key.clone()).or_default();
+        queue.push(task);
+        if queue.len() == 1 {
+            let id = out.load(place_of(key), key.clone());
+            self.loads.insert(id, key.clone());
+        }
+    }
+
+    /// A load was performed: applies everything that waits for it. `None` if the load is not ours.
+    pub(crate) fn loaded(
+        &mut self,
+        out: &mut Outbox,
+        wall_ms: u64,
+        id: LoadId,
+        loaded: &Loaded,
+    ) -> Option<Vec<Event>> {
+        let key = self.loads.remove(&id)?;
+        let tasks = self.queues.remove(&key).unwrap_or_default();
+        self.tasks -= tasks.len();
+        let object = match loaded {
+            Loaded::Absent => Some(Object::new()),
+            Loaded::Found(bytes) => object::decode(bytes).ok(),
+            Loaded::Unknown => None,
+        };
+        let mut work = Work {
+            damaged: object.is_none(),
+            object: object.unwrap_or_default(),
+            encoded: match loaded {
+                Loaded::Found(bytes) => Some(bytes.clone()),
+                _ => None,
+            },
+            changed: false,
+            dropped: false,
+            waiting: Vec::new(),
+            hints: Vec::new(),
+            events: Vec::new(),
+        };
+        if work.damaged {
+            // What this copy held is not known, so its intervals end here.
+            self.break_hold(place_of(&key));
+            work.events.push(Event::Damaged(key.clone()));
+        }
+        for task in tasks {
+            self.apply(&mut work, wall_ms, &key, task);
+        }
+        self.finish(out, &key, &mut work);
+        Some(work.events)
+    }
+
+    fn apply(&mut self, work: &mut Work, wall_ms: u64, key: &Bytes, task: Task) {
+        match task {
+            Task::Read(reader) => {
+                let held = work.held(&self.digest_key);
+                work.events.push(Event::Read(key.clone(), reader, held));
+            }
+            Task::Mint(mint) => self.mint(work, wall_ms, key, mint),
+            Task::Merge(merge) => self.merge(work, wall_ms, key, merge),
+            Task::Settle { owner, digest, hint: (place, hint) } => {
+                let now = work.digest(&self.digest_key);
+                let current = !work.damaged && (now.is_none() || now == digest);
+                if current {
+                    work.hints.push((place, hint, Some(owner)));
+                }
+                work.events.push(Event::Settled { key: key.clone(), owner, digest: now, current });
+            }
+            Task::Forget { digest } => {
+                if work.digest(&self.digest_key) == Some(digest) {
+                    work.drop_copy();
+                    self.break_hold(place_of(key));
+                }
+            }
+            Task::ForgetDamaged => {
+                if work.damaged {
+                    work.drop_copy();
+                    work.damaged = false;
+                }
+            }
+        }
+    }
+
+    fn mint(&mut self, work: &mut Work, wall_ms: u64, key: &Bytes, mint: Mint) {
+        let mut object = work.object.clone();
+        if let Some(also) = mint.also {
+            let Ok(_) = object.merge(also);
+        }
+        let (context, covered_stamp) = match &mint.cover {
+            Cover::Held => (object.seen().clone(), object::newest(&object)),
+            Cover::Nothing => (DotSet::new(), gramme_vclock::Stamp::ZERO),
+            Cover::Context(context) => (context.seen.clone(), context.stamp),
+        };
+        if self.claims_the_future(place_of(key), &context) {
+            let why = OpError::Misuse(String::from("the context names writes that do not exist"));
+            work.events.push(Event::MintRefused(mint.call, why));
+            return;
+        }
+        let replaced = object.iter().any(|(_, v)| v.is_live(wall_ms));
+        let stamp = self.clock.tick(wall_ms).max(covered_stamp.next());
+        let version = Version { stamp, expiry: mint.expiry, content: mint.content };
+        if let Err(error) = self.admit(&object, &context, &version) {
+            work.events.push(Event::MintRefused(mint.call, error));
+            return;
+        }
+        let place = place_of(key);
+        let slot = self.slots.entry(place).or_default();
+        slot.minted += 1;
+        let dot = Dot { actor: self.actor, counter: slot.minted };
+        let rank = version.rank(dot);
+        let Ok(seen) = object.write(&context, dot, slot.held_since, version);
+        let encoded = object::encode(&object);
+        let context = Context { seen, stamp };
+        // A damaged copy is not replaced by what may be less, unless nobody could ever heal it.
+        let held = !work.damaged || self.alone;
+        if held {
+            work.put(object.clone());
+            work.encoded = Some(encoded.clone());
+            work.waiting.push(Waiting::Minted(mint.call));
+            if let Some((place, hint)) = mint.hint {
+                work.hints.push((place, hint, None));
+            }
+        } else {
+            // A dot that is out and not here: no interval may reach across it.
+            self.break_hold(place);
+        }
+        let minted = Minted { call: mint.call, object, encoded, context, rank, replaced, held };
+        work.events.push(Event::Minted(Box::new(minted)));
+    }
+
+    /// Past the limits, coordinators take no write that would make the object larger still.
+    fn admit(&self, object: &Object, context: &DotSet, version: &Version) -> Result<(), OpError> {
+        let (mut count, mut bytes, mut kept, mut kept_bytes) = (0, 0, 1, object::weigh(version));
+        for (dot, v) in object.iter() {
+            let weight = object::weigh(v);
+            count += 1;
+            bytes += weight;
+            if !context.contains(dot) {
+                kept += 1;
+                kept_bytes += weight;
+            }
+        }
+        let too_many = kept > self.limits.siblings && kept > count;
+        let too_large = kept_bytes > self.limits.object() && kept > 1 && kept_bytes > bytes;
+        if too_many || too_large { Err(OpError::TooManySiblings) } else { Ok(()) }
+    }
+
+    fn merge(&mut self, work: &mut Work, wall_ms: u64, key: &Bytes, merge: Merge) {
+        if work.damaged && !merge.heals && !self.alone {
+            if let Source::Peer(to, call) = merge.source {
+                work.events.push(Event::MergeRefused(to, call, Refusal::Unknown));
+            }
+            return;
+        }
+        if self.claims_the_future(place_of(key), merge.object.seen()) {
+            if let Source::Peer(to, call) = merge.source {
+                work.events.push(Event::MergeRefused(to, call, Refusal::Malformed));
+            }
+            return;
+        }
+        self.clock.observe(wall_ms, object::newest(&merge.object));
+        let mut object = work.object.clone();
+        let Ok(merged) = object.merge(merge.object);
+        if merged.changed || work.damaged {
+            work.put(object);
+        }
+        if let Some((place, hint)) = merge.hint {
+            work.hints.push((place, hint, None));
+        }
+        work.waiting.push(match merge.source {
+            Source::Peer(to, call) => {
+                let outranking = merge.outranked_by.and_then(|rank| object::outranking(&work.object, rank));
+                Waiting::Merged { to, call, outranking: outranking.as_ref().map(object::encode) }
+            }
+            Source::Repair => Waiting::Nothing,
+        });
+    }
+
+    fn finish(&mut self, out: &mut Outbox, key: &Bytes, work: &mut Work) {
+        let place = place_of(key);
+        let mut last = None;
+        if work.changed {
+            let encoded = if work.dropped { None } else { work.bytes() };
+            let value = encoded.map(|encoded| {
+                let digest = object::digest(&self.digest_key, &encoded);
+                (encoded, digest)
+            });
+            let id = out.append(place, key.clone(), value);
+            self.slot_of.insert(id, place);
+            last = Some(id);
+        }
+        for (place, key, served) in core::mem::take(&mut work.hints) {
+            let id = out.append(place, key, served.is_none().then(|| (Bytes::new(), 0)));
+            if let Some(owner) = served {
+                // Nobody else waits for a removal.
+                self.journal.hold(id, Waiting::HintGone(owner));
+                continue;
+            }
+            // Either of them failing refuses the write.
+            if let Some(first) = last {
+                self.journal.link(first, id);
+            }
+            last = Some(id);
+        }
+        for waiting in core::mem::take(&mut work.waiting) {
+            match last {
+                Some(append) => self.journal.hold(append, waiting),
+                None => {
+                    if let Some(done) = self.journal.hold_after(out.last_append(), waiting) {
+                        work.events.push(Event::Durable(done));
+                    }
+                }
+            }
+        }
+    }
+
+    /// An append was refused. The dots that it would have stored may be out already, so no interval may
+    /// reach across them.
+    pub(crate) fn append_failed(&mut self, append: AppendId) -> Vec<Waiting> {
+        if let Some(place) = self.slot_of.remove(&append) {
+            self.break_hold(place);
+        }
+        self.journal.append_failed(append)
+    }
+
+    pub(crate) fn synced(&mut self, through: AppendId) -> Vec<Durable<Waiting>> {
+        self.slot_of = self.slot_of.split_off(&AppendId(through.0 + 1));
+        self.journal.synced(through)
+    }
+
+    /// Whether a history names dots of this run that are not minted yet: only forgery or a bug does, and believing
+    /// it would make the next write look replaced.
+    fn claims_the_future(&self, place: Place, seen: &DotSet) -> bool {
+        let minted = self.slots.get(&place).map_or(0, |slot| slot.minted);
+        seen.last_of(self.actor).is_some_and(|last| last > minted)
+    }
+
+    fn break_hold(&mut self, place: Place) {
+        let slot = self.slots.entry(place).or_default();
+        slot.held_since = slot.minted;
+    }
+}
+
+/// One key's record while its tasks are applied.
+struct Work {
+    object: Object,
+    /// The bytes of `object`, where they are known.
+    encoded: Option<Bytes>,
+    damaged: bool,
+    changed: bool,
+    dropped: bool,
+    waiting: Vec<Waiting>,
+    /// Hints to be written, or, if they name the owner that was served, removed; in the order of their tasks.
+    hints: Vec<(Place, Bytes, Option<NodeId>)>,
+    events: Vec<Event>,
+}
+
+impl Work {
+    fn put(&mut self, object: Object) {
+        self.object = object;
+        self.encoded = None;
+        self.changed = true;
+        self.dropped = false;
+        self.damaged = false;
+    }
+
+    fn drop_copy(&mut self) {
+        self.object = Object::new();
+        self.encoded = None;
+        self.changed = true;
+        self.dropped = true;
+    }
+
+    fn bytes(&mut self) -> Option<Bytes> {
+        if self.object.is_empty() {
+            return None;
+        }
+        Some(self.encoded.get_or_insert_with(|| object::encode(&self.object)).clone())
+    }
+
+    fn digest(&mut self, key: &[u8; 16]) -> Option<u64> {
+        self.bytes().map(|bytes| object::digest(key, &bytes))
+    }
+
+    fn held(&mut self, digest_key: &[u8; 16]) -> Held {
+        if self.damaged {
+            return Held::Unknown;
+        }
+        match self.bytes() {
+            None => Held::Absent,
+            Some(encoded) => Held::Object {
+                digest: object::digest(digest_key, &encoded),
+                object: Box::new(self.object.clone()),
+                encoded,
+            },
+        }
+    }
+}
+
+/// The slot that a key's record lies in.
+pub(crate) fn place_of(key: &[u8]) -> Place {
+    Place(Slot::of(key).index())
+}

@@ -1,0 +1,46 @@
+//! How an engine is doing.
+
+use alloc::vec::Vec;
+use gramme_ring::NodeId;
+
+/// A snapshot of counters and peers.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Status {
+    /// This run's actor is durable: writes are taken.
+    pub ready: bool,
+    /// No sync has failed.
+    pub writable: bool,
+    /// This node may miss data that it acknowledged; its answers count toward no quorum.
+    pub incomplete: bool,
+    /// Requests being coordinated or forwarded here.
+    pub requests: usize,
+    /// Local operations that wait for the disk.
+    pub local: usize,
+    /// Timers set.
+    pub timers: usize,
+    /// Stale copies that reads have repaired, since the start.
+    pub repairs: u64,
+    /// Hints written, since the start.
+    pub hints_kept: u64,
+    /// Hints whose owner acknowledged them, since the start.
+    pub hints_handed: u64,
+    /// The other members.
+    pub peers: Vec<PeerStatus>,
+}
+
+/// How another member looks from here.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct PeerStatus {
+    /// Who.
+    pub id: NodeId,
+    /// A connection stands.
+    pub connected: bool,
+    /// It is connected and not suspected: requests are sent to it.
+    pub alive: bool,
+    /// The failure detector's suspicion; 8 and more is failed.
+    pub phi: f64,
+    /// There are, or may be, hints for it.
+    pub hints_pending: bool,
+}

@@ -1,0 +1,386 @@
+//! A handful of engines over disks and links of memory, pumped by hand: every test says what happens when.
+#![allow(dead_code, reason = "each test file uses its part")]
+
+use bytes::Bytes;
+use gramme_quorum::message::Message;
+use gramme_quorum::*;
+use gramme_ring::{Layout, Member, NodeId};
+use gramme_vclock::{Actor, GrowableContext as Context};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+type Disk = BTreeMap<(Place, Bytes), Bytes>;
+
+pub(crate) struct Node {
+    pub(crate) engine: Engine,
+    /// What reads see, and what a crash leaves.
+    written: Disk,
+    durable: Disk,
+    last: AppendId,
+    pub(crate) disk_full: bool,
+    pub(crate) syncs: bool,
+    /// Records whose bytes can't be read.
+    pub(crate) damaged: BTreeSet<(Place, Bytes)>,
+}
+
+pub(crate) struct Cluster {
+    pub(crate) layout: Layout,
+    pub(crate) nodes: BTreeMap<NodeId, Node>,
+    down: BTreeMap<NodeId, Disk>,
+    cut: BTreeSet<(NodeId, NodeId)>,
+    wire: VecDeque<(NodeId, NodeId, Message)>,
+    pub(crate) replies: BTreeMap<RequestId, Reply>,
+    pub(crate) now: Now,
+    /// Added to the wall clock of a node.
+    pub(crate) skew: BTreeMap<NodeId, i64>,
+    pub(crate) config: fn(&mut Config),
+    requests: u64,
+    runs: u64,
+    /// Stopped in mid-life: connections stand, messages pile up, no timer fires.
+    paused: BTreeMap<NodeId, Vec<(NodeId, NodeId, Message)>>,
+    /// Every message that was delivered.
+    pub(crate) delivered: Vec<(NodeId, NodeId, Message)>,
+}
+
+impl Cluster {
+    pub(crate) fn new(nodes: u64) -> Cluster {
+        Cluster::with(nodes, |_| {})
+    }
+
+    pub(crate) fn with(nodes: u64, config: fn(&mut Config)) -> Cluster {
+        let members: Vec<_> = (1..=nodes).map(|id| Member::new(NodeId(id))).collect();
+        let mut cluster = Cluster {
+            layout: Layout::compute(3, 256, &members, None).unwrap(),
+            nodes: BTreeMap::new(),
+            down: (1..=nodes).map(|id| (NodeId(id), Disk::new())).collect(),
+            cut: BTreeSet::new(),
+            wire: VecDeque::new(),
+            replies: BTreeMap::new(),
+            now: Now { instant: Instant(0), wall_ms: 1_750_000_000_000 },
+            skew: BTreeMap::new(),
+            config,
+            requests: 0,
+            runs: 0,
+            paused: BTreeMap::new(),
+            delivered: Vec::new(),
+        };
+        for id in 1..=nodes {
+            cluster.start(NodeId(id));
+        }
+        cluster.run();
+        cluster
+    }
+
+    /// Starts a node on what its last crash left, with a new actor.
+    pub(crate) fn start(&mut self, id: NodeId) {
+        self.start_with(id, false);
+    }
+
+    pub(crate) fn start_on_a_full_disk(&mut self, id: NodeId) {
+        self.start_with(id, true);
+    }
+
+    fn start_with(&mut self, id: NodeId, disk_full: bool) {
+        let disk = self.down.remove(&id).expect("the node is down");
+        self.runs += 1;
+        let mut config = Config::new(id, Actor(1000 * id.0 + self.runs));
+        (self.config)(&mut config);
+        let engine = Engine::new(config, self.layout.clone(), self.now);
+        let node = Node {
+            engine,
+            written: disk.clone(),
+            durable: disk,
+            last: AppendId(0),
+            disk_full,
+            syncs: true,
+            damaged: BTreeSet::new(),
+        };
+        self.nodes.insert(id, node);
+        let inputs = self.perform(id);
+        self.feed(id, inputs);
+        let others: Vec<NodeId> = self.nodes.keys().copied().filter(|o| *o != id).collect();
+        for other in others {
+            if !self.cut.contains(&(id, other)) {
+                self.link(id, other, true);
+            }
+        }
+    }
+
+    /// Kills a node: what was not synced is gone, and so is what was on its way to or from it.
+    pub(crate) fn crash(&mut self, id: NodeId) {
+        let node = self.nodes.remove(&id).expect("the node is up");
+        self.paused.remove(&id);
+        self.down.insert(id, node.durable);
+        self.wire.retain(|(from, to, _)| *from != id && *to != id);
+        for other in self.nodes.keys().copied().collect::<Vec<_>>() {
+            self.input(other, Input::Disconnected(id));
+        }
+    }
+
+    /// Cuts or mends the link between two nodes, both ways.
+    pub(crate) fn cut(&mut self, a: NodeId, b: NodeId, cut: bool) {
+        for pair in [(a, b), (b, a)] {
+            if cut {
+                self.cut.insert(pair)
+            } else {
+                self.cut.remove(&pair)
+            };
+        }
+        self.wire.retain(|(from, to, _)| !self.cut.contains(&(*from, *to)));
+        self.link(a, b, !cut);
+    }
+
+    fn link(&mut self, a: NodeId, b: NodeId, up: bool) {
+        for (me, other) in [(a, b), (b, a)] {
+            if self.nodes.contains_key(&me) && self.nodes.contains_key(&other) {
+                self.input(me, if up { Input::Connected(other) } else { Input::Disconnected(other) });
+            }
+        }
+    }
+
+    fn now_at(&self, id: NodeId) -> Now {
+        let skew = self.skew.get(&id).copied().unwrap_or(0);
+        Now { instant: self.now.instant, wall_ms: self.now.wall_ms.checked_add_signed(skew).unwrap() }
+    }
+
+    /// Hands one input to a node and does what follows on its disk.
+    pub(crate) fn input(&mut self, id: NodeId, input: Input) {
+        self.feed(id, VecDeque::from([input]));
+    }
+
+    fn feed(&mut self, id: NodeId, mut inputs: VecDeque<Input>) {
+        while let Some(input) = inputs.pop_front() {
+            let now = self.now_at(id);
+            self.nodes.get_mut(&id).unwrap().engine.handle(now, input);
+            inputs.extend(self.perform(id));
+        }
+    }
+
+    fn perform(&mut self, id: NodeId) -> VecDeque<Input> {
+        let node = self.nodes.get_mut(&id).unwrap();
+        let mut inputs = VecDeque::new();
+        while let Some(output) = node.engine.poll() {
+            match output {
+                Output::Send(to, message) => self.wire.push_back((id, to, message)),
+                Output::Reply(request, reply) => {
+                    let again = self.replies.insert(request, reply);
+                    assert!(again.is_none(), "a request is answered once");
+                }
+                Output::Load { id: load, place, key } => {
+                    let record = (place, key);
+                    let loaded = if node.damaged.contains(&record) {
+                        Loaded::Unknown
+                    } else {
+                        node.written.get(&record).cloned().map_or(Loaded::Absent, Loaded::Found)
+                    };
+                    inputs.push_back(Input::Loaded(load, loaded));
+                }
+                Output::Append { id: append, place, key, value } => {
+                    node.last = append;
+                    if node.disk_full {
+                        inputs.push_front(Input::AppendFailed(append));
+                        continue;
+                    }
+                    let record = (place, key);
+                    node.damaged.remove(&record);
+                    match value {
+                        Some((bytes, _)) => node.written.insert(record, bytes),
+                        None => node.written.remove(&record),
+                    };
+                }
+                Output::List { id: list, place, cursor, limit } => {
+                    let keys = node.written.keys().filter(|(p, _)| *p == place).map(|(_, k)| k.clone());
+                    let start = usize::try_from(cursor.unwrap_or(0)).unwrap();
+                    let keys: Vec<Bytes> = keys.skip(start).take(limit).collect();
+                    let next = (keys.len() == limit).then_some((start + limit) as u64);
+                    inputs.push_back(Input::Listed(list, Some(Page { keys, next })));
+                }
+                other => panic!("unknown output {other:?}"),
+            }
+        }
+        if node.syncs && inputs.is_empty() {
+            let last = node.last;
+            if node.durable != node.written || last.0 > 0 {
+                node.durable = node.written.clone();
+                node.last = AppendId(0);
+                if last.0 > 0 {
+                    inputs.push_back(Input::Synced(last));
+                }
+            }
+        }
+        inputs
+    }
+
+    /// Lets a node's sync finish that was held back with `syncs = false`.
+    pub(crate) fn sync(&mut self, id: NodeId) {
+        self.nodes.get_mut(&id).unwrap().syncs = true;
+        let inputs = self.perform(id);
+        self.feed(id, inputs);
+    }
+
+    /// Delivers one message, if there is one.
+    pub(crate) fn deliver(&mut self) -> bool {
+        let Some((from, to, message)) = self.wire.pop_front() else { return false };
+        if let Some(pile) = self.paused.get_mut(&to) {
+            pile.push((from, to, message));
+            return true;
+        }
+        // Messages cross as bytes.
+        let mut bytes = Vec::new();
+        wire::encode(&message, &mut bytes);
+        let message = wire::decode(&bytes).expect("what was encoded decodes");
+        self.delivered.push((from, to, message.clone()));
+        if self.nodes.contains_key(&to) && !self.cut.contains(&(from, to)) {
+            self.input(to, Input::Peer(from, message));
+        }
+        true
+    }
+
+    /// Loses every message now on the wire that `which` names.
+    pub(crate) fn lose(&mut self, which: impl Fn(NodeId, NodeId, &Message) -> bool) {
+        self.wire.retain(|(from, to, message)| !which(*from, *to, message));
+    }
+
+    /// Delivers all messages, and those that they cause.
+    pub(crate) fn run(&mut self) {
+        let mut steps = 0;
+        while self.deliver() {
+            steps += 1;
+            assert!(steps < 1_000_000, "the cluster talks without end");
+        }
+    }
+
+    /// Lets time pass, in steps of `Tick`s at the engines' own deadlines, delivering everything.
+    pub(crate) fn pass(&mut self, time: Duration) {
+        let end = self.now.instant + time;
+        self.run();
+        while let Some(next) = self.awake().filter_map(|id| self.nodes[&id].engine.deadline()).min()
+            && next <= end
+        {
+            self.advance(next);
+            for id in self.awake().collect::<Vec<_>>() {
+                self.input(id, Input::Tick);
+            }
+            self.run();
+        }
+        self.advance(end);
+    }
+
+    fn awake(&self) -> impl Iterator<Item = NodeId> {
+        self.nodes.keys().copied().filter(|id| !self.paused.contains_key(id))
+    }
+
+    /// Stops a node without killing it.
+    pub(crate) fn pause(&mut self, id: NodeId) {
+        self.paused.insert(id, Vec::new());
+    }
+
+    /// Lets it go on, with everything that has piled up.
+    pub(crate) fn resume(&mut self, id: NodeId) {
+        let pile = self.paused.remove(&id).expect("the node is paused");
+        self.wire.extend(pile);
+        self.run();
+    }
+
+    fn advance(&mut self, to: Instant) {
+        let passed = to.since(self.now.instant);
+        self.now.instant = self.now.instant + passed;
+        self.now.wall_ms += u64::try_from(passed.as_millis()).unwrap();
+    }
+
+    /// Starts a request and gives its number.
+    pub(crate) fn start_request(&mut self, at: NodeId, op: Op) -> RequestId {
+        self.requests += 1;
+        let request = RequestId(self.requests);
+        self.input(at, Input::Client(request, op));
+        request
+    }
+
+    /// Makes a request and lets the cluster talk, and time pass if it must, until the answer is there.
+    pub(crate) fn request(&mut self, at: NodeId, op: Op) -> Reply {
+        let request = self.start_request(at, op);
+        self.run();
+        for _ in 0..100 {
+            if self.replies.contains_key(&request) {
+                break;
+            }
+            self.pass(Duration::from_millis(100));
+        }
+        self.replies.get(&request).cloned().expect("every request is answered by its deadline")
+    }
+
+    pub(crate) fn put(&mut self, at: NodeId, key: &str, value: &str, cover: Cover) -> Context {
+        match self.request(at, put(key, value, cover)) {
+            Reply::Written { context, .. } => context,
+            other => panic!("put {key} = {value}: {other:?}"),
+        }
+    }
+
+    pub(crate) fn get(&mut self, at: NodeId, key: &str) -> (Vec<String>, Context) {
+        self.get_with(at, key, ReadOptions::default())
+    }
+
+    pub(crate) fn get_with(&mut self, at: NodeId, key: &str, options: ReadOptions) -> (Vec<String>, Context) {
+        match self.request(at, Op::Get { key: Bytes::copy_from_slice(key.as_bytes()), options }) {
+            Reply::Read(reading) => {
+                let values = reading.siblings.iter().map(|s| String::from_utf8(s.value.to_vec()).unwrap());
+                (values.collect(), reading.context)
+            }
+            other => panic!("get {key}: {other:?}"),
+        }
+    }
+
+    /// The values in a node's own copy, sorted; `None` if it has no record.
+    pub(crate) fn copy(&self, id: NodeId, key: &str) -> Option<Vec<String>> {
+        let record = (place(key), Bytes::copy_from_slice(key.as_bytes()));
+        let disk = self.nodes.get(&id).map_or_else(|| &self.down[&id], |n| &n.written);
+        let object = object::decode(disk.get(&record)?).unwrap();
+        let mut values: Vec<String> = object
+            .iter()
+            .map(|(_, v)| match &v.content {
+                Content::Value { bytes, .. } => String::from_utf8(bytes.to_vec()).unwrap(),
+                Content::Tombstone => String::from("(deleted)"),
+            })
+            .collect();
+        values.sort();
+        Some(values)
+    }
+
+    /// How many hints a node's disk holds.
+    pub(crate) fn hints(&self, id: NodeId) -> usize {
+        let disk = self.nodes.get(&id).map_or_else(|| &self.down[&id], |n| &n.written);
+        disk.keys().filter(|(place, _)| place.0 >= 0x8000).count()
+    }
+
+    /// The key's preference list.
+    pub(crate) fn preference(&self, key: &str) -> Vec<NodeId> {
+        let engine = &self.nodes.values().next().unwrap().engine;
+        engine.preference(key.as_bytes()).into_iter().map(|(id, ..)| id).collect()
+    }
+}
+
+pub(crate) fn place(key: &str) -> Place {
+    Place(gramme_ring::Slot::of(key.as_bytes()).index())
+}
+
+pub(crate) fn put(key: &str, value: &str, cover: Cover) -> Op {
+    Op::Put {
+        key: Bytes::copy_from_slice(key.as_bytes()),
+        value: Bytes::copy_from_slice(value.as_bytes()),
+        content_type: None,
+        expiry: None,
+        cover,
+        options: WriteOptions::default(),
+    }
+}
+
+pub(crate) fn delete(key: &str, cover: Cover) -> Op {
+    Op::Delete { key: Bytes::copy_from_slice(key.as_bytes()), cover, options: WriteOptions::default() }
+}
+
+pub(crate) fn r(level: Level) -> ReadOptions {
+    ReadOptions { r: Some(level), ..ReadOptions::default() }
+}
+
+pub(crate) const A: NodeId = NodeId(1);
+pub(crate) const B: NodeId = NodeId(2);
+pub(crate) const C: NodeId = NodeId(3);

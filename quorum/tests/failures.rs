@@ -1,0 +1,535 @@
+//! Nodes that die, disks that fill, links that break.
+
+mod common;
+
+use common::*;
+use gramme_quorum::message::Message;
+use gramme_quorum::*;
+use std::time::Duration;
+
+fn read_one() -> ReadOptions {
+    r(Level::One)
+}
+
+#[test]
+fn writes_go_on_with_any_one_node_dead_and_it_catches_up() {
+    for dead in [A, B, C] {
+        let mut cluster = Cluster::new(3);
+        cluster.crash(dead);
+        let alive = [A, B, C].into_iter().find(|n| *n != dead).unwrap();
+        for i in 0..20 {
+            cluster.put(alive, &format!("key {i}"), &format!("value {i}"), Cover::Held);
+        }
+        cluster.start(dead);
+        cluster.pass(Duration::from_secs(5));
+        for other in [A, B, C].into_iter().filter(|n| *n != dead) {
+            assert_eq!(cluster.hints(other), 0, "hints drain");
+            cluster.crash(other);
+        }
+        for i in 0..20 {
+            let (values, _) = cluster.get_with(dead, &format!("key {i}"), read_one());
+            assert_eq!(values, [format!("value {i}")]);
+        }
+    }
+}
+
+#[test]
+fn with_two_of_three_dead_quorums_fail_at_once_and_one_still_answers() {
+    let mut cluster = Cluster::new(3);
+    cluster.put(A, "k", "v", Cover::Held);
+    cluster.crash(B);
+    cluster.crash(C);
+    let before = cluster.now;
+    let reply = cluster.request(A, put("k", "w", Cover::Held));
+    assert_eq!(reply, Reply::Failed(OpError::Quorum { need: Need::W, have: 1, want: 2 }));
+    let reply = cluster.request(A, Op::Get { key: "k".into(), options: ReadOptions::default() });
+    assert_eq!(reply, Reply::Failed(OpError::Quorum { need: Need::R, have: 1, want: 2 }));
+    assert_eq!(cluster.now, before, "no waiting");
+    assert_eq!(cluster.get_with(A, "k", read_one()).0, ["v"]);
+    assert_eq!(cluster.copy(A, "k").unwrap(), ["v"], "the refused write left nothing");
+}
+
+#[test]
+fn levels_are_checked() {
+    let mut cluster = Cluster::new(3);
+    for level in [Level::Count(0), Level::Count(4)] {
+        let reply = cluster.request(A, Op::Get { key: "k".into(), options: r(level) });
+        assert_eq!(reply, Reply::Failed(OpError::Level { need: Need::R, replicas: 3 }));
+    }
+    let long = "x".repeat(MAX_KEY + 1);
+    let reply = cluster.request(A, put(&long, "v", Cover::Held));
+    assert_eq!(reply, Reply::Failed(OpError::KeyLength(65_537)));
+    assert_eq!(cluster.request(A, put("", "v", Cover::Held)), Reply::Failed(OpError::KeyLength(0)));
+}
+
+#[test]
+fn primaries_are_told_from_fallbacks() {
+    let mut cluster = Cluster::new(5);
+    let list = cluster.preference("k");
+    cluster.crash(list[1]);
+    let with = |pw| WriteOptions { pw: Some(pw), ..WriteOptions::default() };
+    let Op::Put { key, value, content_type, expiry, cover, .. } = put("k", "v", Cover::Held) else {
+        unreachable!()
+    };
+    let op = |options| Op::Put {
+        key: key.clone(),
+        value: value.clone(),
+        content_type: content_type.clone(),
+        expiry,
+        cover: cover.clone(),
+        options,
+    };
+    let reply = cluster.request(list[0], op(with(Level::All)));
+    assert_eq!(reply, Reply::Failed(OpError::Quorum { need: Need::Pw, have: 2, want: 3 }));
+    let reply = cluster.request(list[0], op(with(Level::Count(2))));
+    assert!(matches!(reply, Reply::Written { .. }), "{reply:?}");
+    let all = WriteOptions { w: Some(Level::All), ..WriteOptions::default() };
+    let reply = cluster.request(list[0], op(all));
+    assert!(matches!(reply, Reply::Written { .. }), "a fallback counts toward W: {reply:?}");
+}
+
+#[test]
+fn a_fallback_hands_over_and_forgets() {
+    let mut cluster = Cluster::new(5);
+    let list = cluster.preference("k");
+    let (owner, fallback) = (list[2], list[3]);
+    cluster.crash(owner);
+    cluster.put(list[0], "k", "v", Cover::Held);
+    assert_eq!(cluster.copy(fallback, "k").unwrap(), ["v"]);
+    assert_eq!(cluster.hints(fallback), 1);
+    assert_eq!(cluster.copy(owner, "k"), None);
+    cluster.start(owner);
+    cluster.pass(Duration::from_secs(3));
+    assert_eq!(cluster.copy(owner, "k").unwrap(), ["v"]);
+    assert_eq!(cluster.hints(fallback), 0);
+    assert_eq!(cluster.copy(fallback, "k"), None, "a fallback keeps nothing that is not its own");
+}
+
+#[test]
+fn a_fallback_keeps_what_another_owner_still_waits_for() {
+    let mut cluster = Cluster::new(5);
+    let list = cluster.preference("k");
+    let (first, second, fallback) = (list[1], list[2], list[3]);
+    // Two owners are down in turn, and the same fallback stands in for both.
+    cluster.crash(first);
+    cluster.put(list[0], "k", "one", Cover::Held);
+    cluster.crash(second);
+    cluster.put(list[0], "k", "two", Cover::Held);
+    assert!(cluster.hints(fallback) >= 1);
+    cluster.start(first);
+    cluster.pass(Duration::from_secs(3));
+    cluster.start(second);
+    cluster.pass(Duration::from_secs(3));
+    for owner in &list[..3] {
+        assert_eq!(cluster.copy(*owner, "k").unwrap(), ["two"], "owner {owner}");
+    }
+    for other in &list[3..] {
+        assert_eq!(cluster.copy(*other, "k"), None, "fallback {other}");
+        assert_eq!(cluster.hints(*other), 0);
+    }
+}
+
+/// A fallback mints, hands over, drops its copy and mints again: the second write must not claim the first.
+#[test]
+fn a_fallback_that_mints_twice_erases_nothing() {
+    let mut cluster = Cluster::new(5);
+    let list = cluster.preference("k");
+    let fallback = list[3];
+    for value in ["first", "second"] {
+        // Only the fallback is left of the coordinators: it mints.
+        for owner in &list[..3] {
+            cluster.crash(*owner);
+        }
+        let w = WriteOptions { w: Some(Level::One), ..WriteOptions::default() };
+        let Op::Put { key, value, content_type, expiry, cover, .. } = put("k", value, Cover::Nothing) else {
+            unreachable!()
+        };
+        let op = Op::Put { key, value, content_type, expiry, cover, options: w };
+        let reply = cluster.request(fallback, op);
+        assert!(matches!(reply, Reply::Written { .. }), "{reply:?}");
+        for owner in &list[..3] {
+            cluster.start(*owner);
+        }
+        cluster.pass(Duration::from_secs(5));
+        assert_eq!(cluster.copy(fallback, "k"), None, "handed over and dropped");
+    }
+    let (mut values, _) = cluster.get(list[0], "k");
+    values.sort();
+    assert_eq!(values, ["first", "second"]);
+}
+
+#[test]
+fn a_stale_copy_is_repaired_by_a_read() {
+    let mut cluster = Cluster::new(3);
+    cluster.put(A, "k", "old", Cover::Held);
+    let request = cluster.start_request(A, put("k", "new", Cover::Held));
+    cluster.lose(|_, to, message| to == C && matches!(message, Message::Write { .. }));
+    cluster.run();
+    assert!(matches!(cluster.replies[&request], Reply::Written { .. }));
+    assert_eq!(cluster.copy(C, "k").unwrap(), ["old"]);
+    assert_eq!(cluster.get(B, "k").0, ["new"]);
+    assert_eq!(cluster.copy(C, "k").unwrap(), ["new"], "read repair");
+}
+
+#[test]
+fn a_write_that_was_lost_on_its_way_is_hinted() {
+    let mut cluster = Cluster::new(3);
+    cluster.start_request(A, put("k", "v", Cover::Held));
+    cluster.lose(|_, to, message| to == C && matches!(message, Message::Write { .. }));
+    cluster.pass(Duration::from_secs(5));
+    assert_eq!(cluster.copy(C, "k").unwrap(), ["v"], "no read was needed");
+    assert_eq!(cluster.hints(A), 0);
+}
+
+#[test]
+fn no_acknowledgement_before_the_sync() {
+    let mut cluster = Cluster::new(3);
+    for node in [A, B, C] {
+        cluster.nodes.get_mut(&node).unwrap().syncs = false;
+    }
+    let request = cluster.start_request(A, put("k", "v", Cover::Held));
+    cluster.run();
+    assert!(!cluster.replies.contains_key(&request));
+    cluster.sync(A);
+    cluster.run();
+    assert!(!cluster.replies.contains_key(&request), "one durable copy is not two");
+    cluster.sync(B);
+    cluster.run();
+    assert!(matches!(cluster.replies[&request], Reply::Written { .. }));
+}
+
+/// An unsynced tail is lost, then the same node mints again: the new dot must not collide with the old one,
+/// nor claim it.
+#[test]
+fn a_lost_tail_does_not_come_back_as_somebody_elses_write() {
+    let mut cluster = Cluster::new(3);
+    cluster.nodes.get_mut(&A).unwrap().syncs = false;
+    let request = cluster.start_request(A, put("k", "first", Cover::Nothing));
+    cluster.run();
+    assert!(matches!(cluster.replies[&request], Reply::Written { .. }), "B and C hold it");
+    cluster.crash(A);
+    assert_eq!(cluster.copy(A, "k"), None, "A lost it");
+    cluster.start(A);
+    cluster.put(A, "k", "second", Cover::Nothing);
+    let (mut values, _) = cluster.get(A, "k");
+    values.sort();
+    assert_eq!(values, ["first", "second"]);
+}
+
+#[test]
+fn a_full_disk_does_not_stop_the_cluster() {
+    let mut cluster = Cluster::new(3);
+    cluster.put(A, "k", "before", Cover::Held);
+    cluster.nodes.get_mut(&A).unwrap().disk_full = true;
+    cluster.put(A, "k", "after", Cover::Held);
+    assert_eq!(cluster.get(A, "k").0, ["after"]);
+    // The dot of the failed append is out at B and C; the next interval must not claim it.
+    cluster.nodes.get_mut(&A).unwrap().disk_full = false;
+    cluster.put(A, "k", "sibling", Cover::Nothing);
+    let (mut values, _) = cluster.get_with(A, "k", r(Level::All));
+    values.sort();
+    assert_eq!(values, ["after", "sibling"]);
+    for node in [A, B, C] {
+        cluster.nodes.get_mut(&node).unwrap().disk_full = true;
+    }
+    let reply = cluster.request(B, put("k", "nowhere", Cover::Held));
+    assert_eq!(reply, Reply::Failed(OpError::Unwritable));
+    assert_eq!(cluster.get(C, "k").0.len(), 2, "reads go on");
+}
+
+#[test]
+fn a_damaged_copy_is_unknown_and_healed_from_the_others() {
+    let mut cluster = Cluster::new(3);
+    cluster.put(A, "k", "v", Cover::Held);
+    let record = (place("k"), bytes::Bytes::from("k"));
+    cluster.nodes.get_mut(&A).unwrap().damaged.insert(record.clone());
+    assert_eq!(cluster.get(A, "k").0, ["v"], "the others answer");
+    assert!(!cluster.nodes[&A].damaged.contains(&record), "and the copy is healed");
+    assert_eq!(cluster.copy(A, "k").unwrap(), ["v"]);
+    // Alone with a damaged copy, nothing is claimed.
+    cluster.nodes.get_mut(&A).unwrap().damaged.insert(record);
+    cluster.crash(B);
+    cluster.crash(C);
+    let reply = cluster.request(A, Op::Get { key: "k".into(), options: read_one() });
+    assert_eq!(reply, Reply::Failed(OpError::Quorum { need: Need::R, have: 0, want: 1 }));
+}
+
+#[test]
+fn an_empty_fallback_never_says_absent() {
+    let mut cluster = Cluster::new(5);
+    let list = cluster.preference("k");
+    cluster.put(list[0], "k", "v", Cover::Held);
+    for owner in &list[..3] {
+        cluster.crash(*owner);
+    }
+    let reply = cluster.request(list[3], Op::Get { key: "k".into(), options: read_one() });
+    assert_eq!(reply, Reply::Failed(OpError::Quorum { need: Need::R, have: 0, want: 1 }));
+}
+
+#[test]
+fn other_nodes_forward() {
+    let mut cluster = Cluster::new(5);
+    let list = cluster.preference("k");
+    let outsider = list[4];
+    cluster.put(outsider, "k", "v", Cover::Held);
+    assert_eq!(cluster.get(outsider, "k").0, ["v"]);
+    assert_eq!(cluster.copy(outsider, "k"), None);
+    let asked =
+        cluster.delivered.iter().filter(|(f, _, m)| *f == outsider && matches!(m, Message::Forward { .. }));
+    assert_eq!(asked.count(), 2);
+}
+
+#[test]
+fn a_forwarded_write_whose_coordinator_dies_is_indeterminate() {
+    let mut cluster = Cluster::new(5);
+    let list = cluster.preference("k");
+    let request = cluster.start_request(list[4], put("k", "v", Cover::Held));
+    cluster.crash(list[0]);
+    cluster.run();
+    assert!(matches!(cluster.replies[&request], Reply::Failed(OpError::Indeterminate { .. })));
+}
+
+/// Repeated messages count once.
+#[test]
+fn a_repeated_acknowledgement_is_one_acknowledgement() {
+    let mut cluster = Cluster::new(3);
+    cluster.nodes.get_mut(&A).unwrap().syncs = false;
+    cluster.nodes.get_mut(&C).unwrap().syncs = false;
+    let request = cluster.start_request(A, put("k", "v", Cover::Held));
+    cluster.run();
+    let ack = cluster
+        .delivered
+        .iter()
+        .rev()
+        .find(|(from, _, m)| *from == B && matches!(m, Message::Written { .. }));
+    let (_, _, ack) = ack.cloned().expect("B acknowledged");
+    for _ in 0..3 {
+        cluster.input(A, Input::Peer(B, ack.clone()));
+    }
+    cluster.run();
+    assert!(!cluster.replies.contains_key(&request), "B alone is not a quorum of two");
+    cluster.sync(A);
+    assert!(cluster.replies.contains_key(&request));
+}
+
+#[test]
+fn a_paused_peer_is_suspected_and_forgiven() {
+    let mut cluster = Cluster::new(3);
+    cluster.pass(Duration::from_secs(5));
+    let alive = |cluster: &Cluster| {
+        let list = cluster.nodes[&A].engine.preference(b"k");
+        list.iter().any(|(id, _, alive)| *id == C && *alive)
+    };
+    cluster.pause(C);
+    cluster.pass(Duration::from_secs(1));
+    assert!(alive(&cluster), "a second of silence is not a failure");
+    // Not suspected yet: the write goes to C as well, and C's share is kept as a hint when it stays silent.
+    cluster.put(A, "early", "v", Cover::Held);
+    cluster.pass(Duration::from_secs(1));
+    assert!(!alive(&cluster), "two seconds are");
+    cluster.put(A, "late", "v", Cover::Held);
+    let all = WriteOptions { w: Some(Level::All), ..WriteOptions::default() };
+    let Op::Put { key, value, content_type, expiry, cover, .. } = put("k", "v", Cover::Held) else {
+        unreachable!()
+    };
+    let reply = cluster.request(A, Op::Put { key, value, content_type, expiry, cover, options: all });
+    assert_eq!(reply, Reply::Failed(OpError::Quorum { need: Need::W, have: 2, want: 3 }));
+    cluster.resume(C);
+    assert!(alive(&cluster), "it speaks again");
+    cluster.pass(Duration::from_secs(5));
+    for key in ["early", "late"] {
+        assert_eq!(cluster.copy(C, key).unwrap(), ["v"], "{key}");
+    }
+    assert_eq!(cluster.hints(A), 0);
+}
+
+#[test]
+fn siblings_are_bounded_at_coordinators() {
+    let mut cluster = Cluster::with(3, |config| config.limits.siblings = 5);
+    for i in 0..5 {
+        cluster.put(A, "k", &format!("{i}"), Cover::Nothing);
+    }
+    let reply = cluster.request(A, put("k", "one more", Cover::Nothing));
+    assert_eq!(reply, Reply::Failed(OpError::TooManySiblings));
+    let (values, context) = cluster.get(B, "k");
+    assert_eq!(values.len(), 5);
+    cluster.put(A, "k", "merged", Cover::Context(context));
+    assert_eq!(cluster.get(B, "k").0, ["merged"]);
+}
+
+#[test]
+fn a_cluster_of_one_serves() {
+    let mut cluster = Cluster::new(1);
+    cluster.put(A, "k", "v", Cover::Held);
+    assert_eq!(cluster.get(A, "k").0, ["v"]);
+    cluster.crash(A);
+    cluster.start(A);
+    cluster.run();
+    assert_eq!(cluster.get_with(A, "k", r(Level::All)).0, ["v"]);
+}
+
+#[test]
+fn a_repeated_forward_is_coordinated_once() {
+    let mut cluster = Cluster::new(5);
+    let list = cluster.preference("k");
+    let outsider = list[4];
+    cluster.put(outsider, "k", "old", Cover::Held);
+    let forward = cluster.delivered.iter().find(|(_, _, m)| matches!(m, Message::Forward { .. }));
+    let (from, to, forward) = forward.cloned().expect("the outsider forwarded");
+    cluster.put(list[1], "k", "new", Cover::Held);
+    cluster.input(to, Input::Peer(from, forward));
+    cluster.run();
+    assert_eq!(cluster.get(list[1], "k").0, ["new"]);
+}
+
+/// A peer that claims writes which this run has not made yet is not believed: the next write would pass for
+/// replaced.
+#[test]
+fn claims_about_our_own_future_are_refused() {
+    let mut cluster = Cluster::new(3);
+    let context = cluster.put(A, "k", "v", Cover::Held);
+    let actor = context.seen.spans()[0].actor;
+    let mut seen = context.seen.clone();
+    let Ok(()) = seen.insert(gramme_vclock::Dot { actor, counter: 1000 });
+    let forged = object::encode(&Object::from_parts([], seen).unwrap());
+    let message = Message::Write {
+        call: gramme_quorum::message::CallId(1),
+        layout: cluster.layout.version(),
+        purpose: gramme_quorum::message::Purpose::Repair,
+        key: "k".into(),
+        object: forged,
+        hint: None,
+        outranked_by: None,
+    };
+    cluster.input(A, Input::Peer(B, message));
+    cluster.run();
+    assert_eq!(cluster.copy(A, "k").unwrap(), ["v"]);
+    cluster.put(A, "k", "w", Cover::Held);
+    assert_eq!(cluster.get_with(C, "k", r(Level::All)).0, ["w"]);
+}
+
+/// A coordinator that stands in for a dead owner owes it a hint like any other fallback.
+#[test]
+fn a_coordinating_fallback_keeps_a_hint() {
+    let mut cluster = Cluster::new(5);
+    let list = cluster.preference("k");
+    cluster.crash(list[2]);
+    cluster.put(list[3], "k", "v", Cover::Held);
+    assert_eq!(cluster.hints(list[3]), 1, "the fallback coordinated, and stands in for the third owner");
+    cluster.start(list[2]);
+    cluster.pass(Duration::from_secs(3));
+    assert_eq!(cluster.copy(list[2], "k").unwrap(), ["v"]);
+    assert_eq!(cluster.hints(list[3]), 0);
+    assert_eq!(cluster.copy(list[3], "k"), None);
+}
+
+/// What is finished leaves no timer and no state behind.
+#[test]
+fn nothing_accumulates() {
+    let mut cluster = Cluster::new(3);
+    for i in 0..200 {
+        cluster.put(A, &format!("k{i}"), "v", Cover::Held);
+        cluster.get(A, &format!("k{i}"));
+    }
+    cluster.pass(Duration::from_secs(3));
+    let status = cluster.nodes[&A].engine.status(cluster.now.instant);
+    assert_eq!((status.requests, status.local, status.timers), (0, 0, 1), "only the heartbeat is due");
+    // A request that lasts past a short timeout leaves its hints all the same.
+    cluster.pause(C);
+    let timeout = Some(Duration::from_millis(50));
+    let options = WriteOptions { w: Some(Level::All), timeout, ..WriteOptions::default() };
+    let Op::Put { key, value, content_type, expiry, cover, .. } = put("late", "v", Cover::Held) else {
+        unreachable!()
+    };
+    let reply = cluster.request(A, Op::Put { key, value, content_type, expiry, cover, options });
+    assert_eq!(reply, Reply::Failed(OpError::Indeterminate { need: Need::W, have: 2, want: 3 }));
+    assert_eq!(cluster.hints(A), 1);
+    cluster.resume(C);
+    cluster.pass(Duration::from_secs(5));
+    assert_eq!(cluster.hints(A), 0);
+    assert_eq!(cluster.copy(C, "late").unwrap(), ["v"]);
+}
+
+/// A fallback was asked in place of a silent owner and knows nothing, then the owner dies: nobody is left to
+/// answer, and the read must say so at once, whatever spare nodes there are.
+#[test]
+fn a_read_that_runs_out_of_answers_fails() {
+    let mut cluster = Cluster::new(6);
+    let list = cluster.preference("k");
+    cluster.put(list[0], "k", "v", Cover::Held);
+    cluster.pause(list[2]);
+    let request = cluster.start_request(list[0], Op::Get { key: "k".into(), options: r(Level::All) });
+    cluster.pass(Duration::from_millis(500));
+    assert!(!cluster.replies.contains_key(&request), "the owner may still answer");
+    cluster.crash(list[2]);
+    cluster.run();
+    let expected = Reply::Failed(OpError::Quorum { need: Need::R, have: 2, want: 3 });
+    assert_eq!(cluster.replies.get(&request), Some(&expected));
+}
+
+/// A silent owner and the fallback asked in its stead are one copy: the fallback drops its own once the owner has
+/// it, so two acknowledgements from them are not W = 2.
+#[test]
+fn an_owner_and_its_stand_in_are_one_copy() {
+    let mut cluster = Cluster::new(4);
+    let list = cluster.preference("k");
+    cluster.nodes.get_mut(&list[0]).unwrap().syncs = false;
+    cluster.pause(list[1]);
+    cluster.pause(list[2]);
+    let request = cluster.start_request(list[0], put("k", "v", Cover::Held));
+    cluster.pass(Duration::from_millis(500));
+    let acknowledged = |(from, _, m): &_| *from == list[3] && matches!(m, Message::Written { .. });
+    assert!(
+        cluster.delivered.iter().any(acknowledged),
+        "the one spare node stands in for the slow coordinator"
+    );
+    cluster.sync(list[0]);
+    assert!(!cluster.replies.contains_key(&request), "the coordinator's copy twice is not two copies");
+    cluster.resume(list[1]);
+    assert!(matches!(cluster.replies[&request], Reply::Written { .. }));
+}
+
+#[test]
+fn an_object_has_one_spelling() {
+    let mut cluster = Cluster::new(3);
+    cluster.put(A, "k", "v", Cover::Held);
+    let write = cluster.delivered.iter().find_map(|(_, _, m)| match m {
+        Message::Write { object, .. } => Some(object.to_vec()),
+        _ => None,
+    });
+    let bytes = write.expect("the write went out");
+    assert!(object::decode(&bytes).is_ok());
+    // The number of spans, 1, spelt in two bytes.
+    let overlong = [&[bytes[0] | 0x80, 0], &bytes[1..]].concat();
+    assert_eq!(object::decode(&overlong), Err(object::Malformed));
+    assert_eq!(object::decode(&[&bytes[..], &[0]].concat()), Err(object::Malformed));
+}
+
+#[test]
+fn a_hint_that_a_full_disk_keeps_goes_when_there_is_room() {
+    let mut cluster = Cluster::new(3);
+    cluster.crash(C);
+    cluster.put(A, "k", "v", Cover::Held);
+    assert_eq!(cluster.hints(A), 1);
+    cluster.nodes.get_mut(&A).unwrap().disk_full = true;
+    cluster.start(C);
+    cluster.pass(Duration::from_secs(3));
+    assert_eq!(cluster.copy(C, "k").unwrap(), ["v"]);
+    assert_eq!(cluster.hints(A), 1, "its removal finds no room");
+    cluster.nodes.get_mut(&A).unwrap().disk_full = false;
+    cluster.pass(Duration::from_secs(3));
+    assert_eq!(cluster.hints(A), 0);
+}
+
+/// A node that starts on a full disk can't store its actor, so it mints nothing; its clients' writes go to others.
+#[test]
+fn a_node_without_an_actor_forwards_writes() {
+    let mut cluster = Cluster::new(3);
+    cluster.put(A, "k", "old", Cover::Held);
+    cluster.crash(C);
+    cluster.start_on_a_full_disk(C);
+    cluster.put(C, "k", "new", Cover::Held);
+    assert_eq!(cluster.get(C, "k").0, ["new"]);
+    let forwards = |(from, _, m): &&(_, _, Message)| *from == C && matches!(m, Message::Forward { .. });
+    assert_eq!(cluster.delivered.iter().filter(forwards).count(), 1);
+}
