@@ -1,0 +1,77 @@
+//! `gramme verify`: reads every record of a store that nobody has open, and changes nothing.
+
+use super::{Failure, print};
+use crate::identity::STORE;
+use gramme_store::{DamageKind, FileDisk, OpenError, verify};
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
+#[derive(clap::Args)]
+pub(super) struct Verify {
+    /// A node's data directory, or the store in it
+    dir: PathBuf,
+}
+
+impl Verify {
+    pub(super) fn run(&self) -> Result<(), Failure> {
+        let failed =
+            |why: &dyn std::fmt::Display| Failure::new(format!("verify {}: {why}", self.dir.display()));
+        let inner = self.dir.join(STORE);
+        let path = if inner.is_dir() { inner } else { self.dir.clone() };
+        if !path.is_dir() {
+            // Opening the disk would make the directory.
+            return Err(failed(&"there is no such directory: name the one that was given to --dir"));
+        }
+        let disk = FileDisk::open(&path).map_err(|e| failed(&e))?;
+        let found = verify(&disk).map_err(|e| match e {
+            OpenError::Disk(e) if e.kind() == gramme_store::DiskErrorKind::Locked => {
+                failed(&"a node is running on it: stop that first")
+            }
+            e => failed(&e),
+        })?;
+
+        let mut out = format!(
+            "{} segments, {} records, {} keys, {} bytes read; last stop {}\n",
+            found.segments,
+            found.records,
+            found.keys,
+            found.bytes,
+            if found.clean { "clean" } else { "unclean" }
+        );
+        for torn in &found.torn {
+            let _ = writeln!(
+                out,
+                "segment {}, bytes {} to {}: no whole records: a write cut short, or damage to the last ones",
+                torn.segment, torn.start, torn.end
+            );
+        }
+        for damage in &found.damage {
+            let place = match damage.segment {
+                Some(segment) => format!("segment {segment}"),
+                None => "manifest".to_owned(),
+            };
+            let what = match damage.kind {
+                DamageKind::Manifest => "one copy is damaged; the other is whole".to_owned(),
+                DamageKind::SegmentHeader => {
+                    "its header is damaged; the manifest knows what it said".to_owned()
+                }
+                DamageKind::Mended { slot } => {
+                    format!("one bit of a record of slot {slot} is wrong and can be mended")
+                }
+                DamageKind::Record { slot } => format!("a record of slot {slot} is damaged"),
+                DamageKind::Unknown => "records are damaged beyond telling which".to_owned(),
+                DamageKind::CutOff => "it ends before its last durable record".to_owned(),
+                _ => "damaged".to_owned(),
+            };
+            let _ = writeln!(out, "{place}, bytes {} to {}: {what}", damage.start, damage.end);
+        }
+        print(out.as_bytes())?;
+        if found.damage.is_empty() {
+            return Ok(());
+        }
+        Err(failed(&format!(
+            "{} damaged places: start the node with its peers up, and it takes what it can from them",
+            found.damage.len()
+        )))
+    }
+}

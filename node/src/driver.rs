@@ -1,0 +1,311 @@
+//! Pumps one [`Host`]: inputs in, effects out, syncs on a thread of their own.
+//!
+//! One turn takes every input that has come (clients', peers', the disk's, the clock's), performs the effects, and
+//! then begins a sync of all that the turn appended. While that runs the next turns append more, and one sync
+//! serves all who wait for it: group commit without a timer. The driver owns no policy; what happens is the
+//! engine's choice.
+
+use crate::clock::Clock;
+use crate::handle::{Handle, Inspect};
+use crate::host::{Effect, Host};
+use crate::log::say;
+use crate::mail::Mailbox;
+use crate::peer::Peers;
+use crate::signal::Signal;
+use gramme_quorum::{Engine, Input, Instant, LoadId, Now};
+use gramme_store::{Disk, ReadDone, ReadJob, SyncDone, SyncJob};
+use smol::future::{FutureExt, yield_now};
+use smol::{LocalExecutor, Timer};
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::io;
+use std::rc::Rc;
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread;
+use std::time::Duration;
+
+/// Bytes that one step of the store's own work may move before clients are looked at again.
+const MAINTENANCE_STEP: usize = 256 << 10;
+
+/// How often an idle store is asked whether it has work.
+const CHORES_AT_REST: Duration = Duration::from_secs(1);
+
+/// The host, shared between the driver, which changes it, and handles, which look at it.
+pub(crate) struct Hosted<D: Disk>(RefCell<Host<D>>);
+
+impl<D: Disk> Hosted<D> {
+    pub(crate) fn new(host: Host<D>) -> Rc<Hosted<D>> {
+        Rc::new(Hosted(RefCell::new(host)))
+    }
+
+    /// The host, if nobody else holds it any more.
+    pub(crate) fn into_host(this: Rc<Hosted<D>>) -> Option<Host<D>> {
+        Rc::into_inner(this).map(|hosted| hosted.0.into_inner())
+    }
+}
+
+impl<D: Disk> Inspect for Hosted<D> {
+    fn inspect(&self, look: &mut dyn FnMut(&Engine)) {
+        look(self.0.borrow().engine());
+    }
+}
+
+/// What the disk has finished.
+enum Finished {
+    Sync(SyncDone),
+    Read(LoadId, ReadDone),
+}
+
+/// What it takes to run a host.
+pub(crate) struct Driver<D: Disk> {
+    pub(crate) host: Rc<Hosted<D>>,
+    pub(crate) handle: Handle,
+    pub(crate) mail: Mailbox,
+    pub(crate) peers: Peers,
+    pub(crate) clock: Clock,
+    /// Raised by handles and the mailbox.
+    pub(crate) wake: Signal,
+    pub(crate) spawn: Rc<LocalExecutor<'static>>,
+}
+
+/// Tells from outside whether a driver has anything left to do.
+#[derive(Clone)]
+pub(crate) struct Quiet {
+    syncing: Rc<Cell<bool>>,
+    handle: Handle,
+    peers: Peers,
+}
+
+impl Quiet {
+    /// Every request is answered, every append synced, every message handed to the system.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.handle.in_flight() == 0 && !self.syncing.get() && self.peers.flushed()
+    }
+}
+
+struct Pump<D: Disk> {
+    parts: Driver<D>,
+    finished: Rc<RefCell<VecDeque<Finished>>>,
+    syncs: SyncSender<SyncJob<D>>,
+    syncing: Rc<Cell<bool>>,
+    writable: bool,
+    /// The store may have work of its own.
+    chores: bool,
+    /// When it was last asked.
+    last_chore: std::time::Instant,
+}
+
+impl<D: Disk + 'static> Driver<D>
+where
+    SyncJob<D>: Send,
+    ReadJob<D>: Send,
+{
+    /// Starts to pump, for as long as the executor runs.
+    pub(crate) fn start(self) -> io::Result<Quiet> {
+        let finished = Rc::new(RefCell::new(VecDeque::new()));
+        let syncs = start_syncing(&self, &finished)?;
+        let syncing = Rc::new(Cell::new(false));
+        let quiet =
+            Quiet { syncing: Rc::clone(&syncing), handle: self.handle.clone(), peers: self.peers.clone() };
+        let spawn = Rc::clone(&self.spawn);
+        let pump = Pump {
+            parts: self,
+            finished,
+            syncs,
+            syncing,
+            writable: true,
+            chores: false,
+            last_chore: std::time::Instant::now(),
+        };
+        spawn.spawn(pump.run()).detach();
+        Ok(quiet)
+    }
+}
+
+/// Starts the thread that syncs. It ends with the driver.
+fn start_syncing<D: Disk + 'static>(
+    driver: &Driver<D>,
+    finished: &Rc<RefCell<VecDeque<Finished>>>,
+) -> io::Result<SyncSender<SyncJob<D>>>
+where
+    SyncJob<D>: Send,
+{
+    // At most one sync is under way, so neither channel ever fills.
+    let (jobs, inbox) = sync_channel::<SyncJob<D>>(1);
+    let (outbox, done) = smol::channel::bounded(1);
+    thread::Builder::new().name("gramme-sync".into()).stack_size(128 << 10).spawn(move || {
+        while let Ok(job) = inbox.recv() {
+            if outbox.send_blocking(job.run()).is_err() {
+                return;
+            }
+        }
+    })?;
+    let (finished, wake) = (Rc::clone(finished), driver.wake.clone());
+    let relay = async move {
+        while let Ok(sync) = done.recv().await {
+            finished.borrow_mut().push_back(Finished::Sync(sync));
+            wake.raise();
+        }
+    };
+    driver.spawn.spawn(relay).detach();
+    Ok(jobs)
+}
+
+impl<D: Disk + 'static> Pump<D>
+where
+    SyncJob<D>: Send,
+    ReadJob<D>: Send,
+{
+    async fn run(mut self) {
+        let mut alarm = Alarm::default();
+        loop {
+            self.turn();
+            self.begin_sync();
+            if self.chores && self.do_chore().await {
+                continue;
+            }
+            alarm.set(self.deadline());
+            self.parts.wake.wait().or(alarm.wait()).await;
+        }
+    }
+
+    /// Takes what has come, in the order in which each source brought it.
+    fn turn(&mut self) {
+        let now = self.parts.clock.now();
+        self.perform();
+        while let Some(finished) = self.next_finished() {
+            match finished {
+                Finished::Sync(done) => {
+                    self.syncing.set(false);
+                    // A start has better things to do than tidying.
+                    self.chores |= now.instant.since(Instant(0)) >= CHORES_AT_REST;
+                    self.parts.host.0.borrow_mut().finish_sync(now, done);
+                    self.report_writing(now);
+                }
+                Finished::Read(id, done) => self.parts.host.0.borrow_mut().finish_read(now, id, done),
+            }
+            self.perform();
+        }
+        while let Some(input) = self.parts.mail.next() {
+            self.feed(now, input);
+        }
+        while let Some((id, op)) = self.parts.handle.next_submitted() {
+            self.feed(now, Input::Client(id, op));
+        }
+        if self.host_deadline().is_some_and(|at| at <= now.instant) {
+            self.feed(now, Input::Tick);
+            // Room may have come back on a disk that was full, without a write of ours.
+            self.chores |= self.last_chore.elapsed() >= CHORES_AT_REST;
+        }
+    }
+
+    fn feed(&self, now: Now, input: Input) {
+        self.parts.host.0.borrow_mut().handle(now, input);
+        self.perform();
+    }
+
+    fn next_finished(&self) -> Option<Finished> {
+        self.finished.borrow_mut().pop_front()
+    }
+
+    fn perform(&self) {
+        let mut host = self.parts.host.0.borrow_mut();
+        while let Some(effect) = host.poll() {
+            match effect {
+                Effect::Send(to, message) => self.parts.peers.send(to, &message),
+                Effect::Reply(id, reply) => self.parts.handle.answer(id, reply),
+                Effect::Fetch(id, job) => self.fetch(id, job),
+            }
+        }
+    }
+
+    /// Reads on the pool of blocking threads. The engine bounds how many reads there are.
+    fn fetch(&self, id: LoadId, job: ReadJob<D>) {
+        let (finished, wake) = (Rc::clone(&self.finished), self.parts.wake.clone());
+        let task = async move {
+            let done = smol::unblock(move || job.run()).await;
+            finished.borrow_mut().push_back(Finished::Read(id, done));
+            wake.raise();
+        };
+        self.parts.spawn.spawn(task).detach();
+    }
+
+    fn begin_sync(&self) {
+        if self.syncing.get() {
+            return;
+        }
+        if let Some(job) = self.parts.host.0.borrow_mut().begin_sync() {
+            self.syncing.set(true);
+            self.syncs.send(job).expect("the sync thread lives as long as its driver");
+        }
+    }
+
+    /// One step of the store's own work; then others have their turn. Whether there is something to do at once.
+    async fn do_chore(&mut self) -> bool {
+        self.last_chore = std::time::Instant::now();
+        self.chores = self.parts.host.0.borrow_mut().maintain(MAINTENANCE_STEP);
+        self.begin_sync();
+        if self.chores {
+            yield_now().await;
+        }
+        self.chores
+    }
+
+    fn host_deadline(&self) -> Option<Instant> {
+        self.parts.host.0.borrow().deadline()
+    }
+
+    fn deadline(&self) -> Option<std::time::Instant> {
+        self.host_deadline().map(|at| self.parts.clock.to_system(at))
+    }
+
+    fn report_writing(&mut self, now: Now) {
+        // A store without room is not writable either, but that passes.
+        let writable = {
+            let host = self.parts.host.0.borrow();
+            host.store().writable() || host.engine().status(now.instant).writable
+        };
+        if self.writable && !writable {
+            say!(
+                "a sync failed: what was not yet acknowledged may not be on the disk, so this node stops writing and \
+                 goes on reading: check the disk, then restart the node"
+            );
+        }
+        self.writable = writable;
+    }
+}
+
+/// A timer that is set anew only when it would ring too late: deadlines mostly move away, and a ring that comes
+/// early does no harm.
+#[derive(Default)]
+struct Alarm {
+    timer: Option<(std::time::Instant, Timer)>,
+}
+
+impl Alarm {
+    fn set(&mut self, at: Option<std::time::Instant>) {
+        let Some(at) = at else {
+            self.timer = None;
+            return;
+        };
+        match &mut self.timer {
+            Some((set, _)) if *set <= at => {}
+            Some((set, timer)) => {
+                timer.set_at(at);
+                *set = at;
+            }
+            None => self.timer = Some((at, Timer::at(at))),
+        }
+    }
+
+    /// Returns when it rings; never, while it is not set.
+    async fn wait(&mut self) {
+        match &mut self.timer {
+            Some((_, timer)) => {
+                timer.await;
+                self.timer = None;
+            }
+            None => std::future::pending().await,
+        }
+    }
+}

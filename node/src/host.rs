@@ -1,0 +1,243 @@
+//! One node without its sockets: the engine and its store, composed.
+//!
+//! The server pumps it with real sockets and clocks, the simulator with simulated ones. It performs the
+//! engine's disk outputs and feeds the results back; what is left for its caller are [`Effect`]s and syncs.
+
+use bytes::Bytes;
+use gramme_quorum::message::Message;
+use gramme_quorum::{
+    AppendId, Engine, Input, Instant, ListId, LoadId, Loaded, Now, Output, Page, Reply, RequestId,
+};
+use gramme_ring::NodeId;
+use gramme_store::{Cursor, Disk, Position, Read, ReadDone, ReadError, ReadJob, Store, SyncDone, SyncJob};
+use std::collections::VecDeque;
+use std::fmt;
+
+/// What the host asks of its caller.
+pub enum Effect<D: Disk> {
+    /// Send to a peer, or forget it if there is no connection.
+    Send(NodeId, Message),
+    /// Answer a client.
+    Reply(RequestId, Reply),
+    /// Run this read, here or on another thread, and hand it to [`Host::finish_read`].
+    Fetch(LoadId, ReadJob<D>),
+}
+
+impl<D: Disk> fmt::Debug for Effect<D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Effect::Send(to, message) => f.debug_tuple("Send").field(to).field(message).finish(),
+            Effect::Reply(to, reply) => f.debug_tuple("Reply").field(to).field(reply).finish(),
+            Effect::Fetch(id, job) => f.debug_tuple("Fetch").field(id).field(job).finish(),
+        }
+    }
+}
+
+/// An engine and its store.
+pub struct Host<D: Disk> {
+    engine: Engine,
+    store: Store<D>,
+    inputs: VecDeque<Input>,
+    effects: VecDeque<Effect<D>>,
+    /// Appends that the store has taken and no sync has covered, oldest first.
+    unsynced: VecDeque<(AppendId, Position)>,
+    /// The last append performed, and the last one reported synced.
+    performed: AppendId,
+    synced: AppendId,
+    syncing: bool,
+    observer: Option<Observer>,
+}
+
+/// Sees every output of the engine before it is performed.
+pub type Observer = Box<dyn FnMut(&Output)>;
+
+impl<D: Disk> fmt::Debug for Host<D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Host")
+            .field("performed", &self.performed)
+            .field("synced", &self.synced)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<D: Disk> Host<D> {
+    /// Composes an engine, fresh from [`Engine::new`], with its opened store.
+    pub fn new(engine: Engine, store: Store<D>, now: Now) -> Host<D> {
+        let mut host = Host {
+            engine,
+            store,
+            inputs: VecDeque::new(),
+            effects: VecDeque::new(),
+            unsynced: VecDeque::new(),
+            performed: AppendId(0),
+            synced: AppendId(0),
+            syncing: false,
+            observer: None,
+        };
+        host.pump(now);
+        host
+    }
+
+    /// Takes one input and does all that follows from it on the disk.
+    pub fn handle(&mut self, now: Now, input: Input) {
+        self.inputs.push_back(input);
+        self.pump(now);
+    }
+
+    /// The next thing for the caller to do.
+    pub fn poll(&mut self) -> Option<Effect<D>> {
+        self.effects.pop_front()
+    }
+
+    /// Begins to make durable what was appended, after a batch of inputs. `None` while a sync is under way
+    /// or when there is nothing to sync.
+    pub fn begin_sync(&mut self) -> Option<SyncJob<D>> {
+        if self.syncing {
+            return None;
+        }
+        let job = self.store.begin_sync()?;
+        self.syncing = true;
+        Some(job)
+    }
+
+    /// Takes back a sync that was run.
+    pub fn finish_sync(&mut self, now: Now, done: SyncDone) {
+        self.syncing = false;
+        match self.store.complete_sync(done) {
+            Ok(durable) => {
+                while let Some((append, position)) = self.unsynced.front().copied()
+                    && durable.covers(position)
+                {
+                    self.unsynced.pop_front();
+                    self.synced = append;
+                }
+                if self.unsynced.is_empty() {
+                    self.synced = self.performed;
+                }
+                self.inputs.push_back(Input::Synced(self.synced));
+            }
+            Err(_) => self.inputs.push_back(Input::SyncFailed),
+        }
+        self.pump(now);
+    }
+
+    /// Takes back a read that was run.
+    pub fn finish_read(&mut self, now: Now, id: LoadId, done: ReadDone) {
+        let loaded = loaded(self.store.finish_read(done));
+        self.inputs.push_back(Input::Loaded(id, loaded));
+        self.pump(now);
+    }
+
+    /// A bounded step of the store's own work: sealing, preallocation, compaction. Whether there is more.
+    pub fn maintain(&mut self, budget_bytes: usize) -> bool {
+        self.store.maintain(budget_bytes).is_ok_and(|step| step.more)
+    }
+
+    /// When to hand in [`Input::Tick`] at the latest.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.engine.deadline()
+    }
+
+    /// The engine.
+    pub const fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// The store.
+    pub const fn store(&self) -> &Store<D> {
+        &self.store
+    }
+
+    /// The store, for looking at copies from outside.
+    pub const fn store_mut(&mut self) -> &mut Store<D> {
+        &mut self.store
+    }
+
+    /// Shows every output of the engine from now on to `observer`, before it is performed.
+    pub fn observe(&mut self, observer: Observer) {
+        self.observer = Some(observer);
+    }
+
+    /// Hints in the store, for all owners together.
+    pub fn hints(&self) -> u64 {
+        self.engine.hint_places().map(|place| self.store.slot_len(place.0)).sum()
+    }
+
+    /// Ends the run and gives the store back.
+    pub fn into_store(self) -> Store<D> {
+        self.store
+    }
+
+    fn pump(&mut self, now: Now) {
+        self.perform();
+        while let Some(input) = self.inputs.pop_front() {
+            self.engine.handle(now, input);
+            self.perform();
+        }
+    }
+
+    fn perform(&mut self) {
+        while let Some(output) = self.engine.poll() {
+            if let Some(observer) = &mut self.observer {
+                observer(&output);
+            }
+            match output {
+                Output::Send(to, message) => self.effects.push_back(Effect::Send(to, message)),
+                Output::Reply(to, reply) => self.effects.push_back(Effect::Reply(to, reply)),
+                Output::Load { id, place, key } => match self.store.get(place.0, &key) {
+                    Ok(Read::Pending(job)) => self.effects.push_back(Effect::Fetch(id, job)),
+                    Ok(Read::Value { value, .. }) => self.feed_load(id, Loaded::Found(Bytes::from(value))),
+                    Ok(Read::Absent) => self.feed_load(id, Loaded::Absent),
+                    Err(_) => self.feed_load(id, Loaded::Unknown),
+                },
+                Output::Append { id, place, key, value } => {
+                    self.performed = id;
+                    let done = match &value {
+                        Some((bytes, tag)) => self.store.put(place.0, &key, bytes, *tag),
+                        None => self.store.delete(place.0, &key),
+                    };
+                    match done {
+                        Ok(position) => self.unsynced.push_back((id, position)),
+                        // Before anything else, so that the engine mints no dot on top of one that is lost.
+                        Err(_) => self.inputs.push_front(Input::AppendFailed(id)),
+                    }
+                }
+                Output::List { id, place, cursor, limit } => {
+                    let page = self.list(place.0, cursor, limit);
+                    self.feed_list(id, page);
+                }
+                other => unreachable!("an output that this host does not know: {other:?}"),
+            }
+        }
+        // With nothing left to sync, what merely waits for its turn is durable.
+        if self.unsynced.is_empty() && !self.syncing && self.synced < self.performed {
+            self.synced = self.performed;
+            self.inputs.push_back(Input::Synced(self.synced));
+        }
+    }
+
+    fn feed_load(&mut self, id: LoadId, loaded: Loaded) {
+        self.inputs.push_back(Input::Loaded(id, loaded));
+    }
+
+    fn feed_list(&mut self, id: ListId, page: Option<Page>) {
+        self.inputs.push_back(Input::Listed(id, page));
+    }
+
+    fn list(&mut self, slot: u16, cursor: Option<u64>, limit: usize) -> Option<Page> {
+        let cursor = cursor.map_or(Cursor::START, Cursor::from_u64);
+        let page = self.store.list(slot, cursor, limit).ok()?;
+        Some(Page {
+            keys: page.keys.into_iter().map(Bytes::from).collect(),
+            next: page.next.map(Cursor::as_u64),
+        })
+    }
+}
+
+fn loaded(read: Result<Read<impl Disk>, ReadError>) -> Loaded {
+    match read {
+        Ok(Read::Value { value, .. }) => Loaded::Found(Bytes::from(value)),
+        Ok(Read::Absent) => Loaded::Absent,
+        Ok(Read::Pending(_)) | Err(_) => Loaded::Unknown,
+    }
+}

@@ -1,0 +1,217 @@
+//! What operators and their tools look at: JSON, and two words for load balancers.
+
+use super::Server;
+use super::router::{Answer, Refusal, text, with_type};
+use gramme_quorum::{Instant, Status};
+use gramme_ring::Layout;
+use hyper::StatusCode;
+use serde::Serialize;
+
+const INDEX: &str = "\
+Gramme, a replicated key-value store.
+
+GET, HEAD, PUT, DELETE  /kv/{key}     values; keys are percent-encoded
+GET                     /api/status   how this node and its peers do
+GET                     /api/ring     who owns which slots
+GET                     /api/members  who the members are and where they serve
+GET                     /metrics      counters, for Prometheus
+GET                     /healthz      whether this process serves
+GET                     /readyz       whether it can meet quorums
+";
+
+pub(super) fn index(_: &Server) -> Result<Answer, Refusal> {
+    Ok(text(StatusCode::OK, INDEX.to_owned()))
+}
+
+/// This process answers.
+pub(super) fn healthz(_: &Server) -> Result<Answer, Refusal> {
+    Ok(text(StatusCode::OK, "ok\n".to_owned()))
+}
+
+/// Reads and writes can be expected to succeed here.
+pub(super) fn readyz(server: &Server) -> Result<Answer, Refusal> {
+    let (status, quorum) = server.handle.engine(|engine| (look(engine), majority(engine.layout())));
+    let alive = 1 + status.peers.iter().filter(|peer| peer.alive).count();
+    let obstacle = if !status.ready {
+        "starting".to_owned()
+    } else if !status.writable {
+        "the disk failed: this node takes no writes".to_owned()
+    } else if alive < quorum {
+        format!("{alive} of the {quorum} members that a quorum takes are alive")
+    } else {
+        return Ok(text(StatusCode::OK, "ready\n".to_owned()));
+    };
+    Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, obstacle))
+}
+
+/// The engine's account. Suspicion levels depend on the engine's own clock and are left out.
+pub(super) fn look(engine: &gramme_quorum::Engine) -> Status {
+    engine.status(Instant::default())
+}
+
+/// Members that must be alive for a majority of each key's replicas, fallbacks included.
+fn majority(layout: &Layout) -> usize {
+    usize::from(layout.replicas()).min(layout.members().len()) / 2 + 1
+}
+
+fn json(value: &impl Serialize) -> Result<Answer, Refusal> {
+    let body = serde_json::to_vec(value).expect("these structures are always JSON");
+    Ok(with_type(StatusCode::OK, "application/json", body.into()))
+}
+
+#[derive(Serialize)]
+struct NodeStatus {
+    node: String,
+    cluster: String,
+    version: &'static str,
+    /// Writes are taken.
+    ready: bool,
+    /// No sync has failed.
+    writable: bool,
+    /// This node may miss data that it acknowledged: its answers count toward no quorum.
+    incomplete: bool,
+    ring_version: u64,
+    replicas: u8,
+    requests_in_flight: usize,
+    waiting_for_disk: usize,
+    read_repairs: u64,
+    hints_kept: u64,
+    hints_handed: u64,
+    peers: Vec<Peer>,
+}
+
+#[derive(Serialize)]
+struct Peer {
+    node: String,
+    connected: bool,
+    alive: bool,
+    hints_pending: bool,
+}
+
+pub(super) fn status(server: &Server) -> Result<Answer, Refusal> {
+    let handle = &server.handle;
+    let (status, ring_version, replicas) =
+        handle.engine(|e| (look(e), e.layout().version().0, e.layout().replicas()));
+    json(&NodeStatus {
+        node: handle.node().to_string(),
+        cluster: format!("{:016x}", handle.cluster()),
+        version: env!("CARGO_PKG_VERSION"),
+        ready: status.ready,
+        writable: status.writable,
+        incomplete: status.incomplete,
+        ring_version,
+        replicas,
+        requests_in_flight: handle.in_flight(),
+        waiting_for_disk: status.local,
+        read_repairs: status.repairs,
+        hints_kept: status.hints_kept,
+        hints_handed: status.hints_handed,
+        peers: status
+            .peers
+            .iter()
+            .map(|peer| Peer {
+                node: peer.id.to_string(),
+                connected: peer.connected,
+                alive: peer.alive,
+                hints_pending: peer.hints_pending,
+            })
+            .collect(),
+    })
+}
+
+#[derive(Serialize)]
+struct Ring {
+    version: u64,
+    /// Of the whole layout: nodes with the same hash have the same ring.
+    hash: String,
+    parent: String,
+    replicas: u8,
+    partitions: u32,
+    members: Vec<RingMember>,
+    /// Runs of slots with the same owners, in order.
+    slots: Vec<Run>,
+}
+
+#[derive(Serialize)]
+struct RingMember {
+    node: String,
+    zone: String,
+    weight: u32,
+    /// Partitions of which it is an owner, and of which it is the first.
+    partitions: usize,
+    primary: usize,
+}
+
+#[derive(Serialize)]
+struct Run {
+    first: u16,
+    last: u16,
+    owners: Vec<String>,
+}
+
+pub(super) fn ring(server: &Server) -> Result<Answer, Refusal> {
+    server.handle.engine(|engine| {
+        let layout = engine.layout();
+        let mut slots: Vec<Run> = Vec::new();
+        for partition in layout.partition_count().partitions() {
+            let (range, owners) = (partition.slots(), layout.owners(partition));
+            let owners: Vec<String> = owners.map(|node| node.to_string()).collect();
+            match slots.last_mut() {
+                Some(run) if run.owners == owners => run.last = range.end - 1,
+                _ => slots.push(Run { first: range.start, last: range.end - 1, owners }),
+            }
+        }
+        let members = layout.members().iter().map(|member| RingMember {
+            node: member.id.to_string(),
+            zone: member.zone.as_str().to_owned(),
+            weight: member.weight,
+            partitions: layout.partitions_of(member.id).count(),
+            primary: layout.partitions_of(member.id).filter(|(_, rank)| *rank == 0).count(),
+        });
+        json(&Ring {
+            version: layout.version().0,
+            hash: format!("{:016x}", layout.hash()),
+            parent: format!("{:016x}", layout.parent()),
+            replicas: layout.replicas(),
+            partitions: layout.partitions(),
+            members: members.collect(),
+            slots,
+        })
+    })
+}
+
+#[derive(Serialize)]
+struct MemberShown {
+    node: String,
+    /// `this`, `up`, `suspected` or `down`.
+    state: &'static str,
+    zone: String,
+    weight: u32,
+    redis: String,
+    http: String,
+    peer: String,
+}
+
+pub(super) fn members(server: &Server) -> Result<Answer, Refusal> {
+    let status = server.handle.engine(look);
+    let state = |id| match status.peers.iter().find(|peer| peer.id == id) {
+        None => "this",
+        Some(peer) if peer.alive => "up",
+        Some(peer) if peer.connected => "suspected",
+        Some(_) => "down",
+    };
+    let members = server.handle.members();
+    let shown: Vec<MemberShown> = members
+        .iter()
+        .map(|member| MemberShown {
+            node: member.id.to_string(),
+            state: state(member.id),
+            zone: member.zone.clone(),
+            weight: member.weight,
+            redis: member.addresses.redis.clone(),
+            http: member.addresses.http.clone(),
+            peer: member.addresses.peer.clone(),
+        })
+        .collect();
+    json(&shown)
+}

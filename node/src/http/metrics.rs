@@ -1,0 +1,53 @@
+//! `/metrics`: counters and levels in Prometheus' text format.
+
+use super::router::{Answer, Refusal, with_type};
+use super::{Server, api};
+use hyper::StatusCode;
+use std::fmt::Write as _;
+
+/// Adds a family with one sample, or one for each value of a label.
+fn family(text: &mut String, name: &str, kind: &str, help: &str, samples: &[(String, u64)]) {
+    // A String takes everything.
+    let _ = writeln!(text, "# HELP gramme_{name} {help}\n# TYPE gramme_{name} {kind}");
+    for (labels, value) in samples {
+        let _ = writeln!(text, "gramme_{name}{labels} {value}");
+    }
+}
+
+pub(super) fn answer(server: &Server) -> Result<Answer, Refusal> {
+    let (status, ring) = server.handle.engine(|engine| (api::look(engine), engine.layout().version().0));
+    let mut text = String::new();
+    let mut one = |name: &str, kind: &str, help: &str, value: u64| {
+        family(&mut text, name, kind, help, &[(String::new(), value)]);
+    };
+    one("ready", "gauge", "Writes are taken.", status.ready.into());
+    one("writable", "gauge", "No sync has failed.", status.writable.into());
+    one(
+        "incomplete",
+        "gauge",
+        "The node may miss data; its answers count toward no quorum.",
+        status.incomplete.into(),
+    );
+    one("ring_version", "gauge", "Version of the ring in force.", ring);
+    one("requests_in_flight", "gauge", "Requests of clients in flight.", server.handle.in_flight() as u64);
+    one("disk_operations_waiting", "gauge", "Local operations that wait for the disk.", status.local as u64);
+    one("http_connections", "gauge", "Connections of HTTP clients.", server.clients.get() as u64);
+    one("read_repairs_total", "counter", "Stale copies that reads have repaired.", status.repairs);
+    one("hints_kept_total", "counter", "Hints written for owners that were away.", status.hints_kept);
+    one("hints_handed_total", "counter", "Hints that their owners acknowledged.", status.hints_handed);
+    if let Some(bytes) = crate::redis::resident_bytes() {
+        one("resident_bytes", "gauge", "Memory of this process.", bytes);
+    }
+    let peers = |of: fn(&gramme_quorum::PeerStatus) -> bool| -> Vec<(String, u64)> {
+        status.peers.iter().map(|peer| (format!("{{peer=\"{}\"}}", peer.id), of(peer).into())).collect()
+    };
+    family(&mut text, "peer_alive", "gauge", "The peer is connected and not suspected.", &peers(|p| p.alive));
+    family(
+        &mut text,
+        "peer_hints_pending",
+        "gauge",
+        "There are, or may be, hints for it.",
+        &peers(|p| p.hints_pending),
+    );
+    Ok(with_type(StatusCode::OK, "text/plain; version=0.0.4", text.into()))
+}

@@ -1,0 +1,262 @@
+//! The server over real sockets, with a real engine behind it.
+
+use super::serve;
+use crate::handle::Bounds;
+use crate::redis::testing::{Order, rest, with_server};
+use smol::io::AsyncWriteExt;
+use smol::net::TcpStream;
+use std::net::SocketAddr;
+
+/// An answer taken apart.
+#[derive(Debug)]
+struct Got {
+    status: u16,
+    head: String,
+    body: Vec<u8>,
+}
+
+impl Got {
+    fn header(&self, name: &str) -> Option<&str> {
+        self.head.lines().find_map(|line| {
+            let (field, value) = line.split_once(": ")?;
+            field.eq_ignore_ascii_case(name).then_some(value)
+        })
+    }
+
+    fn context(&self) -> String {
+        self.header("x-gramme-context").unwrap_or_else(|| panic!("no context in {self:?}")).to_owned()
+    }
+
+    fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).unwrap()
+    }
+}
+
+async fn raw(address: SocketAddr, request: &[u8]) -> Vec<u8> {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    // The server may refuse and close before all is sent.
+    let _ = stream.write_all(request).await;
+    rest(&mut stream).await
+}
+
+async fn ask(address: SocketAddr, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Got {
+    let mut request = format!("{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n");
+    if !body.is_empty() || method == "PUT" {
+        request.push_str(&format!("Content-Length: {}\r\n", body.len()));
+    }
+    for (name, value) in headers {
+        request.push_str(&format!("{name}: {value}\r\n"));
+    }
+    request.push_str("\r\n");
+    take_apart(&raw(address, &[request.as_bytes(), body].concat()).await)
+}
+
+fn take_apart(bytes: &[u8]) -> Got {
+    let end =
+        bytes.windows(4).position(|w| w == b"\r\n\r\n").unwrap_or_else(|| panic!("{}", bytes.escape_ascii()));
+    let head = String::from_utf8(bytes[..end].to_vec()).unwrap();
+    Got { status: head[9..12].parse().unwrap(), head, body: bytes[end + 4..].to_vec() }
+}
+
+fn with_address(test: impl AsyncFnOnce(SocketAddr)) {
+    with_server(Bounds::default(), Order::Fifo, serve, async |address, _stop| test(address).await);
+}
+
+#[test]
+fn a_value_comes_back_as_it_was_written() {
+    with_address(async |at| {
+        let got = ask(at, "GET", "/kv/a", &[], b"").await;
+        assert_eq!((got.status, got.header("x-gramme-context")), (404, None));
+        let put = ask(at, "PUT", "/kv/a", &[("Content-Type", "text/plain")], b"hello").await;
+        assert_eq!((put.status, put.text()), (204, ""));
+        let got = ask(at, "GET", "/kv/a?r=one&timeout=1000", &[], b"").await;
+        assert_eq!((got.status, got.text(), got.header("content-type")), (200, "hello", Some("text/plain")));
+        let head = ask(at, "HEAD", "/kv/a", &[], b"").await;
+        assert_eq!((head.status, head.text(), head.header("content-length")), (200, "", Some("5")));
+        assert_eq!(head.context(), got.context());
+        // Binary keys, slashes included, and empty values without a type.
+        let key = "/kv/%00%ff/%2F?w=1&ttl=100";
+        assert_eq!(ask(at, "PUT", key, &[], b"").await.status, 204);
+        let got = ask(at, "GET", "/kv/%00%FF%2f/", &[], b"").await;
+        assert_eq!(
+            (got.status, got.text(), got.header("content-type")),
+            (200, "", Some("application/octet-stream"))
+        );
+    });
+}
+
+#[test]
+fn siblings_and_what_ends_them() {
+    with_address(async |at| {
+        let first = ask(at, "PUT", "/kv/cart", &[], b"bread").await.context();
+        let with = |context: &str| [("X-Gramme-Context".to_owned(), context.to_owned())];
+        let put = async |context: &str, value: &str| {
+            let headers = with(context);
+            let headers: Vec<(&str, &str)> = headers.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
+            ask(at, "PUT", "/kv/cart", &headers, value.as_bytes()).await
+        };
+        assert_eq!(put(&first, "milk").await.status, 204);
+        assert_eq!(put(&first, "eggs").await.status, 204);
+        let both = ask(at, "GET", "/kv/cart", &[], b"").await;
+        assert_eq!((both.status, both.header("content-type")), (300, Some("application/json")));
+        let shown: Vec<serde_json::Value> = serde_json::from_slice(&both.body).unwrap();
+        let mut values: Vec<&str> = shown.iter().map(|s| s["value"].as_str().unwrap()).collect();
+        values.sort_unstable();
+        assert_eq!(values, ["ZWdncw==", "bWlsaw=="]);
+        let parts = ask(at, "GET", "/kv/cart", &[("Accept", "multipart/mixed")], b"").await;
+        assert_eq!(
+            (parts.status, parts.header("content-type")),
+            (300, Some("multipart/mixed; boundary=gramme-0"))
+        );
+        assert!(
+            parts.text().contains("\r\n\r\nmilk\r\n--gramme-0") && parts.text().contains("\r\n\r\neggs\r\n")
+        );
+        let merged = put(&both.context(), "milk, eggs").await;
+        assert_eq!(ask(at, "GET", "/kv/cart", &[], b"").await.text(), "milk, eggs");
+        // Deletion takes a context, and leaves one.
+        let bare = ask(at, "DELETE", "/kv/cart", &[], b"").await;
+        assert_eq!(bare.status, 428);
+        let gone = ask(at, "DELETE", "/kv/cart", &[("X-Gramme-Context", &merged.context())], b"").await;
+        assert_eq!((gone.status, gone.text()), (204, ""));
+        let got = ask(at, "GET", "/kv/cart", &[], b"").await;
+        assert_eq!(got.status, 404);
+        assert!(!got.context().is_empty());
+        // A context is its key's own.
+        let foreign = ask(at, "PUT", "/kv/card", &[("X-Gramme-Context", &first)], b"x").await;
+        assert_eq!(foreign.status, 400);
+        assert!(foreign.text().starts_with("X-Gramme-Context: "), "{foreign:?}");
+    });
+}
+
+#[test]
+fn misuse_is_told() {
+    with_address(async |at| {
+        let long = "x".repeat(300);
+        for (method, path, headers, status, text) in [
+            ("GET", "/kv/", &[][..], 400, "a key has 1 to 65536 bytes"),
+            ("GET", "/kv/a%", &[], 400, "a % in the address"),
+            ("GET", "/kv/a?w=1", &[], 400, "there is no parameter 'w' here; known: r, pr, timeout"),
+            ("GET", "/kv/a?r=some", &[], 400, "r is a number"),
+            ("GET", "/kv/a?r=4", &[], 400, "r is a number from 1 to"),
+            ("GET", "/kv/a?timeout=0", &[], 400, "timeout is in milliseconds"),
+            ("PUT", "/kv/a?ttl=0", &[], 400, "ttl is in seconds"),
+            ("PUT", "/kv/a?ttl=99999999999999999999", &[], 400, "ttl is in seconds"),
+            ("PUT", "/kv/a", &[("Content-Type", long.as_str())], 400, "Content-Type has up to 255"),
+            ("PUT", "/kv/a", &[("Content-Encoding", "gzip")], 415, "Content-Encoding"),
+            ("PUT", "/kv/a", &[("Content-Range", "bytes 0-1/2")], 400, "a value is written whole"),
+            (
+                "PUT",
+                "/kv/a",
+                &[("X-Gramme-Context", "x"), ("X-Gramme-Context", "y")],
+                400,
+                "X-Gramme-Context: there is",
+            ),
+            ("POST", "/kv/a", &[], 405, "this address answers GET, HEAD, PUT, DELETE"),
+            ("PUT", "/healthz", &[], 405, "this address answers GET, HEAD"),
+            ("GET", "/nowhere", &[], 404, "there is nothing at this address"),
+        ] {
+            let got = ask(at, method, path, headers, b"").await;
+            assert_eq!(got.status, status, "{method} {path}: {got:?}");
+            assert!(got.text().starts_with(text), "{method} {path}: {got:?}");
+        }
+        assert_eq!(ask(at, "GET", "/kv/a", &[], b"").await.status, 404, "none of it wrote anything");
+    });
+}
+
+#[test]
+fn too_large_a_body_is_refused_before_it_is_read() {
+    with_address(async |at| {
+        // Announced: answered without waiting for a byte of it.
+        let head = b"PUT /kv/a HTTP/1.1\r\nHost: x\r\nContent-Length: 16777217\r\n\r\n";
+        assert_eq!(take_apart(&raw(at, head).await).status, 413);
+        let head = b"PUT /kv/a HTTP/1.1\r\nHost: x\r\nContent-Length: 9223372036854775807\r\n\r\n";
+        assert_eq!(take_apart(&raw(at, head).await).status, 413);
+        // Not announced: answered when it becomes too much, though more is on its way.
+        let mut request = b"PUT /kv/a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec();
+        for _ in 0..18 {
+            request.extend_from_slice(b"100000\r\n");
+            request.resize(request.len() + (1 << 20), b'x');
+            request.extend_from_slice(b"\r\n");
+        }
+        let got = take_apart(&raw(at, &request).await);
+        assert_eq!((got.status, got.text()), (413, "value: the limit is 16777216 bytes\n"));
+        // Just the limit, in chunks.
+        let mut request =
+            b"PUT /kv/a HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
+                .to_vec();
+        for _ in 0..16 {
+            request.extend_from_slice(b"100000\r\n");
+            request.resize(request.len() + (1 << 20), b'x');
+            request.extend_from_slice(b"\r\n");
+        }
+        request.extend_from_slice(b"0\r\n\r\n");
+        assert_eq!(take_apart(&raw(at, &request).await).status, 204);
+        assert_eq!(ask(at, "GET", "/kv/a", &[], b"").await.body, vec![b'x'; 16 << 20]);
+    });
+}
+
+#[test]
+fn garbage_and_endless_heads_are_refused() {
+    with_address(async |at| {
+        assert_eq!(take_apart(&raw(at, b"\x16\x03\x01\0\0\r\n\r\n").await).status, 400);
+        let endless = [b"GET / HTTP/1.1\r\nX: ".to_vec(), vec![b'x'; 300 << 10]].concat();
+        assert_eq!(take_apart(&raw(at, &endless).await).status, 431);
+        assert_eq!(ask(at, "GET", "/healthz", &[], b"").await.text(), "ok\n");
+    });
+}
+
+#[test]
+fn overload_is_told_at_once() {
+    with_server(Bounds { requests: 0, bytes: 0 }, Order::Fifo, serve, async |at, _stop| {
+        let got = ask(at, "GET", "/kv/a", &[], b"").await;
+        assert_eq!((got.status, got.header("retry-after")), (429, Some("1")));
+    });
+}
+
+#[test]
+fn what_operators_look_at() {
+    with_address(async |at| {
+        assert_eq!(ask(at, "GET", "/readyz", &[], b"").await.text(), "ready\n");
+        let json = async |path| -> serde_json::Value {
+            let got = ask(at, "GET", path, &[], b"").await;
+            assert_eq!((got.status, got.header("content-type")), (200, Some("application/json")));
+            serde_json::from_slice(&got.body).unwrap()
+        };
+        let status = json("/api/status").await;
+        assert_eq!((&status["node"], &status["ready"]), (&"0000000000001234".into(), &true.into()));
+        let ring = json("/api/ring").await;
+        assert_eq!(
+            ring["slots"],
+            serde_json::json!([{"first": 0, "last": 16383, "owners": ["0000000000001234"]}])
+        );
+        assert_eq!(ring["members"][0]["primary"], 16);
+        let metrics = ask(at, "GET", "/metrics", &[], b"").await;
+        assert_eq!(metrics.header("content-type"), Some("text/plain; version=0.0.4"));
+        assert!(metrics.text().contains("# TYPE gramme_ready gauge\ngramme_ready 1\n"), "{metrics:?}");
+        for line in metrics.text().lines().filter(|line| !line.starts_with('#')) {
+            let (name, value) = line.rsplit_once(' ').unwrap();
+            let family = name.split('{').next().unwrap();
+            assert!(metrics.text().contains(&format!("# TYPE {family} ")), "{line}");
+            value.parse::<u64>().unwrap();
+        }
+        let members = json("/api/members").await;
+        assert_eq!((members.as_array().unwrap().len(), &members[0]["state"]), (1, &"this".into()));
+    });
+}
+
+#[test]
+fn a_stop_closes_idle_connections() {
+    with_server(Bounds::default(), Order::Fifo, serve, async |at, stop| {
+        let mut idle = TcpStream::connect(at).await.unwrap();
+        let mut used = TcpStream::connect(at).await.unwrap();
+        crate::redis::testing::expect(
+            &mut used,
+            b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n",
+            b"HTTP/1.1 200 OK\r\n",
+        )
+        .await;
+        drop(stop);
+        assert_eq!(rest(&mut idle).await, b"");
+        assert!(rest(&mut used).await.ends_with(b"ok\n"));
+    });
+}

@@ -1,0 +1,152 @@
+//! The sending side: one connection to one peer, kept up for as long as the node runs.
+
+use super::frame::FrameReader;
+use super::handshake::{self, HandshakeError, Remote};
+use super::{Link, Outbox, Peers, STALL};
+use crate::log::say;
+use gramme_quorum::Input;
+use smol::Timer;
+use smol::future::or;
+use smol::io::AsyncWriteExt;
+use smol::net::TcpStream;
+use std::io;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+/// The wait before the second attempt; it doubles from then on.
+const FIRST_WAIT: Duration = Duration::from_millis(20);
+
+/// The longest wait between attempts.
+const LONGEST_WAIT: Duration = Duration::from_secs(2);
+
+/// How long a peer may be away before we talk about it.
+const QUIET: Duration = Duration::from_secs(1);
+
+/// Memory that a buffer keeps between writes.
+const KEPT: usize = 1 << 20;
+
+/// Dials `link`'s peer, sends what is appended to its outbox, and begins anew when the connection ends.
+pub(super) async fn keep_connected(peers: Peers, link: Rc<Link>) {
+    let mail = &peers.0.setting.mail;
+    let mut wait = FIRST_WAIT;
+    let mut away_since = Instant::now();
+    let mut complaint = String::new();
+    let mut lost = false;
+    loop {
+        match connect(&peers, &link).await {
+            Ok((stream, remote, reader)) => {
+                if lost {
+                    say!("connected to node {} at {} again", link.peer, remote.addresses.peer);
+                }
+                *link.outbox.borrow_mut() = Outbox { connected: true, ..Outbox::default() };
+                mail.deliver(Input::Connected(link.peer), 0);
+                let end = or(write_outbox(&link, stream.clone()), closed(stream, reader)).await;
+                *link.outbox.borrow_mut() = Outbox::default();
+                mail.deliver(Input::Disconnected(link.peer), 0);
+                if peers.0.setting.stop.is_requested() {
+                    return;
+                }
+                say!("lost node {}: {end}", link.peer);
+                lost = true;
+                (wait, away_since) = (FIRST_WAIT, Instant::now());
+                complaint.clear();
+            }
+            Err(error) => {
+                let text = format!(
+                    "can't reach node {} at {}: {error}; trying again",
+                    link.peer,
+                    address(&peers, &link)
+                );
+                if away_since.elapsed() >= QUIET && text != complaint {
+                    say!("{text}");
+                    complaint = text;
+                    lost = true;
+                }
+            }
+        }
+        or(
+            async {
+                Timer::after(jittered(wait)).await;
+            },
+            link.nudge.wait(),
+        )
+        .await;
+        wait = (2 * wait).min(LONGEST_WAIT);
+    }
+}
+
+fn address(peers: &Peers, link: &Link) -> String {
+    let members = peers.0.setting.handle.members();
+    members.iter().find(|m| m.id == link.peer).map(|m| m.addresses.peer.clone()).unwrap_or_default()
+}
+
+async fn connect(peers: &Peers, link: &Link) -> Result<(TcpStream, Remote, FrameReader), HandshakeError> {
+    let attempt = async {
+        let mut stream = TcpStream::connect(address(peers, link)).await?;
+        stream.set_nodelay(true)?;
+        let mut reader = FrameReader::new(2 * handshake::LIMIT);
+        let remote = handshake::dial(&mut stream, &mut reader, &peers.0.setting.local, link.peer).await?;
+        Ok((stream, remote, reader))
+    };
+    let deadline = async {
+        Timer::after(handshake::DEADLINE).await;
+        Err(HandshakeError::Deadline)
+    };
+    let shaken = or(attempt, deadline).await?;
+    peers.learn(link.peer, &shaken.1.addresses);
+    Ok(shaken)
+}
+
+/// Writes whatever is in the outbox, all of it at a time, until that fails; returns why.
+async fn write_outbox(link: &Link, mut stream: TcpStream) -> io::Error {
+    let mut batch = Vec::new();
+    loop {
+        link.flush.wait().await;
+        {
+            let mut outbox = link.outbox.borrow_mut();
+            if outbox.overflowed {
+                return io::Error::other("it takes messages more slowly than they come; its buffer was full");
+            }
+            std::mem::swap(&mut outbox.buffer, &mut batch);
+        }
+        if let Err(error) = write_all(&mut stream, &batch).await {
+            return error;
+        }
+        batch.clear();
+        if batch.capacity() > KEPT {
+            batch = Vec::new();
+        }
+    }
+}
+
+async fn write_all(stream: &mut TcpStream, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        let stall = async {
+            Timer::after(STALL).await;
+            Err(io::Error::from(io::ErrorKind::TimedOut))
+        };
+        let n = or(stream.write(bytes), stall).await?;
+        if n == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        bytes = &bytes[n..];
+    }
+    Ok(())
+}
+
+/// Returns when the peer closes; it has nothing to say on a connection that we dialed.
+async fn closed(mut stream: TcpStream, mut reader: FrameReader) -> io::Error {
+    match reader.fill(&mut stream).await {
+        Ok(0) => io::Error::other("it closed the connection"),
+        Ok(_) => io::Error::other("it spoke out of turn"),
+        Err(error) => error,
+    }
+}
+
+/// Between half of `wait` and all of it, so that nodes that lost each other do not return in step.
+fn jittered(wait: Duration) -> Duration {
+    let mut byte = [0];
+    // Without randomness there is no jitter; that is no reason not to dial.
+    let _ = getrandom::fill(&mut byte);
+    wait / 2 + wait / 2 * u32::from(byte[0]) / 255
+}

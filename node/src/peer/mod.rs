@@ -1,0 +1,167 @@
+//! Connections to the other members.
+//!
+//! Every node dials every other, and each connection carries messages one way only, from the node that dialed. So
+//! there are two between a pair, nothing has to be settled when both dial at once, and *connected* means exactly
+//! "can be sent to". What arrives goes to the driver through its [mailbox](crate::mail); what is to be sent is
+//! appended to the peer's buffer, and one task per peer writes the whole buffer at a time.
+//!
+//! What is bounded: connections that have not proved themselves ([`UNPROVED`], and how long they may take), bytes
+//! that wait for one peer (two of the largest frames; past that the connection is dropped and the messages with it,
+//! as the engine expects), a frame, and how long a connection may be silent ([`SILENCE`]).
+
+mod accept;
+mod dial;
+mod frame;
+mod handshake;
+
+pub(crate) use handshake::Local;
+
+use crate::handle::{Addresses, Handle};
+use crate::log::say;
+use crate::mail::Mailbox;
+use crate::signal::Signal;
+use crate::stop::Stop;
+use accept::Incoming;
+use gramme_quorum::{message::Message, wire};
+use gramme_ring::NodeId;
+use smol::LocalExecutor;
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+/// Connections in their handshake; one more ends the oldest of them.
+const UNPROVED: usize = 32;
+
+/// A connection on which nothing was heard for so long is closed; peers beat several times a second.
+const SILENCE: Duration = Duration::from_secs(10);
+
+/// A write that makes no progress for so long ends its connection.
+const STALL: Duration = Duration::from_secs(10);
+
+/// Called when a member turns out to serve elsewhere.
+pub(crate) type Moved = Box<dyn Fn(NodeId, &Addresses)>;
+
+/// What the connections are made with.
+pub(crate) struct Setting {
+    /// What this node says of itself.
+    pub(crate) local: Local,
+    /// Knows members and their addresses.
+    pub(crate) handle: Handle,
+    /// Where inputs go.
+    pub(crate) mail: Mailbox,
+    /// Runs the tasks.
+    pub(crate) spawn: Rc<LocalExecutor<'static>>,
+    /// When to end.
+    pub(crate) stop: Stop,
+    /// Bytes of the largest frame.
+    pub(crate) max_frame: usize,
+    /// Told of members that moved.
+    pub(crate) moved: Moved,
+}
+
+/// All connections of this node.
+#[derive(Clone)]
+pub(crate) struct Peers(Rc<Inner>);
+
+struct Inner {
+    setting: Setting,
+    links: BTreeMap<NodeId, Rc<Link>>,
+    incoming: RefCell<BTreeMap<NodeId, Incoming>>,
+    unproved: RefCell<VecDeque<(u64, Signal)>>,
+    accepted: Cell<u64>,
+    complained: Cell<Option<Instant>>,
+}
+
+/// What goes to one peer.
+struct Link {
+    peer: NodeId,
+    outbox: RefCell<Outbox>,
+    /// There is something to write, or the connection is to end.
+    flush: Signal,
+    /// The peer seems to be there: dial now.
+    nudge: Signal,
+}
+
+#[derive(Default)]
+struct Outbox {
+    connected: bool,
+    overflowed: bool,
+    buffer: Vec<u8>,
+}
+
+impl Peers {
+    /// Starts to dial every other member, at once and for as long as the executor runs.
+    pub(crate) fn start(setting: Setting) -> Peers {
+        let others = setting.handle.members();
+        let links = others
+            .iter()
+            .filter(|member| member.id != setting.local.node)
+            .map(|member| (member.id, Rc::new(Link::new(member.id))))
+            .collect();
+        let peers = Peers(Rc::new(Inner {
+            setting,
+            links,
+            incoming: RefCell::default(),
+            unproved: RefCell::default(),
+            accepted: Cell::new(0),
+            complained: Cell::new(None),
+        }));
+        for link in peers.0.links.values() {
+            peers.0.setting.spawn.spawn(dial::keep_connected(peers.clone(), Rc::clone(link))).detach();
+        }
+        peers
+    }
+
+    /// Sends, if there is a connection; otherwise the message is forgotten.
+    pub(crate) fn send(&self, to: NodeId, message: &Message) {
+        let Some(link) = self.0.links.get(&to) else { return };
+        let mut outbox = link.outbox.borrow_mut();
+        if !outbox.connected {
+            return;
+        }
+        let idle = outbox.buffer.is_empty();
+        if !frame::append(&mut outbox.buffer, self.0.setting.max_frame, |out| wire::encode(message, out)) {
+            // Coordinators refuse objects long before that.
+            say!("a message to node {to} is larger than a frame may be; it was not sent");
+            return;
+        }
+        if outbox.buffer.len() > 2 * self.0.setting.max_frame {
+            outbox.connected = false;
+            outbox.overflowed = true;
+            outbox.buffer = Vec::new();
+        }
+        if idle || outbox.overflowed {
+            link.flush.raise();
+        }
+    }
+
+    /// Whether everything was handed to the system, or has nowhere to go.
+    pub(crate) fn flushed(&self) -> bool {
+        self.0.links.values().all(|link| link.outbox.borrow().buffer.is_empty())
+    }
+
+    /// How many peers can be sent to, and how many there are.
+    pub(crate) fn connected(&self) -> (usize, usize) {
+        let connected = self.0.links.values().filter(|link| link.outbox.borrow().connected).count();
+        (connected, self.0.links.len())
+    }
+
+    fn learn(&self, node: NodeId, addresses: &Addresses) {
+        if self.0.setting.handle.learn_addresses(node, addresses) {
+            say!(
+                "node {node} now serves peers at {}, redis at {}, http at {}",
+                addresses.peer,
+                addresses.redis,
+                addresses.http
+            );
+            (self.0.setting.moved)(node, addresses);
+        }
+    }
+}
+
+impl Link {
+    fn new(peer: NodeId) -> Link {
+        Link { peer, outbox: RefCell::default(), flush: Signal::default(), nudge: Signal::default() }
+    }
+}

@@ -1,0 +1,192 @@
+//! The Redis protocol, so that every Redis client is one of ours: versions 2 and 3 of it, pipelining, inline
+//! commands; `DYN.*` for what Redis has no words for.
+//!
+//! [`resp`] reads, [`mod@write`] writes, `command` knows what is asked for, `pipeline` keeps it in order, `connection`
+//! moves bytes.
+
+mod answer;
+mod command;
+mod connection;
+mod key_order;
+mod many;
+mod pipeline;
+pub mod resp;
+pub mod write;
+
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
+
+use crate::handle::Handle;
+use crate::stop::Stop;
+use connection::Connection;
+use gramme_quorum::MAX_KEY;
+use resp::Limits;
+use smol::net::{TcpListener, TcpStream};
+use smol::{Async, LocalExecutor};
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::hash::RandomState;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// The version of Redis whose clients' expectations are met.
+const REDIS_VERSION: &str = "7.2.4";
+/// Bytes read at a time, into room that all connections share.
+const READ_BYTES: usize = 64 << 10;
+/// How long to wait when the process has no file descriptor for another client.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What clients may take of this process.
+#[derive(Clone, Copy)]
+struct Bounds {
+    /// Of one command.
+    command: Limits,
+    /// Clients at one time; one more is told so and sent away.
+    clients: usize,
+    /// Bytes of incomplete commands that all connections together may keep.
+    held: usize,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Bounds { command: Limits::default(), clients: 10_000, held: 256 << 20 }
+    }
+}
+
+/// What all connections share.
+struct Server {
+    handle: Handle,
+    bounds: Bounds,
+    hasher: RandomState,
+    scratch: RefCell<Box<[u8]>>,
+    clients: RefCell<BTreeMap<u64, Rc<Client>>>,
+    next_client: Cell<u64>,
+    started: Instant,
+    commands: Cell<u64>,
+    refused: Cell<u64>,
+    /// Bytes of incomplete commands that connections keep.
+    held: Cell<usize>,
+    port: u16,
+}
+
+/// What is known of one client.
+struct Client {
+    id: u64,
+    address: SocketAddr,
+    local: SocketAddr,
+    since: Instant,
+    about: RefCell<About>,
+}
+
+/// What a client told about itself.
+#[derive(Default)]
+struct About {
+    name: String,
+    library: String,
+    library_version: String,
+    last_command: &'static str,
+    resp: u8,
+}
+
+/// Serves Redis clients until `stop` is requested; returns once every connection has ended.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    handle: Handle,
+    spawn: Rc<LocalExecutor<'static>>,
+    stop: Stop,
+) {
+    // A key or a context may be longer than a value, where that is configured to be short.
+    let argument = handle.value_limit().max(MAX_KEY);
+    let bounds = Bounds { command: Limits { argument, ..Limits::default() }, ..Bounds::default() };
+    serve_within(bounds, listener, handle, spawn, stop).await;
+}
+
+async fn serve_within(
+    bounds: Bounds,
+    listener: TcpListener,
+    handle: Handle,
+    spawn: Rc<LocalExecutor<'static>>,
+    stop: Stop,
+) {
+    let server = Rc::new(Server {
+        handle,
+        bounds,
+        hasher: RandomState::new(),
+        scratch: RefCell::new(vec![0; READ_BYTES].into()),
+        clients: RefCell::default(),
+        next_client: Cell::new(1),
+        started: Instant::now(),
+        commands: Cell::new(0),
+        refused: Cell::new(0),
+        held: Cell::new(0),
+        port: listener.local_addr().map_or(0, |a| a.port()),
+    });
+    let (alive, ended) = smol::channel::bounded::<()>(1);
+    loop {
+        let accepted = smol::future::or(async { Some(listener.accept().await) }, async {
+            stop.requested().await;
+            None
+        });
+        match accepted.await {
+            None => break,
+            Some(Ok((stream, address))) => {
+                if let Some(connection) = server.admit(stream, address) {
+                    let (stop, alive) = (stop.clone(), alive.clone());
+                    let server = Rc::clone(&server);
+                    spawn.spawn(async move { server.attend(connection, stop, alive).await }).detach();
+                }
+            }
+            // The client left before it was accepted.
+            Some(Err(e)) if e.kind() == std::io::ErrorKind::ConnectionAborted => {}
+            // No file descriptor is left, most likely: wait for one.
+            Some(Err(_)) => {
+                smol::Timer::after(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+    drop(listener);
+    drop(alive);
+    // Nothing is ever sent: this returns when the last connection has dropped its end.
+    let _ = ended.recv().await;
+}
+
+impl Server {
+    /// A connection for the client, unless there are too many.
+    fn admit(self: &Rc<Self>, stream: TcpStream, address: SocketAddr) -> Option<Connection> {
+        // Both can only fail if the client is gone again.
+        stream.set_nodelay(true).ok()?;
+        let local = stream.local_addr().ok()?;
+        let stream: Arc<Async<std::net::TcpStream>> = stream.into();
+        if self.clients.borrow().len() >= self.bounds.clients {
+            self.refused.set(self.refused.get() + 1);
+            // The socket's buffer is empty: these few bytes fit, or the client is gone.
+            let _ = std::io::Write::write(&mut stream.get_ref(), b"-ERR max number of clients reached\r\n");
+            return None;
+        }
+        let id = self.next_client.get();
+        self.next_client.set(id + 1);
+        let about = RefCell::new(About { resp: 2, last_command: "NULL", ..About::default() });
+        let client = Rc::new(Client { id, address, local, since: Instant::now(), about });
+        self.clients.borrow_mut().insert(id, Rc::clone(&client));
+        Some(Connection::new(Rc::clone(self), client, stream))
+    }
+
+    async fn attend(&self, connection: Connection, stop: Stop, _alive: smol::channel::Sender<()>) {
+        let id = connection.client();
+        // A broken connection is its client's affair.
+        let _ = connection.run(stop).await;
+        self.clients.borrow_mut().remove(&id);
+    }
+}
+
+/// Memory of this process, where the system tells.
+pub(crate) fn resident_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kilobytes: u64 = line.trim().strip_suffix(" kB")?.trim().parse().ok()?;
+    kilobytes.checked_mul(1024)
+}

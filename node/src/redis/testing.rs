@@ -1,0 +1,177 @@
+//! A cluster of one for tests: a real engine over a map in memory, pumped in this process, perhaps out of order.
+
+use crate::clock::wall_ms;
+use crate::handle::{Bounds, Handle, Inspect, MemberInfo, Parts};
+use crate::signal::Signal;
+use crate::stop::{StopSource, stop};
+use bytes::Bytes;
+use gramme_quorum::{Config, Engine, Input, Instant, Loaded, Now, Op, Output, Place, RequestId};
+use gramme_ring::{Layout, Member, NodeId};
+use gramme_vclock::{Actor, SealKey};
+use smol::LocalExecutor;
+use smol::io::{AsyncReadExt, AsyncWriteExt};
+use smol::net::{TcpListener, TcpStream};
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+/// The monotonic clock stands still: no request times out because the machine is busy.
+fn now() -> Now {
+    Now { instant: Instant(0), wall_ms: wall_ms() }
+}
+
+struct EngineCell(RefCell<Engine>);
+
+impl Inspect for EngineCell {
+    fn inspect(&self, look: &mut dyn FnMut(&Engine)) {
+        look(&self.0.borrow());
+    }
+}
+
+/// In which order requests reach the engine.
+#[derive(Clone, Copy)]
+pub(crate) enum Order {
+    /// As submitted.
+    Fifo,
+    /// Any, one at a time, drawn from this seed: as if each met another coordinator.
+    Shuffled(u64),
+}
+
+struct Node {
+    handle: Handle,
+    engine: Rc<EngineCell>,
+    disk: BTreeMap<(Place, Bytes), Bytes>,
+    wake: Signal,
+}
+
+impl Node {
+    fn new(bounds: Bounds) -> Node {
+        let me = NodeId(0x1234);
+        let layout = Layout::compute(3, 16, &[Member::new(me)], None).expect("one member is enough");
+        let engine = Rc::new(EngineCell(RefCell::new(Engine::new(Config::new(me, Actor(7)), layout, now()))));
+        let member = MemberInfo { id: me, weight: 1, zone: String::new(), addresses: Default::default() };
+        let inspect: Rc<dyn Inspect> = Rc::<EngineCell>::clone(&engine);
+        let wake = Signal::default();
+        let parts = Parts {
+            node: me,
+            cluster: 99,
+            seal: SealKey([5; 16]),
+            members: vec![member],
+            engine: inspect,
+            bounds,
+            value_limit: 16 << 20,
+        };
+        let handle = Handle::new(parts, wake.clone());
+        Node { handle, engine, disk: BTreeMap::new(), wake }
+    }
+
+    /// Runs the engine for ever.
+    async fn pump(mut self, order: Order) {
+        let mut waiting: Vec<(RequestId, Op)> = Vec::new();
+        let mut random = match order {
+            Order::Fifo => 0,
+            Order::Shuffled(seed) => seed | 1,
+        };
+        self.settle();
+        loop {
+            waiting.extend(std::iter::from_fn(|| self.handle.next_submitted()));
+            if waiting.is_empty() {
+                self.wake.wait().await;
+                continue;
+            }
+            let at = match order {
+                Order::Fifo => 0,
+                Order::Shuffled(_) => {
+                    smol::future::yield_now().await;
+                    random ^= random << 13;
+                    random ^= random >> 7;
+                    random ^= random << 17;
+                    usize::try_from(random % waiting.len() as u64).expect("an index")
+                }
+            };
+            let (id, op) = waiting.remove(at);
+            self.engine.0.borrow_mut().handle(now(), Input::Client(id, op));
+            self.settle();
+        }
+    }
+
+    /// Performs what the engine asks for, and what follows from it.
+    fn settle(&mut self) {
+        let mut engine = self.engine.0.borrow_mut();
+        let mut inputs: Vec<Input> = Vec::new();
+        loop {
+            while let Some(output) = engine.poll() {
+                match output {
+                    Output::Reply(id, reply) => self.handle.answer(id, reply),
+                    Output::Append { id, place, key, value } => {
+                        match value {
+                            Some((bytes, _)) => self.disk.insert((place, key), bytes),
+                            None => self.disk.remove(&(place, key)),
+                        };
+                        inputs.push(Input::Synced(id));
+                    }
+                    Output::Load { id, place, key } => {
+                        let found = self.disk.get(&(place, key)).cloned();
+                        inputs.push(Input::Loaded(id, found.map_or(Loaded::Absent, Loaded::Found)));
+                    }
+                    _ => {}
+                }
+            }
+            let Some(input) = inputs.pop() else { return };
+            engine.handle(now(), input);
+        }
+    }
+}
+
+/// Starts a node and a server made by `serve` on a free port, and runs `test` with the server's address.
+pub(crate) fn with_server<F, S, T>(
+    bounds: Bounds,
+    order: Order,
+    serve: F,
+    test: impl FnOnce(SocketAddr, StopSource) -> T,
+) where
+    F: FnOnce(TcpListener, Handle, Rc<LocalExecutor<'static>>, crate::stop::Stop) -> S,
+    S: Future<Output = ()> + 'static,
+    T: Future<Output = ()>,
+{
+    let node = Node::new(bounds);
+    let (executor, handle) = (Rc::new(LocalExecutor::new()), node.handle.clone());
+    let (source, stop) = stop();
+    smol::block_on(executor.run(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("it is bound");
+        executor.spawn(node.pump(order)).detach();
+        let server = executor.spawn(serve(listener, handle, Rc::clone(&executor), stop));
+        test(address, source).await;
+        // The test dropped or moved the source: the server ends.
+        server.await;
+    }));
+}
+
+/// Sends bytes and reads exactly as many as the expected answer has.
+pub(crate) async fn expect(stream: &mut TcpStream, send: &[u8], answer: &[u8]) {
+    stream.write_all(send).await.expect("the server listens");
+    let mut got = vec![0; answer.len()];
+    let mut at = 0;
+    while at < got.len() && got[..at] == answer[..at] {
+        match stream.read(&mut got[at..]).await.expect("the server answers") {
+            0 => break,
+            n => at += n,
+        }
+    }
+    assert_eq!(
+        got[..at].escape_ascii().to_string(),
+        answer.escape_ascii().to_string(),
+        "after {}",
+        send[..send.len().min(200)].escape_ascii()
+    );
+}
+
+/// Reads until the server closes.
+pub(crate) async fn rest(stream: &mut TcpStream) -> Vec<u8> {
+    let mut rest = Vec::new();
+    stream.read_to_end(&mut rest).await.expect("the server closes in good order");
+    rest
+}

@@ -1,0 +1,569 @@
+//! One node, from its settings to its last sync.
+
+use crate::clock::Clock;
+use crate::config::{Config, ConfigError, Settings};
+use crate::driver::{Driver, Hosted, Quiet};
+use crate::handle::{Addresses, Bounds, Handle, Parts};
+use crate::host::Host;
+use crate::identity::{DataDir, DirError, Identity, Membership};
+use crate::log::say;
+use crate::mail::Mailbox;
+use crate::peer::{Local, Moved, Peers, Setting};
+use crate::signal::Signal;
+use crate::stop::{Stop, StopSource, stop};
+use crate::{http, redis};
+use gramme_quorum::{Config as EngineConfig, Engine, Limits, Timing, wire};
+use gramme_ring::{Layout, LayoutError, Member, NodeId};
+use gramme_store::{FileDisk, OpenError, Options, Recovery, Store};
+use gramme_vclock::Actor;
+use smol::future::or;
+use smol::net::TcpListener;
+use smol::{Async, LocalExecutor, Timer};
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs::{self, File, TryLockError};
+use std::io::{self, Read as _, Write as _};
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+/// Partitions of a new cluster, unless it is founded otherwise.
+pub(crate) const PARTITIONS: u32 = 256;
+
+/// N of a new cluster; fewer members hold as many copies as there are members.
+pub(crate) const REPLICAS: u8 = 3;
+
+/// How long a stop waits for requests in flight, their syncs and their answers.
+const PARTING: Duration = Duration::from_secs(5);
+
+/// How often progress is looked at while starting and stopping.
+const GLANCE: Duration = Duration::from_millis(1);
+
+/// How long a start waits for its first write to reach the disk before it serves reads only.
+const FIRST_WRITE: Duration = Duration::from_secs(1);
+
+/// Why a node did not start, or could not go on.
+#[derive(Debug)]
+#[non_exhaustive]
+pub(crate) enum ServeError {
+    /// The settings.
+    Config(ConfigError),
+    /// The data directory.
+    Dir(DirError),
+    /// Another process has the data directory.
+    InUse(PathBuf),
+    /// A port.
+    Listen(&'static str, SocketAddr, io::Error),
+    /// The store.
+    Store(PathBuf, OpenError),
+    /// The store holds data although the directory has no identity.
+    StoreWithoutIdentity(PathBuf),
+    /// The layout of a new cluster.
+    Layout(LayoutError),
+    /// The system.
+    Io(&'static str, io::Error),
+}
+
+impl fmt::Display for ServeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ServeError::Config(error) => error.fmt(f),
+            ServeError::Dir(error) => error.fmt(f),
+            ServeError::InUse(path) => {
+                write!(f, "{} is in use by another process: stop that one first", path.display())
+            }
+            ServeError::Listen(what, address, error) if error.kind() == io::ErrorKind::AddrInUse => write!(
+                f,
+                "can't serve {what} at {address}: the port is taken: stop what listens there, or choose another with \
+                 --{what}"
+            ),
+            ServeError::Listen(what, address, error) => {
+                write!(f, "can't serve {what} at {address}: {error}: choose another address with --{what}")
+            }
+            ServeError::Store(path, error) => {
+                write!(f, "can't open the store in {}: {error}", path.display())
+            }
+            ServeError::StoreWithoutIdentity(path) => write!(
+                f,
+                "{} holds data, but the identity file beside it is missing: restore that from a backup",
+                path.display()
+            ),
+            ServeError::Layout(error) => error.fmt(f),
+            ServeError::Io(what, error) => write!(f, "{what}: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for ServeError {}
+
+impl From<DirError> for ServeError {
+    fn from(error: DirError) -> Self {
+        ServeError::Dir(error)
+    }
+}
+
+impl From<ConfigError> for ServeError {
+    fn from(error: ConfigError) -> Self {
+        ServeError::Config(error)
+    }
+}
+
+/// What a parent process is told on stdout, a line each.
+pub(crate) mod tell {
+    /// Clients are served.
+    pub(crate) const READY: &str = "ready";
+    /// All other members are connected; said once.
+    pub(crate) const WHOLE: &str = "whole";
+}
+
+/// Runs a node until it is told to stop. `child`: a parent holds our stdin open for as long as it lives.
+pub(crate) fn serve(settings: &Settings, child: bool) -> Result<(), ServeError> {
+    let config = Config::new(settings)?;
+    if let Some(to) = &config.join {
+        return Err(ConfigError::new(format!(
+            "can't join {to}: this release founds clusters of a fixed membership, members can't be added yet: found a \
+             cluster with 'gramme dev', or leave --join away to found one of a single node"
+        ))
+        .into());
+    }
+    let dir = DataDir::new(&config.dir);
+    let _lock = lock(&dir)?;
+    let listeners = Listeners::bind(&config)?;
+    let (identity, membership, store) = open(&dir, &config, &listeners.addresses)?;
+
+    let spawn = Rc::new(LocalExecutor::new());
+    let (source, stopping) = stop();
+    let node = Node::start(&config, &dir, identity, membership, store, listeners, &spawn, &stopping)?;
+    let hosted = Rc::clone(&node.hosted);
+    smol::block_on(spawn.run(node.run(source, child)))?;
+
+    // With the tasks go their handles; what is left is ours alone, and can be closed in good order.
+    drop(spawn);
+    if let Some(host) = Hosted::into_host(hosted)
+        && let Err(error) = host.into_store().close()
+    {
+        say!("the store was not closed in good order: {error}; the next start reads it all");
+    }
+    Ok(())
+}
+
+/// Holds the data directory for this process.
+fn lock(dir: &DataDir) -> Result<File, ServeError> {
+    let path = dir.path().join(crate::identity::LOCK);
+    fs::create_dir_all(dir.path()).map_err(|e| DirError::Io(dir.path().to_owned(), e))?;
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .map_err(|e| DirError::Io(path.clone(), e))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(ServeError::InUse(dir.path().to_owned())),
+        Err(TryLockError::Error(error)) => Err(DirError::Io(path, error).into()),
+    }
+}
+
+struct Listeners {
+    redis: TcpListener,
+    http: TcpListener,
+    peer: TcpListener,
+    /// As others reach them.
+    addresses: Addresses,
+}
+
+impl Listeners {
+    fn bind(config: &Config) -> Result<Listeners, ServeError> {
+        let (redis, redis_at) = listen("redis", &config.redis)?;
+        let (http, http_at) = listen("http", &config.http)?;
+        let (peer, peer_at) = listen("peer", &config.peer)?;
+        let reach = |at: SocketAddr| match &config.advertise {
+            Some(host) => match host.parse::<IpAddr>() {
+                Ok(ip) => SocketAddr::new(ip, at.port()).to_string(),
+                Err(_) => format!("{host}:{}", at.port()),
+            },
+            None => at.to_string(),
+        };
+        let addresses = Addresses { peer: reach(peer_at), redis: reach(redis_at), http: reach(http_at) };
+        Ok(Listeners { redis, http, peer, addresses })
+    }
+}
+
+/// Listens at the first of `candidates` that can be had. The standard library sets `SO_REUSEADDR`, so a restarted
+/// node gets its port back at once.
+fn listen(what: &'static str, candidates: &[SocketAddr]) -> Result<(TcpListener, SocketAddr), ServeError> {
+    let first = candidates.first().copied();
+    let bind = || {
+        let listener = std::net::TcpListener::bind(candidates)?;
+        let at = listener.local_addr()?;
+        Ok((Async::new(listener)?.into(), at))
+    };
+    bind().map_err(|e| match first {
+        Some(address) => ServeError::Listen(what, address, e),
+        None => ServeError::Config(ConfigError::new(format!("{what} names no address"))),
+    })
+}
+
+type Opened = (Identity, Membership, OpenStore);
+
+struct OpenStore {
+    store: Store<FileDisk>,
+    incomplete: bool,
+}
+
+/// Finds out who lives in the directory, founding a cluster of one if nobody does, and opens the store.
+fn open(dir: &DataDir, config: &Config, addresses: &Addresses) -> Result<Opened, ServeError> {
+    let (identity, mut membership) = match dir.load()? {
+        Some(found) => found,
+        None => found_one(dir, config, addresses)?,
+    };
+    let mine = membership.addresses.entry(identity.node).or_default();
+    if mine != addresses {
+        *mine = addresses.clone();
+        dir.save_membership(&membership)?;
+    }
+    let replicas = membership.layout.replicas();
+    for (name, level) in [("r", config.r), ("w", config.w)] {
+        if level > replicas {
+            return Err(ConfigError::new(format!(
+                "{name} is {level}, but this cluster keeps {replicas} copies: give a number from 1 to {replicas}"
+            ))
+            .into());
+        }
+    }
+    let (store, recovery) = open_store(&dir.store(), config.segment_bytes)?;
+    let incomplete = judge(dir, &recovery)?;
+    Ok((identity, membership, OpenStore { store, incomplete }))
+}
+
+fn found_one(
+    dir: &DataDir,
+    config: &Config,
+    addresses: &Addresses,
+) -> Result<(Identity, Membership), ServeError> {
+    let identity = Identity::random().map_err(|e| ServeError::Io("can't draw a random identity", e))?;
+    let member = Member { id: identity.node, weight: config.weight, zone: config.zone.clone() };
+    let layout = Layout::compute(REPLICAS, PARTITIONS, &[member], None).map_err(ServeError::Layout)?;
+    let membership = Membership::new(layout, BTreeMap::from([(identity.node, addresses.clone())]));
+    found(dir, &identity, &membership)?;
+    say!(
+        "founded cluster {:016x} with this node, {}, as its only member in {}",
+        identity.cluster,
+        identity.node,
+        dir.path().display()
+    );
+    Ok((identity, membership))
+}
+
+/// Writes a new node's directory, its empty store included.
+pub(crate) fn found(dir: &DataDir, identity: &Identity, membership: &Membership) -> Result<(), ServeError> {
+    dir.found(identity, membership, |path| {
+        let (store, recovery) = open_store(path, Options::new([0; 16]).segment_bytes)?;
+        if !store.is_empty() || recovery.keys > 0 || recovery.is_lossy() {
+            return Err(ServeError::StoreWithoutIdentity(path.to_owned()));
+        }
+        store.close().map_err(|e| ServeError::Io("can't create the store", io::Error::other(e)))
+    })
+}
+
+fn open_store(path: &Path, segment_bytes: u64) -> Result<(Store<FileDisk>, Recovery), ServeError> {
+    let mut seed = [0; 16];
+    getrandom::fill(&mut seed).map_err(|e| ServeError::Io("can't draw random bytes", io::Error::other(e)))?;
+    let failed = |e| ServeError::Store(path.to_owned(), e);
+    let disk = FileDisk::open(path).map_err(|e| failed(OpenError::Disk(e)))?;
+    Store::open(disk, Options::new(seed).with_segment_bytes(segment_bytes)).map_err(failed)
+}
+
+/// Whether acknowledged data may be missing here. Once it may, that is remembered: a later run finds the same store
+/// without a trace of what it lost.
+fn judge(dir: &DataDir, recovery: &Recovery) -> Result<bool, DirError> {
+    let loss = if recovery.created {
+        Some("the store was missing although this node was founded before")
+    } else if recovery.is_lossy() {
+        Some("durable records of the store are damaged")
+    } else {
+        None
+    };
+    if let Some(loss) = loss {
+        dir.mark_incomplete(loss)?;
+    }
+    for torn in &recovery.torn {
+        say!(
+            "segment {}: bytes {} to {} are no whole records: writes that the last stop cut short, or damage to the last ones before it",
+            torn.segment,
+            torn.start,
+            torn.end
+        );
+    }
+    let incomplete = dir.incomplete()?;
+    if let Some(why) = &incomplete {
+        say!(
+            "{why}: this node takes writes, but its copies count toward no quorum; if every other copy is lost too, \
+             accept what is left here by removing the file 'incomplete' in {}",
+            dir.path().display()
+        );
+    }
+    Ok(incomplete.is_some())
+}
+
+/// A node that serves.
+struct Node {
+    id: NodeId,
+    hosted: Rc<Hosted<FileDisk>>,
+    handle: Handle,
+    peers: Peers,
+    quiet: Quiet,
+    clock: Clock,
+    listeners: Listeners,
+    spawn: Rc<LocalExecutor<'static>>,
+    stopping: Stop,
+}
+
+impl Node {
+    #[allow(clippy::too_many_arguments)] // called once, and each is a thing of its own
+    fn start(
+        config: &Config,
+        dir: &DataDir,
+        identity: Identity,
+        membership: Membership,
+        opened: OpenStore,
+        listeners: Listeners,
+        spawn: &Rc<LocalExecutor<'static>>,
+        stopping: &Stop,
+    ) -> Result<Node, ServeError> {
+        let clock = Clock::start();
+        let [actor, run] = random_words().map_err(|e| ServeError::Io("can't draw random numbers", e))?;
+        let mut engine = EngineConfig::new(identity.node, Actor(actor));
+        engine.digest_key = identity.digest_key();
+        engine.incomplete = opened.incomplete;
+        (engine.r, engine.w) = (config.r, config.w);
+        engine.limits = Limits { value: config.value_limit, ..Limits::default() };
+        engine.timing = Timing { request: config.timeout, ..Timing::default() };
+        let bounds = Bounds { requests: engine.limits.requests, ..Bounds::default() };
+
+        let members = membership.members();
+        let engine = Engine::new(engine, membership.layout.clone(), clock.now());
+        let hosted = Hosted::new(Host::new(engine, opened.store, clock.now()));
+        let wake = Signal::default();
+        let handle = Handle::new(
+            Parts {
+                node: identity.node,
+                cluster: identity.cluster,
+                seal: identity.seal,
+                members,
+                engine: Rc::clone(&hosted) as _,
+                bounds,
+                value_limit: config.value_limit,
+            },
+            wake.clone(),
+        );
+        let mail = Mailbox::new(wake.clone());
+        let peers = Peers::start(Setting {
+            local: Local {
+                node: identity.node,
+                cluster: identity.cluster,
+                run,
+                secret: identity.secret,
+                addresses: listeners.addresses.clone(),
+            },
+            handle: handle.clone(),
+            mail: mail.clone(),
+            spawn: Rc::clone(spawn),
+            stop: stopping.clone(),
+            max_frame: wire::max_frame(config.value_limit),
+            moved: remember_moves(dir.clone(), membership),
+        });
+        let quiet = Driver {
+            host: Rc::clone(&hosted),
+            handle: handle.clone(),
+            mail,
+            peers: peers.clone(),
+            clock,
+            wake,
+            spawn: Rc::clone(spawn),
+        }
+        .start()
+        .map_err(|e| ServeError::Io("can't start the thread that syncs", e))?;
+        Ok(Node {
+            id: identity.node,
+            hosted,
+            handle,
+            peers,
+            quiet,
+            clock,
+            listeners,
+            spawn: Rc::clone(spawn),
+            stopping: stopping.clone(),
+        })
+    }
+
+    async fn run(self, source: StopSource, child: bool) -> Result<(), ServeError> {
+        let asked = Asked::new(child).map_err(|e| ServeError::Io("can't listen for signals", e))?;
+        let Listeners { redis, http, peer, addresses } = self.listeners;
+        self.spawn.spawn(self.peers.clone().listen(peer)).detach();
+
+        // Writes are refused until this run's first record is durable; nobody should see that in a healthy start.
+        let ready = async {
+            let begun = Instant::now();
+            while !self.handle.engine(|e| e.status(self.clock.now().instant).ready) {
+                if begun.elapsed() >= FIRST_WRITE {
+                    say!(
+                        "this run's first record is not on the disk yet; is the disk full? reads are served now, \
+                         writes as soon as it is"
+                    );
+                    break;
+                }
+                Timer::after(GLANCE).await;
+            }
+            false
+        };
+        let stopped_early = or(ready, async {
+            asked.wait().await;
+            true
+        })
+        .await;
+        if stopped_early {
+            return Ok(());
+        }
+
+        let redis = self.spawn.spawn(redis::serve(
+            redis,
+            self.handle.clone(),
+            Rc::clone(&self.spawn),
+            self.stopping.clone(),
+        ));
+        let http = self.spawn.spawn(http::serve(
+            http,
+            self.handle.clone(),
+            Rc::clone(&self.spawn),
+            self.stopping.clone(),
+        ));
+        announce(child, self.id, &addresses);
+        let whole = async {
+            let others = loop {
+                let (connected, others) = self.peers.connected();
+                if connected == others {
+                    break others;
+                }
+                Timer::after(10 * GLANCE).await;
+            };
+            if child {
+                tell_parent(tell::WHOLE);
+            } else if others > 0 {
+                say!("all {others} other members are connected");
+            }
+            std::future::pending().await
+        };
+        or(asked.wait(), whole).await;
+
+        say!("stopping");
+        drop(source);
+        let parting = async {
+            redis.await;
+            http.await;
+            while !self.quiet.is_quiet() {
+                Timer::after(GLANCE).await;
+            }
+            true
+        };
+        let late = async {
+            Timer::after(PARTING).await;
+            false
+        };
+        if !or(parting, or(late, asked.again())).await {
+            say!("stopped with requests still in flight; their clients were given no answer");
+        }
+        Ok(())
+    }
+}
+
+/// Writes the membership anew whenever a member has moved. That is rare, small and done at once.
+fn remember_moves(dir: DataDir, membership: Membership) -> Moved {
+    let membership = RefCell::new(membership);
+    Box::new(move |node, addresses| {
+        let mut membership = membership.borrow_mut();
+        membership.addresses.insert(node, addresses.clone());
+        if let Err(error) = dir.save_membership(&membership) {
+            say!("can't write down where node {node} is now: {error}; it will be learned again");
+        }
+    })
+}
+
+fn random_words() -> io::Result<[u64; 2]> {
+    let mut bytes = [[0; 8]; 2];
+    getrandom::fill(bytes.as_flattened_mut()).map_err(io::Error::other)?;
+    Ok(bytes.map(u64::from_le_bytes))
+}
+
+fn announce(child: bool, node: NodeId, at: &Addresses) {
+    if child {
+        tell_parent(tell::READY);
+    } else {
+        let line = format!(
+            "gramme: node {node} is ready (pid {}): redis {}, http {}, peers {}\n",
+            std::process::id(),
+            at.redis,
+            at.http,
+            at.peer
+        );
+        let mut out = io::stdout().lock();
+        let _ = out.write_all(line.as_bytes()).and_then(|()| out.flush());
+    }
+}
+
+/// A parent that is gone is noticed elsewhere.
+fn tell_parent(word: &str) {
+    let mut out = io::stdout().lock();
+    let _ = writeln!(out, "{word}").and_then(|()| out.flush());
+}
+
+/// Requests to end from outside: signals, and a parent that closed our stdin or died.
+struct Asked {
+    signals: Async<std::os::unix::net::UnixStream>,
+    stdin: Option<Async<File>>,
+    seen: Cell<bool>,
+}
+
+impl Asked {
+    fn new(child: bool) -> io::Result<Asked> {
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
+        for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
+            signal_hook::low_level::pipe::register(signal, theirs.try_clone()?)?;
+        }
+        let stdin = if child {
+            use std::os::fd::AsFd;
+            Some(Async::new(File::from(io::stdin().as_fd().try_clone_to_owned()?))?)
+        } else {
+            None
+        };
+        Ok(Asked { signals: Async::new(ours)?, stdin, seen: Cell::new(false) })
+    }
+
+    async fn wait(&self) {
+        if !self.seen.get() {
+            or(self.signalled(), self.orphaned()).await;
+            self.seen.set(true);
+        }
+    }
+
+    /// One more signal, after the first: now.
+    async fn again(&self) -> bool {
+        self.signalled().await;
+        false
+    }
+
+    async fn signalled(&self) {
+        // The pipe is drained, so that a later signal is news again.
+        let _ = self.signals.read_with(|mut pipe| pipe.read(&mut [0; 64])).await;
+    }
+
+    async fn orphaned(&self) {
+        match &self.stdin {
+            // Nothing is ever written to it: whatever ends the read is the end.
+            Some(stdin) => drop(stdin.read_with(|mut stdin| stdin.read(&mut [0; 64])).await),
+            None => std::future::pending().await,
+        }
+    }
+}

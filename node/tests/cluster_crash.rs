@@ -1,0 +1,101 @@
+//! Three real nodes, `kill -9`, and no acknowledged write lost.
+
+mod common;
+
+use common::{Cluster, Redis, Resp, Writer, assert_all_there};
+
+#[test]
+fn any_one_node_may_die_under_load() {
+    let mut cluster = Cluster::start("one-dies", 3);
+    for victim in 0..3 {
+        let writers: Vec<Writer> =
+            (0..3).map(|node| Writer::start(&format!("{victim}-{node}"), cluster.redis(node))).collect();
+        let survivors: Vec<usize> = (0..3).filter(|node| *node != usize::from(victim)).collect();
+        writers[usize::from(victim)].wait_for(50);
+        cluster.kill(victim);
+        for survivor in &survivors {
+            writers[*survivor].wait_for(200);
+        }
+        cluster.restart(victim);
+        for writer in &writers {
+            writer.wait_for(100);
+        }
+        let mut acknowledged: Vec<_> = writers.into_iter().map(Writer::finish).collect();
+        for node in 0..3 {
+            for written in &acknowledged {
+                assert_all_there(cluster.redis(node), written);
+            }
+        }
+        // A deleted key is deleted through every node.
+        let (key, _) = acknowledged[0].pop_first().expect("some were written");
+        let mut client = Redis::connect(cluster.redis(0)).expect("it serves");
+        assert_eq!(client.call(&[b"DEL", key.as_bytes()]), Some(Resp::Integer(1)));
+        for node in 0..3 {
+            assert_eq!(Redis::connect(cluster.redis(node)).expect("it serves").get(&key), None);
+        }
+    }
+}
+
+#[test]
+fn a_node_that_returns_is_handed_what_it_missed_and_can_go_on_alone() {
+    let mut cluster = Cluster::start("returns", 3);
+    cluster.kill(2);
+    let writer = Writer::start("missed", cluster.redis(0));
+    writer.wait_for(500);
+    let missed = writer.finish();
+
+    cluster.restart(2);
+    for node in 0..3 {
+        cluster.wait_until_settled(node);
+    }
+    cluster.kill(0);
+    cluster.kill(1);
+
+    let mut client = Redis::connect(cluster.redis(2)).expect("it serves");
+    for (key, value) in &missed {
+        assert_eq!(client.get_one(key), Ok(vec![value.as_bytes().to_vec()]), "{key}");
+    }
+    // Alone it can't promise a quorum, and says so.
+    match client.set("alone", "x") {
+        Some(Resp::Error(text)) => assert!(text.starts_with("QUORUM w: 1 of 2"), "{text}"),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn all_nodes_may_die_at_once() {
+    let mut cluster = Cluster::start("all-die", 3);
+    let writers: Vec<Writer> =
+        (0..3).map(|node| Writer::start(&node.to_string(), cluster.redis(node))).collect();
+    writers[1].wait_for(300);
+    for node in 0..3 {
+        cluster.kill(node);
+    }
+    let acknowledged: Vec<_> = writers.into_iter().map(Writer::finish).collect();
+    for node in 0..3 {
+        cluster.restart(node);
+    }
+    for node in 0..3 {
+        cluster.node(node).wait_for("other members are connected");
+    }
+    for written in &acknowledged {
+        assert_all_there(cluster.redis(2), written);
+    }
+}
+
+#[test]
+fn a_polite_stop_answers_first_and_loses_nothing() {
+    let mut cluster = Cluster::start("polite", 3);
+    let writer = Writer::start("w", cluster.redis(0));
+    writer.wait_for(200);
+    cluster.node(0).signal("TERM");
+    let status = cluster.node(0).wait();
+    assert!(status.success(), "{status}");
+    assert!(cluster.node(0).said().contains("stopping"));
+    assert!(!cluster.node(0).said().contains("still in flight"), "{}", cluster.node(0).said());
+    let acknowledged = writer.finish();
+    assert_all_there(cluster.redis(1), &acknowledged);
+    cluster.restart(0);
+    cluster.node(0).wait_for("other members are connected");
+    assert_all_there(cluster.redis(0), &acknowledged);
+}
