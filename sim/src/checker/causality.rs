@@ -1,0 +1,373 @@
+//! Causality: who may replace whom, what may be claimed, and what a client must be shown.
+
+use super::{Birth, Checker, Coverer, Invariant, OpId, Outcome, writer_of};
+use crate::time::Time;
+use bytes::Bytes;
+use core::time::Duration;
+use gramme_quorum::message::{Copy, Message};
+use gramme_quorum::{Content, Object, Op, Output, Reading, Reply, Version};
+use gramme_ring::SLOTS;
+use gramme_vclock::{Dot, GrowableDotSet as DotSet};
+use std::collections::BTreeSet;
+
+/// A plain write may cover what its coordinator was shown within this time: longer than any request lives.
+const MEMORY: Duration = Duration::from_secs(60);
+
+impl Checker {
+    /// A message reaches a node, which is about to handle it.
+    pub fn delivered(&mut self, now: Time, node: usize, message: &Message) {
+        let Some((number, bytes)) = self.object_of(message) else { return };
+        let Ok(object) = gramme_quorum::object::decode(&bytes) else { return };
+        let shadow = &mut self.shadows[node];
+        let held = shadow.copies.get(&number);
+        let shown = shadow.shown.entry(number).or_default();
+        while shown.front().is_some_and(|(at, _)| now.since(*at) > MEMORY) {
+            shown.pop_front();
+        }
+        for (dot, _) in object.iter() {
+            if held.is_none_or(|copy| copy.object.get(dot).is_none()) {
+                shown.push_back((now, dot));
+            }
+        }
+    }
+
+    /// The encoded object in a message, and its key.
+    fn object_of(&mut self, message: &Message) -> Option<(usize, Bytes)> {
+        match message {
+            Message::Write { key, object, .. } => Some((self.key_number(key), object.clone())),
+            Message::Written { call, outranking: Some(object) } => {
+                Some((*self.calls.get(&call.0)?, object.clone()))
+            }
+            Message::Copy { call, copy: Copy::Object(object), .. } => {
+                Some((*self.calls.get(&call.0)?, object.clone()))
+            }
+            _ => None,
+        }
+    }
+
+    /// Remembers a call's key for its answers.
+    fn note_call(&mut self, message: &Message) {
+        const MOST: usize = 20_000;
+        if let Message::Write { call, key, .. } | Message::Read { call, key, .. } = message {
+            let number = self.key_number(key);
+            if self.calls.insert(call.0, number).is_none() {
+                self.calls_by_age.push_back(call.0);
+            }
+            if self.calls_by_age.len() > MOST
+                && let Some(old) = self.calls_by_age.pop_front()
+            {
+                self.calls.remove(&old);
+            }
+        }
+    }
+
+    /// A node has handled one input, and this is all it does about it.
+    pub fn acted(&mut self, now: Time, node: usize, outputs: &[Output]) {
+        let mut objects = Vec::new();
+        for output in outputs {
+            match output {
+                Output::Append { place, key, value: Some((bytes, _)), .. } if place.0 < SLOTS => {
+                    objects.push((self.key_number(key), bytes.clone()));
+                }
+                Output::Send(_, message) => {
+                    self.note_call(message);
+                    objects.extend(self.object_of(message));
+                }
+                _ => {}
+            }
+        }
+        // A write goes to several nodes, and the same bytes need only one look.
+        objects.dedup();
+        let mut decoded = Vec::new();
+        for (number, bytes) in objects {
+            match gramme_quorum::object::decode(&bytes) {
+                Ok(object) => decoded.push((number, object)),
+                Err(_) => {
+                    let what = format!("node {node} puts out an object that does not decode");
+                    return self.fail(now, Invariant::NothingInvented, Some(number), what);
+                }
+            }
+        }
+        self.births(now, node, &decoded);
+        for (number, object) in &decoded {
+            self.check_versions(now, node, *number, object);
+            self.check_claims(now, node, *number, object);
+        }
+        for output in outputs {
+            if let Output::Append { .. } = output {
+                self.appended(now, node, output);
+            }
+        }
+    }
+
+    /// Takes note of dots never seen before.
+    fn births(&mut self, now: Time, node: usize, objects: &[(usize, Object)]) {
+        let mut born: Vec<(usize, Dot)> = Vec::new();
+        for (number, object) in objects {
+            let number = *number;
+            for (dot, version) in object.iter() {
+                if !self.keys[number].dots.contains_key(&dot) && self.birth(now, node, number, dot, version) {
+                    born.push((number, dot));
+                }
+            }
+        }
+        // A plain write covers what its coordinator held, had been shown, or minted in the same breath before it.
+        for (number, dot) in &born {
+            let birth = &self.keys[*number].dots[dot];
+            let by = match birth.op {
+                Some(op) if self.requests[op.index()].is_plain() => Coverer::Op(op),
+                None if self.keys[*number].plain_deletes => Coverer::Delete,
+                _ => continue,
+            };
+            let shadow = &self.shadows[node];
+            let mut held: BTreeSet<Dot> = BTreeSet::new();
+            held.extend(
+                shadow.copies.get(number).into_iter().flat_map(|copy| copy.object.iter().map(|(dot, _)| dot)),
+            );
+            held.extend(shadow.shown.get(number).into_iter().flatten().map(|(_, dot)| *dot));
+            held.extend(
+                born.iter().filter(|(key, other)| key == number && other < dot).map(|(_, other)| *other),
+            );
+            // An earlier round of the same write.
+            held.extend(self.keys[*number].present.iter().filter(|other| {
+                let other_op = self.keys[*number].dots[*other].op;
+                other_op.is_some() && other_op == birth.op
+            }));
+            held.remove(dot);
+            self.keys[*number].cover_by(by, |dot| held.contains(&dot));
+        }
+    }
+
+    fn birth(&mut self, now: Time, node: usize, number: usize, dot: Dot, version: &Version) -> bool {
+        let what = if self.shadows[node].actor != Some(dot.actor) {
+            Some((
+                Invariant::NothingInvented,
+                format!("node {node} puts out {dot}, which it did not mint and nobody has"),
+            ))
+        } else {
+            let slot = self.keys[number].slot;
+            let other = self.dot_keys.insert((slot, dot), number);
+            other.map(|other| {
+                let other = self.keys[other].name.escape_ascii().to_string();
+                (
+                    Invariant::DotNamesOneValue,
+                    format!("node {node} mints {dot}, which already names a value of key {other}"),
+                )
+            })
+        };
+        if let Some((invariant, what)) = what {
+            self.fail(now, invariant, Some(number), what);
+            return false;
+        }
+        let op = match &version.content {
+            Content::Tombstone => None,
+            Content::Value { bytes, .. } => match self.origin(number, bytes) {
+                Some(op) => Some(op),
+                None => {
+                    let what = format!("node {node} mints {dot} for a value that nobody wrote");
+                    self.fail(now, Invariant::NothingInvented, Some(number), what);
+                    return false;
+                }
+            },
+        };
+        if let Some(op) = op
+            && self.requests[op.index()].outcome == Outcome::Ok
+        {
+            let what = format!("node {node} mints {dot} for {op}, which was acknowledged long ago");
+            self.fail(now, Invariant::RequestsEnd, Some(number), what);
+        }
+        // A context handed in before this dot was born can't have shown it; what covers it comes later.
+        let birth =
+            Birth { op, version: version.clone(), covered_by: Vec::new(), durable_at: 0, gone: false };
+        let key = &mut self.keys[number];
+        key.dots.insert(dot, birth);
+        key.present.insert(dot);
+        if op.is_some() {
+            key.open.insert(dot);
+        }
+        true
+    }
+
+    /// The request that wrote this value under this key, byte for byte.
+    fn origin(&self, number: usize, value: &Bytes) -> Option<OpId> {
+        let op = writer_of(value)?;
+        let request = self.requests.get(op.index())?;
+        let written = matches!(&request.op, Op::Put { value: written, .. } if written == value);
+        (written && request.key == number).then_some(op)
+    }
+
+    /// Every version under a known dot is what it was at first sight.
+    fn check_versions(&mut self, now: Time, node: usize, number: usize, object: &Object) {
+        for (dot, version) in object.iter() {
+            match self.keys[number].dots.get(&dot) {
+                Some(birth) if birth.version == *version => {}
+                Some(birth) => {
+                    let what =
+                        format!("node {node} has {version:?} under {dot}, which names {:?}", birth.version);
+                    self.fail(now, Invariant::DotNamesOneValue, Some(number), what);
+                }
+                None => {
+                    let what = format!("node {node} puts out {dot} under a key that has no such write");
+                    self.fail(now, Invariant::NothingInvented, Some(number), what);
+                }
+            }
+        }
+    }
+
+    /// The central rule: an open dot that is said to be seen must be there.
+    fn check_claims(&mut self, now: Time, node: usize, number: usize, object: &Object) {
+        let key = &self.keys[number];
+        let lost = key.open.iter().find(|dot| object.seen().contains(**dot) && object.get(**dot).is_none());
+        if let Some(dot) = lost {
+            let op = key.dots[dot].op.map_or_else(String::new, |op| format!(" ({op})"));
+            let what = format!(
+                "node {node} claims to have seen {dot}{op}, which nothing covers, without its value: {object:?}"
+            );
+            self.fail(now, Invariant::OnlyCoveredDisappears, Some(number), what);
+        }
+    }
+
+    /// A read's answer, at its client.
+    pub(super) fn check_reading(&mut self, now: Time, id: OpId, reading: &Reading) {
+        let request = &self.requests[id.index()];
+        let number = request.key;
+        let key = &self.keys[number];
+        let mut wrong = None;
+        for found in &reading.siblings {
+            let Some(birth) = key.dots.get(&found.dot) else {
+                wrong = Some((
+                    Invariant::NothingInvented,
+                    format!("{id} read {}, which nobody wrote", found.dot),
+                ));
+                break;
+            };
+            let same = matches!(&birth.version.content, Content::Value { bytes, .. } if *bytes == found.value)
+                && birth.version.stamp == found.stamp
+                && birth.version.expiry == found.expiry;
+            if !same {
+                let what = format!("{id} read other bytes under {} than were written", found.dot);
+                wrong = Some((Invariant::NothingInvented, what));
+            }
+            if let Some(op) = birth.op
+                && self.requests[op.index()].outcome == Outcome::Failed
+            {
+                let what = format!("{id} read the value of {op}, which was told that nothing was done");
+                wrong = Some((Invariant::RequestsEnd, what));
+            }
+        }
+        let shown: BTreeSet<Dot> = reading.siblings.iter().map(|found| found.dot).collect();
+        let seen = &reading.context.seen;
+        if let Some(dot) = key.open.iter().find(|dot| seen.contains(**dot) && !shown.contains(dot)) {
+            let what = format!("{id} read a context that covers {dot}, which was not shown");
+            wrong = Some((Invariant::ContextCoversWhatWasShown, what));
+        }
+        if let Some(dot) = shown.iter().find(|dot| !seen.contains(**dot)) {
+            let what = format!("{id} was shown {dot}, which its context does not cover");
+            wrong = Some((Invariant::ContextCoversWhatWasShown, what));
+        }
+        if request.strict {
+            if !seen.includes(&request.must_see) {
+                let what = format!(
+                    "{id}, a strict read, does not know {:?}, acknowledged before it began; it read {seen:?}",
+                    request.must_see
+                );
+                wrong = Some((Invariant::ReadYourWrites, what));
+            }
+            // The winner must not have been over before an acknowledged plain write began.
+            let winner = reading.siblings.first().and_then(|found| key.dots[&found.dot].op);
+            if let Some(winner) = winner.map(|op| (op, &self.requests[op.index()]))
+                && winner.1.strict
+                && winner.1.outcome == Outcome::Ok
+                && let Some(over) = winner.1.ended
+            {
+                let later = key
+                    .plain_done
+                    .iter()
+                    .find(|(ended, began, _)| *ended < request.submitted && over < *began);
+                if let Some((_, _, op)) = later {
+                    let what = format!("{id}, a strict read, shows {}, which {op} had overwritten", winner.0);
+                    wrong = Some((Invariant::ReadYourWrites, what));
+                }
+            }
+        }
+        if let Some((invariant, what)) = wrong {
+            self.fail(now, invariant, Some(number), what);
+        }
+    }
+
+    /// A node is about to answer: what an acknowledgement stands for must hold at this moment.
+    pub fn answering(&mut self, now: Time, id: OpId, reply: &Reply) {
+        if let Reply::Written { context, .. } = reply {
+            let own = self.own_dots(id, &context.seen);
+            self.check_copies(now, id, &own);
+        }
+    }
+
+    /// The dots that a write was given. A tombstone does not say whose it is: the newest that the answer covers counts,
+    /// or an older one if there was nothing to delete.
+    fn own_dots(&self, id: OpId, seen: &DotSet) -> Vec<Dot> {
+        let request = &self.requests[id.index()];
+        let key = &self.keys[request.key];
+        if matches!(request.op, Op::Delete { .. }) {
+            let tombstones =
+                key.present.iter().filter(|dot| key.dots[*dot].op.is_none() && seen.contains(**dot));
+            return tombstones.max_by_key(|dot| key.dots[*dot].version.stamp).copied().into_iter().collect();
+        }
+        key.dots.iter().filter(|(_, birth)| birth.op == Some(id)).map(|(dot, _)| *dot).collect()
+    }
+
+    /// A write's acknowledgement, at its client.
+    pub(super) fn check_written(&mut self, now: Time, id: OpId, seen: &DotSet) {
+        let request = &self.requests[id.index()];
+        let (number, strict, plain) = (request.key, request.strict, request.is_plain());
+        let began = request.submitted;
+        let delete = matches!(request.op, Op::Delete { .. });
+        let own = self.own_dots(id, seen);
+        let key = &self.keys[number];
+        let wrong = if let Some(context) = request.context()
+            && !seen.includes(context)
+        {
+            let what = format!("{id} was given {seen:?}, which lacks some of what it handed in: {context:?}");
+            Some((Invariant::ContextCoversWhatWasShown, what))
+        } else if own.is_empty() && !delete {
+            Some((
+                Invariant::AcknowledgedReadable,
+                format!("{id} was acknowledged, and no node ever put it out"),
+            ))
+        } else if !delete && !own.iter().any(|dot| seen.contains(*dot)) {
+            let what = format!("{id} was given {seen:?}, which does not cover its own {own:?}");
+            Some((Invariant::ContextCoversWhatWasShown, what))
+        } else {
+            key.open.iter().find(|dot| seen.contains(**dot) && !own.contains(dot)).map(|dot| {
+                let what = format!("{id} was given a context that covers {dot}, which it was not shown");
+                (Invariant::ContextCoversWhatWasShown, what)
+            })
+        };
+        if let Some((invariant, what)) = wrong {
+            return self.fail(now, invariant, Some(number), what);
+        }
+        let stamp_of = |dot: &Dot| key.dots[dot].version.stamp;
+        let last = own.iter().copied().filter(|dot| seen.contains(*dot)).max_by_key(stamp_of);
+        let key = &mut self.keys[number];
+        let requests = &self.requests;
+        for dot in key.present.clone() {
+            let birth = key.dots.get_mut(&dot).expect("only known dots are present");
+            birth.gone |= seen.contains(dot) && !own.contains(&dot);
+            // Its own acknowledgement is still to be judged while it is waited for.
+            let waited_for = birth.op.is_some_and(|op| requests[op.index()].outcome == Outcome::Open);
+            if birth.gone && !waited_for {
+                key.present.remove(&dot);
+                key.open.remove(&dot);
+            }
+        }
+        if strict && let Some(last) = last {
+            let Ok(()) = key.strict_done.insert(last);
+            if plain && !delete {
+                key.plain_done.push((now, began, id));
+                // Only the one that began last, and those not over when it began, can tell more.
+                let newest = key.plain_done.iter().map(|(_, began, _)| *began).max().unwrap_or_default();
+                key.plain_done.retain(|(ended, began, _)| *began == newest || *ended > newest);
+            }
+        }
+    }
+}

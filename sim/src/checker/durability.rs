@@ -1,0 +1,293 @@
+//! Copies: what each replica holds, what of it would survive a power cut, and what an acknowledgement stands for.
+
+use super::{Checker, Invariant, OpId};
+use crate::time::Time;
+use bytes::Bytes;
+use gramme_quorum::{Object, Op, Output};
+use gramme_ring::SLOTS;
+use gramme_vclock::{Actor, Dot, GrowableDotSet as DotSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+/// What one node's store holds, as the appends that its engine asked for say.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Shadow {
+    pub(super) actor: Option<Actor>,
+    pub(super) copies: BTreeMap<usize, ShadowCopy>,
+    /// The engine's own records: hints and such.
+    own: BTreeMap<(u16, Bytes), Record>,
+    /// What was appended to and not yet synced.
+    dirty: BTreeSet<usize>,
+    own_dirty: BTreeSet<(u16, Bytes)>,
+    /// Objects that messages showed this node lately, by key: when, and their values.
+    pub(super) shown: BTreeMap<usize, VecDeque<(Time, Dot)>>,
+    appended: u64,
+    /// The sync under way covers appends up to this one.
+    syncing: u64,
+}
+
+/// One record through time.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Record {
+    /// As reads see it.
+    pub(super) live: Option<Bytes>,
+    /// As it was at the last sync.
+    durable: Option<Bytes>,
+    /// Appends since then.
+    unsynced: VecDeque<(u64, Option<Bytes>)>,
+}
+
+impl Record {
+    fn append(&mut self, number: u64, value: Option<Bytes>) {
+        self.live.clone_from(&value);
+        self.unsynced.push_back((number, value));
+    }
+
+    /// What was appended up to this is durable. Whether anything newer is left.
+    fn sync(&mut self, through: u64) -> bool {
+        while self.unsynced.front().is_some_and(|(number, _)| *number <= through) {
+            self.durable = self.unsynced.pop_front().and_then(|(_, value)| value);
+        }
+        !self.unsynced.is_empty()
+    }
+
+    /// Whether a store may come back with this after a crash.
+    fn may_be(&self, found: Option<&Bytes>, kept_all: bool) -> bool {
+        if kept_all {
+            return self.live.as_ref() == found;
+        }
+        self.durable.as_ref() == found || self.unsynced.iter().any(|(_, value)| value.as_ref() == found)
+    }
+
+    /// The last appends did not happen: this is what is there. Whether that made a difference.
+    fn take_back(&mut self, found: Option<&Bytes>) -> bool {
+        let wrong = self.live.as_ref() != found;
+        while self.live.as_ref() != found && self.unsynced.pop_back().is_some() {
+            self.live = self.unsynced.back().map_or(&self.durable, |(_, value)| value).clone();
+        }
+        wrong
+    }
+
+    fn reopen(&mut self, found: Option<Bytes>) {
+        *self = Record { live: found.clone(), durable: found, unsynced: VecDeque::new() };
+    }
+}
+
+/// A copy of a key through time.
+#[derive(Clone, Debug, Default)]
+pub(super) struct ShadowCopy {
+    pub(super) record: Record,
+    /// `record.live`, decoded.
+    pub(super) object: Object,
+    /// `record.durable`, its history.
+    pub(super) durable_seen: DotSet,
+    /// It came through a restart. The hint beside it may not have: a crash came between the two.
+    pub(super) orphaned: bool,
+}
+
+impl Checker {
+    /// A node starts a run with this actor.
+    pub fn opened(&mut self, now: Time, node: usize, actor: Actor) {
+        let before = self.shadows.iter().position(|shadow| shadow.actor == Some(actor));
+        if let Some(other) = before {
+            let what = format!("node {node} opened with node {other}'s actor {actor:?}");
+            self.fail(now, Invariant::DotNamesOneValue, None, what);
+        }
+        self.shadows[node].actor = Some(actor);
+    }
+
+    /// A node's store takes an append, or says what it holds of a key after opening.
+    pub(super) fn appended(&mut self, now: Time, node: usize, output: &Output) {
+        let Output::Append { place, key, value, .. } = output else { return };
+        let value = value.as_ref().map(|(bytes, _tag)| bytes.clone());
+        let shadow = &mut self.shadows[node];
+        shadow.appended += 1;
+        let number = shadow.appended;
+        if place.0 >= SLOTS {
+            shadow.own_dirty.insert((place.0, key.clone()));
+            shadow.own.entry((place.0, key.clone())).or_default().append(number, value);
+            return;
+        }
+        let key = self.key_number(key);
+        let object = match &value {
+            None => Object::new(),
+            Some(bytes) => match gramme_quorum::object::decode(bytes) {
+                Ok(object) => object,
+                Err(malformed) => {
+                    let what = format!("node {node} writes a record that does not decode: {malformed}");
+                    return self.fail(now, Invariant::NothingInvented, Some(key), what);
+                }
+            },
+        };
+        if value.is_none() {
+            self.check_drop(now, node, key);
+        }
+        let copy = self.shadows[node].copies.entry(key).or_default();
+        if value.is_some() && !object.seen().includes(copy.object.seen()) {
+            let what = format!("node {node} replaces its copy {:?} by {object:?}", copy.object);
+            self.fail(now, Invariant::HistoryNeverShrinks, Some(key), what);
+            return;
+        }
+        copy.orphaned &= value.is_some();
+        copy.record.append(number, value);
+        copy.object = object;
+        self.shadows[node].dirty.insert(key);
+    }
+
+    /// A copy goes: somebody else must hold what it has.
+    fn check_drop(&mut self, now: Time, node: usize, key: usize) {
+        let Some(copy) = self.shadows[node].copies.get(&key) else { return };
+        let needed: Vec<Dot> =
+            copy.object.iter().map(|(dot, _)| dot).filter(|dot| self.keys[key].open.contains(dot)).collect();
+        for dot in needed {
+            let kept = self.shadows.iter().enumerate().any(|(other, shadow)| {
+                other != node && shadow.copies.get(&key).is_some_and(|copy| copy.durable_seen.contains(dot))
+            });
+            if !kept {
+                let what = format!("node {node} drops {dot}, which nobody else holds durably");
+                self.fail(now, Invariant::NothingDroppedEarly, Some(key), what);
+            }
+        }
+    }
+
+    /// A node begins a sync: it covers what was appended until now.
+    pub fn sync_begun(&mut self, node: usize) {
+        let shadow = &mut self.shadows[node];
+        shadow.syncing = shadow.appended;
+    }
+
+    /// The sync has succeeded.
+    pub fn sync_done(&mut self, node: usize) {
+        let shadow = &mut self.shadows[node];
+        let through = shadow.syncing;
+        let dirty = std::mem::take(&mut shadow.dirty);
+        for number in dirty {
+            let copy = shadow.copies.get_mut(&number).expect("only copies are dirty");
+            if copy.record.sync(through) {
+                shadow.dirty.insert(number);
+            }
+            // What was live when the sync began mostly is so still.
+            let object = match &copy.record.durable {
+                durable if *durable == copy.record.live => copy.object.clone(),
+                Some(bytes) => {
+                    gramme_quorum::object::decode(bytes).expect("it was decoded when it was appended")
+                }
+                None => Object::new(),
+            };
+            copy.durable_seen = object.seen().clone();
+            let key = &mut self.keys[number];
+            for dot in key.present.iter().filter(|dot| copy.durable_seen.contains(**dot)) {
+                key.dots.get_mut(dot).expect("only known dots are present").durable_at |= 1 << node;
+            }
+        }
+        for at in std::mem::take(&mut shadow.own_dirty) {
+            let record = shadow.own.get_mut(&at).expect("only records are dirty");
+            if record.sync(through) {
+                shadow.own_dirty.insert(at);
+            } else if record.live.is_none() {
+                shadow.own.remove(&at);
+            }
+        }
+    }
+
+    /// A node opens after a crash and finds this under a key: nothing synced may be missing, and nothing may be there
+    /// that was never written. `kept_all`: only the process died, not the power.
+    pub fn recovered(&mut self, now: Time, node: usize, name: &Bytes, found: Option<&Bytes>, kept_all: bool) {
+        let key = self.key_number(name);
+        let object = match found.map(|bytes| gramme_quorum::object::decode(bytes)) {
+            None => Object::new(),
+            Some(Ok(object)) => object,
+            Some(Err(_)) => {
+                let what = format!("node {node} recovers a record that does not decode");
+                return self.fail(now, Invariant::NothingInvented, Some(key), what);
+            }
+        };
+        let copy = self.shadows[node].copies.entry(key).or_default();
+        if !copy.record.may_be(found, kept_all) {
+            let had = &copy.object;
+            let what = format!("node {node} recovers {object:?}, and held {had:?} before");
+            return self.fail(now, Invariant::HistoryNeverShrinks, Some(key), what);
+        }
+        copy.orphaned = found.is_some();
+        copy.record.reopen(found.cloned());
+        copy.durable_seen = object.seen().clone();
+        copy.object = object;
+    }
+
+    /// The same for all of the engine's own records in slots from `first` on: hints.
+    pub fn recovered_own(
+        &mut self,
+        now: Time,
+        node: usize,
+        found: &BTreeMap<(u16, Bytes), Bytes>,
+        kept_all: bool,
+        first: u16,
+    ) {
+        let own = &mut self.shadows[node].own;
+        own.retain(|(place, _), _| *place >= first);
+        let mut wrong = None;
+        for (at, record) in own.iter_mut() {
+            if !record.may_be(found.get(at), kept_all) {
+                wrong = Some(at.clone());
+            }
+            record.reopen(found.get(at).cloned());
+        }
+        let invented = found.keys().find(|at| !own.contains_key(*at)).cloned();
+        if let Some((place, key)) = wrong.or(invented) {
+            let what =
+                format!("node {node}'s record {} in slot {place} is not what it was", key.escape_ascii());
+            self.fail(now, Invariant::HistoryNeverShrinks, None, what);
+        }
+        self.shadows[node].shown.clear();
+        self.shadows[node].dirty.clear();
+        self.shadows[node].own_dirty.clear();
+        self.shadows[node].own.retain(|_, record| record.live.is_some());
+    }
+
+    /// Whether a node's copy of a key is, in the shadow, what a read of its store finds.
+    pub fn matches(&mut self, now: Time, node: usize, name: &Bytes, found: Option<&Bytes>) {
+        let key = self.key_number(name);
+        let live = self.shadows[node].copies.get(&key).and_then(|copy| copy.record.live.as_ref());
+        if live != found {
+            let what = format!("node {node}'s store does not hold what was written to it");
+            self.fail(now, Invariant::HistoryNeverShrinks, Some(key), what);
+        }
+    }
+
+    /// Appends may have failed: the store is as it was before them, and so is the shadow.
+    pub fn append_failed(&mut self, node: usize, place: u16, name: &Bytes, found: Option<&Bytes>) {
+        if place >= SLOTS {
+            if let Some(record) = self.shadows[node].own.get_mut(&(place, name.clone())) {
+                record.take_back(found);
+            }
+            return;
+        }
+        let key = self.key_number(name);
+        let Some(copy) = self.shadows[node].copies.get_mut(&key) else { return };
+        if copy.record.take_back(found) {
+            copy.object =
+                found.and_then(|bytes| gramme_quorum::object::decode(bytes).ok()).unwrap_or_default();
+        }
+    }
+
+    /// How many records of its own, in slots from `first` on, a node keeps.
+    pub(super) fn own_records(&self, node: usize, first: u16) -> impl Iterator<Item = &(u16, Bytes)> {
+        let own = self.shadows[node].own.iter();
+        own.filter(move |((place, _), record)| *place >= first && record.live.is_some()).map(|(at, _)| at)
+    }
+
+    /// An acknowledged write is on as many disks as it asked for.
+    pub(super) fn check_copies(&mut self, now: Time, id: OpId, own: &[Dot]) {
+        let request = &self.requests[id.index()];
+        let number = request.key;
+        let key = &self.keys[number];
+        // A plain delete that found nothing to delete writes nothing.
+        if own.is_empty() && matches!(request.op, Op::Delete { .. }) {
+            return;
+        }
+        let copies = own.iter().map(|dot| key.dots[dot].durable_at.count_ones()).max().unwrap_or(0);
+        if copies < u32::from(request.copies) {
+            let what = format!("{id} is acknowledged with {copies} durable copies of {}", request.copies);
+            self.fail(now, Invariant::AcknowledgedCopies, Some(number), what);
+        }
+    }
+}

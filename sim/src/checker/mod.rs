@@ -1,0 +1,227 @@
+//! The judge: it watches every request, every message, every record written and every sync, and knows no mercy.
+//!
+//! It holds the names ([`Invariant`]) and rules by which a run is judged, and works on two levels. From the clients'
+//! side it knows what was asked and answered. From the nodes' side it keeps an exact shadow of every replica's copies,
+//! so that a wrong step is caught where it happens and not only if some read happens to stumble on it later.
+//!
+//! The central rule is short. Every dot that ever named a value is *open* until some write that may cover it has been
+//! asked for: one whose context holds the dot, or a plain write whose coordinator held it. As long as a dot is open, any
+//! object and any context that claims to have seen it must still have it.
+
+mod causality;
+mod convergence;
+mod durability;
+mod requests;
+mod violation;
+
+pub use convergence::Unrest;
+pub use requests::{Outcome, Request};
+pub use violation::{Invariant, Violation};
+
+use crate::time::Time;
+use bytes::Bytes;
+use core::fmt;
+use durability::Shadow;
+use gramme_quorum::Version;
+use gramme_ring::Slot;
+use gramme_vclock::{Dot, GrowableDotSet as DotSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+/// One client request of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct OpId(pub u64);
+
+impl OpId {
+    pub(crate) fn index(self) -> usize {
+        usize::try_from(self.0).expect("as many requests as fit into memory")
+    }
+}
+
+impl fmt::Display for OpId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "w{}", self.0)
+    }
+}
+
+/// Why a dot may go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Coverer {
+    Op(OpId),
+    /// A tombstone of a plain delete, which does not say which request it came from.
+    Delete,
+}
+
+/// What is known of a dot.
+#[derive(Clone, Debug)]
+struct Birth {
+    /// The request, for a value.
+    op: Option<OpId>,
+    version: Version,
+    /// Writes that may have replaced it.
+    covered_by: Vec<Coverer>,
+    /// Nodes that have ever held it durably, a bit each.
+    durable_at: u128,
+    /// An acknowledged write has replaced it.
+    gone: bool,
+}
+
+/// Everything about one key.
+#[derive(Clone, Debug)]
+struct Key {
+    name: Bytes,
+    slot: u16,
+    dots: BTreeMap<Dot, Birth>,
+    /// Values that nothing may have covered.
+    open: BTreeSet<Dot>,
+    /// Dots not yet gone, values and tombstones.
+    present: BTreeSet<Dot>,
+    /// The dots of strict writes that were acknowledged.
+    strict_done: DotSet,
+    /// Acknowledged strict plain writes: when they ended, when they began.
+    plain_done: Vec<(Time, Time, OpId)>,
+    plain_deletes: bool,
+}
+
+impl Key {
+    /// `op` may replace these.
+    fn cover(&mut self, op: OpId, covers: impl Fn(Dot) -> bool) {
+        self.cover_by(Coverer::Op(op), covers);
+    }
+
+    fn cover_by(&mut self, by: Coverer, covers: impl Fn(Dot) -> bool) {
+        for dot in self.present.iter().filter(|dot| covers(**dot)) {
+            let birth = self.dots.get_mut(dot).expect("only known dots are present");
+            if !birth.covered_by.contains(&by) {
+                birth.covered_by.push(by);
+            }
+            self.open.remove(dot);
+        }
+    }
+
+    /// `op` surely did nothing.
+    fn uncover(&mut self, op: OpId) {
+        for dot in &self.present {
+            let birth = self.dots.get_mut(dot).expect("only known dots are present");
+            let before = birth.covered_by.len();
+            birth.covered_by.retain(|by| *by != Coverer::Op(op));
+            if birth.covered_by.len() < before && birth.covered_by.is_empty() && birth.op.is_some() {
+                self.open.insert(*dot);
+            }
+        }
+    }
+}
+
+/// Judges one run.
+#[derive(Debug)]
+pub struct Checker {
+    replicas: u8,
+    w: u8,
+    keys: Vec<Key>,
+    numbers: BTreeMap<Bytes, usize>,
+    /// Dots are unique within a slot.
+    dot_keys: BTreeMap<(u16, Dot), usize>,
+    /// The keys of calls between nodes: answers do not name theirs.
+    calls: BTreeMap<u64, usize>,
+    calls_by_age: VecDeque<u64>,
+    requests: Vec<Request>,
+    waiting: BTreeSet<OpId>,
+    shadows: Vec<Shadow>,
+    acknowledged: u64,
+    violation: Option<Violation>,
+}
+
+impl Checker {
+    /// A judge of `nodes` nodes (128 at the most) that keep each key `replicas` times and acknowledge after `w` copies.
+    #[must_use]
+    pub fn new(nodes: usize, replicas: u8, w: u8) -> Checker {
+        assert!(nodes <= 128, "holders are counted in 128 bits");
+        Checker {
+            replicas,
+            w,
+            keys: Vec::new(),
+            numbers: BTreeMap::new(),
+            dot_keys: BTreeMap::new(),
+            calls: BTreeMap::new(),
+            calls_by_age: VecDeque::new(),
+            requests: Vec::new(),
+            waiting: BTreeSet::new(),
+            shadows: vec![Shadow::default(); nodes],
+            acknowledged: 0,
+            violation: None,
+        }
+    }
+
+    /// The first promise that was broken.
+    #[must_use]
+    pub const fn violation(&self) -> Option<&Violation> {
+        self.violation.as_ref()
+    }
+
+    /// Writes acknowledged so far.
+    #[must_use]
+    pub const fn acknowledged(&self) -> u64 {
+        self.acknowledged
+    }
+
+    /// A request's story.
+    #[must_use]
+    pub fn request(&self, id: OpId) -> &Request {
+        &self.requests[id.index()]
+    }
+
+    /// How many requests there were.
+    #[must_use]
+    pub const fn requests(&self) -> usize {
+        self.requests.len()
+    }
+
+    /// Every key that was asked for.
+    pub fn keys(&self) -> impl Iterator<Item = &Bytes> {
+        self.keys.iter().map(|key| &key.name)
+    }
+
+    /// Notes a broken promise; the first one counts, the rest may follow from it.
+    pub(crate) fn fail(&mut self, at: Time, invariant: Invariant, key: Option<usize>, what: String) {
+        let key = key.map(|key| self.keys[key].name.clone());
+        self.violation.get_or_insert(Violation { invariant, at, key, what });
+    }
+
+    fn key_number(&mut self, name: &Bytes) -> usize {
+        if let Some(number) = self.numbers.get(name) {
+            return *number;
+        }
+        let number = self.keys.len();
+        self.keys.push(Key {
+            name: name.clone(),
+            slot: Slot::of(name).index(),
+            dots: BTreeMap::new(),
+            open: BTreeSet::new(),
+            present: BTreeSet::new(),
+            strict_done: DotSet::new(),
+            plain_done: Vec::new(),
+            plain_deletes: false,
+        });
+        self.numbers.insert(name.clone(), number);
+        number
+    }
+}
+
+/// The value that request `id` writes: its number, then bytes that follow from it. Unique in a run.
+#[must_use]
+pub fn value_of(id: OpId, padding: usize) -> Bytes {
+    let mut value = format!("w{}.", id.0).into_bytes();
+    let mut bits = crate::rng::splitmix(id.0);
+    for _ in 0..padding {
+        bits = bits.rotate_left(8).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        value.push(bits.to_le_bytes()[7]);
+    }
+    Bytes::from(value)
+}
+
+/// The request that wrote this value.
+#[must_use]
+pub fn writer_of(value: &[u8]) -> Option<OpId> {
+    let text = value.strip_prefix(b"w")?;
+    let end = text.iter().position(|b| *b == b'.')?;
+    core::str::from_utf8(&text[..end]).ok()?.parse().ok().map(OpId)
+}

@@ -1,0 +1,192 @@
+//! Requests: each ends once, by its deadline, and a failure that says "nothing was done" is believed.
+
+use super::{Checker, Invariant, OpId};
+use crate::time::Time;
+use core::time::Duration;
+use gramme_quorum::{Cover, Level, Op, OpError, Reply};
+use gramme_vclock::GrowableDotSet as DotSet;
+
+/// What a client knows of its request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Not answered yet.
+    Open,
+    /// Done.
+    Ok,
+    /// Surely not done.
+    Failed,
+    /// Perhaps done: the answer said so, or never came.
+    Indeterminate,
+}
+
+/// One client request's story.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// Which key, by the checker's number.
+    pub(super) key: usize,
+    /// What was asked.
+    pub op: Op,
+    /// When.
+    pub submitted: Time,
+    /// When it must have ended.
+    pub deadline: Time,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// When it ended, if it did.
+    pub ended: Option<Time>,
+    /// It asked for a majority of primaries.
+    pub(super) strict: bool,
+    /// A strict read: the dots of strict writes acknowledged before it began.
+    pub(super) must_see: DotSet,
+    /// Copies that an acknowledgement stands for.
+    pub(super) copies: u8,
+}
+
+impl Request {
+    /// Whether it is a plain overwrite or delete.
+    #[must_use]
+    pub const fn is_plain(&self) -> bool {
+        matches!(&self.op, Op::Put { cover: Cover::Held, .. } | Op::Delete { cover: Cover::Held, .. })
+    }
+
+    /// The context that it was given.
+    #[must_use]
+    pub const fn context(&self) -> Option<&DotSet> {
+        match &self.op {
+            Op::Put { cover: Cover::Context(c), .. } | Op::Delete { cover: Cover::Context(c), .. } => {
+                Some(&c.seen)
+            }
+            _ => None,
+        }
+    }
+}
+
+impl Checker {
+    /// A client sends a request, to end within `limit`.
+    pub fn submitted(&mut self, now: Time, op: Op, limit: Duration) -> OpId {
+        let id = OpId(self.requests.len() as u64);
+        let key = self.key_number(op.key());
+        let replicas = self.replicas;
+        let majority = replicas / 2 + 1;
+        let level = |level: Option<Level>, default: u8| {
+            level.map_or(Some(default), |l| l.resolve(replicas)).unwrap_or(0)
+        };
+        let (strict, copies) = match &op {
+            Op::Get { options, .. } => (level(options.pr, 0) >= majority, 0),
+            Op::Put { options, .. } | Op::Delete { options, .. } => {
+                let copies = level(options.w, self.w).max(level(options.dw, 0)).max(level(options.pw, 0));
+                (level(options.pw, 0) >= majority, copies)
+            }
+        };
+        let read = !op.is_write();
+        let request = Request {
+            key,
+            submitted: now,
+            deadline: now + limit,
+            outcome: Outcome::Open,
+            ended: None,
+            strict,
+            must_see: if strict && read { self.keys[key].strict_done.clone() } else { DotSet::new() },
+            copies,
+            op,
+        };
+        if matches!(request.op, Op::Delete { cover: Cover::Held, .. }) {
+            self.keys[key].plain_deletes = true;
+        }
+        // From now on anything in its context may go.
+        if let Some(context) = request.context() {
+            self.keys[key].cover(id, |dot| context.contains(dot));
+        }
+        self.requests.push(request);
+        self.waiting.insert(id);
+        id
+    }
+
+    /// The answer came.
+    pub fn replied(&mut self, now: Time, id: OpId, reply: &Reply) {
+        if !self.waiting.remove(&id) {
+            let what = format!("{id} was answered twice");
+            return self.fail(now, Invariant::RequestsEnd, None, what);
+        }
+        let outcome = match reply {
+            Reply::Read(_) | Reply::Written { .. } => Outcome::Ok,
+            Reply::Failed(error) if error.changed() => Outcome::Indeterminate,
+            Reply::Failed(_) => Outcome::Failed,
+        };
+        self.end(now, id, outcome);
+        let request = &self.requests[id.index()];
+        if now > request.deadline {
+            let key = request.key;
+            let what = format!("{id} ended {:?} late", now.since(request.deadline));
+            self.fail(now, Invariant::RequestsEnd, Some(key), what);
+        }
+        match reply {
+            Reply::Read(reading) => self.check_reading(now, id, reading),
+            Reply::Written { context, .. } => self.check_written(now, id, &context.seen),
+            Reply::Failed(error) => self.check_failure(now, id, error),
+        }
+    }
+
+    /// The request never reached a node.
+    pub fn refused(&mut self, now: Time, id: OpId) {
+        if self.waiting.remove(&id) {
+            self.end(now, id, Outcome::Failed);
+        }
+    }
+
+    /// The node died with the request: nobody knows.
+    pub fn lost(&mut self, now: Time, id: OpId) {
+        if self.waiting.remove(&id) {
+            self.end(now, id, Outcome::Indeterminate);
+        }
+    }
+
+    /// Whatever should have ended by now has.
+    pub fn check_deadlines(&mut self, now: Time) {
+        let late = self.waiting.iter().find(|id| self.requests[id.index()].deadline < now).copied();
+        if let Some(id) = late {
+            let key = self.requests[id.index()].key;
+            self.waiting.remove(&id);
+            self.fail(now, Invariant::RequestsEnd, Some(key), format!("{id} was never answered"));
+        }
+    }
+
+    /// A node was stopped for this long: whatever waits may wait longer.
+    pub fn extend_deadlines(&mut self, by: Duration) {
+        for id in &self.waiting {
+            let request = &mut self.requests[id.index()];
+            request.deadline = request.deadline + by;
+        }
+    }
+
+    fn end(&mut self, now: Time, id: OpId, outcome: Outcome) {
+        let request = &mut self.requests[id.index()];
+        request.outcome = outcome;
+        request.ended = Some(now);
+        let (key, context) = (request.key, request.context().is_some());
+        if outcome == Outcome::Ok && request.op.is_write() {
+            self.acknowledged += 1;
+        }
+        // It covers nothing after all.
+        if outcome == Outcome::Failed && context {
+            self.keys[key].uncover(id);
+        }
+    }
+
+    fn check_failure(&mut self, now: Time, id: OpId, error: &OpError) {
+        let request = &self.requests[id.index()];
+        let key = request.key;
+        let (have, want) = match error {
+            OpError::Quorum { have, want, .. } | OpError::Indeterminate { have, want, .. } => (*have, *want),
+            _ => return,
+        };
+        let read = !request.op.is_write();
+        if read && error.changed() {
+            let what = format!("{id}, a read, failed as if it could have changed something");
+            self.fail(now, Invariant::RequestsEnd, Some(key), what);
+        } else if want > self.replicas || have > self.replicas {
+            let what = format!("{id} failed with {have} of {want} replicas of {}", self.replicas);
+            self.fail(now, Invariant::Bounds, Some(key), what);
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! What the command line says.
+
+use bytes::Bytes;
+use core::time::Duration;
+use gramme_sim::run::Plan;
+
+/// The help text.
+pub(crate) const HELP: &str = "\
+gramme-sim: whole Gramme clusters in virtual time, with faults and a judge
+
+  --seed N       the seed from which everything follows (0)
+  --seeds A..B   one run for each seed from A up to, not including, B
+  --nodes N      nodes of the cluster, 1 to 128 (5)
+  --for TIME     simulated time: 90s, 10m, 1h (1m)
+  --rate N       client requests per simulated second, about (30)
+  --trace KEY    print what happened to this key
+  --twice        run everything twice, and fail if the two runs differ
+
+Progress goes to stderr. The last line of stdout is
+event-hash=<16 hex digits> acknowledged=<n> faults=<n>; the exit code is 1 after a violation.";
+
+/// Which seeds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Seeds {
+    One(u64),
+    /// From the first up to, not including, the second.
+    Range(u64, u64),
+}
+
+/// What to do.
+#[derive(Debug)]
+pub(crate) enum Command {
+    Help,
+    Run { seeds: Seeds, template: Plan, twice: bool },
+}
+
+/// Reads the arguments.
+pub(crate) fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Command, String> {
+    let mut arguments = arguments.into_iter();
+    let mut seeds = Seeds::One(0);
+    let mut template = Plan::new(0, 5);
+    let mut twice = false;
+    while let Some(name) = arguments.next() {
+        if matches!(name.as_str(), "--help" | "-h") {
+            return Ok(Command::Help);
+        }
+        if name == "--twice" {
+            twice = true;
+            continue;
+        }
+        let mut value = || arguments.next().ok_or_else(|| format!("{name} wants a value"));
+        match name.as_str() {
+            "--seed" => seeds = Seeds::One(number(&name, &value()?)?),
+            "--seeds" => {
+                let text = value()?;
+                let (from, to) =
+                    text.split_once("..").ok_or_else(|| format!("{name} {text}: like 0..100"))?;
+                seeds = Seeds::Range(number(&name, from)?, number(&name, to)?);
+            }
+            "--nodes" => {
+                let nodes = number(&name, &value()?)?;
+                template.nodes = match usize::try_from(nodes) {
+                    Ok(nodes @ 1..=128) => nodes,
+                    _ => return Err(format!("{name} {nodes}: 1 to 128")),
+                };
+            }
+            "--for" => template.length = time(&name, &value()?)?,
+            "--rate" => template.rate = number(&name, &value()?)?.max(1),
+            "--trace" => template.trace = Some(Bytes::from(value()?)),
+            _ => return Err(format!("{name}: no such option")),
+        }
+    }
+    Ok(Command::Run { seeds, template, twice })
+}
+
+/// The arguments that make this plan.
+pub(crate) fn arguments(plan: &Plan) -> String {
+    let seconds = plan.length.as_secs();
+    format!("--seed {} --nodes {} --for {seconds}s --rate {}", plan.seed, plan.nodes, plan.rate)
+}
+
+fn number(name: &str, text: &str) -> Result<u64, String> {
+    text.parse().map_err(|_| format!("{name} {text}: not a number"))
+}
+
+fn time(name: &str, text: &str) -> Result<Duration, String> {
+    let (digits, unit) = text.split_at(text.len() - text.chars().next_back().map_or(0, char::len_utf8));
+    let seconds = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        "d" => 86_400,
+        _ => return Err(format!("{name} {text}: like 90s, 10m, 1h or 2d")),
+    };
+    let count: u64 = number(name, digits)?;
+    count.checked_mul(seconds).map(Duration::from_secs).ok_or_else(|| format!("{name} {text}: too long"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(text: &str) -> Vec<String> {
+        text.split_whitespace().map(String::from).collect()
+    }
+
+    #[test]
+    fn what_a_plan_prints_makes_it_again() {
+        let Ok(Command::Run { seeds: Seeds::One(seed), template, .. }) =
+            parse(words("--seed 7 --nodes 5 --for 1h --rate 25"))
+        else {
+            panic!("a plain command is read")
+        };
+        let plan = Plan { seed, ..template };
+        assert_eq!(arguments(&plan), "--seed 7 --nodes 5 --for 3600s --rate 25");
+    }
+
+    #[test]
+    fn misuse_is_named() {
+        for wrong in
+            ["--seed", "--seed x", "--nodes 0", "--nodes 129", "--for 1y", "--for m", "--seeds 4", "--sead 1"]
+        {
+            let name = wrong.split(' ').next().unwrap();
+            let Err(what) = parse(words(wrong)) else { panic!("{wrong} is taken") };
+            assert!(what.contains(name), "{what}");
+        }
+    }
+}

@@ -1,0 +1,34 @@
+//! A node's disk: the store's own memory disk, which knows what is durable and what only seems so.
+
+use core::time::Duration;
+use gramme_store::MemDisk;
+
+/// A disk that outlives its node's processes.
+#[derive(Debug, Default)]
+pub(crate) struct SimDisk {
+    disk: MemDisk,
+    /// It may refuse writes, for want of room or after a failed sync: not every append is performed.
+    pub(crate) refuses: bool,
+    /// Its next syncs fail, or have failed.
+    pub(crate) fails: bool,
+    /// The power is to fail at one of the next operations; the machine starts again so long after.
+    pub(crate) armed: Option<Duration>,
+}
+
+impl SimDisk {
+    pub(crate) const fn inner(&self) -> &MemDisk {
+        &self.disk
+    }
+
+    /// No power cut is planned any more.
+    pub(crate) fn disarm(&mut self) {
+        self.armed = None;
+        // One that has happened is not undone by this.
+        self.disk.cut_power_after(u64::MAX);
+    }
+
+    /// The power has failed in the midst of an operation.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.armed.is_some() && !self.disk.is_powered()
+    }
+}

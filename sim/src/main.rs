@@ -1,0 +1,134 @@
+//! The command: `gramme-sim --seed 7 --nodes 5 --for 1h`.
+
+mod cli;
+
+use cli::{Command, Seeds, parse};
+use gramme_sim::run::{Outcome, Plan, run};
+use gramme_sim::world::World;
+use std::io::Write as _;
+use std::process::ExitCode;
+use std::time::Instant;
+
+fn main() -> ExitCode {
+    match parse(std::env::args().skip(1)) {
+        Ok(Command::Help) => {
+            println!("{}", cli::HELP);
+            ExitCode::SUCCESS
+        }
+        Ok(Command::Run { seeds: Seeds::One(seed), template, twice }) => {
+            one(&Plan { seed, ..template }, twice)
+        }
+        Ok(Command::Run { seeds: Seeds::Range(from, to), template, twice }) => {
+            many(from, to, &template, twice)
+        }
+        Err(what) => {
+            eprintln!("gramme-sim: {what}: --help lists what it takes");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// Simulates one seed, and tells how it goes.
+fn one(plan: &Plan, twice: bool) -> ExitCode {
+    let began = Instant::now();
+    let mut told = Instant::now();
+    let mut progress = |world: &World| {
+        if told.elapsed().as_secs() >= 1 {
+            told = Instant::now();
+            let simulated = world.now().since(gramme_sim::time::Time(0));
+            eprintln!(
+                "{:>8.0} s simulated, {:>5.0} times real time, {} writes acknowledged, {} faults",
+                simulated.as_secs_f64(),
+                simulated.as_secs_f64() / began.elapsed().as_secs_f64(),
+                world.checker().acknowledged(),
+                world.faults(),
+            );
+        }
+    };
+    let outcome = run(plan, &mut progress);
+    let seconds = began.elapsed().as_secs_f64();
+    eprintln!(
+        "{:.0} s simulated in {seconds:.1} s: {:.0} times real time, {:.0} acknowledgements a second; {} requests, {} events, {} storms",
+        outcome.length.as_secs_f64(),
+        outcome.length.as_secs_f64() / seconds,
+        f64::from(u32::try_from(outcome.acknowledged).unwrap_or(u32::MAX)) / seconds,
+        outcome.requests,
+        outcome.events,
+        outcome.storms,
+    );
+    if plan.trace.is_some() {
+        print_timeline(&outcome);
+    }
+    let same = !twice || run(plan, &mut |_| {}).hash == outcome.hash;
+    if !same {
+        println!("seed {} does not replay: two runs differ", plan.seed);
+    }
+    let failed = report(plan, &outcome);
+    println!("{}", summary(&outcome));
+    if failed || !same { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+/// Simulates seeds one after the other, a line for each.
+fn many(from: u64, to: u64, template: &Plan, twice: bool) -> ExitCode {
+    let began = Instant::now();
+    let (mut acknowledged, mut faults, mut simulated, mut failures) = (0, 0, 0.0, 0);
+    let mut hash = gramme_sim::event_hash::EventHash::default();
+    for seed in from..to {
+        let plan = Plan { seed, ..template.clone() };
+        let outcome = run(&plan, &mut |_| {});
+        println!("seed={seed} {}", summary(&outcome));
+        failures += u64::from(report(&plan, &outcome));
+        if twice && run(&plan, &mut |_| {}).hash != outcome.hash {
+            println!("seed {seed} does not replay: two runs differ");
+            failures += 1;
+        }
+        acknowledged += outcome.acknowledged;
+        faults += outcome.faults;
+        simulated += outcome.length.as_secs_f64();
+        hash.event(0, [seed, outcome.hash, 0], &[]);
+        let _ = std::io::stdout().flush();
+    }
+    let seconds = began.elapsed().as_secs_f64();
+    eprintln!(
+        "{} seeds, {simulated:.0} s simulated in {seconds:.1} s: {:.0} times real time; {failures} failed",
+        to - from,
+        simulated / seconds
+    );
+    println!("event-hash={:016x} acknowledged={acknowledged} faults={faults}", hash.value());
+    if failures > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+fn summary(outcome: &Outcome) -> String {
+    format!(
+        "event-hash={:016x} acknowledged={} faults={}",
+        outcome.hash, outcome.acknowledged, outcome.faults
+    )
+}
+
+/// Tells of a violation all that it takes to see it again. Whether there was one.
+fn report(plan: &Plan, outcome: &Outcome) -> bool {
+    let Some(violation) = &outcome.violation else { return false };
+    println!("VIOLATION {violation}");
+    println!("seed {} of version {}; again with:", plan.seed, env!("CARGO_PKG_VERSION"));
+    println!("  cargo run --release -p gramme-sim -- {}", cli::arguments(plan));
+    if let Some(key) = &violation.key
+        && plan.trace.is_none()
+    {
+        let traced = run(&Plan { trace: Some(key.clone()), ..plan.clone() }, &mut |_| {});
+        print_timeline(&traced);
+    }
+    true
+}
+
+/// The last of a key's timeline: what led to the end.
+fn print_timeline(outcome: &Outcome) {
+    const MOST: usize = 400;
+    let lines = &outcome.timeline;
+    let skipped = lines.len().saturating_sub(MOST);
+    if skipped > 0 {
+        println!("… {skipped} lines before …");
+    }
+    for line in &lines[skipped..] {
+        println!("{line}");
+    }
+}

@@ -1,0 +1,134 @@
+//! One node's machine: its disk, which outlives crashes, its clocks, and the process that comes and goes.
+
+use crate::checker::OpId;
+use crate::clock::Clock;
+use crate::disk::SimDisk;
+use crate::rng::Rng;
+use crate::time::Time;
+use crate::world::Shape;
+use bytes::Bytes;
+use gramme_node::host::Host;
+use gramme_quorum::{Config, Engine, Output};
+use gramme_ring::{Layout, NodeId};
+use gramme_store::{Cursor, MemDisk, Options, Read, Store, SyncDone, SyncJob};
+use gramme_vclock::Actor;
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::fmt;
+use std::rc::Rc;
+
+/// Where a sync stands while the node waits for it.
+#[derive(Debug)]
+pub(crate) enum Storage {
+    /// The disk has not done it yet.
+    Syncing(SyncJob<MemDisk>),
+    /// The disk has done it, and the node does not know yet.
+    Synced(SyncDone),
+}
+
+/// One node.
+pub(crate) struct Node {
+    pub(crate) id: NodeId,
+    pub(crate) disk: SimDisk,
+    pub(crate) clock: Clock,
+    pub(crate) host: Option<Host<MemDisk>>,
+    /// How often it was started.
+    pub(crate) runs: u64,
+    /// When its next tick is due.
+    pub(crate) timer: Option<Time>,
+    pub(crate) job: Option<Storage>,
+    pub(crate) paused_until: Time,
+    /// Requests that it has not answered.
+    pub(crate) requests: BTreeSet<OpId>,
+    /// What its engine put out since anyone looked.
+    pub(crate) outputs: Rc<RefCell<Vec<Output>>>,
+    /// The last crash took nothing from the disk.
+    pub(crate) kept_all: bool,
+}
+
+impl fmt::Debug for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Node").field("id", &self.id).field("runs", &self.runs).finish_non_exhaustive()
+    }
+}
+
+impl Node {
+    pub(crate) fn new(id: NodeId) -> Node {
+        Node {
+            id,
+            disk: SimDisk::default(),
+            clock: Clock::new(Time(0), 0),
+            host: None,
+            runs: 0,
+            timer: None,
+            job: None,
+            paused_until: Time(0),
+            requests: BTreeSet::new(),
+            outputs: Rc::default(),
+            kept_all: true,
+        }
+    }
+
+    /// Starts a run: a store on the disk as it is, an engine with an actor never used before.
+    pub(crate) fn open(
+        &mut self,
+        shape: &Shape,
+        layout: &Layout,
+        now: Time,
+        rng: &mut Rng,
+    ) -> Result<Actor, String> {
+        let mut seed = [0; 16];
+        seed[..8].copy_from_slice(&rng.bits().to_le_bytes());
+        seed[8..].copy_from_slice(&rng.bits().to_le_bytes());
+        let options = Options::new(seed).with_segment_bytes(shape.segment_bytes);
+        let (store, recovery) =
+            Store::open(self.disk.inner().clone(), options).map_err(|error| error.to_string())?;
+        let actor = Actor(rng.bits());
+        let mut config = Config::new(self.id, actor);
+        config.digest_key = *b"one for all runs";
+        config.incomplete = recovery.is_lossy();
+        config.r = shape.r;
+        config.w = shape.w;
+        config.timing = shape.timing;
+        config.limits.value = 1 << 20;
+        let now = self.clock.now(now);
+        let engine = Engine::new(config, layout.clone(), now);
+        let mut host = Host::new(engine, store, now);
+        self.outputs.borrow_mut().clear();
+        let outputs = Rc::clone(&self.outputs);
+        host.observe(Box::new(move |output: &Output| outputs.borrow_mut().push(output.clone())));
+        self.host = Some(host);
+        self.runs += 1;
+        self.timer = None;
+        Ok(actor)
+    }
+
+    /// What the node's store holds under a key.
+    pub(crate) fn read(&mut self, place: u16, key: &Bytes) -> Result<Option<Bytes>, String> {
+        let Some(host) = &mut self.host else { return Err(String::from("it is down")) };
+        let store = host.store_mut();
+        let read = match store.get(place, key) {
+            Ok(Read::Pending(job)) => store.finish_read(job.run()),
+            other => other,
+        };
+        match read {
+            Ok(Read::Value { value, .. }) => Ok(Some(Bytes::from(value))),
+            Ok(Read::Absent) => Ok(None),
+            Ok(Read::Pending(_)) => Err(String::from("a finished read is pending again")),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    /// All keys of a slot.
+    pub(crate) fn list(&mut self, place: u16) -> Vec<Bytes> {
+        let Some(host) = &mut self.host else { return Vec::new() };
+        let mut keys = Vec::new();
+        let mut cursor = Some(Cursor::START);
+        while let Some(from) = cursor {
+            let Ok(page) = host.store_mut().list(place, from, 1024) else { break };
+            keys.extend(page.keys.into_iter().map(Bytes::from));
+            cursor = page.next;
+        }
+        keys
+    }
+}

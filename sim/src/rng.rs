@@ -1,0 +1,126 @@
+//! The one source of chance: everything random in a run comes from its seed.
+
+use crate::time::Time;
+use core::time::Duration;
+
+/// A small deterministic generator (xoshiro256**, Blackman and Vigna 2018), seeded through splitmix64.
+#[derive(Clone, Debug)]
+pub struct Rng {
+    state: [u64; 4],
+}
+
+/// One step of splitmix64: spreads a seed over all bits.
+#[must_use]
+pub const fn splitmix(seed: u64) -> u64 {
+    let z = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+impl Rng {
+    /// The generator of this seed.
+    #[must_use]
+    pub const fn new(seed: u64) -> Rng {
+        let a = splitmix(seed);
+        let b = splitmix(a);
+        let c = splitmix(b);
+        Rng { state: [a, b, c, splitmix(c)] }
+    }
+
+    /// A generator of its own for one purpose, so that what one part draws does not move the others.
+    #[must_use]
+    pub const fn stream(seed: u64, purpose: u64) -> Rng {
+        Rng::new(splitmix(seed).wrapping_add(splitmix(purpose ^ 0x0067_7261_6d6d_6521)))
+    }
+
+    /// 64 uniform bits.
+    pub const fn bits(&mut self) -> u64 {
+        let s = &mut self.state;
+        let result = s[1].wrapping_mul(5).rotate_left(7).wrapping_mul(9);
+        let t = s[1] << 17;
+        s[2] ^= s[0];
+        s[3] ^= s[1];
+        s[1] ^= s[2];
+        s[0] ^= s[3];
+        s[2] ^= t;
+        s[3] = s[3].rotate_left(45);
+        result
+    }
+
+    /// Uniform below `bound`, which is at least 1.
+    pub fn below(&mut self, bound: u64) -> u64 {
+        assert!(bound > 0, "nothing is below zero");
+        let wide = u128::from(self.bits()) * u128::from(bound);
+        u64::try_from(wide >> 64).expect("the upper half of a product of two 64-bit numbers")
+    }
+
+    /// Uniform index into something of this length.
+    pub fn index(&mut self, len: usize) -> usize {
+        usize::try_from(self.below(len as u64)).expect("below a usize")
+    }
+
+    /// Uniform in `low..=high`.
+    pub fn range(&mut self, low: u64, high: u64) -> u64 {
+        low + self.below(high - low + 1)
+    }
+
+    /// True this often in a million.
+    pub fn chance(&mut self, per_million: u32) -> bool {
+        self.below(1_000_000) < u64::from(per_million)
+    }
+
+    /// Uniform between the two, to the nanosecond.
+    pub fn between(&mut self, low: Duration, high: Duration) -> Duration {
+        let nanos = |d: Duration| u64::try_from(d.as_nanos()).unwrap_or(u64::MAX - 1);
+        Duration::from_nanos(self.range(nanos(low), nanos(high).max(nanos(low))))
+    }
+
+    /// A moment up to `within` after `now`.
+    pub fn soon(&mut self, now: Time, within: Duration) -> Time {
+        now + self.between(Duration::ZERO, within)
+    }
+
+    /// A long-tailed time with about this mean: mostly shorter, now and then many times as long. Integers only, so that
+    /// every platform draws the same.
+    pub fn spread(&mut self, mean: Duration) -> Duration {
+        let mut scale = mean / 2;
+        while self.bits() & 1 == 1 && scale < mean * 16 {
+            scale *= 2;
+        }
+        self.between(Duration::ZERO, scale)
+    }
+
+    /// One of these.
+    pub fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
+        &from[self.index(from.len())]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_seed_draws_one_sequence() {
+        let draw = |seed| {
+            let mut rng = Rng::new(seed);
+            [rng.bits(), rng.bits(), rng.bits()]
+        };
+        assert_eq!(draw(7), draw(7));
+        assert_ne!(draw(7), draw(8));
+        assert_ne!(Rng::stream(7, 1).bits(), Rng::stream(7, 2).bits());
+    }
+
+    #[test]
+    fn bounds_are_reached_and_kept() {
+        let mut rng = Rng::new(1);
+        let mut seen = [false; 5];
+        for _ in 0..1000 {
+            let at = rng.range(3, 7);
+            seen[usize::try_from(at - 3).unwrap()] = true;
+        }
+        assert_eq!(seen, [true; 5]);
+        assert!((0..100_000).filter(|_| rng.chance(250_000)).count().abs_diff(25_000) < 1_000);
+    }
+}

@@ -1,0 +1,387 @@
+//! A whole run: storms of faults under load, then calm, healing, and judgement; again and again until its time is up.
+
+use crate::checker::Violation;
+use crate::clock::DECADE;
+use crate::network::Weather;
+use crate::rng::Rng;
+use crate::swarm::{Kind, Storm};
+use crate::time::Time;
+use crate::workload::Workload;
+use crate::world::{Crash, Happening, Shape, World};
+use bytes::Bytes;
+use core::time::Duration;
+use gramme_quorum::{Level, Op, ReadOptions};
+
+/// Alarms: clients' turns count from zero, faults from here.
+const FAULT: u64 = 1 << 32;
+/// Ends of faults: a small number of kinds, with the node or round they concern.
+const MEND: u64 = 1 << 33;
+/// After healing the cluster must be at rest within this time.
+const REST: Duration = Duration::from_secs(60);
+
+/// What to simulate.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Everything follows from it.
+    pub seed: u64,
+    /// How many nodes.
+    pub nodes: usize,
+    /// How long, in simulated time.
+    pub length: Duration,
+    /// Client requests per simulated second, about.
+    pub rate: u64,
+    /// The key whose timeline is wanted.
+    pub trace: Option<Bytes>,
+}
+
+impl Plan {
+    /// A minute of this seed.
+    #[must_use]
+    pub const fn new(seed: u64, nodes: usize) -> Plan {
+        Plan { seed, nodes, length: Duration::from_secs(60), rate: 30, trace: None }
+    }
+}
+
+/// What a run came to.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// The hash over all its events.
+    pub hash: u64,
+    /// Writes acknowledged.
+    pub acknowledged: u64,
+    /// Requests made.
+    pub requests: usize,
+    /// Faults injected.
+    pub faults: u64,
+    /// Events handled.
+    pub events: u64,
+    /// Simulated time.
+    pub length: Duration,
+    /// Storms weathered.
+    pub storms: u64,
+    /// The promise that was broken, if one was.
+    pub violation: Option<Violation>,
+    /// The timeline of the key that was to be traced.
+    pub timeline: Vec<String>,
+}
+
+struct Run<'a> {
+    world: World,
+    workload: Workload,
+    rng: Rng,
+    storm: Storm,
+    storms: u64,
+    /// Faults rage.
+    raging: bool,
+    skews: bool,
+    progress: &'a mut dyn FnMut(&World),
+}
+
+/// Runs a plan to its end, or to the first broken promise. `progress` is told now and then.
+pub fn run(plan: &Plan, progress: &mut dyn FnMut(&World)) -> Outcome {
+    let mut rng = Rng::stream(plan.seed, 5);
+    let mut shape = Shape::new(plan.nodes);
+    if rng.chance(200_000) {
+        shape.segment_bytes = 16 << 10;
+    }
+    let world = World::traced(plan.seed, shape, plan.trace.clone());
+    let workload = Workload::new(plan.seed, plan.rate);
+    let storm = Storm::draw(&mut rng);
+    let mut run = Run { world, workload, rng, storm, storms: 0, raging: false, skews: false, progress };
+    run.start_clients();
+    let end = Time(0) + plan.length;
+    while run.world.now() < end && run.world.checker().violation().is_none() {
+        run.storm(end);
+        run.calm();
+    }
+    let Run { world, storms, .. } = run;
+    let checker = world.checker();
+    Outcome {
+        hash: world.hash(),
+        acknowledged: checker.acknowledged(),
+        requests: checker.requests(),
+        faults: world.faults(),
+        events: world.events(),
+        length: world.now().since(Time(0)),
+        storms,
+        violation: checker.violation().cloned(),
+        timeline: world.timeline().map_or_else(Vec::new, |timeline| timeline.lines().to_vec()),
+    }
+}
+
+impl Run<'_> {
+    fn start_clients(&mut self) {
+        for client in 0..self.workload.len() {
+            let at = self.rng.soon(self.world.now(), Duration::from_secs(1));
+            self.world.alarm(at, client as u64);
+        }
+    }
+
+    /// Safety: faults and load at once.
+    fn storm(&mut self, end: Time) {
+        self.storms += 1;
+        if self.storms > 1 {
+            self.storm = Storm::draw(&mut self.rng);
+            self.workload.move_on(self.storms);
+        }
+        self.raging = true;
+        self.workload.set_stopped(false);
+        self.world.set_resets(self.storm.resets);
+        for at in 0..self.storm.kinds.len() {
+            self.schedule(at);
+        }
+        let until = self.world.now() + self.rng.between(Duration::from_secs(20), Duration::from_secs(120));
+        // A storm that would leave no time for the calm after it is none.
+        self.advance(until.min(end.max(self.world.now() + Duration::from_secs(10))));
+    }
+
+    /// Liveness: everything is mended, and then the cluster must come to rest.
+    fn calm(&mut self) {
+        self.raging = false;
+        self.workload.set_stopped(true);
+        self.world.mend_all();
+        self.world.set_weather(Weather::FAIR);
+        self.world.set_sync_time(Duration::from_millis(1));
+        self.make_room();
+        for node in 0..self.world.nodes() {
+            self.world.set_drift(node, 0);
+            self.world.calm_disk(node);
+            // A store that a failed sync has closed to writes opens anew.
+            if !self.world.is_writable(node) {
+                self.crash(node);
+            }
+            if !self.world.is_up(node) {
+                let after = self.rng.between(Duration::ZERO, Duration::from_secs(1));
+                self.world.restart(node, after);
+            }
+        }
+        // Time for what is under way: requests, pauses and stragglers to end, hints to move.
+        self.advance(self.world.now() + Duration::from_secs(10));
+        let deadline = self.world.now() + REST;
+        loop {
+            self.read_everything();
+            let next = self.world.now() + Duration::from_secs(3);
+            self.advance(next);
+            if self.world.checker().violation().is_some() {
+                return;
+            }
+            match self.world.unrest() {
+                None => break,
+                Some(unrest) if self.world.now() >= deadline => return self.world.fail_unrest(unrest),
+                Some(_) => {}
+            }
+        }
+        self.world.check_rest();
+    }
+
+    /// Reads each key from all its replicas, which repairs what differs.
+    fn read_everything(&mut self) {
+        let keys: Vec<Bytes> = self.world.checker().keys().cloned().collect();
+        for key in keys {
+            let node = self.rng.index(self.world.nodes());
+            let options = ReadOptions { r: Some(Level::All), pr: Some(Level::All), timeout: None };
+            self.world.submit(node, Op::Get { key, options });
+        }
+    }
+
+    /// Lets the world go on until then, and does what comes up.
+    fn advance(&mut self, until: Time) {
+        while let Some(happening) = self.world.next(until) {
+            match happening {
+                Happening::Answered(id, answer) => {
+                    let op = self.world.checker().request(id).op.clone();
+                    self.workload.answered(id, &op, &answer);
+                }
+                Happening::Alarm(name) if name < FAULT => {
+                    let client = usize::try_from(name).expect("alarms below FAULT are clients");
+                    let again = self.workload.wake(&mut self.world, client);
+                    self.world.alarm(again, name);
+                    (self.progress)(&self.world);
+                }
+                Happening::Alarm(name) if name < MEND => {
+                    let at = usize::try_from(name - FAULT).expect("a kind's number is small");
+                    // Of an earlier storm, perhaps.
+                    if self.raging && at / 16 == usize::try_from(self.storms % 1024).unwrap_or(0) {
+                        self.strike(at % 16);
+                        self.schedule(at % 16);
+                    }
+                }
+                // The calm mends by itself, and strikes nobody.
+                Happening::Alarm(name) if self.raging => self.mend(name - MEND),
+                Happening::Alarm(_) => {}
+            }
+        }
+    }
+
+    fn schedule(&mut self, at: usize) {
+        let (_, mean) = self.storm.kinds[at];
+        let when = self.world.now() + self.rng.spread(mean);
+        let storm = (self.storms % 1024) * 16;
+        self.world.alarm(when, FAULT + storm + at as u64);
+    }
+
+    fn node(&mut self) -> usize {
+        self.rng.index(self.world.nodes())
+    }
+
+    fn lasting(&mut self) -> Time {
+        let lasting = self.storm.lasting;
+        self.world.now() + self.rng.spread(lasting)
+    }
+
+    fn strike(&mut self, at: usize) {
+        let nodes = self.world.nodes();
+        let end = self.lasting();
+        match self.storm.kinds[at].0 {
+            Kind::Crash => {
+                let node = self.node();
+                self.crash(node);
+                let after = end.since(self.world.now());
+                self.world.restart(node, after);
+            }
+            Kind::Blackout => {
+                for node in 0..nodes {
+                    self.world.crash(node, Crash::PowerCut);
+                    let after = self.rng.between(Duration::ZERO, Duration::from_secs(5));
+                    self.world.restart(node, after);
+                }
+            }
+            Kind::Partition => {
+                self.cut();
+                self.world.alarm(end, MEND);
+            }
+            Kind::Weather => {
+                let weather = self.storm.weather;
+                self.world.set_weather(weather);
+                self.world.alarm(end, MEND + 1);
+            }
+            Kind::Pause => {
+                let node = self.node();
+                let length = if self.rng.chance(200_000) {
+                    self.rng.between(Duration::from_secs(5), Duration::from_secs(30))
+                } else {
+                    self.rng.between(Duration::from_millis(10), Duration::from_secs(3))
+                };
+                self.world.pause(node, length);
+            }
+            Kind::Jump => {
+                let node = self.node();
+                let most = *self.rng.pick(&[
+                    Duration::from_millis(50),
+                    Duration::from_secs(2),
+                    Duration::from_secs(3600),
+                    DECADE,
+                ]);
+                let skew = i64::try_from(self.rng.between(Duration::ZERO, most).as_millis()).unwrap_or(0);
+                self.world.set_skew(node, if self.rng.chance(500_000) { skew } else { -skew });
+                self.skews = true;
+            }
+            Kind::Drift => {
+                let node = self.node();
+                let drift = i64::try_from(self.rng.below(100_000)).unwrap_or(0) - 50_000;
+                self.world.set_drift(node, drift);
+            }
+            Kind::SlowDisk => {
+                let most = self.rng.between(Duration::from_millis(5), Duration::from_millis(900));
+                self.world.set_sync_time(most);
+                self.world.alarm(end, MEND + 2);
+            }
+            Kind::TornWrite => {
+                let node = self.node();
+                // A dozen operations hit puts and syncs, a hundred compaction; few of a restart hit recovery.
+                let most = *self.rng.pick(&[3, 12, 100]);
+                let operations = self.rng.below(most);
+                if self.rng.chance(300_000) {
+                    self.world.crash(node, Crash::PowerCut);
+                    self.world.restart(node, Duration::from_millis(100));
+                }
+                let after = self.rng.between(Duration::ZERO, Duration::from_secs(5));
+                self.world.cut_power_after(node, operations, after);
+            }
+            Kind::FullDisk => {
+                let node = self.node();
+                let free = self.rng.below(20_000);
+                self.world.fill_disk(node, Some(free));
+                self.world.alarm(end, MEND + 3);
+            }
+            Kind::FailedSync => {
+                let node = self.node();
+                self.world.fail_syncs(node, 1);
+                self.world.alarm(end, MEND + 16 + node as u64);
+            }
+        }
+    }
+
+    fn crash(&mut self, node: usize) {
+        let power = self.storm.power_cuts;
+        let how = if self.rng.chance(power) { Crash::PowerCut } else { Crash::Kill };
+        self.world.crash(node, how);
+    }
+
+    fn cut(&mut self) {
+        let nodes = self.world.nodes();
+        let one = self.node();
+        match self.rng.below(5) {
+            // One node alone.
+            0 => {
+                for other in (0..nodes).filter(|other| *other != one) {
+                    self.world.set_cut_both(one, other, true);
+                }
+            }
+            // Two halves.
+            1 => {
+                let side: Vec<bool> = (0..nodes).map(|_| self.rng.chance(500_000)).collect();
+                for a in 0..nodes {
+                    for b in (0..a).filter(|b| side[a] != side[*b]) {
+                        self.world.set_cut_both(a, b, true);
+                    }
+                }
+            }
+            // One hears nobody, or nobody hears it.
+            2 => {
+                let hears = self.rng.chance(500_000);
+                for other in (0..nodes).filter(|other| *other != one) {
+                    let (from, to) = if hears { (one, other) } else { (other, one) };
+                    self.world.set_cut(from, to, true);
+                }
+            }
+            // Two halves with a bridge between them.
+            3 => {
+                let side: Vec<bool> = (0..nodes).map(|_| self.rng.chance(500_000)).collect();
+                for a in (0..nodes).filter(|a| *a != one) {
+                    for b in (0..a).filter(|b| *b != one && side[a] != side[*b]) {
+                        self.world.set_cut_both(a, b, true);
+                    }
+                }
+            }
+            // A single link.
+            _ => {
+                let other = self.node();
+                if other != one {
+                    self.world.set_cut_both(one, other, true);
+                }
+            }
+        }
+    }
+
+    fn mend(&mut self, what: u64) {
+        match what {
+            0 => self.world.mend_all(),
+            1 => self.world.set_weather(Weather::FAIR),
+            2 => self.world.set_sync_time(Duration::from_millis(1)),
+            3 => self.make_room(),
+            // What a failed sync left in memory only must not look durable to the next process.
+            node => {
+                let node = usize::try_from(node - 16).expect("a node's number is small");
+                self.crash(node);
+                self.world.restart(node, Duration::from_secs(1));
+            }
+        }
+    }
+
+    fn make_room(&mut self) {
+        for node in 0..self.world.nodes() {
+            self.world.fill_disk(node, None);
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! What can go wrong in one run: whole kinds of fault are switched off by the seed, so that each run is a different
+//! world, and the faults left are not drowned by the others (Groce et al., "Swarm Testing", ISSTA 2012).
+
+use crate::network::Weather;
+use crate::rng::Rng;
+use core::time::Duration;
+
+/// A kind of fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A process dies, or a machine loses its power; it starts again after a while.
+    Crash,
+    /// All machines lose their power at once.
+    Blackout,
+    /// Links are cut: one node alone, two halves, one direction, or all but a bridge.
+    Partition,
+    /// Messages are lost, late and doubled.
+    Weather,
+    /// A process stands still, perhaps longer than any timeout.
+    Pause,
+    /// A wall clock jumps, by up to ten years.
+    Jump,
+    /// A monotonic clock runs fast or slow.
+    Drift,
+    /// Syncs take long.
+    SlowDisk,
+    /// The power fails in the midst of a disk operation, and perhaps again while the node recovers.
+    TornWrite,
+    /// A disk is full for a while.
+    FullDisk,
+    /// A sync fails, and the machine is restarted some time after.
+    FailedSync,
+}
+
+/// Every kind.
+pub const KINDS: [Kind; 11] = [
+    Kind::Crash,
+    Kind::Blackout,
+    Kind::Partition,
+    Kind::Weather,
+    Kind::Pause,
+    Kind::Jump,
+    Kind::Drift,
+    Kind::SlowDisk,
+    Kind::TornWrite,
+    Kind::FullDisk,
+    Kind::FailedSync,
+];
+
+/// One storm: which kinds of fault it has, and how often each comes.
+#[derive(Clone, Debug)]
+pub struct Storm {
+    /// Kinds with their mean time between two.
+    pub kinds: Vec<(Kind, Duration)>,
+    /// How long things stay broken, on average.
+    pub lasting: Duration,
+    /// Crashes that are power cuts, per million.
+    pub power_cuts: u32,
+    /// The weather on its bad days.
+    pub weather: Weather,
+    /// Whether links that are cut reset their connections soon.
+    pub resets: bool,
+}
+
+impl Storm {
+    /// Draws a storm.
+    pub fn draw(rng: &mut Rng) -> Storm {
+        let mut kinds = Vec::new();
+        for kind in KINDS {
+            let (odds, least, most) = match kind {
+                Kind::Crash => (750_000, 2, 30),
+                Kind::Blackout => (200_000, 20, 90),
+                Kind::Partition => (600_000, 3, 30),
+                Kind::Weather => (600_000, 5, 30),
+                Kind::Pause => (400_000, 5, 40),
+                Kind::Jump => (400_000, 5, 30),
+                Kind::Drift => (300_000, 10, 60),
+                Kind::SlowDisk => (300_000, 5, 30),
+                Kind::TornWrite => (400_000, 2, 20),
+                Kind::FullDisk => (200_000, 5, 30),
+                Kind::FailedSync => (200_000, 10, 60),
+            };
+            if rng.chance(odds) {
+                kinds.push((kind, rng.between(Duration::from_secs(least), Duration::from_secs(most))));
+            }
+        }
+        let percent = |rng: &mut Rng, most: u64| u32::try_from(rng.below(most * 10_000)).unwrap_or(0);
+        let weather = Weather {
+            fastest: Duration::from_micros(rng.range(20, 2_000)),
+            slowest: Duration::from_micros(rng.range(2_000, 80_000)),
+            lost: if rng.chance(600_000) { percent(rng, 10) } else { 0 },
+            doubled: if rng.chance(500_000) { percent(rng, 10) } else { 0 },
+            straggling: if rng.chance(500_000) { percent(rng, 5) } else { 0 },
+            straggler: Duration::from_millis(rng.range(100, 8_000)),
+        };
+        Storm {
+            kinds,
+            lasting: rng.between(Duration::from_secs(1), Duration::from_secs(15)),
+            power_cuts: *rng.pick(&[0, 500_000, 1_000_000]),
+            weather,
+            resets: rng.chance(700_000),
+        }
+    }
+}

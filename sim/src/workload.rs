@@ -1,0 +1,280 @@
+//! The clients: what they ask, and what they remember of the answers.
+
+use crate::checker::{OpId, value_of};
+use crate::rng::Rng;
+use crate::time::Time;
+use crate::world::{Answer, World};
+use bytes::Bytes;
+use core::time::Duration;
+use gramme_quorum::{Cover, Level, Op, ReadOptions, Reply, WriteOptions};
+use gramme_vclock::{GrowableContext as Context, SealKey};
+use std::collections::BTreeMap;
+
+/// The secret under which contexts are sealed on their way to clients and back.
+const SEAL: SealKey = SealKey(*b"simulated secret");
+const CLUSTER: u64 = 7;
+
+/// A client's habit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Habit {
+    /// Sets without looking, and looks from time to time.
+    Blind,
+    /// Reads all siblings and writes what replaces them.
+    Merger,
+    /// Hands in the context of its own last write, never having read.
+    Chainer,
+    /// Adds siblings.
+    Adder,
+    /// Deletes, plainly or what it has read.
+    Deleter,
+    /// Reads.
+    Reader,
+}
+
+const HABITS: [Habit; 6] =
+    [Habit::Blind, Habit::Merger, Habit::Chainer, Habit::Adder, Habit::Deleter, Habit::Reader];
+
+/// How sure a client wants to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Care {
+    /// The cluster's own R and W.
+    Usual,
+    /// A majority of primaries for both: what it wrote it reads.
+    Strict,
+    /// One is enough.
+    Careless,
+    /// All of them.
+    Anxious,
+}
+
+#[derive(Clone, Debug)]
+struct Client {
+    habit: Habit,
+    care: Care,
+    /// It asks an owner where it can, as clients that know the ring do.
+    aware: bool,
+    waiting: Option<OpId>,
+    /// Sealed contexts: of its last write, for a chainer, or of a read that it is about to act on.
+    contexts: BTreeMap<Bytes, String>,
+    /// It has read this key, and will write it next.
+    next: Option<Bytes>,
+}
+
+/// All clients of a run.
+#[derive(Clone, Debug)]
+pub struct Workload {
+    clients: Vec<Client>,
+    keys: Vec<Bytes>,
+    think: Duration,
+    rng: Rng,
+    stopped: bool,
+    of: BTreeMap<OpId, usize>,
+}
+
+impl Workload {
+    /// Clients that make about `rate` requests a second between them.
+    #[must_use]
+    pub fn new(seed: u64, rate: u64) -> Workload {
+        let mut rng = Rng::stream(seed, 4);
+        let count = rng.range(6, 16);
+        let habits: Vec<Habit> = HABITS.iter().copied().filter(|_| rng.chance(700_000)).collect();
+        let habits = if habits.is_empty() { vec![Habit::Blind, Habit::Reader] } else { habits };
+        let cares = *rng.pick(&[
+            &[Care::Usual, Care::Strict, Care::Usual, Care::Careless, Care::Anxious][..],
+            &[Care::Strict],
+            &[Care::Usual],
+            &[Care::Usual, Care::Strict],
+        ]);
+        let clients = (0..count)
+            .map(|_| Client {
+                habit: *rng.pick(&habits),
+                care: *rng.pick(cares),
+                aware: rng.chance(500_000),
+                waiting: None,
+                contexts: BTreeMap::new(),
+                next: None,
+            })
+            .collect();
+        // Few keys make conflicts, many make cold ones; some share a slot, where counters are shared too.
+        let keys = rng.range(1, 60);
+        let keys = (0..keys)
+            .map(|n| Bytes::from(if n % 4 == 0 { format!("{{shared}}{n}") } else { format!("key{n}") }))
+            .collect();
+        Workload {
+            clients,
+            keys,
+            think: Duration::from_micros(1_000_000 * count / rate.max(1)),
+            rng,
+            stopped: false,
+            of: BTreeMap::new(),
+        }
+    }
+
+    /// How many clients there are; each wants to be woken by its number.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.clients.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.clients.is_empty()
+    }
+
+    /// The keys in use.
+    #[must_use]
+    pub fn keys(&self) -> &[Bytes] {
+        &self.keys
+    }
+
+    /// Lets no new request go out, or lets them go again.
+    pub const fn set_stopped(&mut self, stopped: bool) {
+        self.stopped = stopped;
+    }
+
+    /// Moves to other keys: what was written under the old ones lies cold from now on.
+    pub fn move_on(&mut self, cycle: u64) {
+        let count = self.keys.len();
+        for number in 0..count {
+            if self.rng.chance(500_000) {
+                self.keys[number] = Bytes::from(if number % 4 == 0 {
+                    format!("{{shared}}{number}/{cycle}")
+                } else {
+                    format!("key{number}/{cycle}")
+                });
+            }
+        }
+        for client in &mut self.clients {
+            client.contexts.clear();
+            client.next = None;
+        }
+    }
+
+    /// A client's turn: what it asks, and when it wants to be woken next. It asks nothing while it waits for an answer.
+    pub fn wake(&mut self, world: &mut World, number: usize) -> Time {
+        let again = world.now() + self.rng.between(Duration::ZERO, self.think * 2);
+        if self.stopped || self.clients[number].waiting.is_some() {
+            return again;
+        }
+        let next = world.next_request();
+        let op = self.choose(number, next);
+        let node = self.node_for(world, number, op.key());
+        let id = world.submit(node, op);
+        self.clients[number].waiting = Some(id);
+        self.of.insert(id, number);
+        again
+    }
+
+    fn node_for(&mut self, world: &World, number: usize, key: &[u8]) -> usize {
+        let up: Vec<usize> = if self.clients[number].aware {
+            world.owners(key).into_iter().filter(|node| world.is_up(*node)).collect()
+        } else {
+            (0..world.nodes()).filter(|node| world.is_up(*node)).collect()
+        };
+        if up.is_empty() { self.rng.index(world.nodes()) } else { *self.rng.pick(&up) }
+    }
+
+    fn choose(&mut self, number: usize, id: OpId) -> Op {
+        let padding = match self.rng.below(100) {
+            0 => 4096,
+            1..10 => 512,
+            _ => usize::try_from(self.rng.below(64)).unwrap_or(0),
+        };
+        let value = value_of(id, padding);
+        let client = &mut self.clients[number];
+        let (read, write) = options(client.care);
+        let put = |key: Bytes, cover| Op::Put {
+            key,
+            value,
+            content_type: None,
+            expiry: None,
+            cover,
+            options: write,
+        };
+        if let Some(key) = client.next.take()
+            && let Some(token) = client.contexts.remove(&key)
+        {
+            let cover = Cover::Context(open(&key, &token));
+            return match client.habit {
+                Habit::Deleter => Op::Delete { key, cover, options: write },
+                _ => put(key, cover),
+            };
+        }
+        let key = self.rng.pick(&self.keys).clone();
+        let get = Op::Get { key: key.clone(), options: read };
+        match client.habit {
+            Habit::Blind if self.rng.chance(700_000) => put(key, Cover::Held),
+            Habit::Adder if self.rng.chance(300_000) => put(key, Cover::Nothing),
+            Habit::Chainer => {
+                let cover = match client.contexts.get(&key) {
+                    Some(token) => Cover::Context(open(&key, token)),
+                    None => Cover::Nothing,
+                };
+                put(key, cover)
+            }
+            Habit::Deleter if self.rng.chance(300_000) => {
+                Op::Delete { key, cover: Cover::Held, options: write }
+            }
+            Habit::Merger | Habit::Deleter => {
+                client.next = Some(key);
+                get
+            }
+            Habit::Blind | Habit::Adder | Habit::Reader => get,
+        }
+    }
+
+    /// An answer came, for a client or for nobody.
+    pub fn answered(&mut self, id: OpId, op: &Op, answer: &Answer) {
+        let Some(number) = self.of.remove(&id) else { return };
+        let client = &mut self.clients[number];
+        client.waiting = None;
+        let key = op.key();
+        match answer {
+            Answer::Reply(Reply::Read(reading)) if client.next.as_ref() == Some(key) => {
+                // There is nothing to act on.
+                if client.habit == Habit::Deleter && reading.siblings.is_empty() {
+                    client.next = None;
+                } else {
+                    client.contexts.insert(key.clone(), seal(key, &reading.context));
+                }
+            }
+            Answer::Reply(Reply::Written { context, .. }) if client.habit == Habit::Chainer => {
+                client.contexts.insert(key.clone(), seal(key, context));
+            }
+            _ => client.next = None,
+        }
+    }
+}
+
+const fn options(care: Care) -> (ReadOptions, WriteOptions) {
+    let level = match care {
+        Care::Usual => {
+            return (
+                ReadOptions { r: None, pr: None, timeout: None },
+                WriteOptions { w: None, pw: None, dw: None, timeout: None },
+            );
+        }
+        Care::Strict => {
+            let quorum = Some(Level::Quorum);
+            return (
+                ReadOptions { r: quorum, pr: quorum, timeout: None },
+                WriteOptions { w: quorum, pw: quorum, dw: None, timeout: None },
+            );
+        }
+        Care::Careless => Some(Level::One),
+        Care::Anxious => Some(Level::All),
+    };
+    (
+        ReadOptions { r: level, pr: None, timeout: None },
+        WriteOptions { w: level, pw: None, dw: None, timeout: None },
+    )
+}
+
+fn seal(key: &[u8], context: &Context) -> String {
+    context.to_token(&SEAL, CLUSTER, key).expect("contexts stay far below the longest token")
+}
+
+fn open(key: &[u8], token: &str) -> Context {
+    Context::open(token.as_bytes(), &SEAL, CLUSTER, key).expect("what was sealed opens")
+}

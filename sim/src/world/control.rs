@@ -1,0 +1,200 @@
+//! What a driver does to a world: requests, crashes, cuts, broken clocks and disks.
+
+use super::{Answer, Crash, Event, GRACE, World};
+use crate::checker::OpId;
+use crate::network::Weather;
+use crate::time::Time;
+use core::time::Duration;
+use gramme_quorum::Op;
+
+impl World {
+    /// Rings at this time.
+    pub fn alarm(&mut self, at: Time, name: u64) {
+        self.queue.push(at, Event::Alarm(name));
+    }
+
+    /// A client sends a request to a node.
+    pub fn submit(&mut self, node: usize, op: Op) -> OpId {
+        let options = match &op {
+            Op::Get { options, .. } => options.timeout,
+            Op::Put { options, .. } | Op::Delete { options, .. } => options.timeout,
+        };
+        let limit = options.unwrap_or(self.shape.timing.request);
+        let stopped = self.nodes[node].paused_until.since(self.now);
+        // Clocks that run slow make longer seconds.
+        let id = self.checker.submitted(self.now, op, stopped + limit + limit / 5 + GRACE);
+        if let Some(timeline) = &mut self.timeline {
+            timeline.asked(self.now, &id.to_string(), node, &self.checker.request(id).op);
+        }
+        let at = self.now + self.network_rng.between(Duration::from_micros(20), Duration::from_micros(300));
+        self.queue.push(at, Event::Request { node, id });
+        id
+    }
+
+    /// The number of the next request: its value can be made before it is sent.
+    #[must_use]
+    pub const fn next_request(&self) -> OpId {
+        OpId(self.checker.requests() as u64)
+    }
+
+    /// Takes a node down.
+    pub fn crash(&mut self, node: usize, how: Crash) {
+        let Some(host) = self.nodes[node].host.take() else { return };
+        self.nodes[node].disk.disarm();
+        self.fault(&format!("node {node} goes down ({how:?})"));
+        self.hash.event(b'C', [self.now.0, node as u64, u64::from(how == Crash::Kill)], &[]);
+        drop(host);
+        let crashed = &mut self.nodes[node];
+        crashed.job = None;
+        crashed.timer = None;
+        crashed.kept_all = how == Crash::Kill;
+        match how {
+            Crash::Kill => crashed.disk.inner().kill(),
+            Crash::PowerCut => crashed.disk.inner().crash(self.disk_rng.bits()),
+        }
+        for id in std::mem::take(&mut crashed.requests) {
+            let at = self.now + self.network_rng.between(Duration::ZERO, Duration::from_millis(5));
+            self.queue.push(at, Event::Answer { id, answer: Answer::Lost });
+        }
+        for peer in (0..self.nodes.len()).filter(|peer| *peer != node) {
+            self.network.tell(node, peer, false);
+            // A killed process resets its connections; a machine without power says nothing.
+            let within = if how == Crash::Kill { Duration::from_millis(2) } else { Duration::from_secs(4) };
+            let at = self.network_rng.soon(self.now, within);
+            self.queue.push(at, Event::Probe { node: peer, peer: node });
+        }
+    }
+
+    /// Cuts a node's power in the midst of the disk operation that comes after so many more; it starts again after a
+    /// while.
+    pub fn cut_power_after(&mut self, node: usize, operations: u64, restart_after: Duration) {
+        let disk = &mut self.nodes[node].disk;
+        disk.armed = Some(restart_after);
+        disk.inner().cut_power_after(operations);
+    }
+
+    /// Whether a node's power failed just now; then it is down, and nothing that it was about to do happens.
+    pub(super) fn lost_power(&mut self, node: usize) -> bool {
+        if !self.nodes[node].disk.has_failed() {
+            return false;
+        }
+        let after = self.nodes[node].disk.armed.unwrap_or_default();
+        self.crash(node, Crash::PowerCut);
+        self.restart(node, after);
+        true
+    }
+
+    /// Lets a node's next syncs fail: its store takes no more writes until it is opened anew.
+    pub fn fail_syncs(&mut self, node: usize, count: u64) {
+        self.fault(&format!("node {node}'s next {count} syncs fail"));
+        self.nodes[node].disk.refuses = true;
+        self.nodes[node].disk.fails = true;
+        self.nodes[node].disk.inner().fail_next_syncs(count);
+    }
+
+    /// Fills a node's disk up to so many free bytes, or makes room again.
+    pub fn fill_disk(&mut self, node: usize, free: Option<u64>) {
+        let disk = &mut self.nodes[node].disk;
+        let capacity = free.map(|free| disk.inner().used_bytes() + free);
+        disk.inner().set_capacity(capacity);
+        disk.refuses |= free.is_some();
+        match free {
+            Some(free) => self.fault(&format!("node {node}'s disk has {free} bytes left")),
+            None => self.note(&format!("node {node}'s disk has room again")),
+        }
+    }
+
+    /// Forgets what was planned for a node's disk.
+    pub fn calm_disk(&mut self, node: usize) {
+        let disk = &mut self.nodes[node].disk;
+        disk.disarm();
+        disk.inner().fail_next_syncs(0);
+        disk.inner().set_capacity(None);
+        disk.refuses = false;
+        disk.fails = false;
+    }
+
+    /// Whether a node runs and its store takes writes.
+    #[must_use]
+    pub fn is_writable(&self, node: usize) -> bool {
+        self.nodes[node].host.as_ref().is_some_and(|host| host.store().writable())
+    }
+
+    /// Starts a node that is down; at once, or after a while.
+    pub fn restart(&mut self, node: usize, after: Duration) {
+        self.queue.push(self.now + after, Event::Restart { node });
+    }
+
+    /// Stops a node's process for a while, as a debugger or a stalled machine does; everything for it waits.
+    pub fn pause(&mut self, node: usize, length: Duration) {
+        self.fault(&format!("node {node} is stopped for {length:?}"));
+        let until = self.now + length;
+        self.nodes[node].paused_until = self.nodes[node].paused_until.max(until);
+        self.checker.extend_deadlines(length);
+    }
+
+    /// Cuts or mends one direction between two nodes.
+    pub fn set_cut(&mut self, from: usize, to: usize, cut: bool) {
+        if !self.network.set_cut(from, to, cut) {
+            return;
+        }
+        if cut {
+            self.fault(&format!("{from} → {to} is cut"));
+        } else {
+            self.note(&format!("{from} → {to} is mended"));
+        }
+        for (node, peer) in [(from, to), (to, from)] {
+            let within = match (cut, self.resets) {
+                (false, _) => Duration::from_millis(300),
+                (true, true) => Duration::from_secs(2),
+                (true, false) => Duration::from_secs(60),
+            };
+            let at = self.network_rng.soon(self.now, within);
+            self.queue.push(at, Event::Probe { node, peer });
+        }
+    }
+
+    /// Cuts or mends both directions.
+    pub fn set_cut_both(&mut self, a: usize, b: usize, cut: bool) {
+        self.set_cut(a, b, cut);
+        self.set_cut(b, a, cut);
+    }
+
+    /// Mends every link.
+    pub fn mend_all(&mut self) {
+        for from in 0..self.nodes.len() {
+            for to in (0..self.nodes.len()).filter(|to| *to != from) {
+                self.set_cut(from, to, false);
+            }
+        }
+    }
+
+    /// Changes the weather on the network.
+    pub fn set_weather(&mut self, weather: Weather) {
+        self.network.set_weather(weather);
+    }
+
+    /// Whether a cut link resets its connection soon, or leaves both sides waiting for a minute.
+    pub const fn set_resets(&mut self, resets: bool) {
+        self.resets = resets;
+    }
+
+    /// How long a sync takes at the most from now on.
+    pub const fn set_sync_time(&mut self, most: Duration) {
+        self.sync_time = most;
+    }
+
+    /// Sets a node's wall clock off by this much.
+    pub fn set_skew(&mut self, node: usize, skew_ms: i64) {
+        self.fault(&format!("node {node}'s wall clock is off by {skew_ms} ms"));
+        self.nodes[node].clock.set_skew(skew_ms);
+    }
+
+    /// Makes a node's monotonic clock run fast by this many millionths.
+    pub fn set_drift(&mut self, node: usize, millionths: i64) {
+        self.fault(&format!("node {node}'s clock runs fast by {millionths} millionths"));
+        self.nodes[node].clock.set_drift(self.now, millionths);
+        self.nodes[node].timer = None;
+        self.set_timer(node);
+    }
+}

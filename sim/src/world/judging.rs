@@ -1,0 +1,77 @@
+//! What the judge is shown of the stores themselves, after a restart and at rest.
+
+use super::{HINTS, World};
+use crate::checker::{Invariant, Unrest};
+use bytes::Bytes;
+use gramme_ring::Slot;
+use gramme_store::MemDisk;
+use std::collections::BTreeMap;
+
+impl World {
+    /// A node has opened its store again: it holds what it held.
+    pub(super) fn check_recovered(&mut self, node: usize) {
+        let keys: Vec<Bytes> = self.checker.keys().cloned().collect();
+        let kept_all = self.nodes[node].kept_all;
+        for key in keys {
+            match self.nodes[node].read(Slot::of(&key).index(), &key) {
+                Ok(found) => self.checker.recovered(self.now, node, &key, found.as_ref(), kept_all),
+                Err(what) => {
+                    let what = format!("node {node} can't read {}: {what}", key.escape_ascii());
+                    self.checker.fail(self.now, Invariant::HistoryNeverShrinks, None, what);
+                }
+            }
+        }
+        let mut own = BTreeMap::new();
+        let places: Vec<u16> = self
+            .nodes
+            .iter()
+            .map(|other| HINTS | u16::try_from(other.id.0 & 0x7fff).unwrap_or_default())
+            .collect();
+        for place in places {
+            for key in self.nodes[node].list(place) {
+                if let Ok(Some(value)) = self.nodes[node].read(place, &key) {
+                    own.insert((place, key), value);
+                }
+            }
+        }
+        self.checker.recovered_own(self.now, node, &own, kept_all, HINTS);
+    }
+
+    /// What still keeps the cluster from being at rest, if anything.
+    #[must_use]
+    pub fn unrest(&self) -> Option<Unrest> {
+        self.checker.unrest(|key| self.owners(key), HINTS)
+    }
+
+    /// The cluster has not come to rest in time.
+    pub fn fail_unrest(&mut self, unrest: Unrest) {
+        self.checker.fail_unrest(self.now, unrest);
+    }
+
+    /// With the cluster at rest: the stores hold what was written, nothing acknowledged is lost, nothing covered is back.
+    pub fn check_rest(&mut self) {
+        let keys: Vec<Bytes> = self.checker.keys().cloned().collect();
+        for node in 0..self.nodes.len() {
+            for key in &keys {
+                match self.nodes[node].read(Slot::of(key).index(), key) {
+                    Ok(found) => self.checker.matches(self.now, node, key, found.as_ref()),
+                    Err(what) => {
+                        let what = format!("node {node} can't read {}: {what}", key.escape_ascii());
+                        self.checker.fail(self.now, Invariant::HistoryNeverShrinks, None, what);
+                    }
+                }
+            }
+        }
+        let (layout, numbers) = (&self.layout, &self.numbers);
+        let owners = |key: &[u8]| {
+            layout.owners(layout.partition_of(Slot::of(key))).map(|id| numbers[&id]).collect::<Vec<_>>()
+        };
+        self.checker.check_rest(self.now, owners);
+    }
+
+    /// A node's disk, to be damaged.
+    #[must_use]
+    pub fn disk(&self, node: usize) -> &MemDisk {
+        self.nodes[node].disk.inner()
+    }
+}

@@ -1,0 +1,564 @@
+//! The judge is judged: hand-made histories, each with one wrong step, and the promise that it breaks.
+
+use bytes::Bytes;
+use core::time::Duration;
+use gramme_quorum::message::{CallId, Message, Purpose};
+use gramme_quorum::object::encode;
+use gramme_quorum::{
+    AppendId, Content, Cover, Found, Level, Need, Object, Op, OpError, Output, Place, ReadOptions, Reading,
+    Reply, Version, WriteOptions,
+};
+use gramme_ring::{LayoutVersion, NodeId, Slot};
+use gramme_sim::checker::{Checker, Invariant, OpId, value_of};
+use gramme_sim::time::Time;
+use gramme_vclock::{Actor, Dot, GrowableContext as Context, GrowableDotSet as DotSet, Stamp};
+use std::collections::BTreeMap;
+
+const KEY: &[u8] = b"cart";
+const LIMIT: Duration = Duration::from_secs(5);
+const HINTS: u16 = 0x8000;
+
+/// Three nodes, told what to do.
+struct History {
+    checker: Checker,
+    now: Time,
+    appends: u64,
+}
+
+fn actor(node: usize) -> Actor {
+    Actor(node as u64 + 1)
+}
+
+fn dot(node: usize, counter: u64) -> Dot {
+    Dot { actor: actor(node), counter }
+}
+
+fn set(dots: &[Dot]) -> DotSet {
+    let mut set = DotSet::new();
+    for dot in dots {
+        let Ok(()) = set.insert(*dot);
+    }
+    set
+}
+
+fn stamp(millis: u64) -> Stamp {
+    Stamp::from_u64(millis << 16).unwrap()
+}
+
+fn value(op: OpId) -> Version {
+    Version {
+        stamp: stamp(op.0 + 1),
+        expiry: None,
+        content: Content::Value { bytes: value_of(op, 3), content_type: None },
+    }
+}
+
+fn object(entries: &[(Dot, Version)], seen: &[Dot]) -> Object {
+    let mut entries = entries.to_vec();
+    entries.sort_by_key(|(dot, _)| *dot);
+    Object::from_parts(entries, set(seen)).unwrap()
+}
+
+fn strict() -> (ReadOptions, WriteOptions) {
+    let quorum = Some(Level::Quorum);
+    (
+        ReadOptions { pr: quorum, ..ReadOptions::default() },
+        WriteOptions { pw: quorum, ..WriteOptions::default() },
+    )
+}
+
+impl History {
+    fn new() -> History {
+        let mut checker = Checker::new(3, 3, 2);
+        for node in 0..3 {
+            checker.opened(Time(0), node, actor(node));
+        }
+        History { checker, now: Time(0), appends: 0 }
+    }
+
+    fn tick(&mut self) -> Time {
+        self.now = self.now + Duration::from_millis(1);
+        self.now
+    }
+
+    fn ask(&mut self, op: Op) -> OpId {
+        let now = self.tick();
+        self.checker.submitted(now, op, LIMIT)
+    }
+
+    fn put(&mut self, cover: Cover) -> OpId {
+        let id = OpId(self.checker.requests() as u64);
+        self.ask(Op::Put {
+            key: Bytes::from_static(KEY),
+            value: value_of(id, 3),
+            content_type: None,
+            expiry: None,
+            cover,
+            options: strict().1,
+        })
+    }
+
+    fn put_over(&mut self, dots: &[Dot]) -> OpId {
+        self.put(Cover::Context(Context { seen: set(dots), stamp: stamp(1) }))
+    }
+
+    fn delete(&mut self, dots: &[Dot]) -> OpId {
+        let cover = Cover::Context(Context { seen: set(dots), stamp: stamp(1) });
+        self.ask(Op::Delete { key: Bytes::from_static(KEY), cover, options: strict().1 })
+    }
+
+    fn get(&mut self) -> OpId {
+        self.ask(Op::Get { key: Bytes::from_static(KEY), options: strict().0 })
+    }
+
+    /// A node writes a record, and syncs it.
+    fn store(&mut self, node: usize, object: &Object) {
+        self.write(node, Some(object));
+        self.checker.sync_begun(node);
+        self.checker.sync_done(node);
+    }
+
+    fn write(&mut self, node: usize, object: Option<&Object>) {
+        self.appends += 1;
+        let append = Output::Append {
+            id: AppendId(self.appends),
+            place: Place(Slot::of(KEY).index()),
+            key: Bytes::from_static(KEY),
+            value: object.map(|object| (encode(object), 0)),
+        };
+        let now = self.tick();
+        self.checker.acted(now, node, &[append]);
+    }
+
+    fn hint(&mut self, node: usize) {
+        self.appends += 1;
+        let append = Output::Append {
+            id: AppendId(self.appends),
+            place: Place(HINTS | 9),
+            key: Bytes::from_static(b"hint"),
+            value: Some((Bytes::new(), 0)),
+        };
+        let now = self.tick();
+        self.checker.acted(now, node, &[append]);
+    }
+
+    fn reply(&mut self, id: OpId, reply: &Reply) {
+        let now = self.tick();
+        self.checker.answering(now, id, reply);
+        self.checker.replied(now, id, reply);
+    }
+
+    fn ok(&mut self, id: OpId, context: &[Dot]) {
+        let context = Context { seen: set(context), stamp: stamp(1) };
+        self.reply(id, &Reply::Written { context, replaced: false });
+    }
+
+    fn read(&mut self, id: OpId, shown: &[(Dot, Version)], context: &[Dot]) {
+        let found = |(dot, version): &(Dot, Version)| match &version.content {
+            Content::Value { bytes, .. } => Found {
+                dot: *dot,
+                stamp: version.stamp,
+                value: bytes.clone(),
+                content_type: None,
+                expiry: version.expiry,
+            },
+            Content::Tombstone => panic!("a tombstone is not shown"),
+        };
+        let siblings = shown.iter().map(found).collect();
+        let context = Context { seen: set(context), stamp: stamp(1) };
+        self.reply(id, &Reply::Read(Reading { siblings, context }));
+    }
+
+    /// One write by node 0 with dot 0:1, durable on all three and acknowledged.
+    fn first_write(&mut self) -> (OpId, Dot) {
+        let id = self.put(Cover::Nothing);
+        let at = dot(0, 1);
+        for node in 0..3 {
+            self.store(node, &object(&[(at, value(id))], &[at]));
+        }
+        self.ok(id, &[at]);
+        (id, at)
+    }
+
+    fn rest(&mut self) {
+        let unrest = self.checker.unrest(|_| vec![0, 1, 2], HINTS);
+        let now = self.tick();
+        match unrest {
+            Some(unrest) => self.checker.fail_unrest(now, unrest),
+            None => self.checker.check_rest(now, |_| vec![0, 1, 2]),
+        }
+    }
+
+    #[track_caller]
+    fn breaks(&self, invariant: Invariant) {
+        let violation = self.checker.violation().expect("the judge saw nothing wrong");
+        assert_eq!(violation.invariant, invariant, "{violation}");
+    }
+
+    #[track_caller]
+    fn holds(&self) {
+        assert_eq!(self.checker.violation(), None);
+    }
+}
+
+#[test]
+fn a_good_history_passes() {
+    let mut h = History::new();
+    let (first, a) = h.first_write();
+    let read = h.get();
+    h.read(read, &[(a, value(first))], &[a]);
+    let second = h.put_over(&[a]);
+    let b = dot(1, 1);
+    for node in [1, 0, 2] {
+        h.store(node, &object(&[(b, value(second))], &[a, b]));
+    }
+    h.ok(second, &[a, b]);
+    let plain = h.put(Cover::Held);
+    let c = dot(2, 1);
+    for node in [2, 0, 1] {
+        h.store(node, &object(&[(c, value(plain))], &[a, b, c]));
+    }
+    h.ok(plain, &[a, b, c]);
+    let delete = h.delete(&[a, b, c]);
+    let d = dot(0, 2);
+    let tombstone = Version { stamp: stamp(9), expiry: None, content: Content::Tombstone };
+    for node in 0..3 {
+        h.store(node, &object(&[(d, tombstone.clone())], &[a, b, c, d]));
+    }
+    h.ok(delete, &[a, b, c, d]);
+    let read = h.get();
+    h.read(read, &[], &[a, b, c, d]);
+    h.rest();
+    h.holds();
+    assert_eq!(h.checker.acknowledged(), 4);
+}
+
+#[test]
+fn a_value_that_vanishes_under_a_claim() {
+    let mut h = History::new();
+    let (_, a) = h.first_write();
+    // A second sibling is added, and the node that adds it says that it has seen the first, and drops it.
+    let second = h.put(Cover::Nothing);
+    let b = dot(0, 2);
+    h.store(0, &object(&[(b, value(second))], &[a, b]));
+    h.breaks(Invariant::OnlyCoveredDisappears);
+}
+
+#[test]
+fn a_message_that_claims_too_much() {
+    let mut h = History::new();
+    let (_, a) = h.first_write();
+    let second = h.put(Cover::Nothing);
+    let b = dot(1, 1);
+    let write = Message::Write {
+        call: CallId(1),
+        layout: LayoutVersion(1),
+        purpose: Purpose::Write,
+        key: Bytes::from_static(KEY),
+        object: encode(&object(&[(b, value(second))], &[a, b])),
+        hint: None,
+        outranked_by: None,
+    };
+    let now = h.tick();
+    h.checker.acted(now, 1, &[Output::Send(NodeId(1), write)]);
+    h.breaks(Invariant::OnlyCoveredDisappears);
+}
+
+#[test]
+fn a_plain_write_covers_only_what_its_coordinator_had() {
+    let mut h = History::new();
+    let first = h.put(Cover::Nothing);
+    let a = dot(0, 1);
+    h.store(0, &object(&[(a, value(first))], &[a]));
+    // Node 1 never had the first value, and claims to have replaced it.
+    let plain = h.put(Cover::Held);
+    let b = dot(1, 1);
+    h.store(1, &object(&[(b, value(plain))], &[a, b]));
+    h.breaks(Invariant::OnlyCoveredDisappears);
+}
+
+#[test]
+fn an_acknowledged_write_whose_coverer_never_happened() {
+    let mut h = History::new();
+    let (_, a) = h.first_write();
+    // A write with the first one's context was sent, and never took place; yet the first one's value is gone.
+    let second = h.put_over(&[a]);
+    let now = h.tick();
+    h.checker.lost(now, second);
+    for node in 0..3 {
+        h.store(node, &object(&[], &[a]));
+    }
+    h.rest();
+    h.breaks(Invariant::AcknowledgedReadable);
+}
+
+#[test]
+fn what_was_covered_comes_back() {
+    let mut h = History::new();
+    let (first, a) = h.first_write();
+    let second = h.put_over(&[a]);
+    let b = dot(1, 1);
+    for node in [1, 0] {
+        h.store(node, &object(&[(b, value(second))], &[a, b]));
+    }
+    h.ok(second, &[a, b]);
+    // The third node never heard, and repair spreads its old sibling beside the new one.
+    let both = object(&[(a, value(first)), (b, value(second))], &[a, b]);
+    for node in 0..3 {
+        h.store(node, &both);
+    }
+    h.rest();
+    h.breaks(Invariant::CoveredStaysGone);
+}
+
+#[test]
+fn one_dot_for_two_values() {
+    let mut h = History::new();
+    let (_, a) = h.first_write();
+    let second = h.put(Cover::Nothing);
+    h.store(0, &object(&[(a, value(second))], &[a]));
+    h.breaks(Invariant::DotNamesOneValue);
+}
+
+#[test]
+fn an_actor_used_by_two_runs() {
+    let mut h = History::new();
+    h.checker.opened(Time(1), 2, actor(0));
+    h.breaks(Invariant::DotNamesOneValue);
+}
+
+#[test]
+fn a_value_that_nobody_wrote() {
+    let mut h = History::new();
+    h.store(0, &object(&[(dot(0, 1), value(OpId(7)))], &[dot(0, 1)]));
+    h.breaks(Invariant::NothingInvented);
+}
+
+#[test]
+fn a_value_with_one_byte_changed() {
+    let mut h = History::new();
+    let (first, a) = h.first_write();
+    let mut bytes = value_of(first, 3).to_vec();
+    *bytes.last_mut().unwrap() ^= 1;
+    let read = h.get();
+    let damaged =
+        Version { content: Content::Value { bytes: Bytes::from(bytes), content_type: None }, ..value(first) };
+    h.read(read, &[(a, damaged)], &[a]);
+    h.breaks(Invariant::NothingInvented);
+}
+
+#[test]
+fn a_synced_record_missing_after_a_crash() {
+    let mut h = History::new();
+    h.first_write();
+    h.checker.recovered(Time(9), 0, &Bytes::from_static(KEY), None, false);
+    h.breaks(Invariant::HistoryNeverShrinks);
+}
+
+#[test]
+fn an_unsynced_record_may_be_missing_after_a_power_cut_but_not_after_a_kill() {
+    for (kept_all, broken) in [(false, false), (true, true)] {
+        let mut h = History::new();
+        let first = h.put(Cover::Nothing);
+        h.write(0, Some(&object(&[(dot(0, 1), value(first))], &[dot(0, 1)])));
+        h.checker.recovered(Time(9), 0, &Bytes::from_static(KEY), None, kept_all);
+        assert_eq!(h.checker.violation().is_some(), broken);
+    }
+}
+
+#[test]
+fn a_hint_missing_after_a_crash() {
+    let mut h = History::new();
+    h.hint(1);
+    h.checker.sync_begun(1);
+    h.checker.sync_done(1);
+    h.checker.recovered_own(Time(9), 1, &BTreeMap::new(), false, HINTS);
+    h.breaks(Invariant::HistoryNeverShrinks);
+}
+
+#[test]
+fn a_record_whose_history_shrinks() {
+    let mut h = History::new();
+    let (_, a) = h.first_write();
+    let second = h.put_over(&[a]);
+    let b = dot(0, 2);
+    h.store(0, &object(&[(b, value(second))], &[b]));
+    h.breaks(Invariant::HistoryNeverShrinks);
+}
+
+#[test]
+fn a_context_that_forgets_what_was_handed_in() {
+    let mut h = History::new();
+    let (_, a) = h.first_write();
+    let second = h.put_over(&[a]);
+    let b = dot(1, 1);
+    for node in [1, 0] {
+        h.store(node, &object(&[(b, value(second))], &[a, b]));
+    }
+    h.ok(second, &[b]);
+    h.breaks(Invariant::ContextCoversWhatWasShown);
+}
+
+#[test]
+fn a_write_s_context_that_covers_a_sibling_not_shown() {
+    let mut h = History::new();
+    let (first, a) = h.first_write();
+    let second = h.put(Cover::Nothing);
+    let b = dot(0, 2);
+    for node in 0..2 {
+        h.store(node, &object(&[(a, value(first)), (b, value(second))], &[a, b]));
+    }
+    h.ok(second, &[a, b]);
+    h.breaks(Invariant::ContextCoversWhatWasShown);
+}
+
+#[test]
+fn a_read_s_context_that_covers_a_sibling_not_shown() {
+    let mut h = History::new();
+    let (_, a) = h.first_write();
+    let read = h.get();
+    h.read(read, &[], &[a]);
+    h.breaks(Invariant::ContextCoversWhatWasShown);
+}
+
+#[test]
+fn a_strict_read_that_misses_a_strict_write() {
+    let mut h = History::new();
+    h.first_write();
+    let read = h.get();
+    h.read(read, &[], &[]);
+    h.breaks(Invariant::ReadYourWrites);
+}
+
+#[test]
+fn a_strict_read_that_began_before_the_write_ended_may_miss_it() {
+    let mut h = History::new();
+    let read = h.get();
+    h.first_write();
+    h.read(read, &[], &[]);
+    h.holds();
+}
+
+#[test]
+fn a_plain_read_that_shows_what_was_overwritten() {
+    let mut h = History::new();
+    let (first, a) = h.first_write();
+    let plain = h.put(Cover::Held);
+    let b = dot(1, 1);
+    // It was acknowledged without covering the older value, which has the larger stamp.
+    let newer = Version { stamp: Stamp::ZERO, ..value(plain) };
+    let both = [(a, value(first)), (b, newer)];
+    for node in [1, 0, 2] {
+        h.store(node, &object(&both, &[a, b]));
+    }
+    h.ok(plain, &[b]);
+    let read = h.get();
+    h.read(read, &both, &[a, b]);
+    h.breaks(Invariant::ReadYourWrites);
+}
+
+#[test]
+fn an_acknowledgement_before_the_sync() {
+    let mut h = History::new();
+    let first = h.put(Cover::Nothing);
+    let a = dot(0, 1);
+    h.store(0, &object(&[(a, value(first))], &[a]));
+    h.write(1, Some(&object(&[(a, value(first))], &[a])));
+    h.ok(first, &[a]);
+    h.breaks(Invariant::AcknowledgedCopies);
+}
+
+#[test]
+fn a_sync_counts_only_for_what_was_written_before_it_began() {
+    let mut h = History::new();
+    let first = h.put(Cover::Nothing);
+    let a = dot(0, 1);
+    h.store(0, &object(&[(a, value(first))], &[a]));
+    h.checker.sync_begun(1);
+    h.write(1, Some(&object(&[(a, value(first))], &[a])));
+    h.checker.sync_done(1);
+    h.ok(first, &[a]);
+    h.breaks(Invariant::AcknowledgedCopies);
+}
+
+#[test]
+fn a_copy_dropped_before_anyone_else_has_it() {
+    let mut h = History::new();
+    let first = h.put(Cover::Nothing);
+    let a = dot(0, 1);
+    h.store(0, &object(&[(a, value(first))], &[a]));
+    h.write(1, Some(&object(&[(a, value(first))], &[a])));
+    h.write(0, None);
+    h.breaks(Invariant::NothingDroppedEarly);
+}
+
+#[test]
+fn replicas_that_differ_at_rest() {
+    let mut h = History::new();
+    let first = h.put(Cover::Nothing);
+    let a = dot(0, 1);
+    h.store(0, &object(&[(a, value(first))], &[a]));
+    h.rest();
+    h.breaks(Invariant::Convergence);
+}
+
+#[test]
+fn a_hint_left_at_rest() {
+    let mut h = History::new();
+    h.first_write();
+    h.hint(2);
+    h.rest();
+    h.breaks(Invariant::HintsDrain);
+}
+
+#[test]
+fn a_request_answered_twice_or_never_or_late() {
+    let mut h = History::new();
+    let (first, a) = h.first_write();
+    h.ok(first, &[a]);
+    h.breaks(Invariant::RequestsEnd);
+
+    let mut h = History::new();
+    h.get();
+    h.checker.check_deadlines(h.now + LIMIT);
+    h.holds();
+    h.checker.check_deadlines(h.now + LIMIT + LIMIT);
+    h.breaks(Invariant::RequestsEnd);
+
+    let mut h = History::new();
+    let read = h.get();
+    h.now = h.now + LIMIT;
+    h.read(read, &[], &[]);
+    h.breaks(Invariant::RequestsEnd);
+}
+
+#[test]
+fn a_definite_failure_that_is_read() {
+    let mut h = History::new();
+    let first = h.put(Cover::Nothing);
+    let a = dot(0, 1);
+    h.store(0, &object(&[(a, value(first))], &[a]));
+    h.reply(first, &Reply::Failed(OpError::Quorum { need: Need::W, have: 1, want: 2 }));
+    let read = h.get();
+    h.read(read, &[(a, value(first))], &[a]);
+    h.breaks(Invariant::RequestsEnd);
+}
+
+#[test]
+fn a_definite_failure_covers_nothing() {
+    let mut h = History::new();
+    let (_, a) = h.first_write();
+    let second = h.put_over(&[a]);
+    h.reply(second, &Reply::Failed(OpError::Overloaded));
+    h.store(0, &object(&[], &[a]));
+    h.breaks(Invariant::OnlyCoveredDisappears);
+}
+
+#[test]
+fn a_write_that_happens_again_after_its_acknowledgement() {
+    let mut h = History::new();
+    let (first, a) = h.first_write();
+    let again = dot(1, 1);
+    h.store(1, &object(&[(a, value(first)), (again, value(first))], &[a, again]));
+    h.breaks(Invariant::RequestsEnd);
+}
