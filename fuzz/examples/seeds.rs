@@ -1,0 +1,241 @@
+//! Writes the seed corpora that are real encodings: `cargo run --example seeds` in `fuzz/`. The others are inputs that
+//! the fuzzer found (`cargo fuzz cmin`), made few.
+
+use bytes::Bytes;
+use gramme_fuzz::vclock_token::sealed;
+use gramme_quorum::message::{CallId, Copy, Message, Purpose, Refusal, Want};
+use gramme_quorum::object::{self, Content, Object, Version};
+use gramme_quorum::{
+    Cover, Expiry, Level, Need, Op, OpError, ReadOptions, Reading, Reply, WriteOptions, wire,
+};
+use gramme_ring::{Layout, LayoutVersion, Member, NodeId, Zone};
+use gramme_vclock::{
+    Actor, Dot, GrowableContext, GrowableDotSet, GrowableSiblings, GrowableVersionVector, Span, Stamp,
+};
+use std::{fs, path::Path};
+
+fn seed(target: &str, name: &str, bytes: &[u8]) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(target);
+    fs::create_dir_all(&folder).expect("a folder");
+    fs::write(folder.join(name), bytes).expect("a file");
+}
+
+fn main() {
+    vclock();
+    ring();
+    quorum();
+    node();
+}
+
+fn contexts() -> [(&'static str, GrowableContext); 3] {
+    let span = |actor, first, last| Span { actor: Actor(actor), first, last };
+    let make = |spans: &[Span], stamp: u64| GrowableContext {
+        seen: {
+            let Ok(set) = GrowableDotSet::from_spans(spans.iter().copied());
+            set
+        },
+        stamp: Stamp::from_u64(stamp).expect("below 2^63"),
+    };
+    [
+        ("empty", make(&[], 0)),
+        ("one", make(&[span(0x0123_4567_89ab_cdef, 1, 9)], 1_750_000_000_000 << 16)),
+        ("gaps", make(&[span(1, 1, 1), span(1, 3, 300), span(u64::MAX, 70_000, u64::MAX)], 5 << 16 | 9)),
+    ]
+}
+
+fn vclock() {
+    for (name, context) in contexts() {
+        let key = gramme_vclock::SealKey(*b"sixteen bytes at");
+        let text = context.to_token(&key, 7, b"cart").expect("short");
+        seed("vclock_token", &format!("text-{name}"), &[b"\x00", text.as_bytes()].concat());
+        // A body is what stands before the seal.
+        let bytes = data_encoding::BASE64URL_NOPAD.decode(text.as_bytes()).expect("text");
+        let body = &bytes[..bytes.len() - 8];
+        assert_eq!(sealed(body), text);
+        seed("vclock_token", &format!("body-{name}"), &[b"\x01", body].concat());
+        let encoded = postcard::to_allocvec(&context).expect("an encoding");
+        seed("vclock_siblings_decode", &format!("context-{name}"), &encoded);
+        seed(
+            "vclock_siblings_decode",
+            &format!("set-{name}"),
+            &postcard::to_allocvec(&context.seen).expect("an encoding"),
+        );
+    }
+    seed(
+        "vclock_token",
+        "tampered",
+        b"\x02\x01\x02\x03\x04\x05\x06\x07\x08\x30\x00\x01\x09\x00\x00\x00\x00\x00\x00\x00\x04\x05",
+    );
+    let mut siblings = GrowableSiblings::new();
+    for actor in 1..=3 {
+        let Ok(_) =
+            siblings.write(&GrowableDotSet::new(), Dot { actor: Actor(actor), counter: 2 * actor }, 0, 7u8);
+    }
+    seed("vclock_siblings_decode", "siblings", &postcard::to_allocvec(&siblings).expect("an encoding"));
+    let mut vector = GrowableVersionVector::new();
+    vector.increment(Actor(9)).expect("there is room");
+    vector.increment(Actor(4)).expect("there is room");
+    seed("vclock_siblings_decode", "vector", &postcard::to_allocvec(&vector).expect("an encoding"));
+    seed(
+        "vclock_dotset_ops",
+        "some",
+        &(0..=255).step_by(3).map(|n: u16| n.to_le_bytes()[0]).collect::<Vec<_>>(),
+    );
+    seed(
+        "vclock_siblings_ops",
+        "some",
+        &(0..200u8).flat_map(|n| [n.wrapping_mul(37), n]).collect::<Vec<_>>(),
+    );
+}
+
+fn ring() {
+    let keys: [(&str, &[u8]); 4] = [
+        ("plain", b"foo"),
+        ("tag", b"{user1000}.following"),
+        ("empty-tag", b"foo{}{bar}"),
+        ("inner", b"foo{{bar}}zap"),
+    ];
+    for (name, key) in keys {
+        seed("ring_slot", name, key);
+    }
+    let zone = |name| Zone::new(name).expect("short");
+    let member = |id, weight, name| Member::new(NodeId(id)).with_weight(weight).with_zone(zone(name));
+    let three = [member(1, 1, ""), member(2, 1, ""), member(3, 1, "")];
+    let zoned = [member(1, 1, "a"), member(2, 3, "a"), member(5, 2, "b"), member(u64::MAX, 1, "c")];
+    for (name, n, q, members) in
+        [("one", 3, 1, &three[..1]), ("three", 3, 8, &three[..]), ("zones", 2, 16, &zoned[..])]
+    {
+        let layout = Layout::compute(n, q, members, None).expect("a layout");
+        seed("ring_layout_decode", name, &postcard::to_allocvec(&layout).expect("an encoding"));
+        let next = Layout::compute(n, q, members, Some(&layout)).expect("a layout");
+        seed(
+            "ring_layout_decode",
+            &format!("{name}-second"),
+            &postcard::to_allocvec(&next).expect("an encoding"),
+        );
+    }
+    seed("ring_layout_compute", "some", &(0..120u8).map(|n| n.wrapping_mul(29)).collect::<Vec<_>>());
+}
+
+fn objects() -> [(&'static str, Object); 3] {
+    let version = |content| Version {
+        stamp: Stamp::from_u64(1_750_000_000_000 << 16).expect("in range"),
+        expiry: Some(Expiry(5)),
+        content,
+    };
+    let value = |bytes: &'static str| Content::Value {
+        bytes: Bytes::from_static(bytes.as_bytes()),
+        content_type: Some("text/plain".into()),
+    };
+    let mut one = Object::new();
+    let Ok(context) =
+        one.write(&GrowableDotSet::new(), Dot { actor: Actor(1), counter: 1 }, 0, version(value("2 apples")));
+    let mut two = one.clone();
+    let Ok(_) = two.write(
+        &GrowableDotSet::new(),
+        Dot { actor: Actor(2), counter: 300 },
+        0,
+        version(value("3 pears")),
+    );
+    let mut gone = one.clone();
+    let Ok(_) = gone.write(&context, Dot { actor: Actor(2), counter: 300 }, 0, version(Content::Tombstone));
+    [("one", one), ("two", two), ("gone", gone)]
+}
+
+fn quorum() {
+    for (name, object) in objects() {
+        seed("quorum_object_decode", name, &object::encode(&object));
+    }
+    let [_, (_, two), _] = objects();
+    let (object, key) = (object::encode(&two), Bytes::from_static(b"cart"));
+    let (call, layout) = (CallId(77), LayoutVersion(1));
+    let (dot, first) = two.iter().next().expect("two siblings");
+    let write = |hint, outranked_by| Message::Write {
+        call,
+        layout,
+        purpose: Purpose::Write,
+        key: key.clone(),
+        object: object.clone(),
+        hint,
+        outranked_by,
+    };
+    let [_, (_, context), _] = contexts();
+    let options = WriteOptions {
+        w: Some(Level::Quorum),
+        pw: Some(Level::Count(1)),
+        dw: None,
+        timeout: Some(core::time::Duration::from_millis(3)),
+    };
+    let put = Op::Put {
+        key: key.clone(),
+        value: Bytes::from_static(b"v"),
+        content_type: None,
+        expiry: Some(Expiry(9)),
+        cover: Cover::Context(context.clone()),
+        options,
+    };
+    let error = OpError::Indeterminate { need: Need::Pw, have: 1, want: 2 };
+    let reading = Reading { siblings: Vec::new(), context };
+    let messages = [
+        ("heartbeat", Message::Heartbeat),
+        ("write", write(None, Some(first.rank(dot)))),
+        ("hint", write(Some(NodeId(3)), None)),
+        ("written", Message::Written { call, outranking: Some(object.clone()) }),
+        ("read", Message::Read { call, layout, key: key.clone(), want: Want::Digest }),
+        ("copy", Message::Copy { call, copy: Copy::Object(object.clone()), incomplete: false }),
+        ("digest", Message::Copy { call, copy: Copy::Digest(9), incomplete: true }),
+        ("refused", Message::Refused { call, why: Refusal::Layout(layout) }),
+        ("forward-put", Message::Forward { call, op: put }),
+        ("forward-get", Message::Forward { call, op: Op::Get { key, options: ReadOptions::default() } }),
+        ("failed", Message::Forwarded { call, reply: Reply::Failed(error) }),
+        ("answered", Message::Forwarded { call, reply: Reply::Read(reading) }),
+    ];
+    for (name, message) in messages {
+        let mut bytes = Vec::new();
+        wire::encode(&message, &mut bytes);
+        seed("quorum_message_decode", name, &bytes);
+    }
+    // Three nodes, N = 3, R = W = 2, strict: write, run, read, crash, cut, run.
+    let calm = [24, 31];
+    let steps: [&[u8]; 8] = [&[0, 7, 3], &calm, &[32, 23, 3], &calm, &[27], &[64, 7, 4], &[26, 2], &calm];
+    seed(
+        "quorum_engine",
+        "strict",
+        &[&[2 | 2 << 2 | 1 << 4 | 1 << 6, 0][..], &steps.concat(), &steps.concat()].concat(),
+    );
+    seed(
+        "quorum_engine",
+        "wild",
+        &[&[3 | 2 << 2, 1][..], &(0..250u8).map(|n| n.wrapping_mul(57)).collect::<Vec<_>>()].concat(),
+    );
+    seed(
+        "quorum_engine",
+        "small",
+        &[&[2 | 2 << 2 | 1 << 4, 3][..], &(0..250u8).map(|n| n.wrapping_mul(91)).collect::<Vec<_>>()]
+            .concat(),
+    );
+}
+
+fn node() {
+    let cuts = [9; 8];
+    let streams: [(&str, &[u8]); 5] = [
+        ("get", b"*2\r\n$3\r\nGET\r\n$5\r\nhello\r\n"),
+        ("pipeline", b"*3\r\n$3\r\nSET\r\n$1\r\na\r\n$0\r\n\r\n*1\r\n$4\r\nPING\r\n"),
+        ("inline", b"SET greeting \"hello \\x41\\n\" 'it\\'s'\r\n\r\nPING\n"),
+        ("too-large", b"*2\r\n$3\r\nGET\r\n$300\r\nhello"),
+        ("broken", b"*2\r\n$3\r\nGETT\r\n"),
+    ];
+    for (name, stream) in streams {
+        seed("resp", name, &[&cuts[..], stream].concat());
+    }
+    seed("peer_frame", "good", b"\x01\x08\x00\x05\x03\x00abc\x20\x17some bytes of a longer body here");
+    seed("peer_frame", "damaged", b"\x81\x08\x00\x05\x40\x00\x03\x00abc\x04\x01defg");
+    let body = b"some body";
+    let frame = [&9u32.to_le_bytes()[..], &crc32fast::hash(body).to_le_bytes(), body].concat();
+    seed("peer_frame", "stream", &[b"\x00\x10\x00\x03", &frame[..], &frame].concat());
+    for n in 0..3u8 {
+        let bytes: Vec<u8> = (0..160u8).map(|at| at.wrapping_mul(67 + 2 * n) ^ n).collect();
+        seed("store_ops", &format!("some-{n}"), &bytes);
+        seed("store_open", &format!("some-{n}"), &bytes[..usize::from(n) * 5 + 6]);
+    }
+}

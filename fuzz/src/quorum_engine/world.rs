@@ -1,0 +1,547 @@
+//! Engines, their disks and what is between them.
+
+use crate::source::Source;
+use bytes::Bytes;
+use gramme_quorum::message::Message;
+use gramme_quorum::{
+    AppendId, Config, Cover, Duration, Engine, Expiry, Input, Instant, Level, Loaded, Now, Op, OpError,
+    Output, Page, Place, ReadOptions, Reply, RequestId, WriteOptions, wire,
+};
+use gramme_ring::{Layout, Member, NodeId};
+use gramme_vclock::{Actor, GrowableContext};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+type Disk = BTreeMap<(Place, Bytes), Bytes>;
+
+const MS: u64 = 1_000_000;
+const REQUEST: Duration = Duration::from_millis(400);
+const KEYS: [&[u8]; 3] = [b"a", b"b", b"{a}c"];
+/// How long the end may take: several deadlines, retries and suspicions.
+const CALM_MS: u64 = 6_000;
+
+struct Node {
+    engine: Engine,
+    written: Disk,
+    durable: Disk,
+    /// Loads and listings that the disk has not answered yet.
+    slow: Vec<Input>,
+    last_append: AppendId,
+    /// A sync is under way: of what, up to where.
+    syncing: Option<(AppendId, Disk)>,
+    full: bool,
+    /// A sync failed.
+    poisoned: bool,
+}
+
+struct Asked {
+    at: usize,
+    until: Instant,
+    /// The key and value, if it is a write of one.
+    value: Option<(Bytes, Bytes)>,
+}
+
+pub(super) struct World {
+    layout: Layout,
+    config: Config,
+    nodes: Vec<Node>,
+    runs: u64,
+    now: Now,
+    wire: VecDeque<(usize, usize, Message)>,
+    cut: BTreeSet<(usize, usize)>,
+    open: BTreeMap<RequestId, Asked>,
+    asked: u64,
+    contexts: Vec<(Bytes, GrowableContext)>,
+    /// No lies, no failing disks, and writes replace nothing: then what was acknowledged is there in the end.
+    strict: bool,
+    acknowledged: BTreeSet<(Bytes, Bytes)>,
+    shown: BTreeMap<RequestId, Reply>,
+}
+
+impl World {
+    pub(super) fn new(source: &mut Source<'_>) -> World {
+        let (shape, mode) = (source.byte(), source.byte());
+        let count = 1 + u64::from(shape % 4);
+        let replicas = 1 + (shape >> 2) % 3;
+        let members: Vec<Member> = (1..=count).map(|id| Member::new(NodeId(id))).collect();
+        let layout = Layout::compute(replicas, 8, &members, None).expect("members and replicas are there");
+        let most = replicas.min(u8::try_from(count).expect("four at the most"));
+        let mut config = Config::new(NodeId(0), Actor(0));
+        config.r = 1 + (shape >> 4) % most;
+        config.w = 1 + (shape >> 6) % most;
+        config.timing.request = REQUEST;
+        config.timing.patience = Duration::from_millis(50);
+        config.timing.heartbeat = Duration::from_millis(100);
+        config.timing.retry = Duration::from_millis(100);
+        let strict = mode & 1 == 0;
+        if mode & 2 != 0 && !strict {
+            config.limits.value = 16;
+            config.limits.siblings = 3;
+            config.limits.requests = 3;
+            config.limits.local = 4;
+            config.limits.handoff = 1;
+        }
+        let mut world = World {
+            layout,
+            config,
+            nodes: Vec::new(),
+            runs: 0,
+            now: Now { instant: Instant(0), wall_ms: 1_750_000_000_000 },
+            wire: VecDeque::new(),
+            cut: BTreeSet::new(),
+            open: BTreeMap::new(),
+            asked: 0,
+            contexts: Vec::new(),
+            strict,
+            acknowledged: BTreeSet::new(),
+            shown: BTreeMap::new(),
+        };
+        for at in 0..members.len() {
+            let node = world.boot(at, Disk::new());
+            world.nodes.push(node);
+        }
+        for at in 0..world.nodes.len() {
+            world.drain(at);
+            world.sync_all(at);
+        }
+        for at in 0..world.nodes.len() {
+            world.connect(at, true);
+        }
+        world
+    }
+
+    fn boot(&mut self, at: usize, disk: Disk) -> Node {
+        self.runs += 1;
+        let mut config = self.config.clone();
+        config.node = NodeId(at as u64 + 1);
+        // Like random ones, actors of later runs sort anywhere among the earlier.
+        config.actor = Actor(self.runs.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        Node {
+            engine: Engine::new(config, self.layout.clone(), self.now),
+            written: disk.clone(),
+            durable: disk,
+            slow: Vec::new(),
+            last_append: AppendId(0),
+            syncing: None,
+            full: false,
+            poisoned: false,
+        }
+    }
+
+    pub(super) fn step(&mut self, source: &mut Source<'_>) {
+        let choice = source.byte();
+        let at = usize::from(choice >> 5) % self.nodes.len();
+        match choice % 32 {
+            0..=5 => self.ask(at, source),
+            6..=11 => {
+                if let Some((from, to, message)) = self.pick(source) {
+                    self.deliver(from, to, message);
+                }
+            }
+            12 => drop(self.pick(source)),
+            13 => {
+                if let Some((from, to, message)) = self.pick(source) {
+                    self.deliver(from, to, message.clone());
+                    self.wire.push_back((from, to, message));
+                }
+            }
+            14..=16 => self.answer_slow(at, source),
+            17 | 18 => self.begin_sync(at),
+            19 | 20 => self.end_sync(at),
+            21 => self.sync_all(at),
+            22 => self.pass(u64::from(source.byte())),
+            23 => self.pass(u64::from(source.byte() % 8)),
+            // In order and without trouble, for a while.
+            24 | 25 => {
+                for _ in 0..source.byte() % 32 {
+                    self.calm();
+                }
+            }
+            26 => {
+                let other = source.below(self.nodes.len());
+                self.cut_or_mend(at, other);
+            }
+            27 => self.crash(at),
+            28 => self.nodes[at].full = source.flag(),
+            29 => self.alter(at, source),
+            30 => self.fail(at, source),
+            // The wall clock jumps, either way.
+            _ => self.now.wall_ms = 1_750_000_000_000 + u64::from(source.u16()) * 100,
+        }
+        self.check_deadlines();
+    }
+
+    /// Takes one of the messages under way.
+    fn pick(&mut self, source: &mut Source<'_>) -> Option<(usize, usize, Message)> {
+        let index = match self.wire.len() {
+            0 => return None,
+            len => source.below(len.min(256)),
+        };
+        self.wire.remove(index)
+    }
+
+    fn ask(&mut self, at: usize, source: &mut Source<'_>) {
+        let (kind, levels) = (source.byte(), source.byte());
+        let key = Bytes::from_static(KEYS[usize::from(kind >> 4) % KEYS.len()]);
+        let level = |bits: u8| match bits % 8 {
+            0 => Some(Level::One),
+            1 => Some(Level::Quorum),
+            2 => Some(Level::All),
+            3 => Some(Level::Count(bits >> 3)),
+            _ => None,
+        };
+        let timeout = (levels > 200).then(|| Duration::from_millis(u64::from(source.byte())));
+        self.asked += 1;
+        let value = Bytes::from(self.asked.to_string());
+        let read = ReadOptions { r: level(levels), pr: level(levels >> 5), timeout };
+        let options =
+            WriteOptions { w: level(levels), pw: level(levels >> 5), dw: level(levels >> 4), timeout };
+        let put = |cover, expiry| {
+            let (key, value) = (key.clone(), value.clone());
+            Op::Put { key, value, content_type: None, expiry, cover, options }
+        };
+        let op = match kind % 16 {
+            0..=5 => Op::Get { key: key.clone(), options: read },
+            _ if self.strict => put(Cover::Nothing, None),
+            6 | 7 => put(Cover::Nothing, None),
+            8 | 9 => put(Cover::Held, None),
+            10 | 11 => match self.contexts.get(usize::from(levels) % self.contexts.len().max(1)) {
+                // Usually of another key: the engine is to bear that too.
+                Some((_, context)) => put(Cover::Context(context.clone()), None),
+                None => put(Cover::Nothing, None),
+            },
+            12 => put(Cover::Held, Some(Expiry(self.now.wall_ms + u64::from(levels)))),
+            13 => Op::Delete { key: key.clone(), cover: Cover::Held, options },
+            14 => match self.contexts.last() {
+                Some((_, context)) => {
+                    Op::Delete { key: key.clone(), cover: Cover::Context(context.clone()), options }
+                }
+                None => Op::Delete { key: key.clone(), cover: Cover::Nothing, options },
+            },
+            _ => Op::Put {
+                key: Bytes::from(vec![0; [0, 1, 65_536, 65_537][usize::from(levels) % 4]]),
+                value: Bytes::from(vec![0; usize::from(levels)]),
+                content_type: Some("x".repeat(usize::from(levels) * 2)),
+                expiry: None,
+                cover: Cover::Held,
+                options,
+            },
+        };
+        self.request(at, op, timeout.unwrap_or(REQUEST), value);
+    }
+
+    fn request(&mut self, at: usize, op: Op, timeout: Duration, value: Bytes) -> RequestId {
+        let id = RequestId(self.asked);
+        let value = matches!(op, Op::Put { .. }).then(|| (op.key().clone(), value));
+        self.open.insert(id, Asked { at, until: self.now.instant + timeout, value });
+        self.input(at, Input::Client(id, op));
+        id
+    }
+
+    /// Hands in one input and performs what comes out, up to what the disk may take its time for.
+    fn input(&mut self, at: usize, input: Input) {
+        self.nodes[at].engine.handle(self.now, input);
+        self.drain(at);
+    }
+
+    fn drain(&mut self, at: usize) {
+        let mut failed = VecDeque::new();
+        loop {
+            while let Some(output) = self.nodes[at].engine.poll() {
+                self.perform(at, output, &mut failed);
+            }
+            // A refusal is answered at once, before anything else happens.
+            let Some(append) = failed.pop_front() else { return };
+            self.nodes[at].engine.handle(self.now, Input::AppendFailed(append));
+        }
+    }
+
+    fn perform(&mut self, at: usize, output: Output, failed: &mut VecDeque<AppendId>) {
+        let node = &mut self.nodes[at];
+        match output {
+            Output::Send(to, message) => {
+                let to = usize::try_from(to.0 - 1).expect("a small id");
+                assert!(to != at && to < self.nodes.len(), "a message to {to}");
+                if !self.cut.contains(&(at.min(to), at.max(to))) {
+                    self.wire.push_back((at, to, message));
+                }
+            }
+            Output::Reply(request, reply) => self.replied(at, request, reply),
+            Output::Load { id, place, key } => {
+                let found = node.written.get(&(place, key)).cloned();
+                node.slow.push(Input::Loaded(id, found.map_or(Loaded::Absent, Loaded::Found)));
+            }
+            Output::Append { id, place, key, value } => {
+                assert_eq!(id.0, node.last_append.0 + 1, "appends are numbered in order");
+                node.last_append = id;
+                if node.poisoned || (node.full && value.is_some()) {
+                    failed.push_back(id);
+                    return;
+                }
+                match value {
+                    Some((bytes, _)) => node.written.insert((place, key), bytes),
+                    None => node.written.remove(&(place, key)),
+                };
+            }
+            Output::List { id, place, cursor, limit } => {
+                let start = usize::try_from(cursor.unwrap_or(0)).expect("a small cursor");
+                let of_place = node.written.keys().filter(|(p, _)| *p == place).map(|(_, key)| key.clone());
+                let keys: Vec<Bytes> = of_place.skip(start).take(limit).collect();
+                let next = (keys.len() == limit).then_some((start + limit) as u64);
+                node.slow.push(Input::Listed(id, Some(Page { keys, next })));
+            }
+            other => panic!("an output that this caller does not know: {other:?}"),
+        }
+    }
+
+    fn replied(&mut self, at: usize, request: RequestId, reply: Reply) {
+        let asked = self.open.remove(&request).expect("one reply to a request that was made, and not before");
+        assert_eq!(asked.at, at);
+        match &reply {
+            Reply::Read(reading) => self.contexts.push((Bytes::new(), reading.context.clone())),
+            Reply::Written { context, .. } => {
+                self.contexts.push((Bytes::new(), context.clone()));
+                self.acknowledged.extend(asked.value);
+            }
+            Reply::Failed(OpError::Misuse(why)) => assert!(!why.is_empty()),
+            Reply::Failed(_) => {}
+        }
+        if self.contexts.len() > 16 {
+            self.contexts.remove(0);
+        }
+        self.shown.insert(request, reply);
+    }
+
+    fn deliver(&mut self, from: usize, to: usize, message: Message) {
+        self.input(to, Input::Peer(NodeId(from as u64 + 1), message));
+    }
+
+    /// The disk answers one of the loads and listings.
+    fn answer_slow(&mut self, at: usize, source: &mut Source<'_>) {
+        let slow = self.nodes[at].slow.len();
+        if slow > 0 {
+            let input = self.nodes[at].slow.remove(source.below(slow.min(256)));
+            self.input(at, input);
+        }
+    }
+
+    fn begin_sync(&mut self, at: usize) {
+        let node = &mut self.nodes[at];
+        if node.syncing.is_none() && !node.poisoned {
+            node.syncing = Some((node.last_append, node.written.clone()));
+        }
+    }
+
+    fn end_sync(&mut self, at: usize) {
+        if let Some((through, image)) = self.nodes[at].syncing.take() {
+            self.nodes[at].durable = image;
+            self.input(at, Input::Synced(through));
+        }
+    }
+
+    fn sync_all(&mut self, at: usize) {
+        self.end_sync(at);
+        self.begin_sync(at);
+        self.end_sync(at);
+    }
+
+    /// Time passes; whoever wants to be woken meanwhile is.
+    fn pass(&mut self, ms: u64) {
+        let end = Instant(self.now.instant.0 + ms * MS);
+        loop {
+            let due = |(at, node): (usize, &Node)| node.engine.deadline().map(|d| (d, at));
+            let next = self.nodes.iter().enumerate().filter_map(due).min();
+            let Some((when, at)) = next.filter(|(when, _)| *when <= end) else { break };
+            self.clock(when.max(self.now.instant));
+            self.input(at, Input::Tick);
+            let deadline = self.nodes[at].engine.deadline();
+            assert!(
+                deadline.is_none_or(|d| d > self.now.instant),
+                "woken at {when:?}, to be woken at {deadline:?}"
+            );
+        }
+        self.clock(end);
+    }
+
+    fn clock(&mut self, to: Instant) {
+        self.now.wall_ms += (to.0 - self.now.instant.0) / MS;
+        self.now.instant = to;
+    }
+
+    /// A moment without trouble: all that waits is done once, in order.
+    fn calm(&mut self) {
+        for _ in 0..self.wire.len() {
+            if let Some((from, to, message)) = self.wire.pop_front() {
+                self.deliver(from, to, message);
+            }
+        }
+        for at in 0..self.nodes.len() {
+            for input in core::mem::take(&mut self.nodes[at].slow) {
+                self.input(at, input);
+            }
+            self.sync_all(at);
+        }
+        self.pass(2);
+    }
+
+    fn cut_or_mend(&mut self, a: usize, b: usize) {
+        if a == b {
+            return;
+        }
+        let pair = (a.min(b), a.max(b));
+        let up = self.cut.remove(&pair);
+        if !up {
+            self.cut.insert(pair);
+            self.wire.retain(|(from, to, _)| (*from.min(to), *from.max(to)) != pair);
+        }
+        self.link(a, b, up);
+    }
+
+    fn link(&mut self, a: usize, b: usize, up: bool) {
+        for (me, other) in [(a, b), (b, a)] {
+            let other = NodeId(other as u64 + 1);
+            self.input(me, if up { Input::Connected(other) } else { Input::Disconnected(other) });
+        }
+    }
+
+    /// Links a node with all that it can reach.
+    fn connect(&mut self, at: usize, only_later: bool) {
+        for other in 0..self.nodes.len() {
+            let pair = (at.min(other), at.max(other));
+            if other != at && (other > at || !only_later) && !self.cut.contains(&pair) {
+                self.link(at, other, true);
+            }
+        }
+    }
+
+    /// What was not synced is gone; the next run starts with what was.
+    fn crash(&mut self, at: usize) {
+        self.open.retain(|_, asked| asked.at != at);
+        let disk = core::mem::take(&mut self.nodes[at].durable);
+        for other in 0..self.nodes.len() {
+            if other != at {
+                self.input(other, Input::Disconnected(NodeId(at as u64 + 1)));
+            }
+        }
+        // Messages of the former run may still arrive.
+        self.nodes[at] = self.boot(at, disk);
+        self.drain(at);
+        self.connect(at, false);
+    }
+
+    /// Sends what an honest peer would not: a message with a byte changed, or any message at all.
+    fn alter(&mut self, at: usize, source: &mut Source<'_>) {
+        if self.strict {
+            return;
+        }
+        let mut bytes = Vec::new();
+        let from = if source.flag() {
+            let Some((from, _, message)) = self.pick(source) else { return };
+            wire::encode(&message, &mut bytes);
+            let place = usize::from(source.u16()) % bytes.len();
+            bytes[place] ^= source.byte();
+            from as u64 + 1
+        } else {
+            let from = source.below(6) as u64;
+            let length = usize::from(source.byte());
+            bytes.extend_from_slice(source.bytes(length));
+            from
+        };
+        if let Ok(message) = wire::decode(&bytes) {
+            self.input(at, Input::Peer(NodeId(from), message));
+        }
+    }
+
+    /// Disks fail.
+    fn fail(&mut self, at: usize, source: &mut Source<'_>) {
+        if self.strict {
+            return;
+        }
+        match source.byte() % 3 {
+            0 => {
+                self.nodes[at].poisoned = true;
+                self.nodes[at].syncing = None;
+                self.input(at, Input::SyncFailed);
+            }
+            _ => {
+                if let Some(slow) = self.nodes[at].slow.pop() {
+                    let answer = match slow {
+                        Input::Loaded(id, _) => Input::Loaded(id, Loaded::Unknown),
+                        Input::Listed(id, _) => Input::Listed(id, None),
+                        other => other,
+                    };
+                    self.input(at, answer);
+                }
+            }
+        }
+    }
+
+    fn check_deadlines(&mut self) {
+        for at in 0..self.nodes.len() {
+            if self.nodes[at].engine.deadline().is_some_and(|d| d <= self.now.instant) {
+                self.input(at, Input::Tick);
+            }
+        }
+        for (request, asked) in &self.open {
+            assert!(asked.until > self.now.instant, "{request:?} has no reply at its deadline");
+        }
+    }
+
+    /// The trouble ends: what is in flight comes to its end, and what was acknowledged is there.
+    pub(super) fn finish(&mut self) {
+        for at in 0..self.nodes.len() {
+            self.nodes[at].full = false;
+            if self.nodes[at].poisoned {
+                self.crash(at);
+            }
+        }
+        for (a, b) in core::mem::take(&mut self.cut) {
+            self.link(a, b, true);
+        }
+        self.rest();
+        if !self.strict {
+            return;
+        }
+        let mut reads = Vec::new();
+        for at in 0..self.nodes.len() {
+            for key in KEYS {
+                self.asked += 1;
+                let options = ReadOptions { r: Some(Level::All), ..ReadOptions::default() };
+                let op = Op::Get { key: Bytes::from_static(key), options };
+                reads.push((key, self.request(at, op, REQUEST, Bytes::new())));
+            }
+        }
+        self.rest();
+        for (key, request) in reads {
+            let Some(Reply::Read(reading)) = self.shown.get(&request) else {
+                panic!("{:?} from a healthy cluster", self.shown.get(&request));
+            };
+            for (_, value) in self.acknowledged.iter().filter(|(of, _)| of == key) {
+                let there = reading.siblings.iter().any(|found| found.value == value);
+                assert!(there, "{value:?} was acknowledged, and is not in {reading:?}");
+            }
+        }
+    }
+
+    fn rest(&mut self) {
+        let end = self.now.instant + Duration::from_millis(CALM_MS);
+        while self.now.instant < end {
+            let busy = self.wire.iter().any(|(_, _, m)| !matches!(m, Message::Heartbeat));
+            let idle = !busy && self.open.is_empty() && self.nodes.iter().all(|n| n.slow.is_empty());
+            self.calm();
+            self.check_deadlines();
+            if idle {
+                self.pass(20);
+            }
+        }
+        assert!(self.open.is_empty(), "requests without a reply: {:?}", self.open.keys());
+        for node in &self.nodes {
+            let status = node.engine.status(self.now.instant);
+            assert_eq!((status.requests, status.local), (0, 0), "left in flight");
+            assert!(status.ready, "not ready on a healthy disk");
+            assert!(status.peers.iter().all(|p| p.alive), "{status:?}");
+            // A lie may have made a copy that its owner refuses for good: it claims what the owner knows it never wrote.
+            let handed_over = status.peers.iter().all(|p| !p.hints_pending);
+            assert!(handed_over || !self.strict, "{status:?}");
+        }
+    }
+}
