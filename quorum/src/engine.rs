@@ -5,7 +5,7 @@ use crate::coordinator::request::Forward;
 use crate::coordinator::write::Write;
 use crate::coordinator::{Plan, read::Read};
 use crate::failure_detector::FailureDetector;
-use crate::handoff::{Forgetting, Handoff, hint_place, hint_record};
+use crate::handoff::{Forgetting, Handoff, hint_place};
 use crate::input::{Input, LoadId, Output, Place};
 use crate::journal::{Durable, Outbox};
 use crate::message::{CallId, Copy, Message, Refusal, Want};
@@ -242,18 +242,11 @@ impl Engine {
                 let Ok(object) = object::decode(&object) else {
                     return self.out.send(from, Message::Refused { call, why: Refusal::Malformed });
                 };
-                if let Some(owner) = hint {
+                if hint.is_some() {
                     self.forgetting.remove(&key);
-                    self.hints_kept += 1;
-                    self.expect_handoff(now, owner);
                 }
-                let merge = Merge {
-                    source: Source::Peer(from, call),
-                    object,
-                    outranked_by,
-                    hint: hint.map(|owner| hint_record(owner, &key)),
-                    heals: false,
-                };
+                let source = Source::Peer(from, call);
+                let merge = Merge { source, object, outranked_by, hint, heals: false };
                 self.replica.start(&mut self.out, &key, Task::Merge(merge));
             }
             Message::Read { call, layout, key, want } => match self.check_call(layout, &key) {
@@ -330,6 +323,10 @@ impl Engine {
                 Event::MintRefused(call, error) => self.write_refused_here(call, error),
                 Event::MergeRefused(to, call, why) => self.out.send(to, Message::Refused { call, why }),
                 Event::Durable(done) => self.stored(now, done),
+                Event::Hinted(owner) => {
+                    self.hints_kept += 1;
+                    self.expect_handoff(now, owner);
+                }
                 Event::Settled { key, owner, digest, current } => {
                     self.handoff_settled(now, key, owner, digest, current);
                 }

@@ -184,8 +184,7 @@ impl Engine {
     }
 
     fn settle(&mut self, owner: NodeId, key: &Bytes, digest: Option<u64>) {
-        let hint = hint_record(owner, key);
-        self.replica.start(&mut self.out, key, Task::Settle { owner, digest, hint });
+        self.replica.start(&mut self.out, key, Task::Settle { owner, digest });
     }
 
     /// The owner holds it durably. `false` if that was no handoff's call.

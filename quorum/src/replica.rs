@@ -3,6 +3,7 @@
 //! Operations on one key queue behind its load; when the record is there, all of them are applied and the
 //! outcome is appended once. Nothing is cached beyond that: the store is the only truth.
 
+use crate::handoff::hint_record;
 use crate::input::{AppendId, LoadId, Loaded, Place};
 use crate::journal::{Durable, Journal, Outbox};
 use crate::message::{CallId, Refusal, Want};
@@ -49,8 +50,8 @@ pub(crate) struct Mint {
     pub(crate) cover: Cover,
     /// To be merged first: what a read or the acknowledgements showed that this copy may lack.
     pub(crate) also: Option<Object>,
-    /// The record of the hint to be kept with it, if this node is a fallback.
-    pub(crate) hint: Option<(Place, Bytes)>,
+    /// For whom a hint is to be kept with it, if this node is a fallback.
+    pub(crate) hint: Option<NodeId>,
 }
 
 /// An object to be merged.
@@ -59,8 +60,8 @@ pub(crate) struct Merge {
     pub(crate) source: Source,
     pub(crate) object: Object,
     pub(crate) outranked_by: Option<Rank>,
-    /// The record of the hint to be kept with it, if this node is a fallback.
-    pub(crate) hint: Option<(Place, Bytes)>,
+    /// For whom a hint is to be kept with it, if this node is a fallback.
+    pub(crate) hint: Option<NodeId>,
     /// It comes from enough complete replicas to stand in for a damaged copy.
     pub(crate) heals: bool,
 }
@@ -74,7 +75,6 @@ pub(crate) enum Task {
     Settle {
         owner: NodeId,
         digest: Option<u64>,
-        hint: (Place, Bytes),
     },
     /// Drop the copy, if it is still what this digest names.
     Forget {
@@ -133,6 +133,8 @@ pub(crate) enum Event {
     MergeRefused(NodeId, CallId, Refusal),
     /// A merge changed nothing, and what it found is durable already.
     Durable(Durable<Waiting>),
+    /// A hint for this owner is among the appends.
+    Hinted(NodeId),
     /// Whether the copy is still what was handed over.
     Settled {
         key: Bytes,
@@ -269,11 +271,11 @@ impl Replica {
             }
             Task::Mint(mint) => self.mint(work, wall_ms, key, mint),
             Task::Merge(merge) => self.merge(work, wall_ms, key, merge),
-            Task::Settle { owner, digest, hint: (place, hint) } => {
+            Task::Settle { owner, digest } => {
                 let now = work.digest(&self.digest_key);
                 let current = !work.damaged && (now.is_none() || now == digest);
                 if current {
-                    work.hints.push((place, hint, Some(owner)));
+                    work.hints.push((owner, Hint::Served));
                 }
                 work.events.push(Event::Settled { key: key.clone(), owner, digest: now, current });
             }
@@ -328,9 +330,7 @@ impl Replica {
             work.put(object.clone());
             work.encoded = Some(encoded.clone());
             work.waiting.push(Waiting::Minted(mint.call));
-            if let Some((place, hint)) = mint.hint {
-                work.hints.push((place, hint, None));
-            }
+            work.hints.extend(mint.hint.map(|owner| (owner, Hint::Kept)));
         } else {
             // A dot that is out and not here: no interval may reach across it.
             self.break_hold(place);
@@ -375,9 +375,7 @@ impl Replica {
         if merged.changed || work.damaged {
             work.put(object);
         }
-        if let Some((place, hint)) = merge.hint {
-            work.hints.push((place, hint, None));
-        }
+        work.hints.extend(merge.hint.map(|owner| (owner, Hint::Kept)));
         work.waiting.push(match merge.source {
             Source::Peer(to, call) => {
                 let outranking = merge.outranked_by.and_then(|rank| object::outranking(&work.object, rank));
@@ -400,18 +398,22 @@ impl Replica {
             self.slot_of.insert(id, place);
             last = Some(id);
         }
-        for (place, key, served) in core::mem::take(&mut work.hints) {
-            let id = out.append(place, key, served.is_none().then(|| (Bytes::new(), 0)));
-            if let Some(owner) = served {
+        for (owner, change) in core::mem::take(&mut work.hints) {
+            let (place, record) = hint_record(owner, key);
+            let kept = change == Hint::Kept;
+            let id = out.append(place, record, kept.then(|| (Bytes::new(), 0)));
+            if kept {
+                // Either of them failing refuses the write.
+                if let Some(first) = last {
+                    self.journal.link(first, id);
+                }
+                last = Some(id);
+                // Not before: a listing of this owner's hints that began earlier would miss it.
+                work.events.push(Event::Hinted(owner));
+            } else {
                 // Nobody else waits for a removal.
                 self.journal.hold(id, Waiting::HintGone(owner));
-                continue;
             }
-            // Either of them failing refuses the write.
-            if let Some(first) = last {
-                self.journal.link(first, id);
-            }
-            last = Some(id);
         }
         for waiting in core::mem::take(&mut work.waiting) {
             match last {
@@ -452,6 +454,14 @@ impl Replica {
     }
 }
 
+/// What becomes of a hint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Hint {
+    Kept,
+    /// Its owner has the write: it goes.
+    Served,
+}
+
 /// One key's record while its tasks are applied.
 struct Work {
     object: Object,
@@ -461,8 +471,8 @@ struct Work {
     changed: bool,
     dropped: bool,
     waiting: Vec<Waiting>,
-    /// Hints to be written, or, if they name the owner that was served, removed; in the order of their tasks.
-    hints: Vec<(Place, Bytes, Option<NodeId>)>,
+    /// What becomes of the hints for these owners, in the order of their tasks.
+    hints: Vec<(NodeId, Hint)>,
     events: Vec<Event>,
 }
 

@@ -105,6 +105,26 @@ fn a_fallback_hands_over_and_forgets() {
     assert_eq!(cluster.copy(fallback, "k"), None, "a fallback keeps nothing that is not its own");
 }
 
+/// The owner comes back between the arrival of the deferred write and the moment its hint is on disk: the listing that
+/// its return starts finds nothing yet.
+#[test]
+fn a_hint_that_is_written_while_its_owner_returns_is_handed_over() {
+    let mut cluster = Cluster::new(5);
+    let list = cluster.preference("k");
+    let (owner, fallback) = (list[2], list[3]);
+    cluster.crash(owner);
+    cluster.nodes.get_mut(&fallback).unwrap().loads = false;
+    cluster.start_request(list[0], put("k", "v", Cover::Held));
+    cluster.run();
+    cluster.start(owner);
+    cluster.run();
+    cluster.load(fallback);
+    assert_eq!(cluster.hints(fallback), 1);
+    cluster.pass(Duration::from_secs(3));
+    assert_eq!(cluster.copy(owner, "k").unwrap(), ["v"]);
+    assert_eq!(cluster.hints(fallback), 0);
+}
+
 #[test]
 fn a_fallback_keeps_what_another_owner_still_waits_for() {
     let mut cluster = Cluster::new(5);

@@ -2,7 +2,6 @@
 
 use super::{Origin, Plan, Target};
 use crate::engine::{Engine, Timer};
-use crate::handoff::hint_record;
 use crate::message::{CallId, Message, Purpose, Refusal};
 use crate::object::{Content, Object, Rank};
 use crate::op::{Cover, Expiry, Level, Need, OpError, Reply, WriteOptions};
@@ -108,12 +107,16 @@ impl Engine {
         }
         // A coordinator that is a fallback itself keeps a hint like any other.
         let stands_for = write.plan.target(self.config.node).and_then(|t| t.stands_for);
-        let hint = stands_for.map(|owner| hint_record(owner, &write.key));
-        let mint = Mint { call, content: write.content.clone(), expiry: write.expiry, cover, also, hint };
-        if let Some(owner) = stands_for {
+        let mint = Mint {
+            call,
+            content: write.content.clone(),
+            expiry: write.expiry,
+            cover,
+            also,
+            hint: stands_for,
+        };
+        if stands_for.is_some() {
             self.forgetting.remove(&write.key);
-            self.hints_kept += 1;
-            self.expect_handoff(now, owner);
         }
         write.patience = now.instant + self.config.timing.patience;
         self.timers.insert((write.patience, Timer::WritePatience(call)));

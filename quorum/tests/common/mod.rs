@@ -18,6 +18,9 @@ pub(crate) struct Node {
     last: AppendId,
     pub(crate) disk_full: bool,
     pub(crate) syncs: bool,
+    pub(crate) loads: bool,
+    /// Answers of loads that are held back.
+    held_loads: Vec<Input>,
     /// Records whose bytes can't be read.
     pub(crate) damaged: BTreeSet<(Place, Bytes)>,
 }
@@ -92,6 +95,8 @@ impl Cluster {
             last: AppendId(0),
             disk_full,
             syncs: true,
+            loads: true,
+            held_loads: Vec::new(),
             damaged: BTreeSet::new(),
         };
         self.nodes.insert(id, node);
@@ -172,7 +177,8 @@ impl Cluster {
                     } else {
                         node.written.get(&record).cloned().map_or(Loaded::Absent, Loaded::Found)
                     };
-                    inputs.push_back(Input::Loaded(load, loaded));
+                    let loaded = Input::Loaded(load, loaded);
+                    if node.loads { inputs.push_back(loaded) } else { node.held_loads.push(loaded) }
                 }
                 Output::Append { id: append, place, key, value } => {
                     node.last = append;
@@ -215,6 +221,14 @@ impl Cluster {
         self.nodes.get_mut(&id).unwrap().syncs = true;
         let inputs = self.perform(id);
         self.feed(id, inputs);
+    }
+
+    /// Answers the loads that were held back with `loads = false`.
+    pub(crate) fn load(&mut self, id: NodeId) {
+        let node = self.nodes.get_mut(&id).unwrap();
+        node.loads = true;
+        let loads = std::mem::take(&mut node.held_loads).into();
+        self.feed(id, loads);
     }
 
     /// Delivers one message, if there is one.
