@@ -242,7 +242,11 @@ impl Engine {
                 let Ok(object) = object::decode(&object) else {
                     return self.out.send(from, Message::Refused { call, why: Refusal::Malformed });
                 };
-                if hint.is_some() {
+                if let Some(owner) = hint {
+                    // Nobody stands in for this node here, nor for a stranger.
+                    if !self.peers.contains_key(&owner) {
+                        return self.out.send(from, Message::Refused { call, why: Refusal::Malformed });
+                    }
                     self.forgetting.remove(&key);
                 }
                 let source = Source::Peer(from, call);
