@@ -6,7 +6,8 @@ use gramme_fuzz::vclock_token::sealed;
 use gramme_quorum::message::{CallId, Copy, Message, Purpose, Refusal, Want};
 use gramme_quorum::object::{self, Content, Object, Version};
 use gramme_quorum::{
-    Cover, Expiry, Level, Need, Op, OpError, ReadOptions, Reading, Reply, WriteOptions, wire,
+    Cover, Expiry, Level, ListCursor, Need, Op, OpError, Place, ReadOptions, Reading, Reply, WriteOptions,
+    wire,
 };
 use gramme_ring::{Layout, LayoutVersion, Member, NodeId, Zone};
 use gramme_vclock::{
@@ -176,6 +177,8 @@ fn quorum() {
     };
     let error = OpError::Indeterminate { need: Need::Pw, have: 1, want: 2 };
     let reading = Reading { siblings: Vec::new(), context };
+    let next = Some(ListCursor { place: Place(64), at: 1 << 40 });
+    let listed = Message::Listed { call, keys: vec![(key.clone(), 9)], next, complete: true };
     let messages = [
         ("heartbeat", Message::Heartbeat),
         ("write", write(None, Some(first.rank(dot)))),
@@ -189,6 +192,8 @@ fn quorum() {
         ("forward-get", Message::Forward { call, op: Op::Get { key, options: ReadOptions::default() } }),
         ("failed", Message::Forwarded { call, reply: Reply::Failed(error) }),
         ("answered", Message::Forwarded { call, reply: Reply::Read(reading) }),
+        ("list", Message::List { call, layout, slots: (64, 127), cursor: None }),
+        ("listed", listed),
     ];
     for (name, message) in messages {
         let mut bytes = Vec::new();

@@ -300,8 +300,8 @@ fn judge(dir: &DataDir, recovery: &Recovery) -> Result<bool, DirError> {
     let incomplete = dir.incomplete()?;
     if let Some(why) = &incomplete {
         say!(
-            "{why}: this node takes writes, but its copies count toward no quorum; if every other copy is lost too, \
-             accept what is left here by removing the file 'incomplete' in {}",
+            "{why}: this node takes writes, but its copies count toward no quorum until it has what it may lack from the \
+             other owners; if every other copy is lost too, accept what is left here by removing the file 'incomplete' in {}",
             dir.path().display()
         );
     }
@@ -375,12 +375,14 @@ impl Node {
             max_frame: wire::max_frame(config.value_limit),
             moved: remember_moves(dir.clone(), membership),
         });
+        let recovered = forget_loss(dir.clone());
         let quiet = Driver {
             host: Rc::clone(&hosted),
             handle: handle.clone(),
             mail,
             peers: peers.clone(),
             clock,
+            recovered,
             wake,
             spawn: Rc::clone(spawn),
         }
@@ -487,6 +489,16 @@ fn remember_moves(dir: DataDir, membership: Membership) -> Moved {
         membership.addresses.insert(node, addresses.clone());
         if let Err(error) = dir.save_membership(&membership) {
             say!("can't write down where node {node} is now: {error}; it will be learned again");
+        }
+    })
+}
+
+/// Forgets that anything was missing.
+fn forget_loss(dir: DataDir) -> Box<dyn Fn()> {
+    Box::new(move || match dir.clear_incomplete() {
+        Ok(()) => say!("everything that was missing is back from the other owners: this node is complete"),
+        Err(error) => {
+            say!("can't write down that this node is complete: {error}; its next start looks again")
         }
     })
 }

@@ -13,8 +13,9 @@ pub struct Config {
     pub actor: Actor,
     /// Keys the digests by which copies are compared; the same on all nodes of a cluster, secret from clients.
     pub digest_key: [u8; 16],
-    /// The store may have lost acknowledged data (a damage report, a copy restored from elsewhere):
-    /// answers are merged by readers but count toward no quorum.
+    /// The store may have lost acknowledged data (a damage report, a copy restored from elsewhere): answers are merged
+    /// by readers but count toward no quorum, until all is back from the other owners
+    /// ([`Output::Recovered`](crate::Output::Recovered)).
     pub incomplete: bool,
     /// Replicas that a read asks for, unless it says otherwise: 1 to N.
     pub r: u8,

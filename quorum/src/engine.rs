@@ -6,11 +6,13 @@ use crate::coordinator::write::Write;
 use crate::coordinator::{Plan, read::Read};
 use crate::failure_detector::FailureDetector;
 use crate::handoff::{Forgetting, Handoff, hint_place};
-use crate::input::{Input, LoadId, Output, Place};
+use crate::input::{Input, ListId, LoadId, Output, Place};
 use crate::journal::{Durable, Outbox};
 use crate::message::{CallId, Copy, Message, Refusal, Want};
 use crate::object;
 use crate::peers::{Peer, Recent};
+use crate::pull::{Listing, Pull, PullId};
+use crate::recovery::Recovery;
 use crate::replica::{self, Event, Held, Merge, Reader, Replica, Source, Task, Waiting};
 use crate::status::{PeerStatus, Status};
 use crate::time::{Instant, Now};
@@ -33,6 +35,7 @@ pub(crate) enum Timer {
     Forward(CallId),
     Handoff(NodeId),
     Heartbeat,
+    Recovery,
     /// Write this run's actor again: the disk refused it.
     Actor,
 }
@@ -56,6 +59,10 @@ pub struct Engine {
     pub(crate) forgetting: BTreeMap<Bytes, Forgetting>,
     pub(crate) hint_loads: BTreeMap<LoadId, Bytes>,
     pub(crate) healing: BTreeSet<Bytes>,
+    pub(crate) pulls: BTreeMap<PullId, Pull>,
+    pub(crate) pull_calls: BTreeMap<CallId, PullId>,
+    pub(crate) listings: BTreeMap<ListId, Listing>,
+    pub(crate) recovery: Option<Recovery>,
     /// This run's actor is durable: dots may be minted.
     pub(crate) ready: bool,
     /// Requests taken and not answered yet.
@@ -98,6 +105,10 @@ impl Engine {
             forgetting: BTreeMap::new(),
             hint_loads: BTreeMap::new(),
             healing: BTreeSet::new(),
+            pulls: BTreeMap::new(),
+            pull_calls: BTreeMap::new(),
+            listings: BTreeMap::new(),
+            recovery: None,
             ready: false,
             open: 0,
             repairs: 0,
@@ -107,6 +118,7 @@ impl Engine {
             layout,
         };
         engine.store_actor();
+        engine.start_recovery(now);
         engine.timers.insert((now.instant + engine.config.timing.heartbeat, Timer::Heartbeat));
         engine
     }
@@ -130,7 +142,11 @@ impl Engine {
                     self.events(now, events);
                 }
             }
-            Input::Listed(id, page) => self.hints_listed(now, id, page),
+            Input::Listed(id, page) => {
+                if !self.listed_for(id, &page) {
+                    self.hints_listed(now, id, page);
+                }
+            }
             Input::AppendFailed(append) => {
                 for waiting in self.replica.append_failed(append) {
                     self.not_stored(now, waiting, false);
@@ -194,7 +210,7 @@ impl Engine {
         Status {
             ready: self.ready,
             writable: self.replica.journal.is_writable(),
-            incomplete: self.config.incomplete,
+            incomplete_partitions: self.incomplete_partitions(),
             requests: self.open,
             local: self.replica.tasks(),
             timers: self.timers.len(),
@@ -265,11 +281,26 @@ impl Engine {
                     self.write_acknowledged(now, call, from, outranking);
                 }
             }
-            Message::Copy { call, copy, incomplete } => self.read_copied(now, call, from, copy, incomplete),
+            Message::Copy { call, copy, incomplete } => {
+                if !self.pull_copied(now, call, from, &copy) {
+                    self.read_copied(now, call, from, copy, incomplete);
+                }
+            }
+            Message::List { call, layout, slots, cursor } => {
+                if layout == self.layout.version() {
+                    self.list_for(from, call, slots, cursor);
+                } else {
+                    let why = Refusal::Layout(self.layout.version());
+                    self.out.send(from, Message::Refused { call, why });
+                }
+            }
+            Message::Listed { call, keys, next, complete } => {
+                self.pull_listed(now, call, from, keys, next, complete);
+            }
             Message::Refused { call, why } => {
                 if self.forwards.get(&call).is_some_and(|f| f.to == from) {
                     self.forward_elsewhere(call);
-                } else if !self.handoff_refused(now, call, from) {
+                } else if !self.handoff_refused(now, call, from) && !self.pull_refused(now, call, from) {
                     self.write_refused(now, call, from, why);
                     self.read_failed(now, call, from);
                 }
@@ -306,6 +337,7 @@ impl Engine {
                 Timer::Forward(call) => self.forward_lost(call, true),
                 Timer::Handoff(owner) => self.handoff_timer(now, owner),
                 Timer::Heartbeat => self.heartbeat(now),
+                Timer::Recovery => self.recovery_timer(now),
                 Timer::Actor => self.store_actor(),
             }
         }
@@ -325,7 +357,11 @@ impl Engine {
                 Event::Read(key, reader, held) => self.held(now, key, reader, held),
                 Event::Minted(minted) => self.write_minted(now, *minted),
                 Event::MintRefused(call, error) => self.write_refused_here(call, error),
-                Event::MergeRefused(to, call, why) => self.out.send(to, Message::Refused { call, why }),
+                Event::MergeRefused(Source::Peer(to, call), why) => {
+                    self.out.send(to, Message::Refused { call, why });
+                }
+                Event::MergeRefused(Source::Pull(pull), _) => self.pull_merged(now, pull, false),
+                Event::MergeRefused(Source::Repair, _) => {}
                 Event::Durable(done) => self.stored(now, done),
                 Event::Hinted(owner) => {
                     self.hints_kept += 1;
@@ -347,8 +383,9 @@ impl Engine {
         match reader {
             Reader::Coordinator(call) => self.read_held(now, call, held),
             Reader::Handoff(owner) => self.handoff_read(now, owner, key, held),
+            Reader::Pull(pull, digest) => self.pull_read(now, pull, digest, key, &held),
             Reader::Peer(to, call, want) => {
-                let incomplete = self.config.incomplete;
+                let incomplete = self.is_incomplete(Slot::of(&key));
                 let copy = match (held, want) {
                     (Held::Unknown, _) => {
                         return self.out.send(to, Message::Refused { call, why: Refusal::Unknown });
@@ -370,6 +407,7 @@ impl Engine {
                 self.out.send(to, Message::Written { call, outranking });
             }
             Waiting::Actor => self.ready = true,
+            Waiting::Pulled(pull) => self.pull_merged(now, pull, true),
             Waiting::HintGone(_) | Waiting::Nothing => {}
         }
     }
@@ -387,6 +425,7 @@ impl Engine {
             }
             // It is handed over again, and removed when there is room.
             Waiting::HintGone(owner) => self.expect_handoff(now, owner),
+            Waiting::Pulled(pull) => self.pull_merged(now, pull, false),
             Waiting::Merged { .. } | Waiting::Actor | Waiting::Nothing => {}
         }
     }

@@ -5,9 +5,10 @@ use crate::op::{Op, Reply, RequestId};
 use alloc::vec::Vec;
 use bytes::Bytes;
 use gramme_ring::NodeId;
+use serde::{Deserialize, Serialize};
 
 /// Where a record lies in the store: a data slot (0 to 16383) or one of the engine's own (16384 and up).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Place(pub u16);
 
 /// Names an append; they are numbered in the order in which the store must perform them.
@@ -33,13 +34,24 @@ pub enum Loaded {
     Unknown,
 }
 
+/// Where a listing goes on. Each page's is greater than the one before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ListCursor {
+    /// The slot.
+    pub place: Place,
+    /// Where in it, as the store counts; it must stay good across openings of the same store.
+    pub at: u64,
+}
+
 /// One page of keys.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Page {
-    /// Keys in the store's order.
-    pub keys: Vec<Bytes>,
+    /// Keys in the store's order, each with the version tag of its record.
+    pub keys: Vec<(Bytes, u64)>,
+    /// Records that are there and whose keys can't be read.
+    pub unreadable: u64,
     /// Where to go on; `None` at the end.
-    pub next: Option<u64>,
+    pub next: Option<ListCursor>,
 }
 
 /// One thing that happened.
@@ -96,15 +108,21 @@ pub enum Output {
         /// The value and its version tag; `None` removes the record.
         value: Option<(Bytes, u64)>,
     },
-    /// List a slot's keys, and say so with [`Input::Listed`].
+    /// List the keys of some slots, and say so with [`Input::Listed`]. A key that is there from the first page to the
+    /// last is on one of them, whatever is written meanwhile.
     List {
         /// To be repeated in the answer.
         id: ListId,
-        /// The slot.
-        place: Place,
+        /// The first slot.
+        first: Place,
+        /// The last slot.
+        last: Place,
         /// From a former page's `next`; `None` to begin.
-        cursor: Option<u64>,
-        /// How many keys at the most.
+        cursor: Option<ListCursor>,
+        /// How many keys at the most; at least 1.
         limit: usize,
     },
+    /// All that this node may have lost (see [`Config::incomplete`](crate::Config::incomplete)) is durable here again: the
+    /// next run is complete.
+    Recovered,
 }

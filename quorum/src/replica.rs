@@ -9,6 +9,7 @@ use crate::journal::{Durable, Journal, Outbox};
 use crate::message::{CallId, Refusal, Want};
 use crate::object::{self, Object, Rank, Version};
 use crate::op::{Cover, OpError};
+use crate::pull::PullId;
 use crate::{Content, Expiry, Limits};
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
@@ -30,6 +31,8 @@ pub(crate) enum Reader {
     Peer(NodeId, CallId, Want),
     /// Hinted handoff to this owner.
     Handoff(NodeId),
+    /// A pull, whose peer has an object with this digest.
+    Pull(PullId, u64),
 }
 
 /// Who hands in an object to be merged.
@@ -39,6 +42,8 @@ pub(crate) enum Source {
     Peer(NodeId, CallId),
     /// This node's own read repair; nobody waits.
     Repair,
+    /// A pull, which waits for it.
+    Pull(PullId),
 }
 
 /// A write to be given its dot.
@@ -97,6 +102,8 @@ pub(crate) enum Waiting {
     Actor,
     /// The removal of a hint for this owner.
     HintGone(NodeId),
+    /// A pull.
+    Pulled(PullId),
     /// Nobody waits.
     Nothing,
 }
@@ -130,7 +137,7 @@ pub(crate) enum Event {
     Read(Bytes, Reader, Held),
     Minted(Box<Minted>),
     MintRefused(CallId, OpError),
-    MergeRefused(NodeId, CallId, Refusal),
+    MergeRefused(Source, Refusal),
     /// A merge changed nothing, and what it found is durable already.
     Durable(Durable<Waiting>),
     /// A hint for this owner is among the appends.
@@ -358,15 +365,11 @@ impl Replica {
 
     fn merge(&mut self, work: &mut Work, wall_ms: u64, key: &Bytes, merge: Merge) {
         if work.damaged && !merge.heals && !self.alone {
-            if let Source::Peer(to, call) = merge.source {
-                work.events.push(Event::MergeRefused(to, call, Refusal::Unknown));
-            }
+            work.events.push(Event::MergeRefused(merge.source, Refusal::Unknown));
             return;
         }
         if self.claims_the_future(place_of(key), merge.object.seen()) {
-            if let Source::Peer(to, call) = merge.source {
-                work.events.push(Event::MergeRefused(to, call, Refusal::Malformed));
-            }
+            work.events.push(Event::MergeRefused(merge.source, Refusal::Malformed));
             return;
         }
         self.clock.observe(wall_ms, object::newest(&merge.object));
@@ -382,6 +385,7 @@ impl Replica {
                 Waiting::Merged { to, call, outranking: outranking.as_ref().map(object::encode) }
             }
             Source::Repair => Waiting::Nothing,
+            Source::Pull(pull) => Waiting::Pulled(pull),
         });
     }
 

@@ -11,8 +11,8 @@ pub struct Status {
     pub ready: bool,
     /// No sync has failed.
     pub writable: bool,
-    /// This node may miss data that it acknowledged; its answers count toward no quorum.
-    pub incomplete: bool,
+    /// Partitions in which this node may miss data that it acknowledged: there its answers count toward no quorum.
+    pub incomplete_partitions: usize,
     /// Requests being coordinated or forwarded here.
     pub requests: usize,
     /// Local operations that wait for the disk.

@@ -44,6 +44,8 @@ pub(crate) struct Node {
     pub(crate) outputs: Rc<RefCell<Vec<Output>>>,
     /// The last crash took nothing from the disk.
     pub(crate) kept_all: bool,
+    /// It may lack what it acknowledged.
+    pub(crate) incomplete: bool,
 }
 
 impl fmt::Debug for Node {
@@ -66,6 +68,7 @@ impl Node {
             requests: BTreeSet::new(),
             outputs: Rc::default(),
             kept_all: true,
+            incomplete: false,
         }
     }
 
@@ -86,7 +89,9 @@ impl Node {
         let actor = Actor(rng.bits());
         let mut config = Config::new(self.id, actor);
         config.digest_key = *b"one for all runs";
-        config.incomplete = recovery.is_lossy();
+        self.disk.blank = false;
+        self.incomplete |= recovery.is_lossy() || (recovery.created && self.runs > 0);
+        config.incomplete = self.incomplete;
         config.r = shape.r;
         config.w = shape.w;
         config.timing = shape.timing;

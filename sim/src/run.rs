@@ -304,6 +304,15 @@ impl Run<'_> {
                 self.world.fill_disk(node, Some(free));
                 self.world.alarm(end, MEND + 3);
             }
+            Kind::Wipe => {
+                // With two disks gone at once, what was on these two is.
+                if self.world.is_complete() {
+                    let node = self.node();
+                    self.world.wipe(node);
+                    let after = end.since(self.world.now());
+                    self.world.restart(node, after);
+                }
+            }
             Kind::FailedSync => {
                 let node = self.node();
                 self.world.fail_syncs(node, 1);

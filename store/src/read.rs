@@ -161,6 +161,8 @@ impl Cursor {
 pub struct Page {
     /// Keys, in no order that means anything.
     pub keys: Vec<Vec<u8>>,
+    /// The tags that were put with them, in the same order.
+    pub tags: Vec<u64>,
     /// Keys that are there but could not be read: their records are damaged.
     pub unreadable: u64,
     /// Where to go on; `None` at the end of the slot.

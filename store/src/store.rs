@@ -273,7 +273,10 @@ impl<D: Disk> Store<D> {
         }
         for hit in hits {
             match self.key_of(slot, &hit)? {
-                Some(key) => page.keys.push(key),
+                Some(key) => {
+                    page.keys.push(key);
+                    page.tags.push(hit.tag);
+                }
                 None => page.unreadable += 1,
             }
         }

@@ -68,8 +68,8 @@ struct NodeStatus {
     ready: bool,
     /// No sync has failed.
     writable: bool,
-    /// This node may miss data that it acknowledged: its answers count toward no quorum.
-    incomplete: bool,
+    /// Partitions in which this node may miss data that it acknowledged: there its answers count toward no quorum.
+    incomplete_partitions: usize,
     ring_version: u64,
     replicas: u8,
     requests_in_flight: usize,
@@ -98,7 +98,7 @@ pub(super) fn status(server: &Server) -> Result<Answer, Refusal> {
         version: env!("CARGO_PKG_VERSION"),
         ready: status.ready,
         writable: status.writable,
-        incomplete: status.incomplete,
+        incomplete_partitions: status.incomplete_partitions,
         ring_version,
         replicas,
         requests_in_flight: handle.in_flight(),

@@ -23,10 +23,10 @@ pub(super) fn answer(server: &Server) -> Result<Answer, Refusal> {
     one("ready", "gauge", "Writes are taken.", status.ready.into());
     one("writable", "gauge", "No sync has failed.", status.writable.into());
     one(
-        "incomplete",
+        "incomplete_partitions",
         "gauge",
-        "The node may miss data; its answers count toward no quorum.",
-        status.incomplete.into(),
+        "Partitions in which the node may miss data; there its answers count toward no quorum.",
+        status.incomplete_partitions as u64,
     );
     one("ring_version", "gauge", "Version of the ring in force.", ring);
     one("requests_in_flight", "gauge", "Requests of clients in flight.", server.handle.in_flight() as u64);
