@@ -66,7 +66,11 @@ impl<D: Disk> fmt::Debug for Host<D> {
 
 impl<D: Disk> Host<D> {
     /// Composes an engine, fresh from [`Engine::new`], with its opened store.
+    ///
+    /// # Panics
+    /// If the store was opened without a tree key.
     pub fn new(engine: Engine, store: Store<D>, now: Now) -> Host<D> {
+        assert!(store.tree().is_some(), "anti-entropy compares hash trees");
         let mut host = Host {
             engine,
             store,
@@ -210,6 +214,11 @@ impl<D: Disk> Host<D> {
                     let from = cursor.unwrap_or(ListCursor { place: first, at: 0 });
                     let page = self.list(from, last, limit);
                     self.feed_list(id, page);
+                }
+                Output::Sums { id, ranges } => {
+                    let tree = self.store.tree().expect("a host's store has a hash tree");
+                    let sums = ranges.iter().map(|(first, last)| tree.range(*first..=*last)).collect();
+                    self.inputs.push_back(Input::Summed(id, sums));
                 }
                 Output::Recovered => self.effects.push_back(Effect::Recovered),
                 other => unreachable!("an output that this host does not know: {other:?}"),

@@ -91,9 +91,18 @@ impl Identity {
 
     /// What the copies' digests are keyed with: the same on all members, unknown to clients.
     pub(crate) fn digest_key(&self) -> [u8; 16] {
+        self.derived(b"gramme digest key")
+    }
+
+    /// The same for the stores' hash trees.
+    pub(crate) fn tree_key(&self) -> [u8; 16] {
+        self.derived(b"gramme tree key")
+    }
+
+    fn derived(&self, purpose: &[u8]) -> [u8; 16] {
         let mut mac =
             Hmac::<Sha256>::new_from_slice(&self.secret.0).expect("an HMAC takes keys of any length");
-        mac.update(b"gramme digest key");
+        mac.update(purpose);
         let bytes: [u8; 32] = mac.finalize().into_bytes().into();
         *bytes.first_chunk().expect("32 bytes hold 16")
     }

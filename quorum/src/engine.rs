@@ -1,5 +1,6 @@
 //! The engine: composition and routing only. Each input goes to the part that knows what it means.
 
+use crate::anti_entropy::{AntiEntropy, SumsFor, SumsId};
 use crate::config::Config;
 use crate::coordinator::request::Forward;
 use crate::coordinator::write::Write;
@@ -11,7 +12,7 @@ use crate::journal::{Durable, Outbox};
 use crate::message::{CallId, Copy, Message, Refusal, Want};
 use crate::object;
 use crate::peers::{Peer, Recent};
-use crate::pull::{Listing, Pull, PullId};
+use crate::pull::{Budget, Listing, Pull, PullId};
 use crate::recovery::Recovery;
 use crate::replica::{self, Event, Held, Merge, Reader, Replica, Source, Task, Waiting};
 use crate::status::{PeerStatus, Status};
@@ -19,7 +20,7 @@ use crate::time::{Instant, Now};
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use bytes::Bytes;
-use gramme_ring::{Layout, NodeId, Slot};
+use gramme_ring::{Layout, LayoutVersion, NodeId, Slot};
 use gramme_vclock::{Hlc, Stamp};
 
 /// Damaged keys being healed at one time.
@@ -35,7 +36,10 @@ pub(crate) enum Timer {
     Forward(CallId),
     Handoff(NodeId),
     Heartbeat,
+    Exchange,
     Recovery,
+    /// There is something left of this second's budget.
+    Pulls,
     /// Write this run's actor again: the disk refused it.
     Actor,
 }
@@ -63,6 +67,9 @@ pub struct Engine {
     pub(crate) pull_calls: BTreeMap<CallId, PullId>,
     pub(crate) listings: BTreeMap<ListId, Listing>,
     pub(crate) recovery: Option<Recovery>,
+    pub(crate) anti_entropy: AntiEntropy,
+    pub(crate) sums: BTreeMap<SumsId, SumsFor>,
+    pub(crate) budget: Budget,
     /// This run's actor is durable: dots may be minted.
     pub(crate) ready: bool,
     /// Requests taken and not answered yet.
@@ -109,6 +116,9 @@ impl Engine {
             pull_calls: BTreeMap::new(),
             listings: BTreeMap::new(),
             recovery: None,
+            anti_entropy: AntiEntropy::default(),
+            sums: BTreeMap::new(),
+            budget: Budget::new(now.instant, config.limits.repair),
             ready: false,
             open: 0,
             repairs: 0,
@@ -120,6 +130,7 @@ impl Engine {
         engine.store_actor();
         engine.start_recovery(now);
         engine.timers.insert((now.instant + engine.config.timing.heartbeat, Timer::Heartbeat));
+        engine.timers.insert((now.instant + engine.config.timing.exchange, Timer::Exchange));
         engine
     }
 
@@ -147,6 +158,7 @@ impl Engine {
                     self.hints_listed(now, id, page);
                 }
             }
+            Input::Summed(id, sums) => self.summed(now, id, sums),
             Input::AppendFailed(append) => {
                 for waiting in self.replica.append_failed(append) {
                     self.not_stored(now, waiting, false);
@@ -217,6 +229,8 @@ impl Engine {
             repairs: self.repairs,
             hints_kept: self.hints_kept,
             hints_handed: self.hints_handed,
+            exchanges_equal: self.anti_entropy.equal,
+            slots_pulled: self.anti_entropy.slots,
             peers: self.peers.iter().map(peer).collect(),
         }
     }
@@ -287,20 +301,26 @@ impl Engine {
                 }
             }
             Message::List { call, layout, slots, cursor } => {
-                if layout == self.layout.version() {
+                if self.same_layout(from, call, layout) {
                     self.list_for(from, call, slots, cursor);
-                } else {
-                    let why = Refusal::Layout(self.layout.version());
-                    self.out.send(from, Message::Refused { call, why });
                 }
             }
+            Message::Sums { call, layout, of } => {
+                if self.same_layout(from, call, layout) {
+                    self.sums_for(from, call, &of);
+                }
+            }
+            Message::Summed { call, sums } => self.peer_summed(now, call, from, sums),
             Message::Listed { call, keys, next, complete } => {
                 self.pull_listed(now, call, from, keys, next, complete);
             }
             Message::Refused { call, why } => {
                 if self.forwards.get(&call).is_some_and(|f| f.to == from) {
                     self.forward_elsewhere(call);
-                } else if !self.handoff_refused(now, call, from) && !self.pull_refused(now, call, from) {
+                } else if !self.handoff_refused(now, call, from)
+                    && !self.pull_refused(now, call, from)
+                    && !self.exchange_refused(call, from)
+                {
                     self.write_refused(now, call, from, why);
                     self.read_failed(now, call, from);
                 }
@@ -310,7 +330,17 @@ impl Engine {
         }
     }
 
-    fn check_call(&self, layout: gramme_ring::LayoutVersion, key: &Bytes) -> Result<(), Refusal> {
+    /// Whether the sender goes by the same layout; if not, its call is refused.
+    fn same_layout(&mut self, from: NodeId, call: CallId, layout: LayoutVersion) -> bool {
+        let same = layout == self.layout.version();
+        if !same {
+            let why = Refusal::Layout(self.layout.version());
+            self.out.send(from, Message::Refused { call, why });
+        }
+        same
+    }
+
+    fn check_call(&self, layout: LayoutVersion, key: &Bytes) -> Result<(), Refusal> {
         if layout != self.layout.version() {
             Err(Refusal::Layout(self.layout.version()))
         } else if key.is_empty() || key.len() > crate::MAX_KEY {
@@ -337,7 +367,9 @@ impl Engine {
                 Timer::Forward(call) => self.forward_lost(call, true),
                 Timer::Handoff(owner) => self.handoff_timer(now, owner),
                 Timer::Heartbeat => self.heartbeat(now),
+                Timer::Exchange => self.exchange_timer(now),
                 Timer::Recovery => self.recovery_timer(now),
+                Timer::Pulls => self.pump_waiting(now),
                 Timer::Actor => self.store_actor(),
             }
         }

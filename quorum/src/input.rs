@@ -1,5 +1,6 @@
 //! What goes into the engine and what comes out of it.
 
+use crate::anti_entropy::SumsId;
 use crate::message::Message;
 use crate::op::{Op, Reply, RequestId};
 use alloc::vec::Vec;
@@ -70,6 +71,8 @@ pub enum Input {
     Loaded(LoadId, Loaded),
     /// An [`Output::List`] was performed; `None` if the store could not.
     Listed(ListId, Option<Page>),
+    /// An [`Output::Sums`] was performed.
+    Summed(SumsId, Vec<u128>),
     /// An [`Output::Append`] was refused by the store, which is as it was before.
     AppendFailed(AppendId),
     /// Every append up to and including this one, except those that failed, is on stable storage.
@@ -121,6 +124,14 @@ pub enum Output {
         cursor: Option<ListCursor>,
         /// How many keys at the most; at least 1.
         limit: usize,
+    },
+    /// Add up the records of these slots (first and last of each range), and say so with [`Input::Summed`]: for each range the
+    /// sum modulo 2^128 of a hash of key and version tag of each record, under a key that all nodes of the cluster share.
+    Sums {
+        /// To be repeated in the answer.
+        id: SumsId,
+        /// The ranges.
+        ranges: Vec<(u16, u16)>,
     },
     /// All that this node may have lost (see [`Config::incomplete`](crate::Config::incomplete)) is durable here again: the
     /// next run is complete.

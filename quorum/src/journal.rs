@@ -1,6 +1,7 @@
 //! The order *written, durable, acknowledged* as types: what waits for the disk comes out of the journal
 //! only inside a [`Durable`], and only the journal makes one.
 
+use crate::anti_entropy::SumsId;
 use crate::input::{AppendId, Input, ListCursor, ListId, LoadId, Output, Place};
 use crate::message::{CallId, Message};
 use crate::op::{Reply, RequestId};
@@ -109,6 +110,7 @@ pub(crate) struct Outbox {
     append: u64,
     load: u64,
     list: u64,
+    sums: u64,
     call: u64,
 }
 
@@ -162,6 +164,13 @@ impl Outbox {
         self.list += 1;
         let id = ListId(self.list);
         self.outputs.push_back(Output::List { id, first, last, cursor, limit });
+        id
+    }
+
+    pub(crate) fn sums(&mut self, ranges: Vec<(u16, u16)>) -> SumsId {
+        self.sums += 1;
+        let id = SumsId(self.sums);
+        self.outputs.push_back(Output::Sums { id, ranges });
         id
     }
 

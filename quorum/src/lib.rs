@@ -70,6 +70,7 @@
 
 extern crate alloc;
 
+mod anti_entropy;
 mod config;
 mod coordinator;
 mod engine;
@@ -89,6 +90,7 @@ mod tally;
 mod time;
 pub mod wire;
 
+pub use anti_entropy::SumsId;
 pub use config::{Config, Limits, Timing};
 pub use coordinator::{Plan, Target};
 pub use engine::Engine;

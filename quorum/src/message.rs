@@ -32,6 +32,17 @@ pub enum Want {
     Digest,
 }
 
+/// Which sums over slots are asked for. Both sides tell from their layout which partitions they share.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SumsOf {
+    /// One sum over all shared partitions.
+    All,
+    /// One for each shared partition, in ring order.
+    Partitions,
+    /// One for each slot of these partitions.
+    Slots(Vec<u16>),
+}
+
 /// Why a replica did not do what it was asked. Nothing changed there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Refusal {
@@ -151,5 +162,21 @@ pub enum Message {
         next: Option<ListCursor>,
         /// Nothing that this replica ever acknowledged is missing.
         complete: bool,
+    },
+    /// What do your copies add up to?
+    Sums {
+        /// Repeated in the answer.
+        call: CallId,
+        /// The sender's layout.
+        layout: LayoutVersion,
+        /// Which sums.
+        of: SumsOf,
+    },
+    /// The sums.
+    Summed {
+        /// Which question.
+        call: CallId,
+        /// In the order of the slots.
+        sums: Vec<u128>,
     },
 }

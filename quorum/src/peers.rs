@@ -63,6 +63,7 @@ impl Engine {
 
     pub(crate) fn lost(&mut self, now: Now, node: NodeId) {
         self.stop_handoff(node);
+        self.stop_exchange(node);
         self.stop_pulls(now, |pull| pull.peer == node);
         self.writes_lost_peer(now, node);
         self.reads_lost_peer(now, node);

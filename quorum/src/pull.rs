@@ -4,12 +4,12 @@
 //! is read and merged; the next page is asked for when all of the last one is durable here. Merging is a join, so a
 //! pull may be broken off and begun again anywhere, and costs little where nothing differs.
 
-use crate::engine::Engine;
+use crate::engine::{Engine, Timer};
 use crate::input::{ListCursor, ListId, Page, Place};
 use crate::message::{CallId, Copy, Message, Refusal, Want};
 use crate::object;
 use crate::replica::{Held, Merge, Reader, Source, Task};
-use crate::time::{Instant, Now};
+use crate::time::{Duration, Instant, Now};
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 use bytes::Bytes;
@@ -23,6 +23,10 @@ const PAGE_BYTES: usize = 256 << 10;
 const SHORT_PAGE: usize = 4;
 /// Listings for peers that wait for the disk.
 const MAX_LISTINGS: usize = 64;
+/// Pulls at a time.
+const MAX_PULLS: usize = 8;
+/// The budget is renewed this often.
+const SLICE: Duration = Duration::from_millis(100);
 /// Keys of one pull that are compared, fetched or merged at a time.
 const WINDOW: usize = 16;
 
@@ -44,10 +48,64 @@ pub(crate) struct Pull {
     queue: VecDeque<(Bytes, u64)>,
     /// Keys that are compared or merged here.
     local: usize,
+    /// Keys to be fetched when there is room in the budget.
+    wanted: VecDeque<Bytes>,
     fetching: BTreeMap<CallId, Bytes>,
     /// Something of this page could not be had: the pull proves nothing.
     failed: bool,
     pub(crate) progress: Instant,
+}
+
+impl Pull {
+    /// Keys of this page that are being compared, fetched or merged.
+    fn in_work(&self) -> usize {
+        self.local + self.wanted.len() + self.fetching.len()
+    }
+
+    /// It waits for an answer. What waits for the budget or the disk here will go on.
+    fn is_waiting(&self) -> bool {
+        self.listing.is_some() || !self.fetching.is_empty()
+    }
+}
+
+/// What pulls may fetch.
+#[derive(Debug)]
+pub(crate) struct Budget {
+    /// Bytes of a slice of time.
+    slice: i64,
+    /// Bytes left of this one. A large object may overdraw; then the next ones pay for it.
+    left: i64,
+    until: Instant,
+    /// Bytes of a usual object, to guess how many fit into a slice.
+    usual: i64,
+}
+
+impl Budget {
+    pub(crate) fn new(now: Instant, per_second: u32) -> Budget {
+        let slice = i64::from(per_second / 10).max(1);
+        Budget { slice, left: slice, until: now + SLICE, usual: slice }
+    }
+
+    /// How many objects may be on their way at one time.
+    fn room(&self) -> usize {
+        if self.left <= 0 {
+            return 0;
+        }
+        usize::try_from(self.slice / self.usual).unwrap_or(usize::MAX).clamp(1, WINDOW * MAX_PULLS)
+    }
+
+    fn spend(&mut self, bytes: usize) {
+        let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
+        self.left = self.left.saturating_sub(bytes);
+        self.usual = (self.usual - self.usual / 4).saturating_add(bytes / 4).max(1);
+    }
+
+    fn renew(&mut self, now: Instant) {
+        if now >= self.until {
+            self.left = self.left.saturating_add(self.slice).min(self.slice);
+            self.until = now + SLICE;
+        }
+    }
 }
 
 /// A listing for a peer.
@@ -63,8 +121,8 @@ pub(crate) struct Listing {
 impl Engine {
     // The side that pulls.
 
-    /// Begins to copy these slots from `peer`; [`pull_ended`](Engine::pull_ended) tells how that went.
-    pub(crate) fn start_pull(&mut self, now: Now, peer: NodeId, slots: (u16, u16)) {
+    /// Begins to copy these slots from `peer`.
+    fn start_pull(&mut self, now: Now, peer: NodeId, slots: (u16, u16)) {
         let id = PullId(self.out.call());
         let pull = Pull {
             peer,
@@ -74,6 +132,7 @@ impl Engine {
             listing: None,
             queue: VecDeque::new(),
             local: 0,
+            wanted: VecDeque::new(),
             fetching: BTreeMap::new(),
             failed: false,
             progress: now.instant,
@@ -122,14 +181,26 @@ impl Engine {
     }
 
     fn pump_pull(&mut self, now: Now, id: PullId) {
+        let mut room = self.budget.room();
+        room = room.saturating_sub(self.pulls.values().map(|pull| pull.fetching.len()).sum());
+        let layout = self.layout.version();
         let Some(pull) = self.pulls.get_mut(&id) else { return };
-        while pull.local + pull.fetching.len() < WINDOW
+        while room > 0
+            && let Some(key) = pull.wanted.pop_front()
+        {
+            room -= 1;
+            let call = self.out.call();
+            pull.fetching.insert(call, key.clone());
+            self.pull_calls.insert(call, id);
+            self.out.send(pull.peer, Message::Read { call, layout, key, want: Want::Object });
+        }
+        while pull.in_work() < WINDOW
             && let Some((key, digest)) = pull.queue.pop_front()
         {
             pull.local += 1;
             self.replica.start(&mut self.out, &key, Task::Read(Reader::Pull(id, digest)));
         }
-        if pull.listing.is_some() || pull.local + pull.fetching.len() > 0 || !pull.queue.is_empty() {
+        if pull.listing.is_some() || !pull.queue.is_empty() || pull.in_work() > 0 {
             return;
         }
         match pull.next {
@@ -150,15 +221,10 @@ impl Engine {
             Held::Object { digest: ours, .. } if *ours == digest => {}
             // It is being healed; then it can be compared.
             Held::Unknown => pull.failed = true,
-            Held::Object { .. } | Held::Absent => {
-                let call = self.out.call();
-                pull.fetching.insert(call, key.clone());
-                self.pull_calls.insert(call, id);
-                let layout = self.layout.version();
-                self.out.send(pull.peer, Message::Read { call, layout, key, want: Want::Object });
-            }
+            Held::Object { .. } | Held::Absent => pull.wanted.push_back(key),
         }
         self.pump_pull(now, id);
+        self.pump_waiting(now);
     }
 
     /// The peer's object. `false` if that was no pull's call.
@@ -169,7 +235,10 @@ impl Engine {
         let Some(key) = pull.fetching.remove(&call) else { return true };
         pull.progress = now.instant;
         let object = match copy {
-            Copy::Object(bytes) => object::decode(bytes).ok(),
+            Copy::Object(bytes) => {
+                self.budget.spend(bytes.len());
+                object::decode(bytes).ok()
+            }
             Copy::Digest(_) | Copy::Absent => None,
         };
         match object {
@@ -183,6 +252,7 @@ impl Engine {
             None => pull.failed |= *copy != Copy::Absent,
         }
         self.pump_pull(now, id);
+        self.pump_waiting(now);
         true
     }
 
@@ -213,6 +283,12 @@ impl Engine {
         (self.pulls.get(&id)?.peer == from).then_some(id)
     }
 
+    /// Ends what has made no progress for long: answers may be lost.
+    pub(crate) fn stop_stalled_pulls(&mut self, now: Now) {
+        let patience = 2 * self.config.timing.retry;
+        self.stop_pulls(now, |pull| pull.is_waiting() && now.instant.since(pull.progress) > patience);
+    }
+
     /// Ends the pulls that `which` names. What they had under way comes back to nobody.
     pub(crate) fn stop_pulls(&mut self, now: Now, which: impl Fn(&Pull) -> bool) {
         let ids: Vec<PullId> = self.pulls.iter().filter(|(_, pull)| which(pull)).map(|(id, _)| *id).collect();
@@ -226,7 +302,32 @@ impl Engine {
         for call in pull.listing.iter().chain(pull.fetching.keys()) {
             self.pull_calls.remove(call);
         }
-        self.pull_ended(now, pull.peer, pull.slots, whole);
+        self.recovery_pulled(pull.peer, pull.slots, whole);
+        self.pump_pulls(now);
+    }
+
+    /// Starts as many pulls as there may be: what recovery needs first, then what differs.
+    pub(crate) fn pump_pulls(&mut self, now: Now) {
+        while self.pulls.len() < MAX_PULLS {
+            let next = self.next_to_recover().or_else(|| self.anti_entropy.queue.pop_front());
+            let Some((slots, peer)) = next else { break };
+            if self.is_alive(peer) {
+                self.start_pull(now, peer, slots);
+            }
+        }
+        self.pump_waiting(now);
+    }
+
+    /// Lets the pulls go on that wait for room in the budget.
+    pub(crate) fn pump_waiting(&mut self, now: Now) {
+        self.budget.renew(now.instant);
+        let waiting = self.pulls.iter().filter(|(_, pull)| !pull.wanted.is_empty()).map(|(id, _)| *id);
+        for id in waiting.collect::<Vec<_>>() {
+            self.pump_pull(now, id);
+        }
+        if self.pulls.values().any(|pull| !pull.wanted.is_empty()) {
+            self.timers.insert((self.budget.until, Timer::Pulls));
+        }
     }
 
     // The side that is asked.

@@ -4,14 +4,12 @@
 //! quorum that this node was part of, so a partition is complete again when it was pulled from that many, each of them
 //! complete itself. (A write acknowledged by a fallback comes back with that one's hint; a write with W = 1 may have been here alone.)
 
+use crate::anti_entropy::ends;
 use crate::engine::{Engine, Timer};
 use crate::time::Now;
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
-use gramme_ring::{NodeId, Partition, Slot};
-
-/// Pulls at a time.
-const MAX_PULLS: usize = 8;
+use gramme_ring::{NodeId, Slot};
 
 /// What is still to be recovered.
 #[derive(Debug, Default)]
@@ -76,31 +74,34 @@ impl Engine {
         if let Some(recovery) = &mut self.recovery {
             recovery.queue = queue;
         }
-        self.pump_recovery(now);
+        self.pump_pulls(now);
     }
 
-    fn pump_recovery(&mut self, now: Now) {
-        while self.pulls.len() < MAX_PULLS
-            && let Some(recovery) = &mut self.recovery
-            && let Some((index, peer)) = recovery.queue.pop_front()
-        {
-            let open = recovery.open.contains_key(&index);
-            if let Some(partition) = self.layout.partition_count().partition(index.into())
-                && open
-                && self.is_alive(peer)
+    /// The next partition to be pulled.
+    pub(crate) fn next_to_recover(&mut self) -> Option<((u16, u16), NodeId)> {
+        let count = self.layout.partition_count();
+        let recovery = self.recovery.as_mut()?;
+        while let Some((index, peer)) = recovery.queue.pop_front() {
+            if recovery.open.contains_key(&index)
+                && let Some(partition) = count.partition(index.into())
             {
-                self.start_pull(now, peer, ends(partition));
+                return Some((ends(partition), peer));
             }
         }
+        None
     }
 
     /// A pull has ended; `whole` if all of the peer's copies are here, durably, and the peer was complete.
-    pub(crate) fn pull_ended(&mut self, now: Now, peer: NodeId, slots: (u16, u16), whole: bool) {
+    pub(crate) fn recovery_pulled(&mut self, peer: NodeId, slots: (u16, u16), whole: bool) {
         let wanted = usize::from(self.witnesses());
         let Some(first) = Slot::new(slots.0) else { return };
-        let index = self.layout.partition_of(first).index();
+        let partition = self.layout.partition_of(first);
+        let index = partition.index();
         let Some(recovery) = &mut self.recovery else { return };
-        if whole && let Some(done) = recovery.open.get_mut(&index) {
+        if whole
+            && slots == ends(partition)
+            && let Some(done) = recovery.open.get_mut(&index)
+        {
             done.push(peer);
             if done.len() >= wanted {
                 recovery.open.remove(&index);
@@ -109,8 +110,6 @@ impl Engine {
         if recovery.open.is_empty() {
             self.recovery = None;
             self.out.recovered();
-        } else {
-            self.pump_recovery(now);
         }
     }
 
@@ -119,16 +118,10 @@ impl Engine {
         if self.recovery.is_none() {
             return;
         }
-        let patience = 2 * self.config.timing.retry;
-        self.stop_pulls(now, |pull| now.instant.since(pull.progress) > patience);
+        self.stop_stalled_pulls(now);
         self.continue_recovery(now);
         if self.recovery.is_some() {
             self.timers.insert((now.instant + self.config.timing.retry, Timer::Recovery));
         }
     }
-}
-
-fn ends(partition: Partition) -> (u16, u16) {
-    let slots = partition.slots();
-    (slots.start, slots.end - 1)
 }

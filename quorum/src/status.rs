@@ -25,6 +25,10 @@ pub struct Status {
     pub hints_kept: u64,
     /// Hints whose owner acknowledged them, since the start.
     pub hints_handed: u64,
+    /// Comparisons with another node that found no difference, since the start.
+    pub exchanges_equal: u64,
+    /// Slots in which another node's copies differed, since the start.
+    pub slots_pulled: u64,
     /// The other members.
     pub peers: Vec<PeerStatus>,
 }

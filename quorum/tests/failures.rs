@@ -475,7 +475,11 @@ fn nothing_accumulates() {
     }
     cluster.pass(Duration::from_secs(3));
     let status = cluster.nodes[&A].engine.status(cluster.now.instant);
-    assert_eq!((status.requests, status.local, status.timers), (0, 0, 1), "only the heartbeat is due");
+    assert_eq!(
+        (status.requests, status.local, status.timers),
+        (0, 0, 2),
+        "only heartbeat and exchange are due"
+    );
     // A request that lasts past a short timeout leaves its hints all the same.
     cluster.pause(C);
     let timeout = Some(Duration::from_millis(50));

@@ -17,6 +17,9 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::rc::Rc;
 
+/// Digests and hash trees of all nodes are under this key.
+const CLUSTER_KEY: [u8; 16] = *b"one for all runs";
+
 /// Where a sync stands while the node waits for it.
 #[derive(Debug)]
 pub(crate) enum Storage {
@@ -83,12 +86,12 @@ impl Node {
         let mut seed = [0; 16];
         seed[..8].copy_from_slice(&rng.bits().to_le_bytes());
         seed[8..].copy_from_slice(&rng.bits().to_le_bytes());
-        let options = Options::new(seed).with_segment_bytes(shape.segment_bytes);
+        let options = Options::new(seed).with_segment_bytes(shape.segment_bytes).with_tree_key(CLUSTER_KEY);
         let (store, recovery) =
             Store::open(self.disk.inner().clone(), options).map_err(|error| error.to_string())?;
         let actor = Actor(rng.bits());
         let mut config = Config::new(self.id, actor);
-        config.digest_key = *b"one for all runs";
+        config.digest_key = CLUSTER_KEY;
         self.disk.blank = false;
         self.incomplete |= recovery.is_lossy() || (recovery.created && self.runs > 0);
         config.incomplete = self.incomplete;

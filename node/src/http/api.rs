@@ -77,6 +77,10 @@ struct NodeStatus {
     read_repairs: u64,
     hints_kept: u64,
     hints_handed: u64,
+    /// Comparisons with another node that found no difference.
+    exchanges_equal: u64,
+    /// Slots in which another node's copies differed, and were pulled.
+    slots_pulled: u64,
     peers: Vec<Peer>,
 }
 
@@ -106,6 +110,8 @@ pub(super) fn status(server: &Server) -> Result<Answer, Refusal> {
         read_repairs: status.repairs,
         hints_kept: status.hints_kept,
         hints_handed: status.hints_handed,
+        exchanges_equal: status.exchanges_equal,
+        slots_pulled: status.slots_pulled,
         peers: status
             .peers
             .iter()

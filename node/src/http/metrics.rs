@@ -35,6 +35,8 @@ pub(super) fn answer(server: &Server) -> Result<Answer, Refusal> {
     one("read_repairs_total", "counter", "Stale copies that reads have repaired.", status.repairs);
     one("hints_kept_total", "counter", "Hints written for owners that were away.", status.hints_kept);
     one("hints_handed_total", "counter", "Hints that their owners acknowledged.", status.hints_handed);
+    one("exchanges_equal_total", "counter", "Comparisons that found no difference.", status.exchanges_equal);
+    one("slots_pulled_total", "counter", "Slots that differed from another node's.", status.slots_pulled);
     if let Some(bytes) = crate::redis::resident_bytes() {
         one("resident_bytes", "gauge", "Memory of this process.", bytes);
     }

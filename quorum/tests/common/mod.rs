@@ -214,6 +214,20 @@ impl Cluster {
                     let next = (keys.len() == limit).then_some(ListCursor { place: last, at });
                     inputs.push_back(Input::Listed(list, Some(Page { keys, unreadable: 0, next })));
                 }
+                Output::Sums { id: sums, ranges } => {
+                    let sum = |(first, last): &(u16, u16)| {
+                        let range = Place(*first)..=Place(*last);
+                        let records = node.written.iter().filter(|((place, _), _)| range.contains(place));
+                        let hash = |((_, key), bytes): (&(Place, Bytes), &Bytes)| {
+                            let digest = object::digest(&[0; 16], bytes);
+                            let low =
+                                object::digest(&digest.to_le_bytes().repeat(2).try_into().unwrap(), key);
+                            u128::from(digest) << 64 | u128::from(low)
+                        };
+                        records.map(hash).fold(0, u128::wrapping_add)
+                    };
+                    inputs.push_back(Input::Summed(sums, ranges.iter().map(sum).collect()));
+                }
                 Output::Recovered => {
                     self.incomplete.remove(&id);
                 }

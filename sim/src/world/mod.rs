@@ -48,7 +48,8 @@ impl Shape {
     /// (3, 2, 2) on so many nodes.
     #[must_use]
     pub fn new(nodes: usize) -> Shape {
-        Shape { nodes, replicas: 3, r: 2, w: 2, segment_bytes: 256 << 10, timing: Timing::default() }
+        let timing = Timing { exchange: Duration::from_secs(2), ..Timing::default() };
+        Shape { nodes, replicas: 3, r: 2, w: 2, segment_bytes: 256 << 10, timing }
     }
 }
 
