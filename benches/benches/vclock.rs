@@ -4,8 +4,8 @@
 
 use criterion::{BatchSize, BenchmarkId, Criterion, criterion_group, criterion_main};
 use gramme_vclock::{
-    Actor, Dot, GrowableContext, GrowableDotSet, GrowableSiblings, GrowableVersionVector, SealKey, Span,
-    Stamp,
+    Actor, Dot, GrowableContext, GrowableDotSet, GrowableSiblings, GrowableVersionVector, Minter, SealKey,
+    Span, Stamp,
 };
 use std::hint::black_box;
 use std::time::Duration;
@@ -95,19 +95,18 @@ fn clocks(c: &mut Criterion) {
 fn siblings(c: &mut Criterion) {
     let mut held = GrowableSiblings::new();
     for n in 0..3 {
-        let Ok(_) = held.write(&GrowableDotSet::new(), Dot { actor: actor(n), counter: 1 }, 0, n);
+        held.write(&GrowableDotSet::new(), &mut Minter::new(actor(n)), n).expect("a first write");
     }
     let read = held.seen().clone();
     c.bench_function("vclock/siblings write under a context of 3 actors", |bench| {
-        let dot = Dot { actor: actor(0), counter: 2 };
         bench.iter_batched_ref(
-            || held.clone(),
-            |s| s.write(black_box(&read), dot, 0, 9),
+            || (held.clone(), Minter::new(actor(3))),
+            |(held, minter)| held.write(black_box(&read), minter, 9),
             BatchSize::SmallInput,
         );
     });
     let mut newer = held.clone();
-    let Ok(_) = newer.write(&read, Dot { actor: actor(0), counter: 2 }, 0, 9);
+    newer.write(&read, &mut Minter::new(actor(3)), 9).expect("a first write");
     c.bench_function("vclock/siblings merge, 3 replaced by 1", |bench| {
         let both = || (held.clone(), Some(newer.clone()));
         bench.iter_batched_ref(both, |(s, n)| s.merge(n.take().expect("once")), BatchSize::SmallInput);

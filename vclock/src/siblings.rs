@@ -4,6 +4,7 @@ use crate::buf::Buf;
 use crate::causality::Causality;
 use crate::dot::{Dot, Span};
 use crate::dot_set::DotSet;
+use crate::minter::{Minter, WriteError};
 use core::error::Error;
 use core::fmt;
 use core::marker::PhantomData;
@@ -31,6 +32,21 @@ pub type GrowableSiblings<V> = Siblings<V, crate::InlineVec<(Dot, V), 2>, crate:
 /// At most `N` [`Siblings`] with a history of at most `S` spans, without an allocator.
 pub type FixedSiblings<V, const N: usize, const S: usize> =
     Siblings<V, heapless::Vec<(Dot, V), N>, heapless::Vec<Span, S>>;
+
+/// What a write made.
+#[derive(Clone)]
+pub struct Written<B> {
+    /// The name of the new value.
+    pub dot: Dot,
+    /// What the writer has been shown now: its next write with this context replaces this one.
+    pub context: DotSet<B>,
+}
+
+impl<B: Buf<Span>> fmt::Debug for Written<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Written").field("dot", &self.dot).field("context", &self.context).finish()
+    }
+}
 
 /// What a merge did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -177,53 +193,55 @@ where
         Ok(Merged { changed })
     }
 
-    /// Applies a write: `value`, minted as `dot`, replaces exactly the values that `context` covers.
+    /// Applies a write: `value`, under a new dot of `minter`, replaces exactly the values that `context` covers.
     ///
-    /// `self` must be the object that the minting store holds at that moment, with every dot in it that the store minted
-    /// for this key since `held_since`. `dot.counter` must be past every counter that `dot.actor` has used before in
-    /// the slot (counters run per slot, over many keys).
+    /// `self` must be the object that the minter's store holds at that moment. The minter decides how much of its actor's
+    /// dots the history then claims; see [`Minter`].
     ///
-    /// `held_since` is what the actor's counter was when the store last dropped *any* copy in the slot, 0 if it never
-    /// did since the actor was drawn. A write that was minted and not kept (its append failed, say) counts as such a
-    /// drop. If the greatest dot of this actor that is seen here is past it, the store has held the key unbroken since
-    /// it minted that dot: no dot of this key lies between the two, and the span is extended up to the new dot.
-    /// Otherwise the dot opens a span of its own, because dots may lie between whose values are no longer here.
-    ///
-    /// Returns the context that the writer gets: `context` and the new dot, *flattened*: a gap between two spans of one
+    /// The context that the writer gets back is `context` and the new dot, *flattened*: a gap between two spans of one
     /// actor is filled if all of it has been seen here and no value here stands in it. Contexts stay bounded that way
     /// however long a writer chains writes without reading, and never cover a sibling that the writer was not shown.
     /// Since a filled gap speaks for what was replaced *here*, hand the context out (or let it go anywhere) only
     /// together with this object, once that is as durable as the answer promises.
     ///
     /// # Errors
-    /// `Full` if values, history or context need more room than there is; nothing is changed then.
-    ///
-    /// # Panics
-    /// If the dot's counter is 0, which no minter issues.
+    /// If there is no room, if the minter's counter is used up, or if history or context name dots that the minter has
+    /// yet to mint. Nothing is changed then, nor minted.
     pub fn write(
         &mut self,
         context: &DotSet<B>,
-        dot: Dot,
-        held_since: u64,
+        minter: &mut Minter,
         value: V,
-    ) -> Result<DotSet<B>, B::Full> {
-        assert!(dot.counter > 0, "counters start at 1");
-        let own = match self.seen.last_of(dot.actor) {
-            Some(last) if held_since < last && last < dot.counter => Span { first: last, ..dot.span() },
-            _ => dot.span(),
-        };
+    ) -> Result<Written<B>, WriteError<B::Full>> {
+        let (dot, own) = minter.next(&self.seen)?;
+        if minter.is_behind(context) {
+            return Err(WriteError::Ahead);
+        }
+        let (seen, shown) = self.histories_after(context, dot, own).map_err(WriteError::Full)?;
+
+        let room = self.iter().filter(|(held, _)| !context.contains(*held)).count() + 1;
+        self.entries.fits(room).map_err(WriteError::Full)?;
+        self.remove_unless(|held| !context.contains(held));
+        let at = self.entries.as_slice().partition_point(|(held, _)| *held < dot);
+        self.entries.insert(at, (dot, value)).map_err(WriteError::Full)?;
+        self.seen = seen;
+        minter.count(dot);
+        Ok(Written { dot, context: shown })
+    }
+
+    /// What has been seen after a write, and what its writer has been shown.
+    fn histories_after(
+        &self,
+        context: &DotSet<B>,
+        dot: Dot,
+        own: Span,
+    ) -> Result<(DotSet<B>, DotSet<B>), B::Full> {
         let mut seen = self.seen.joined(context)?;
         seen.insert_span(own)?;
         let shown = context.joined_filling(&DotSet::from_spans([dot.span()])?, |gap| {
             seen.contains_span(gap) && !self.iter().any(|(held, _)| gap.contains(held))
         })?;
-
-        // A full list from which nothing goes refuses the insertion; one from which something goes has room for it.
-        self.entries.retain(|(held, _)| !context.contains(*held) && *held != dot);
-        let at = self.entries.as_slice().partition_point(|(held, _)| *held < dot);
-        self.entries.insert(at, (dot, value))?;
-        self.seen = seen;
-        Ok(shown)
+        Ok((seen, shown))
     }
 
     /// Removes the values that `context` covers, puts nothing in their place, and says how many there were. The history
