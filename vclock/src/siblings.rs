@@ -4,8 +4,8 @@ use crate::buf::Buf;
 use crate::causality::Causality;
 use crate::dot::{Dot, Span};
 use crate::dot_set::DotSet;
+use crate::malformed::Malformed;
 use crate::minter::{Minter, WriteError};
-use core::error::Error;
 use core::fmt;
 use core::marker::PhantomData;
 
@@ -55,30 +55,6 @@ pub struct Merged {
     pub changed: bool,
 }
 
-/// Why values and a history don't make an object.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Malformed {
-    /// Two values stand out of order or under one dot.
-    Unsorted,
-    /// The history lacks a value's dot.
-    Unseen(Dot),
-    /// There is no room for so many values.
-    Full,
-}
-
-impl fmt::Display for Malformed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Malformed::Unsorted => f.write_str("siblings are unsorted or share a dot"),
-            Malformed::Unseen(dot) => write!(f, "the history lacks sibling {dot}"),
-            Malformed::Full => f.write_str("more siblings than there is room for"),
-        }
-    }
-}
-
-impl Error for Malformed {}
-
 impl<V, E, B> Siblings<V, E, B>
 where
     E: Buf<(Dot, V), Full = B::Full>,
@@ -107,8 +83,11 @@ where
 
     fn validated(entries: E, seen: DotSet<B>) -> Result<Self, Malformed> {
         let list = entries.as_slice();
-        if !list.is_sorted_by(|(a, _), (b, _)| a < b) {
+        if !list.is_sorted_by_key(|(dot, _)| *dot) {
             return Err(Malformed::Unsorted);
+        }
+        if !list.is_sorted_by(|(a, _), (b, _)| a < b) {
+            return Err(Malformed::Repeated);
         }
         match list.iter().find(|(dot, _)| !seen.contains(*dot)) {
             Some((dot, _)) => Err(Malformed::Unseen(*dot)),

@@ -3,6 +3,7 @@
 use crate::buf::Buf;
 use crate::causality::Causality;
 use crate::dot::{Actor, Dot, Span};
+use crate::malformed::Malformed;
 use crate::stamp::Stamp;
 use core::error::Error;
 use core::fmt;
@@ -107,6 +108,34 @@ impl<B: Buf<Entry<T>>, T: Copy + Ord> VersionVector<B, T> {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.entries().is_empty()
+    }
+
+    /// The vector with these entries, sorted by actor.
+    ///
+    /// # Errors
+    /// If they are not sorted, an actor stands twice, a counter is 0, or they don't fit.
+    pub fn from_entries(entries: impl IntoIterator<Item = Entry<T>>) -> Result<Self, Malformed> {
+        let mut vector = VersionVector::new();
+        for entry in entries {
+            vector.push_sorted(entry)?;
+        }
+        Ok(vector)
+    }
+
+    /// Adds an entry whose actor must come after all before it.
+    fn push_sorted(&mut self, entry: Entry<T>) -> Result<(), Malformed> {
+        if entry.counter == 0 {
+            return Err(Malformed::CounterZero);
+        }
+        if let Some(last) = self.entries().last() {
+            if entry.actor < last.actor {
+                return Err(Malformed::Unsorted);
+            }
+            if entry.actor == last.actor {
+                return Err(Malformed::Repeated);
+            }
+        }
+        self.entries.push(entry).map_err(|_| Malformed::Full)
     }
 
     fn find(&self, actor: Actor) -> Result<usize, usize> {
@@ -304,9 +333,6 @@ impl<T: Serialize> Serialize for Entry<T> {
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Entry<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let (actor, counter, at) = <(Actor, u64, T)>::deserialize(deserializer)?;
-        if counter == 0 {
-            return Err(de::Error::custom("an entry's counter is 0"));
-        }
         Ok(Entry { actor, counter, at })
     }
 }
@@ -336,10 +362,7 @@ impl<'de, B: Buf<Entry<T>>, T: Copy + Ord + Deserialize<'de>> Visitor<'de> for E
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
         let mut vector = VersionVector::<B, T>::new();
         while let Some(entry) = seq.next_element::<Entry<T>>()? {
-            if vector.entries().last().is_some_and(|last| last.actor >= entry.actor) {
-                return Err(de::Error::custom("actors are unsorted or repeated"));
-            }
-            vector.entries.push(entry).map_err(de::Error::custom)?;
+            vector.push_sorted(entry).map_err(de::Error::custom)?;
         }
         Ok(vector)
     }

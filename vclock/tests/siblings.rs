@@ -209,7 +209,7 @@ fn parts_are_checked() {
     let (list, history) = object.clone().into_parts();
     assert_eq!(Object::from_parts(list, history), Ok(object));
     assert_eq!(Object::from_parts([entries[1], entries[0]], seen.clone()), Err(Malformed::Unsorted));
-    assert_eq!(Object::from_parts([entries[0], entries[0]], seen.clone()), Err(Malformed::Unsorted));
+    assert_eq!(Object::from_parts([entries[0], entries[0]], seen.clone()), Err(Malformed::Repeated));
     assert_eq!(Object::from_parts([(dot(B, 2), "b2")], seen), Err(Malformed::Unseen(dot(B, 2))));
     let one = FixedSiblings::<_, 1, 4>::from_parts(entries, FixedDotSet::new());
     assert_eq!(one, Err(Malformed::Full));
