@@ -42,6 +42,7 @@
 //! | how many events of each actor were seen | `GrowableVersionVector` | [`FixedVersionVector`] |
 //! | the same, truncated as in the Dynamo paper | `GrowableTimedVector` | [`FixedTimedVector`] |
 //! | what a client hands back, as text | `GrowableContext` | [`FixedContext`] |
+//! | who names a store's next write | [`Minter`] | the same |
 //! | stamps that rank concurrent values | [`Stamp`], [`Hlc`] | the same |
 //!
 //! The forms in a row are one type over different storage ([`Buf`]), with the same methods and the same encodings. The
@@ -98,8 +99,8 @@
 //!
 //! # Encodings
 //!
-//! Every type implements serde's traits, and decoding checks all that the type promises. `FORMAT.md` in the package lays
-//! out the bytes (through postcard) and the tokens; both are frozen.
+//! What is stored or sent implements serde's traits, and decoding checks all that the type promises; [`Malformed`] names
+//! what can be wrong. `FORMAT.md` in the package lays out the bytes (through postcard) and the tokens; both are frozen.
 //!
 //! # Sources
 //!

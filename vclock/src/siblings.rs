@@ -144,6 +144,8 @@ where
     /// Takes in all that `other` knows: a value stays if both have it, or if one has it and the other has not seen its
     /// dot; the history becomes the union.
     ///
+    /// Of an object that comes from outside, ask [`Minter::is_behind`] first.
+    ///
     /// # Errors
     /// `Full` if the result has more values or spans than there is room for; nothing is changed then.
     pub fn merge(&mut self, other: Self) -> Result<Merged, B::Full> {
@@ -198,8 +200,7 @@ where
         }
         let (seen, shown) = self.histories_after(context, dot, own).map_err(WriteError::Full)?;
 
-        let room = self.iter().filter(|(held, _)| !context.contains(*held)).count() + 1;
-        self.entries.fits(room).map_err(WriteError::Full)?;
+        // A full list from which nothing goes refuses the insertion; one from which something goes has room for it.
         self.remove_unless(|held| !context.contains(held));
         let at = self.entries.as_slice().partition_point(|(held, _)| *held < dot);
         self.entries.insert(at, (dot, value)).map_err(WriteError::Full)?;
@@ -224,7 +225,7 @@ where
     }
 
     /// Removes the values that `context` covers, puts nothing in their place, and says how many there were. The history
-    /// takes in the context.
+    /// takes in the context, which must be one that was handed out here or [sealed](crate::Context::open).
     ///
     /// # Errors
     /// `Full` if the history needs more room than there is; nothing is changed then.
