@@ -192,17 +192,28 @@ impl<B: Buf<Entry<T>>, T: Copy + Ord> VersionVector<B, T> {
             }
             return Ok(changed);
         }
+        let held = self.len();
         let new = count_missing(self.entries(), other.entries());
-        self.entries.fits(self.len() + new)?;
+        self.entries.fits(held + new)?;
+        for theirs in &other.entries()[..new] {
+            self.entries.push(*theirs)?;
+        }
+        // From the back, each entry moves to its place at once, and none is written over before it has moved.
         let mut changed = new > 0;
-        let mut place = 0;
-        for theirs in other.entries() {
-            while self.entries().get(place).is_some_and(|ours| ours.actor < theirs.actor) {
-                place += 1;
+        let (mut ours, mut gap) = (held, new);
+        let entries = self.entries.as_mut_slice();
+        for theirs in other.entries().iter().rev() {
+            while ours > 0 && entries[ours - 1].actor > theirs.actor {
+                ours -= 1;
+                entries[ours + gap] = entries[ours];
             }
-            match self.entries.as_mut_slice().get_mut(place) {
-                Some(ours) if ours.actor == theirs.actor => changed |= ours.raise(*theirs),
-                _ => self.entries.insert(place, *theirs)?,
+            if ours > 0 && entries[ours - 1].actor == theirs.actor {
+                ours -= 1;
+                entries[ours + gap] = entries[ours];
+                changed |= entries[ours + gap].raise(*theirs);
+            } else {
+                gap -= 1;
+                entries[ours + gap] = *theirs;
             }
         }
         Ok(changed)
@@ -221,10 +232,25 @@ impl<B: Buf<Entry<T>>, T: Copy + Ord> VersionVector<B, T> {
     /// How this history relates to another. The times beside the entries have no say in it.
     #[must_use]
     pub fn compare(&self, other: &Self) -> Causality {
-        Causality::of_aligned(self.entries(), other.entries(), |entry: &Entry<T>| {
-            (entry.actor, entry.counter)
-        })
-        .unwrap_or_else(|| Causality::from_lacks(!self.includes(other), !other.includes(self)))
+        let (mut this_lacks, mut other_lacks) = (false, false);
+        let (mut ours, mut theirs) = (self.entries(), other.entries());
+        while let ([our, our_rest @ ..], [their, their_rest @ ..]) = (ours, theirs) {
+            if our.actor == their.actor {
+                this_lacks |= our.counter < their.counter;
+                other_lacks |= our.counter > their.counter;
+                (ours, theirs) = (our_rest, their_rest);
+            } else if our.actor < their.actor {
+                other_lacks = true;
+                ours = our_rest;
+            } else {
+                this_lacks = true;
+                theirs = their_rest;
+            }
+            if this_lacks && other_lacks {
+                break;
+            }
+        }
+        Causality::from_lacks(this_lacks || !theirs.is_empty(), other_lacks || !ours.is_empty())
     }
 
     /// Forgets an actor and answers its counter, 0 if it had none.
@@ -289,7 +315,8 @@ impl<B: Buf<Entry<Stamp>>> VersionVector<B, Stamp> {
     pub fn truncate(&mut self, limit: usize) -> usize {
         let excess = self.len().saturating_sub(limit);
         for _ in 0..excess {
-            let oldest = self.entries().iter().enumerate().min_by_key(|(_, entry)| (entry.at, entry.actor));
+            // Of equals, the first.
+            let oldest = self.entries().iter().enumerate().min_by_key(|(_, entry)| entry.at);
             if let Some((at, _)) = oldest {
                 self.entries.remove_range(at, at + 1);
             }

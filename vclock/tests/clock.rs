@@ -81,6 +81,10 @@ fn a_floor_is_stored_about_once_a_second() {
         }
     }
     assert_eq!(stored, 10);
+    let mut clock = Hlc::new(Stamp::ZERO);
+    assert_eq!(clock.reserve(0), Some(Stamp::from_parts(Hlc::LEAD, 0)));
+    assert_eq!(clock.reserve(Hlc::LEAD), None, "the floor itself is reserved");
+    assert!(clock.reserve(Hlc::LEAD + 1).is_some());
 }
 
 #[test]
