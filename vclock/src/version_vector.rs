@@ -232,25 +232,19 @@ impl<B: Buf<Entry<T>>, T: Copy + Ord> VersionVector<B, T> {
     /// How this history relates to another. The times beside the entries have no say in it.
     #[must_use]
     pub fn compare(&self, other: &Self) -> Causality {
-        let (mut this_lacks, mut other_lacks) = (false, false);
-        let (mut ours, mut theirs) = (self.entries(), other.entries());
-        while let ([our, our_rest @ ..], [their, their_rest @ ..]) = (ours, theirs) {
-            if our.actor == their.actor {
-                this_lacks |= our.counter < their.counter;
-                other_lacks |= our.counter > their.counter;
-                (ours, theirs) = (our_rest, their_rest);
-            } else if our.actor < their.actor {
-                other_lacks = true;
-                ours = our_rest;
-            } else {
-                this_lacks = true;
-                theirs = their_rest;
+        // The same actors are the usual case, and quick without a branch for each.
+        if self.len() == other.len() {
+            let (mut apart, mut less, mut more) = (0, 0_usize, 0_usize);
+            for (ours, theirs) in self.entries().iter().zip(other.entries()) {
+                apart |= ours.actor.0 ^ theirs.actor.0;
+                less += usize::from(ours.counter < theirs.counter);
+                more += usize::from(ours.counter > theirs.counter);
             }
-            if this_lacks && other_lacks {
-                break;
+            if apart == 0 {
+                return Causality::from_lacks(less > 0, more > 0);
             }
         }
-        Causality::from_lacks(this_lacks || !theirs.is_empty(), other_lacks || !ours.is_empty())
+        Causality::from_lacks(!self.includes(other), !other.includes(self))
     }
 
     /// Forgets an actor and answers its counter, 0 if it had none.
@@ -276,20 +270,19 @@ impl<T: Copy + Ord> Entry<T> {
 
 /// Whether both have the same actors: the usual case, and the quick one.
 fn aligned<T>(ours: &[Entry<T>], theirs: &[Entry<T>]) -> bool {
-    let actors = || ours.iter().zip(theirs).map(|(ours, theirs)| (ours.actor, theirs.actor));
-    ours.len() == theirs.len() && actors().fold(true, |same, (ours, theirs)| same & (ours == theirs))
+    let apart = ours.iter().zip(theirs).fold(0, |all, (ours, theirs)| all | (ours.actor.0 ^ theirs.actor.0));
+    ours.len() == theirs.len() && apart == 0
 }
 
 /// How many actors of `theirs` have no entry in `ours`.
 fn count_missing<T>(ours: &[Entry<T>], theirs: &[Entry<T>]) -> usize {
-    let mut ours = ours.iter().map(|entry| entry.actor).peekable();
-    theirs
-        .iter()
-        .filter(|entry| {
-            while ours.next_if(|actor| *actor < entry.actor).is_some() {}
-            ours.peek() != Some(&entry.actor)
-        })
-        .count()
+    let (mut at, mut to, mut common) = (0, 0, 0);
+    while let (Some(our), Some(their)) = (ours.get(at), theirs.get(to)) {
+        common += usize::from(our.actor == their.actor);
+        at += usize::from(our.actor <= their.actor);
+        to += usize::from(our.actor >= their.actor);
+    }
+    theirs.len() - common
 }
 
 impl<B: Buf<Entry>> VersionVector<B> {
