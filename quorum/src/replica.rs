@@ -17,7 +17,9 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use bytes::Bytes;
 use gramme_ring::{NodeId, Slot};
-use gramme_vclock::{Actor, Dot, GrowableContext as Context, GrowableDotSet as DotSet, Hlc};
+use gramme_vclock::{
+    Actor, GrowableContext as Context, GrowableDotSet as DotSet, Hlc, Minter, WriteError, Written,
+};
 
 /// The slot of this node's own records, after the data slots.
 pub(crate) const RUN: Place = Place(gramme_ring::SLOTS);
@@ -153,15 +155,6 @@ pub(crate) enum Event {
     Damaged(Bytes),
 }
 
-#[derive(Clone, Copy, Debug, Default)]
-struct SlotClock {
-    /// The last counter minted in this slot.
-    minted: u64,
-    /// The counter at which this node last lost or dropped a copy in this slot: intervals that end at or
-    /// before it must not be extended.
-    held_since: u64,
-}
-
 #[derive(Debug)]
 pub(crate) struct Replica {
     actor: Actor,
@@ -169,7 +162,7 @@ pub(crate) struct Replica {
     limits: Limits,
     /// With no other member there is nobody to heal from: a write may replace a damaged record.
     pub(crate) alone: bool,
-    slots: BTreeMap<Place, SlotClock>,
+    minters: BTreeMap<Place, Minter>,
     queues: BTreeMap<Bytes, Vec<Task>>,
     loads: BTreeMap<LoadId, Bytes>,
     tasks: usize,
@@ -191,7 +184,7 @@ impl Replica {
             digest_key,
             limits,
             alone,
-            slots: BTreeMap::new(),
+            minters: BTreeMap::new(),
             queues: BTreeMap::new(),
             loads: BTreeMap::new(),
             tasks: 0,
@@ -324,11 +317,15 @@ impl Replica {
             return;
         }
         let place = place_of(key);
-        let slot = self.slots.entry(place).or_default();
-        slot.minted += 1;
-        let dot = Dot { actor: self.actor, counter: slot.minted };
-        let rank = version.rank(dot);
-        let Ok(seen) = object.write(&context, dot, slot.held_since, version);
+        let Written { dot, context: seen } = match object.write(&context, self.minter(place), version) {
+            Ok(written) => written,
+            Err(WriteError::Full(never)) => match never {},
+            Err(error) => {
+                work.events.push(Event::MintRefused(mint.call, OpError::Misuse(alloc::format!("{error}"))));
+                return;
+            }
+        };
+        let rank = object.get(dot).expect("it was just written").rank(dot);
         let encoded = object::encode(&object);
         let context = Context { seen, stamp };
         // A damaged copy is not replaced by what may be less, unless nobody could ever heal it.
@@ -448,13 +445,18 @@ impl Replica {
     /// Whether a history names dots of this run that are not minted yet: only forgery or a bug does, and believing
     /// it would make the next write look replaced.
     fn claims_the_future(&self, place: Place, seen: &DotSet) -> bool {
-        let minted = self.slots.get(&place).map_or(0, |slot| slot.minted);
-        seen.last_of(self.actor).is_some_and(|last| last > minted)
+        match self.minters.get(&place) {
+            Some(minter) => minter.is_behind(seen),
+            None => Minter::new(self.actor).is_behind(seen),
+        }
+    }
+
+    fn minter(&mut self, place: Place) -> &mut Minter {
+        self.minters.entry(place).or_insert(Minter::new(self.actor))
     }
 
     fn break_hold(&mut self, place: Place) {
-        let slot = self.slots.entry(place).or_default();
-        slot.held_since = slot.minted;
+        self.minter(place).break_hold();
     }
 }
 
