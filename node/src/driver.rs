@@ -212,13 +212,18 @@ where
 
     fn perform(&self) {
         let mut host = self.parts.host.0.borrow_mut();
-        while let Some(effect) = host.poll() {
-            match effect {
-                Effect::Send(to, message) => self.parts.peers.send(to, &message),
-                Effect::Reply(id, reply) => self.parts.handle.answer(id, reply),
-                Effect::Fetch(id, job) => self.fetch(id, job),
-                Effect::Recovered => (self.parts.recovered)(),
+        loop {
+            while let Some(effect) = host.poll() {
+                match effect {
+                    Effect::Send(to, message) => self.parts.peers.send(to, &message),
+                    Effect::Reply(id, reply) => self.parts.handle.answer(id, reply),
+                    Effect::Fetch(id, job) => self.fetch(id, job),
+                    Effect::Recovered => (self.parts.recovered)(),
+                }
             }
+            // Before the next input, which might add to it.
+            let Some(peer) = self.parts.peers.next_congested() else { return };
+            host.handle(self.parts.clock.now(), Input::Congested(peer, true));
         }
     }
 

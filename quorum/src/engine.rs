@@ -3,7 +3,7 @@
 use crate::anti_entropy::{AntiEntropy, SumsFor, SumsId};
 use crate::config::Config;
 use crate::coordinator::request::Forward;
-use crate::coordinator::write::Write;
+use crate::coordinator::write::{Request, Write};
 use crate::coordinator::{Plan, read::Read};
 use crate::failure_detector::FailureDetector;
 use crate::handoff::{Forgetting, Handoff, hint_place};
@@ -17,7 +17,7 @@ use crate::recovery::Recovery;
 use crate::replica::{self, Event, Held, Merge, Reader, Replica, Source, Task, Waiting};
 use crate::status::{PeerStatus, Status};
 use crate::time::{Instant, Now};
-use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::vec::Vec;
 use bytes::Bytes;
 use gramme_ring::{Layout, LayoutVersion, NodeId, Slot};
@@ -35,6 +35,7 @@ pub(crate) enum Timer {
     ReadDeadline(CallId),
     Forward(CallId),
     Handoff(NodeId),
+    Held,
     Heartbeat,
     Exchange,
     Recovery,
@@ -57,6 +58,8 @@ pub struct Engine {
     pub(crate) writes: BTreeMap<CallId, Write>,
     pub(crate) reads: BTreeMap<CallId, Read>,
     pub(crate) forwards: BTreeMap<CallId, Forward>,
+    /// Writes that wait until replicas take messages again, oldest first.
+    pub(crate) held: VecDeque<Request>,
     pub(crate) timers: BTreeSet<(Instant, Timer)>,
     pub(crate) peers: BTreeMap<NodeId, Peer>,
     pub(crate) handoffs: BTreeMap<NodeId, Handoff>,
@@ -96,6 +99,7 @@ impl Engine {
         let peer = |_| Peer {
             connected: false,
             suspected: false,
+            congested: false,
             detector: detector.clone(),
             forwarded: Recent::default(),
         };
@@ -106,6 +110,7 @@ impl Engine {
             writes: BTreeMap::new(),
             reads: BTreeMap::new(),
             forwards: BTreeMap::new(),
+            held: VecDeque::new(),
             timers: BTreeSet::new(),
             peers: others.iter().map(|id| (*id, peer(*id))).collect(),
             handoffs: others.iter().map(|id| (*id, Handoff::unknown())).collect(),
@@ -146,6 +151,7 @@ impl Engine {
             Input::Peer(from, message) => self.peer(now, from, message),
             Input::Connected(node) => self.connected(now, node),
             Input::Disconnected(node) => self.disconnected(now, node),
+            Input::Congested(node, congested) => self.congestion(now, node, congested),
             Input::Loaded(id, loaded) => {
                 if !self.hint_loaded(id, &loaded)
                     && let Some(events) = self.replica.loaded(&mut self.out, now.wall_ms, id, &loaded)
@@ -251,6 +257,14 @@ impl Engine {
         Plan::new(owners, self.layout.preference(partition), |node| self.is_alive(node))
     }
 
+    /// The same for a write, with those for absent to whom nothing more should be sent.
+    pub(crate) fn write_plan(&self, key: &[u8]) -> Plan {
+        let partition = self.layout.partition_of(Slot::of(key));
+        let owners = usize::from(self.replicas());
+        let takes = |node| self.is_alive(node) && !self.is_congested(node);
+        Plan::new(owners, self.layout.preference(partition), takes)
+    }
+
     fn peer(&mut self, now: Now, from: NodeId, message: Message) {
         let Some(peer) = self.peers.get_mut(&from) else { return };
         peer.detector.heard(now.instant);
@@ -262,6 +276,14 @@ impl Engine {
         }
         if core::mem::take(&mut peer.suspected) {
             self.start_handoff(now, from);
+        }
+        // What asks for much more than it says waits for better times.
+        if self.is_congested(from)
+            && let Message::Read { call, want: Want::Object, .. }
+            | Message::Forward { call, .. }
+            | Message::List { call, .. } = message
+        {
+            return self.out.send(from, Message::Refused { call, why: Refusal::Overloaded });
         }
         match message {
             Message::Heartbeat => {}
@@ -366,6 +388,7 @@ impl Engine {
                 Timer::ReadDeadline(call) => self.read_deadline(call),
                 Timer::Forward(call) => self.forward_lost(call, true),
                 Timer::Handoff(owner) => self.handoff_timer(now, owner),
+                Timer::Held => self.expire_held(now),
                 Timer::Heartbeat => self.heartbeat(now),
                 Timer::Exchange => self.exchange_timer(now),
                 Timer::Recovery => self.recovery_timer(now),

@@ -9,16 +9,21 @@ use crate::input::{ListCursor, ListId, LoadId, Loaded, Page, Place};
 use crate::message::{CallId, Message, Purpose};
 use crate::replica::{self, Held, Reader, Task};
 use crate::time::{Instant, Now};
+use crate::window::Window;
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 use bytes::Bytes;
 use gramme_ring::{NodeId, Slot};
 
+/// Bytes of objects on their way to one owner, or one object.
+const BYTES: usize = 4 << 20;
+/// After so many retry times without progress, answers are taken for lost.
+const STALLED: u32 = 5;
 /// Keys asked for at a time.
 const PAGE: usize = 256;
 
 /// The handoff to one owner.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Handoff {
     /// There may be hints for it.
     pending: bool,
@@ -30,6 +35,7 @@ pub(crate) struct Handoff {
     queue: VecDeque<Bytes>,
     reading: usize,
     in_flight: BTreeMap<CallId, (Bytes, u64)>,
+    window: Window,
     progress: Instant,
     /// A timer is set.
     armed: bool,
@@ -84,7 +90,7 @@ impl Engine {
         let Some(handoff) = self.handoffs.get_mut(&owner) else { return };
         handoff.armed = false;
         if handoff.active {
-            if now.instant.since(handoff.progress) > 2 * self.config.timing.retry {
+            if now.instant.since(handoff.progress) > STALLED * self.config.timing.retry {
                 handoff.stop();
             } else {
                 return self.arm_handoff(now, owner);
@@ -130,11 +136,13 @@ impl Engine {
     }
 
     fn pump_handoff(&mut self, now: Now, owner: NodeId) {
+        let congested = self.is_congested(owner);
         let limit = self.config.limits.handoff;
         let Some(handoff) = self.handoffs.get_mut(&owner) else { return };
-        if !handoff.active || handoff.listing.is_some() {
+        if !handoff.active || handoff.listing.is_some() || congested {
             return;
         }
+        let limit = limit.min(handoff.window.room());
         while handoff.reading + handoff.in_flight.len() < limit
             && let Some(key) = handoff.queue.pop_front()
         {
@@ -156,12 +164,21 @@ impl Engine {
         }
     }
 
+    /// The owner takes messages again.
+    pub(crate) fn resume_handoff(&mut self, now: Now, owner: NodeId) {
+        if let Some(handoff) = self.handoffs.get_mut(&owner) {
+            handoff.progress = now.instant;
+        }
+        self.pump_handoff(now, owner);
+    }
+
     /// The copy that a hint speaks of.
     pub(crate) fn handoff_read(&mut self, now: Now, owner: NodeId, key: Bytes, held: Held) {
         let Some(handoff) = self.handoffs.get_mut(&owner) else { return };
         handoff.reading = handoff.reading.saturating_sub(1);
         match held {
             Held::Object { encoded, digest, .. } if handoff.active => {
+                handoff.window.saw(encoded.len());
                 let call = self.out.call();
                 handoff.in_flight.insert(call, (key.clone(), digest));
                 self.out.send(
@@ -255,6 +272,24 @@ impl Engine {
             self.replica.start(&mut self.out, &key, Task::Forget { digest });
         }
         true
+    }
+}
+
+impl Default for Handoff {
+    fn default() -> Handoff {
+        Handoff {
+            pending: false,
+            active: false,
+            again: false,
+            listing: None,
+            cursor: None,
+            queue: VecDeque::new(),
+            reading: 0,
+            in_flight: BTreeMap::new(),
+            window: Window::new(BYTES, usize::MAX),
+            progress: Instant::default(),
+            armed: false,
+        }
     }
 }
 

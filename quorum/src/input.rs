@@ -67,6 +67,9 @@ pub enum Input {
     Connected(NodeId),
     /// There is no connection to this peer.
     Disconnected(NodeId),
+    /// More waits to be sent to this peer than it takes: until told otherwise it is sent no more objects than were promised,
+    /// and writes are kept for it (`true`). It takes messages again (`false`), as it does when a connection is new.
+    Congested(NodeId, bool),
     /// An [`Output::Load`] was performed.
     Loaded(LoadId, Loaded),
     /// An [`Output::List`] was performed; `None` if the store could not.

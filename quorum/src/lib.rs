@@ -88,6 +88,7 @@ mod replica;
 mod status;
 mod tally;
 mod time;
+mod window;
 pub mod wire;
 
 pub use anti_entropy::SumsId;

@@ -15,6 +15,8 @@ const MAX_RECENT: usize = 1024;
 pub(crate) struct Peer {
     pub(crate) connected: bool,
     pub(crate) suspected: bool,
+    /// So much waits to be sent to it that no more should be said than needs be.
+    pub(crate) congested: bool,
     pub(crate) detector: FailureDetector,
     /// The forwarded requests last taken from it, so that one the network repeats is not done twice.
     pub(crate) forwarded: Recent,
@@ -49,10 +51,26 @@ impl Engine {
         let Some(peer) = self.peers.get_mut(&node) else { return };
         peer.connected = true;
         peer.suspected = false;
+        peer.congested = false;
         peer.detector = FailureDetector::new(heartbeat, now.instant);
         self.out.send(node, Message::Heartbeat);
         self.start_handoff(now, node);
         self.continue_recovery(now);
+        self.release_held(now);
+    }
+
+    /// Messages to this peer pile up, or have gone out.
+    pub(crate) fn congestion(&mut self, now: Now, node: NodeId, congested: bool) {
+        let Some(peer) = self.peers.get_mut(&node) else { return };
+        peer.congested = congested;
+        if !congested {
+            self.resume_handoff(now, node);
+            self.release_held(now);
+        }
+    }
+
+    pub(crate) fn is_congested(&self, node: NodeId) -> bool {
+        self.peers.get(&node).is_some_and(|peer| peer.congested)
     }
 
     pub(crate) fn disconnected(&mut self, now: Now, node: NodeId) {
@@ -72,6 +90,7 @@ impl Engine {
         for call in calls {
             self.forward_lost(call, false);
         }
+        self.release_held(now);
     }
 
     pub(crate) fn heartbeat(&mut self, now: Now) {

@@ -10,6 +10,7 @@ use crate::message::{CallId, Copy, Message, Refusal, Want};
 use crate::object;
 use crate::replica::{Held, Merge, Reader, Source, Task};
 use crate::time::{Duration, Instant, Now};
+use crate::window::Window;
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 use bytes::Bytes;
@@ -76,28 +77,24 @@ pub(crate) struct Budget {
     /// Bytes left of this one. A large object may overdraw; then the next ones pay for it.
     left: i64,
     until: Instant,
-    /// Bytes of a usual object, to guess how many fit into a slice.
-    usual: i64,
+    window: Window,
 }
 
 impl Budget {
     pub(crate) fn new(now: Instant, per_second: u32) -> Budget {
         let slice = i64::from(per_second / 10).max(1);
-        Budget { slice, left: slice, until: now + SLICE, usual: slice }
+        let window = Window::new(per_second as usize / 10, WINDOW * MAX_PULLS);
+        Budget { slice, left: slice, until: now + SLICE, window }
     }
 
     /// How many objects may be on their way at one time.
     fn room(&self) -> usize {
-        if self.left <= 0 {
-            return 0;
-        }
-        usize::try_from(self.slice / self.usual).unwrap_or(usize::MAX).clamp(1, WINDOW * MAX_PULLS)
+        if self.left > 0 { self.window.room() } else { 0 }
     }
 
     fn spend(&mut self, bytes: usize) {
-        let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
-        self.left = self.left.saturating_sub(bytes);
-        self.usual = (self.usual - self.usual / 4).saturating_add(bytes / 4).max(1);
+        self.left = self.left.saturating_sub(i64::try_from(bytes).unwrap_or(i64::MAX));
+        self.window.saw(bytes);
     }
 
     fn renew(&mut self, now: Instant) {

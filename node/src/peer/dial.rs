@@ -40,7 +40,7 @@ pub(super) async fn keep_connected(peers: Peers, link: Rc<Link>) {
                 }
                 *link.outbox.borrow_mut() = Outbox { connected: true, ..Outbox::default() };
                 mail.deliver(Input::Connected(link.peer), 0);
-                let end = or(write_outbox(&link, stream.clone()), closed(stream, reader)).await;
+                let end = or(write_outbox(&peers, &link, stream.clone()), closed(stream, reader)).await;
                 *link.outbox.borrow_mut() = Outbox::default();
                 mail.deliver(Input::Disconnected(link.peer), 0);
                 if peers.0.setting.stop.is_requested() {
@@ -98,7 +98,7 @@ async fn connect(peers: &Peers, link: &Link) -> Result<(TcpStream, Remote, Frame
 }
 
 /// Writes whatever is in the outbox, all of it at a time, until that fails; returns why.
-async fn write_outbox(link: &Link, mut stream: TcpStream) -> io::Error {
+async fn write_outbox(peers: &Peers, link: &Link, mut stream: TcpStream) -> io::Error {
     let mut batch = Vec::new();
     loop {
         link.flush.wait().await;
@@ -108,8 +108,9 @@ async fn write_outbox(link: &Link, mut stream: TcpStream) -> io::Error {
                 return io::Error::other("it takes messages more slowly than they come; its buffer was full");
             }
             std::mem::swap(&mut outbox.buffer, &mut batch);
+            outbox.writing = batch.len();
         }
-        if let Err(error) = write_all(&mut stream, &batch).await {
+        if let Err(error) = write_all(peers, link, &mut stream, &batch).await {
             return error;
         }
         batch.clear();
@@ -119,7 +120,7 @@ async fn write_outbox(link: &Link, mut stream: TcpStream) -> io::Error {
     }
 }
 
-async fn write_all(stream: &mut TcpStream, mut bytes: &[u8]) -> io::Result<()> {
+async fn write_all(peers: &Peers, link: &Link, stream: &mut TcpStream, mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
         let stall = async {
             Timer::after(STALL).await;
@@ -130,6 +131,7 @@ async fn write_all(stream: &mut TcpStream, mut bytes: &[u8]) -> io::Result<()> {
             return Err(io::ErrorKind::WriteZero.into());
         }
         bytes = &bytes[n..];
+        peers.relieve(link, bytes.len());
     }
     Ok(())
 }

@@ -6,8 +6,8 @@
 //! appended to the peer's buffer, and one task per peer writes the whole buffer at a time.
 //!
 //! What is bounded: connections that have not proved themselves ([`UNPROVED`], and how long they may take), bytes
-//! that wait for one peer (two of the largest frames; past that the connection is dropped and the messages with it,
-//! as the engine expects), a frame, and how long a connection may be silent ([`SILENCE`]).
+//! that wait for one peer (past one of the largest frames the engine is told that the peer is congested, and sends no more
+//! than it has promised; past three the connection is dropped and the messages with it), a frame, and how long a connection may be silent ([`SILENCE`]).
 
 mod accept;
 mod dial;
@@ -22,7 +22,7 @@ use crate::mail::Mailbox;
 use crate::signal::Signal;
 use crate::stop::Stop;
 use accept::Incoming;
-use gramme_quorum::{message::Message, wire};
+use gramme_quorum::{Input, message::Message, wire};
 use gramme_ring::NodeId;
 use smol::LocalExecutor;
 use std::cell::{Cell, RefCell};
@@ -71,6 +71,8 @@ struct Inner {
     unproved: RefCell<VecDeque<(u64, Signal)>>,
     accepted: Cell<u64>,
     complained: Cell<Option<Instant>>,
+    /// Peers that became congested, until the engine is told.
+    congested: RefCell<Vec<NodeId>>,
 }
 
 /// What goes to one peer.
@@ -87,7 +89,10 @@ struct Link {
 struct Outbox {
     connected: bool,
     overflowed: bool,
+    congested: bool,
     buffer: Vec<u8>,
+    /// Bytes that the writing task has taken and the system has not.
+    writing: usize,
 }
 
 impl Peers {
@@ -106,6 +111,7 @@ impl Peers {
             unproved: RefCell::default(),
             accepted: Cell::new(0),
             complained: Cell::new(None),
+            congested: RefCell::default(),
         }));
         for link in peers.0.links.values() {
             peers.0.setting.spawn.spawn(dial::keep_connected(peers.clone(), Rc::clone(link))).detach();
@@ -126,7 +132,12 @@ impl Peers {
             say!("a message to node {to} is larger than a frame may be; it was not sent");
             return;
         }
-        if outbox.buffer.len() > 2 * self.0.setting.max_frame {
+        let waiting = outbox.buffer.len() + outbox.writing;
+        if waiting > self.0.setting.max_frame && !outbox.congested {
+            outbox.congested = true;
+            self.0.congested.borrow_mut().push(to);
+        }
+        if waiting > 3 * self.0.setting.max_frame {
             outbox.connected = false;
             outbox.overflowed = true;
             outbox.buffer = Vec::new();
@@ -136,9 +147,25 @@ impl Peers {
         }
     }
 
+    /// A peer that has become congested, and of which the engine does not know yet.
+    pub(crate) fn next_congested(&self) -> Option<NodeId> {
+        self.0.congested.borrow_mut().pop()
+    }
+
+    /// The system has taken bytes: is there room again?
+    fn relieve(&self, link: &Link, writing: usize) {
+        let mut outbox = link.outbox.borrow_mut();
+        outbox.writing = writing;
+        if outbox.congested && outbox.buffer.len() + writing < self.0.setting.max_frame / 4 {
+            outbox.congested = false;
+            self.0.setting.mail.deliver(Input::Congested(link.peer, false), 0);
+        }
+    }
+
     /// Whether everything was handed to the system, or has nowhere to go.
     pub(crate) fn flushed(&self) -> bool {
-        self.0.links.values().all(|link| link.outbox.borrow().buffer.is_empty())
+        let empty = |outbox: &Outbox| outbox.buffer.is_empty() && outbox.writing == 0;
+        self.0.links.values().all(|link| empty(&link.outbox.borrow()))
     }
 
     /// How many peers can be sent to, and how many there are.

@@ -302,7 +302,7 @@ impl Engine {
                 Answer::Absent => true,
                 Answer::Waiting(_) | Answer::None => false,
             };
-            if !stale || !copy.is_primary() {
+            if !stale || !copy.is_primary() || self.is_congested(copy.node) {
                 continue;
             }
             self.repairs += 1;

@@ -8,6 +8,7 @@ use crate::op::{Cover, Expiry, Level, Need, OpError, Reply, WriteOptions};
 use crate::replica::{Mint, Minted, Task};
 use crate::tally::{Shortfall, Tally, Verdict};
 use crate::time::{Instant, Now};
+use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use bytes::Bytes;
 use gramme_ring::NodeId;
@@ -72,13 +73,17 @@ impl Engine {
             Ok(needs) => needs,
             Err(error) => return self.answer(request.origin, Reply::Failed(error)),
         };
-        let plan = self.plan(&request.key);
-        debug_assert!(plan.target(self.config.node).is_some(), "only a coordinator starts a write");
-        if let Some(Shortfall { need, have, want }) = out_of_reach(&plan, needs) {
+        if let Some(Shortfall { need, have, want }) = out_of_reach(&self.plan(&request.key), needs) {
             return self.answer(request.origin, Reply::Failed(OpError::Quorum { need, have, want }));
         }
         if !self.ready {
             return self.answer(request.origin, Reply::Failed(OpError::Unwritable));
+        }
+        let plan = self.write_plan(&request.key);
+        debug_assert!(plan.target(self.config.node).is_some(), "only a coordinator starts a write");
+        if out_of_reach(&plan, needs).is_some() {
+            self.timers.insert((request.deadline, Timer::Held));
+            return self.held.push_back(request);
         }
         let write = Write {
             origin: Some(request.origin),
@@ -98,6 +103,28 @@ impl Engine {
             round: 0,
         };
         self.begin_round(now, write, request.cover, request.also);
+    }
+
+    /// A replica takes messages again, or is gone: writes that waited for that are looked at once more.
+    pub(crate) fn release_held(&mut self, now: Now) {
+        for request in core::mem::take(&mut self.held) {
+            if self.plan(&request.key).target(self.config.node).is_some() {
+                self.start_write(now, request);
+            } else {
+                self.answer(request.origin, Reply::Failed(OpError::Overloaded));
+            }
+        }
+    }
+
+    /// Those whose time is up have done nothing.
+    pub(crate) fn expire_held(&mut self, now: Now) {
+        let (late, held) =
+            core::mem::take(&mut self.held).into_iter().partition(|r| r.deadline <= now.instant);
+        self.held = held;
+        let late: VecDeque<Request> = late;
+        for request in late {
+            self.answer(request.origin, Reply::Failed(OpError::Overloaded));
+        }
     }
 
     fn begin_round(&mut self, now: Now, mut write: Write, cover: Cover, also: Option<Object>) {
@@ -283,7 +310,7 @@ impl Engine {
             let Ok(_) = also.merge(sent.object.clone());
         }
         write.round += 1;
-        write.plan = self.plan(&write.key);
+        write.plan = self.write_plan(&write.key);
         write.tally = Tally::new(write.needs);
         write.hinted = 0;
         write.uncertain = true;

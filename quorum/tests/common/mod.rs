@@ -285,6 +285,11 @@ impl Cluster {
         self.wire.retain(|(from, to, message)| !which(*from, *to, message));
     }
 
+    /// The messages that are under way.
+    pub(crate) fn wire(&self) -> impl Iterator<Item = &(NodeId, NodeId, Message)> {
+        self.wire.iter()
+    }
+
     /// Delivers all messages, and those that they cause.
     pub(crate) fn run(&mut self) {
         let mut steps = 0;

@@ -1,0 +1,119 @@
+//! Peers that take messages more slowly than they come, and objects so large that a few of them are a flood.
+
+mod common;
+
+use common::*;
+use gramme_quorum::message::{CallId, Message, Purpose, Refusal, Want};
+use gramme_quorum::*;
+use gramme_ring::NodeId;
+use std::time::Duration;
+
+fn congested(cluster: &mut Cluster, at: NodeId, to: NodeId, congested: bool) {
+    cluster.input(at, Input::Congested(to, congested));
+}
+
+#[test]
+fn a_write_goes_on_without_a_congested_owner_which_gets_it_later() {
+    let mut cluster = Cluster::new(3);
+    congested(&mut cluster, A, C, true);
+    cluster.delivered.clear();
+    cluster.put(A, "k", "v", Cover::Held);
+    cluster.pass(Duration::from_secs(3));
+    assert_eq!(cluster.copy(B, "k"), Some(vec![String::from("v")]));
+    let writes = |cluster: &Cluster| {
+        let to_c = cluster.delivered.iter().filter(|(from, to, _)| (*from, *to) == (A, C));
+        to_c.filter(|(_, _, m)| matches!(m, Message::Write { .. })).count()
+    };
+    assert_eq!((writes(&cluster), cluster.hints(A)), (0, 1));
+    congested(&mut cluster, A, C, false);
+    cluster.pass(Duration::from_secs(3));
+    assert_eq!(cluster.copy(C, "k"), Some(vec![String::from("v")]));
+    assert_eq!((writes(&cluster), cluster.hints(A)), (1, 0));
+}
+
+#[test]
+fn a_write_that_only_congestion_holds_up_waits() {
+    let mut cluster = Cluster::new(3);
+    congested(&mut cluster, A, B, true);
+    congested(&mut cluster, A, C, true);
+    let request = cluster.start_request(A, put("k", "v", Cover::Held));
+    cluster.pass(Duration::from_secs(1));
+    assert_eq!((cluster.replies.get(&request), cluster.copy(A, "k")), (None, None), "not begun");
+    congested(&mut cluster, A, C, false);
+    cluster.run();
+    assert!(matches!(cluster.replies.get(&request), Some(Reply::Written { .. })));
+    // Not for ever.
+    congested(&mut cluster, A, C, true);
+    let before = cluster.now.instant;
+    let reply = cluster.request(A, put("late", "v", Cover::Held));
+    assert_eq!(reply, Reply::Failed(OpError::Overloaded));
+    assert!(cluster.now.instant.since(before) <= Duration::from_millis(5_100));
+    assert_eq!(cluster.copy(A, "late"), None, "nothing was done");
+    // And not for somebody who is gone.
+    let request = cluster.start_request(A, put("gone", "v", Cover::Held));
+    cluster.crash(B);
+    assert_eq!(cluster.replies.get(&request), None);
+    cluster.crash(C);
+    let quorum = OpError::Quorum { need: Need::W, have: 1, want: 2 };
+    assert_eq!(cluster.replies.get(&request), Some(&Reply::Failed(quorum)));
+    let status = cluster.nodes[&A].engine.status(cluster.now.instant);
+    assert_eq!(status.requests, 0);
+}
+
+#[test]
+fn a_congested_peer_is_not_sent_what_it_asks_for() {
+    let mut cluster = Cluster::new(3);
+    cluster.put(A, "k", "v", Cover::Held);
+    congested(&mut cluster, A, B, true);
+    let layout = cluster.layout.version();
+    let (key, call) = (bytes::Bytes::from("k"), CallId(99));
+    let get = Op::Get { key: key.clone(), options: ReadOptions::default() };
+    for question in [
+        Message::Read { call, layout, key: key.clone(), want: Want::Object },
+        Message::Forward { call, op: get },
+        Message::List { call, layout, slots: (0, 63), cursor: None },
+    ] {
+        cluster.delivered.clear();
+        cluster.input(A, Input::Peer(B, question));
+        cluster.run();
+        let refused = Message::Refused { call, why: Refusal::Overloaded };
+        assert!(cluster.delivered.contains(&(A, B, refused)));
+    }
+    // A digest is no burden.
+    cluster.delivered.clear();
+    cluster.input(A, Input::Peer(B, Message::Read { call, layout, key, want: Want::Digest }));
+    cluster.run();
+    assert!(
+        cluster
+            .delivered
+            .iter()
+            .any(|(from, to, m)| (*from, *to) == (A, B) && matches!(m, Message::Copy { .. }))
+    );
+}
+
+#[test]
+fn large_objects_are_handed_over_one_by_one_and_small_ones_together() {
+    for (size, least, most) in [(5 << 20, 1, 1), (100, 20, 32)] {
+        let mut cluster = Cluster::new(3);
+        cluster.crash(C);
+        let value = "x".repeat(size);
+        for i in 0..if size > 1000 { 6 } else { 200 } {
+            cluster.put(A, &format!("key {i}"), &value, Cover::Held);
+        }
+        cluster.start(C);
+        let (mut largest, mut steps) = (0, 0);
+        while cluster.hints(A) > 0 {
+            let under_way = cluster.wire().filter(|(from, to, m)| {
+                let handoff = matches!(m, Message::Write { purpose: Purpose::Handoff, .. });
+                (*from, *to) == (A, C) && handoff
+            });
+            largest = largest.max(under_way.count());
+            if !cluster.deliver() {
+                cluster.pass(Duration::from_millis(100));
+            }
+            steps += 1;
+            assert!(steps < 10_000, "the hints do not drain");
+        }
+        assert!((least..=most).contains(&largest), "{largest} of {size} bytes at a time");
+    }
+}
