@@ -78,8 +78,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             (bytes / 2.0 / REPLICAS as f64) as u32,
         );
         // The paper lets Q be much larger than S * T.
-        let fine = EqualPartitions::new(tokens.max(1) * u32::try_from(NODES)? * 10).ok_or("partitions")?;
-        let equal = EqualPartitions::new(singles).ok_or("partitions")?;
+        let fine = EqualPartitions::new(tokens.max(1) * u32::try_from(NODES)? * 10)?;
+        let equal = EqualPartitions::new(singles)?;
         let power = if triples.is_power_of_two() { triples } else { triples.next_power_of_two() / 2 };
         let points = [
             mean(|draw| strategy_1(tokens.max(1), draw)),

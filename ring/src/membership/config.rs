@@ -8,8 +8,9 @@ use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
 use crate::layout::MAX_MEMBERS;
+use crate::member::{Member, Zone};
 use crate::mix::SequenceHash;
-use crate::node::{Member, NodeId, Zone};
+use crate::node::NodeId;
 
 /// Longest name of a setting, in bytes.
 pub const MAX_SETTING_NAME: usize = 256;
