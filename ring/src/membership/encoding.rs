@@ -67,6 +67,9 @@ impl ReadCommit {
         if config.members() != layout.members() {
             return Err("the layout's members are not the configuration's");
         }
+        if (config.replicas(), config.partitions()) != (layout.replicas(), layout.partitions()) {
+            return Err("the layout's N or Q is not the configuration's");
+        }
         if let Some(from) = &from
             && (layout.parent() != from.hash() || layout.version().0 - 1 != from.version().0)
         {
@@ -93,6 +96,10 @@ impl<'de> Deserialize<'de> for Membership {
         staged.validate().map_err(flaw)?;
         let committed = committed.map(ReadCommit::validate).transpose().map_err(flaw)?;
         if let Some(commit) = &committed {
+            // Together as well they have to stay below the bounds, or no other state could be merged any more.
+            let mut known = staged.clone();
+            known.join(&commit.config);
+            known.validate().map_err(flaw)?;
             staged.prune(&commit.config);
         }
         if given_up.len() > MAX_KNOWN_NODES {
