@@ -451,7 +451,7 @@ impl Membership {
                             changed |= mine.trackers.raise(node, phase);
                         }
                     }
-                    if mine.from.is_none() || theirs.from.is_none() {
+                    if theirs.from.is_none() {
                         changed |= mine.end_transition();
                     }
                 }
