@@ -117,8 +117,6 @@ impl<'a> FingerTable<'a> {
             if let Some(owner) = heirs.iter().find(|f| alive(f.node)) {
                 return Hop::Owner(owner.node);
             }
-        } else if self.fingers.get(split).is_some_and(|f| of(f) == distance && alive(f.node)) {
-            return Hop::Owner(self.fingers[split].node);
         }
         match self.fingers[..split].iter().rev().find(|f| alive(f.node)) {
             Some(closer) => Hop::Via(closer.node),

@@ -64,6 +64,8 @@ fn rank_fingers_need_at_most_the_logarithm() {
                     let expected = owner(&ring, key, |_| true);
                     let (got, hops) = route(&ring, rank_fingers, 1, start, key, |_| true).unwrap();
                     assert_eq!(got, expected, "{size} nodes, from {start} to {key}");
+                    let (skipping, _) = route(&ring, rank_fingers, 4, start, key, |_| true).unwrap();
+                    assert_eq!(skipping, expected, "{size} nodes, 4 successors, from {start} to {key}");
                     assert!(hops <= bound, "{size} nodes: {hops} hops");
                     total += hops;
                 }

@@ -273,6 +273,25 @@ fn after_a_removal_all_is_quiet() {
 }
 
 #[test]
+fn parts_of_a_split_ring_find_each_other() {
+    let mut net = Net::new(4, 3);
+    // Two know each other; so do the other two, among whom is the seed.
+    for (a, b) in [(0, 1), (2, 3)] {
+        let summary = Message::Summary { membership: 1, records: 1 };
+        net.under_way.push((a, b, summary));
+        while !net.under_way.is_empty() {
+            net.deliver(0);
+        }
+    }
+    assert!(net.nodes.iter().all(|node| node.records().count() == 2));
+    for _ in 0..40 {
+        net.round();
+    }
+    assert!(net.agree());
+    assert_eq!(net.nodes[0].records().count(), 4);
+}
+
+#[test]
 fn floods_are_bounded() {
     let mut node = Gossip::new(id(0), 1, 1);
     assert_eq!(node.set_facts(vec![0; MAX_FACTS + 1]), Err(GossipError::FactsTooLong));
@@ -292,4 +311,20 @@ fn floods_are_bounded() {
     };
     let Some(Message::Delta { records, .. }) = node.receive(id(1), ask).unwrap().reply else { panic!() };
     assert!(records.len() < 64 && !records.is_empty());
+    // All have their turn.
+    let mut told = std::collections::BTreeSet::new();
+    for _ in 0..100 {
+        let ask = (0..2000).map(id).collect();
+        let ask = Message::Delta { membership: None, records: vec![], ask_membership: false, ask };
+        let Some(Message::Delta { records, .. }) = node.receive(id(1), ask).unwrap().reply else { panic!() };
+        told.extend(records.into_iter().map(|(id, _)| id));
+    }
+    assert_eq!(told.len(), 1 + MAX_STRANGERS);
+    // Who has heard something newer is not told the older.
+    let newer = (0..2000).map(|n| (id(n), Head { incarnation: 1, version: 2 })).collect();
+    let heads = Message::Heads { membership: node.membership().digest(), heads: newer };
+    let Some(Message::Delta { records, ask, .. }) = node.receive(id(1), heads).unwrap().reply else {
+        panic!()
+    };
+    assert!(records.is_empty() && ask.len() >= MAX_STRANGERS);
 }

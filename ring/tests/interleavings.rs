@@ -94,6 +94,12 @@ impl Case {
         };
         if let Some(phase) = t.due(me) {
             if phase == Phase::Synced && owners(t.to()).contains(&me) {
+                // A write that begins later has to reach the copier by itself.
+                let both = |n: usize| state.views[n].layout().unwrap().version() == t.to().version();
+                assert!(self.live().all(both), "copied while somebody writes to the old owners only");
+                let late =
+                    |n: usize| state.views[n].transition().is_some_and(|t| t.phase(self.ids[n]).is_none());
+                assert!(!self.live().any(late), "copied while older writes may be under way");
                 let sources = owners(t.from());
                 assert!(sources.iter().any(|s| after.holders.contains(s)), "nobody to copy from");
                 after.holders.insert(me);

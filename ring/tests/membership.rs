@@ -325,6 +325,24 @@ fn decoded_states_are_checked() {
     let mut bad = good.clone();
     bad[at + 1] = 9;
     assert!(read(&bad).is_err(), "a stranger");
+
+    // Staged before what is committed (N = 7 at stamp 3): it comes to nothing.
+    let mut old = good.clone();
+    old.splice(at + 3..at + 4, [1, 3, 1, 7]);
+    assert_eq!(read(&old).unwrap(), m);
+
+    // As many settings as may be, and one more that is staged.
+    let mut m = founded(1..=1);
+    for i in 0..1024 {
+        m.stage(NodeId(1), Change::Setting { name: format!("s{i}"), value: None }).unwrap();
+    }
+    m.stage(NodeId(1), Change::Replicas(1)).unwrap();
+    commit(&mut m);
+    let mut full = postcard::to_allocvec(&m).unwrap();
+    assert_eq!(read(&full).unwrap(), m);
+    let end = full.len();
+    full.splice(end - 2..end - 1, [1, 1, b'z', 9, 1, 0]);
+    assert!(read(&full).is_err(), "nothing could be merged with it");
 }
 
 #[test]

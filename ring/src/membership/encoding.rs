@@ -82,9 +82,6 @@ impl ReadCommit {
         if from.is_none() && trackers.iter().next().is_some() {
             return Err("trackers of a transition that has ended");
         }
-        if layout.version().0 == 1 && from.is_some() {
-            return Err("the first layout follows none");
-        }
         Ok(Commit::new(cluster, config, layout, from, trackers))
     }
 }
