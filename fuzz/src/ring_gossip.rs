@@ -110,10 +110,8 @@ impl Net {
         assert_eq!(received.membership_changed, before.0 != *node.membership());
         let members = node.membership().layout().map_or(0, |l| l.members().len());
         assert!(node.records().count() <= 1 + 2 * members.max(5) + MAX_STRANGERS);
-        if let Some(head) = received.ahead_of_self {
-            if let Some(next) = head.incarnation.checked_add(1) {
-                node.restart(next);
-            }
+        if let Some(next) = received.ahead_of_self.and_then(|head| head.incarnation.checked_add(1)) {
+            node.restart(next);
         }
         if let Some(reply) = received.reply {
             self.send(to, from, reply);
