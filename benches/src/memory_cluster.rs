@@ -127,8 +127,11 @@ impl MemoryCluster {
                     appended = Some(id);
                 }
                 Output::List { id, .. } => {
-                    let nothing = Page { keys: Vec::new(), next: None };
-                    self.pending.push_back((at, Input::Listed(id, Some(nothing))));
+                    self.pending.push_back((at, Input::Listed(id, Some(Page::default()))));
+                }
+                Output::Sums { id, ranges } => {
+                    // Its nodes never differ.
+                    self.pending.push_back((at, Input::Summed(id, vec![0; ranges.len()])));
                 }
                 other => panic!("an output that this cluster does not know: {other:?}"),
             }

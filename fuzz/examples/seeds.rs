@@ -6,7 +6,8 @@ use gramme_fuzz::vclock_token::sealed;
 use gramme_quorum::message::{CallId, Copy, Message, Purpose, Refusal, Want};
 use gramme_quorum::object::{self, Content, Object, Version};
 use gramme_quorum::{
-    Cover, Expiry, Level, Need, Op, OpError, ReadOptions, Reading, Reply, WriteOptions, wire,
+    Cover, Expiry, Level, ListCursor, Need, Op, OpError, Place, ReadOptions, Reading, Reply, WriteOptions,
+    wire,
 };
 use gramme_ring::gossip::{Head, Message as Gossiped};
 use gramme_ring::{Change, ClusterId, Layout, LayoutVersion, Member, Membership, NodeId, Phase, Zone};
@@ -67,11 +68,9 @@ fn vclock() {
         "tampered",
         b"\x02\x01\x02\x03\x04\x05\x06\x07\x08\x30\x00\x01\x09\x00\x00\x00\x00\x00\x00\x00\x04\x05",
     );
-    let mut siblings = GrowableSiblings::new();
-    for actor in 1..=3 {
-        let Ok(_) =
-            siblings.write(&GrowableDotSet::new(), Dot { actor: Actor(actor), counter: 2 * actor }, 0, 7u8);
-    }
+    let dots = [1, 2, 3].map(|actor| Dot { actor: Actor(actor), counter: 2 * actor });
+    let Ok(seen) = GrowableDotSet::from_spans(dots.map(Dot::span));
+    let siblings = GrowableSiblings::from_parts(dots.map(|dot| (dot, 7u8)), seen).expect("sorted and seen");
     seed("vclock_siblings_decode", "siblings", &postcard::to_allocvec(&siblings).expect("an encoding"));
     let mut vector = GrowableVersionVector::new();
     vector.increment(Actor(9)).expect("there is room");
@@ -161,18 +160,16 @@ fn objects() -> [(&'static str, Object); 3] {
         bytes: Bytes::from_static(bytes.as_bytes()),
         content_type: Some("text/plain".into()),
     };
-    let mut one = Object::new();
-    let Ok(context) =
-        one.write(&GrowableDotSet::new(), Dot { actor: Actor(1), counter: 1 }, 0, version(value("2 apples")));
-    let mut two = one.clone();
-    let Ok(_) = two.write(
-        &GrowableDotSet::new(),
-        Dot { actor: Actor(2), counter: 300 },
-        0,
-        version(value("3 pears")),
-    );
-    let mut gone = one.clone();
-    let Ok(_) = gone.write(&context, Dot { actor: Actor(2), counter: 300 }, 0, version(Content::Tombstone));
+    let apples = Dot { actor: Actor(1), counter: 1 };
+    let later = Dot { actor: Actor(2), counter: 300 };
+    let object = |entries: &[(Dot, Content)], dots: &[Dot]| {
+        let Ok(seen) = GrowableDotSet::from_spans(dots.iter().map(|dot| dot.span()));
+        let entries = entries.iter().map(|(dot, content)| (*dot, version(content.clone())));
+        Object::from_parts(entries, seen).expect("sorted and seen")
+    };
+    let one = object(&[(apples, value("2 apples"))], &[apples]);
+    let two = object(&[(apples, value("2 apples")), (later, value("3 pears"))], &[apples, later]);
+    let gone = object(&[(later, Content::Tombstone)], &[apples, later]);
     [("one", one), ("two", two), ("gone", gone)]
 }
 
@@ -210,6 +207,8 @@ fn quorum() {
     };
     let error = OpError::Indeterminate { need: Need::Pw, have: 1, want: 2 };
     let reading = Reading { siblings: Vec::new(), context };
+    let next = Some(ListCursor { place: Place(64), at: 1 << 40 });
+    let listed = Message::Listed { call, keys: vec![(key.clone(), 9)], next, complete: true };
     let messages = [
         ("heartbeat", Message::Heartbeat),
         ("write", write(None, Some(first.rank(dot)))),
@@ -223,6 +222,8 @@ fn quorum() {
         ("forward-get", Message::Forward { call, op: Op::Get { key, options: ReadOptions::default() } }),
         ("failed", Message::Forwarded { call, reply: Reply::Failed(error) }),
         ("answered", Message::Forwarded { call, reply: Reply::Read(reading) }),
+        ("list", Message::List { call, layout, slots: (64, 127), cursor: None }),
+        ("listed", listed),
     ];
     for (name, message) in messages {
         let mut bytes = Vec::new();

@@ -199,7 +199,7 @@ impl World {
         let powered = self.disk.is_powered();
         match self.store().get(key.0, key.1) {
             Ok(Read::Absent) => Some(None),
-            Ok(Read::Value { value, tag }) => Some(Some((value, tag))),
+            Ok(Read::Value { value, tag, .. }) => Some(Some((value, tag))),
             Err(ReadError::Disk(_)) if !powered => None,
             other => panic!("{other:?}"),
         }

@@ -5,7 +5,7 @@
 //! value that no write replaced is never gone from everywhere.
 
 use crate::source::Source;
-use gramme_vclock::{Actor, Dot, GrowableDotSet, GrowableSiblings};
+use gramme_vclock::{Actor, Dot, GrowableDotSet, GrowableSiblings, Minter, Written};
 use std::collections::{BTreeMap, BTreeSet};
 
 const REPLICAS: usize = 3;
@@ -43,10 +43,7 @@ impl Copy {
 }
 
 struct Replica {
-    actor: Actor,
-    /// Last counter minted, and what it was when a copy was last dropped.
-    counter: u64,
-    held_since: u64,
+    minter: Minter,
     copies: [Option<Copy>; KEYS],
 }
 
@@ -87,7 +84,7 @@ pub fn run(data: &[u8]) {
 impl World {
     fn new() -> World {
         let replica =
-            |actor| Replica { actor: Actor(actor), counter: 0, held_since: 0, copies: Default::default() };
+            |actor| Replica { minter: Minter::new(Actor(actor)), copies: Default::default() };
         World {
             replicas: [replica(1), replica(2), replica(3)],
             clients: Default::default(),
@@ -142,7 +139,7 @@ impl World {
             13 | 14 => {
                 self.send(at, other, key);
                 if self.replicas[at].copies[key].take().is_some() {
-                    self.replicas[at].held_since = self.replicas[at].counter;
+                    self.replicas[at].minter.break_hold();
                 }
             }
             _ => {
@@ -152,7 +149,7 @@ impl World {
                 self.actors += 1;
                 // An actor is random: it may sort anywhere.
                 let actor = Actor(u64::from(source.byte()) << 32 | self.actors);
-                self.replicas[at] = Replica { actor, counter: 0, held_since: 0, copies: Default::default() };
+                self.replicas[at] = Replica { minter: Minter::new(actor), copies: Default::default() };
             }
         }
     }
@@ -165,13 +162,13 @@ impl World {
 
     fn write(&mut self, at: usize, key: usize, context: &GrowableDotSet, kept: Kept) -> GrowableDotSet {
         let replica = &mut self.replicas[at];
-        replica.counter += 1;
-        self.counters.insert(replica.actor, replica.counter);
-        let dot = Dot { actor: replica.actor, counter: replica.counter };
         let value = u32::try_from(self.minted.len()).expect("few writes");
         let before = replica.copies[key].clone().unwrap_or_default();
         let mut copy = before.clone();
-        let Ok(after) = copy.object.write(context, dot, replica.held_since, value);
+        let written = copy.object.write(context, &mut replica.minter, value);
+        let Written { dot, context: after } = written.expect("nothing names what is not minted");
+        assert_eq!(dot, Dot { actor: replica.minter.actor(), counter: replica.minter.minted() });
+        self.counters.insert(dot.actor, dot.counter);
 
         let covered: Dots = self
             .minted
@@ -197,11 +194,11 @@ impl World {
         match kept {
             Kept::Here => self.replicas[at].copies[key] = Some(copy),
             Kept::Only(to) => {
-                self.replicas[at].held_since = self.replicas[at].counter;
+                self.replicas[at].minter.break_hold();
                 self.replicas[to].copies[key].get_or_insert_default().merge(&copy);
             }
             Kept::Nowhere => {
-                self.replicas[at].held_since = self.replicas[at].counter;
+                self.replicas[at].minter.break_hold();
                 return context.clone();
             }
         }

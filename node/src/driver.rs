@@ -63,6 +63,8 @@ pub(crate) struct Driver<D: Disk> {
     pub(crate) mail: Mailbox,
     pub(crate) peers: Peers,
     pub(crate) clock: Clock,
+    /// Called when the node is complete again.
+    pub(crate) recovered: Box<dyn Fn()>,
     /// Raised by handles and the mailbox.
     pub(crate) wake: Signal,
     pub(crate) spawn: Rc<LocalExecutor<'static>>,
@@ -215,6 +217,7 @@ where
                 Effect::Send(to, message) => self.parts.peers.send(to, &message),
                 Effect::Reply(id, reply) => self.parts.handle.answer(id, reply),
                 Effect::Fetch(id, job) => self.fetch(id, job),
+                Effect::Recovered => (self.parts.recovered)(),
             }
         }
     }

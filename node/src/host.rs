@@ -6,7 +6,8 @@
 use bytes::Bytes;
 use gramme_quorum::message::Message;
 use gramme_quorum::{
-    AppendId, Engine, Input, Instant, ListId, LoadId, Loaded, Now, Output, Page, Reply, RequestId,
+    AppendId, Engine, Input, Instant, ListCursor, ListId, LoadId, Loaded, Now, Output, Page, Place, Reply,
+    RequestId,
 };
 use gramme_ring::NodeId;
 use gramme_store::{Cursor, Disk, Position, Read, ReadDone, ReadError, ReadJob, Store, SyncDone, SyncJob};
@@ -21,6 +22,8 @@ pub enum Effect<D: Disk> {
     Reply(RequestId, Reply),
     /// Run this read, here or on another thread, and hand it to [`Host::finish_read`].
     Fetch(LoadId, ReadJob<D>),
+    /// Nothing that this node acknowledged is missing here any more: its next run is complete.
+    Recovered,
 }
 
 impl<D: Disk> fmt::Debug for Effect<D> {
@@ -29,6 +32,7 @@ impl<D: Disk> fmt::Debug for Effect<D> {
             Effect::Send(to, message) => f.debug_tuple("Send").field(to).field(message).finish(),
             Effect::Reply(to, reply) => f.debug_tuple("Reply").field(to).field(reply).finish(),
             Effect::Fetch(id, job) => f.debug_tuple("Fetch").field(id).field(job).finish(),
+            Effect::Recovered => f.write_str("Recovered"),
         }
     }
 }
@@ -62,7 +66,11 @@ impl<D: Disk> fmt::Debug for Host<D> {
 
 impl<D: Disk> Host<D> {
     /// Composes an engine, fresh from [`Engine::new`], with its opened store.
+    ///
+    /// # Panics
+    /// If the store was opened without a tree key.
     pub fn new(engine: Engine, store: Store<D>, now: Now) -> Host<D> {
+        assert!(store.tree().is_some(), "anti-entropy compares hash trees");
         let mut host = Host {
             engine,
             store,
@@ -202,10 +210,17 @@ impl<D: Disk> Host<D> {
                         Err(_) => self.inputs.push_front(Input::AppendFailed(id)),
                     }
                 }
-                Output::List { id, place, cursor, limit } => {
-                    let page = self.list(place.0, cursor, limit);
+                Output::List { id, first, last, cursor, limit } => {
+                    let from = cursor.unwrap_or(ListCursor { place: first, at: 0 });
+                    let page = self.list(from, last, limit);
                     self.feed_list(id, page);
                 }
+                Output::Sums { id, ranges } => {
+                    let tree = self.store.tree().expect("a host's store has a hash tree");
+                    let sums = ranges.iter().map(|(first, last)| tree.range(*first..=*last)).collect();
+                    self.inputs.push_back(Input::Summed(id, sums));
+                }
+                Output::Recovered => self.effects.push_back(Effect::Recovered),
                 other => unreachable!("an output that this host does not know: {other:?}"),
             }
         }
@@ -224,13 +239,27 @@ impl<D: Disk> Host<D> {
         self.inputs.push_back(Input::Listed(id, page));
     }
 
-    fn list(&mut self, slot: u16, cursor: Option<u64>, limit: usize) -> Option<Page> {
-        let cursor = cursor.map_or(Cursor::START, Cursor::from_u64);
-        let page = self.store.list(slot, cursor, limit).ok()?;
-        Some(Page {
-            keys: page.keys.into_iter().map(Bytes::from).collect(),
-            next: page.next.map(Cursor::as_u64),
-        })
+    fn list(&mut self, from: ListCursor, last: Place, limit: usize) -> Option<Page> {
+        let mut listed = Page::default();
+        for place in (from.place.0..=last.0).map(Place) {
+            if self.store.slot_len(place.0) == 0 {
+                continue;
+            }
+            let at = if place == from.place { from.at } else { 0 };
+            if listed.keys.len() >= limit {
+                listed.next = Some(ListCursor { place, at });
+                break;
+            }
+            let room = limit - listed.keys.len();
+            let page = self.store.list(place.0, Cursor::from_u64(at), room).ok()?;
+            listed.keys.extend(page.keys.into_iter().map(Bytes::from).zip(page.tags));
+            listed.unreadable += page.unreadable;
+            if let Some(next) = page.next {
+                listed.next = Some(ListCursor { place, at: next.as_u64() });
+                break;
+            }
+        }
+        Some(listed)
     }
 }
 

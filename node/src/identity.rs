@@ -5,7 +5,8 @@
 //! DIR/membership    the committed layout, as a table with its hash, and where each member serves
 //! DIR/store/        the node's log
 //! DIR/gramme.toml   settings, if there are any
-//! DIR/incomplete    there if the store was found missing or damaged: this node's copies count toward no quorum
+//! DIR/incomplete    there if the store was found missing or damaged, until all is back from the other owners: this node's
+//!                   copies count toward no quorum
 //! ```
 //!
 //! Founding creates the store first (and stops if there is one with data), then writes the membership, then the
@@ -90,9 +91,18 @@ impl Identity {
 
     /// What the copies' digests are keyed with: the same on all members, unknown to clients.
     pub(crate) fn digest_key(&self) -> [u8; 16] {
+        self.derived(b"gramme digest key")
+    }
+
+    /// The same for the stores' hash trees.
+    pub(crate) fn tree_key(&self) -> [u8; 16] {
+        self.derived(b"gramme tree key")
+    }
+
+    fn derived(&self, purpose: &[u8]) -> [u8; 16] {
         let mut mac =
             Hmac::<Sha256>::new_from_slice(&self.secret.0).expect("an HMAC takes keys of any length");
-        mac.update(b"gramme digest key");
+        mac.update(purpose);
         let bytes: [u8; 32] = mac.finalize().into_bytes().into();
         *bytes.first_chunk().expect("32 bytes hold 16")
     }
@@ -305,6 +315,16 @@ impl DataDir {
     /// Remembers that acknowledged data may be missing here, whatever later runs find.
     pub(crate) fn mark_incomplete(&self, why: &str) -> Result<(), DirError> {
         self.write(INCOMPLETE, format!("{why}\n").as_bytes(), 0o644)
+    }
+
+    /// All that may have been missing is back.
+    pub(crate) fn clear_incomplete(&self) -> Result<(), DirError> {
+        let path = self.0.join(INCOMPLETE);
+        // If it comes back after a crash, the next run looks once more, and finds nothing missing.
+        match fs::remove_file(&path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(DirError::Io(path, e)),
+            _ => Ok(()),
+        }
     }
 
     /// Creates the directory, with its parents, durably.

@@ -233,7 +233,8 @@ fn open(dir: &DataDir, config: &Config, addresses: &Addresses) -> Result<Opened,
             .into());
         }
     }
-    let (store, recovery) = open_store(&dir.store(), config.segment_bytes)?;
+    let options = store_options(&identity)?.with_segment_bytes(config.segment_bytes);
+    let (store, recovery) = open_store(&dir.store(), options)?;
     let incomplete = judge(dir, &recovery)?;
     Ok((identity, membership, OpenStore { store, incomplete }))
 }
@@ -260,7 +261,7 @@ fn found_one(
 /// Writes a new node's directory, its empty store included.
 pub(crate) fn found(dir: &DataDir, identity: &Identity, membership: &Membership) -> Result<(), ServeError> {
     dir.found(identity, membership, |path| {
-        let (store, recovery) = open_store(path, Options::new([0; 16]).segment_bytes)?;
+        let (store, recovery) = open_store(path, store_options(identity)?)?;
         if !store.is_empty() || recovery.keys > 0 || recovery.is_lossy() {
             return Err(ServeError::StoreWithoutIdentity(path.to_owned()));
         }
@@ -268,12 +269,16 @@ pub(crate) fn found(dir: &DataDir, identity: &Identity, membership: &Membership)
     })
 }
 
-fn open_store(path: &Path, segment_bytes: u64) -> Result<(Store<FileDisk>, Recovery), ServeError> {
+fn store_options(identity: &Identity) -> Result<Options, ServeError> {
     let mut seed = [0; 16];
     getrandom::fill(&mut seed).map_err(|e| ServeError::Io("can't draw random bytes", io::Error::other(e)))?;
+    Ok(Options::new(seed).with_tree_key(identity.tree_key()))
+}
+
+fn open_store(path: &Path, options: Options) -> Result<(Store<FileDisk>, Recovery), ServeError> {
     let failed = |e| ServeError::Store(path.to_owned(), e);
     let disk = FileDisk::open(path).map_err(|e| failed(OpenError::Disk(e)))?;
-    Store::open(disk, Options::new(seed).with_segment_bytes(segment_bytes)).map_err(failed)
+    Store::open(disk, options).map_err(failed)
 }
 
 /// Whether acknowledged data may be missing here. Once it may, that is remembered: a later run finds the same store
@@ -300,8 +305,8 @@ fn judge(dir: &DataDir, recovery: &Recovery) -> Result<bool, DirError> {
     let incomplete = dir.incomplete()?;
     if let Some(why) = &incomplete {
         say!(
-            "{why}: this node takes writes, but its copies count toward no quorum; if every other copy is lost too, \
-             accept what is left here by removing the file 'incomplete' in {}",
+            "{why}: this node takes writes, but its copies count toward no quorum until it has what it may lack from the \
+             other owners; if every other copy is lost too, accept what is left here by removing the file 'incomplete' in {}",
             dir.path().display()
         );
     }
@@ -375,12 +380,14 @@ impl Node {
             max_frame: wire::max_frame(config.value_limit),
             moved: remember_moves(dir.clone(), membership),
         });
+        let recovered = forget_loss(dir.clone());
         let quiet = Driver {
             host: Rc::clone(&hosted),
             handle: handle.clone(),
             mail,
             peers: peers.clone(),
             clock,
+            recovered,
             wake,
             spawn: Rc::clone(spawn),
         }
@@ -487,6 +494,16 @@ fn remember_moves(dir: DataDir, membership: Membership) -> Moved {
         membership.addresses.insert(node, addresses.clone());
         if let Err(error) = dir.save_membership(&membership) {
             say!("can't write down where node {node} is now: {error}; it will be learned again");
+        }
+    })
+}
+
+/// Forgets that anything was missing.
+fn forget_loss(dir: DataDir) -> Box<dyn Fn()> {
+    Box::new(move || match dir.clear_incomplete() {
+        Ok(()) => say!("everything that was missing is back from the other owners: this node is complete"),
+        Err(error) => {
+            say!("can't write down that this node is complete: {error}; its next start looks again")
         }
     })
 }

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Cluster, PATIENCE, Process, Redis, Resp, Scratch, copy_dir, free_ports, gramme};
+use common::{Cluster, PATIENCE, Process, Redis, Resp, Scratch, Writer, copy_dir, free_ports, gramme};
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -127,26 +127,41 @@ fn impostors_are_refused_in_words() {
 }
 
 #[test]
-fn a_wiped_member_says_so_and_counts_toward_no_quorum() {
+fn a_wiped_member_counts_toward_no_quorum_until_it_has_everything_back() {
     let mut cluster = Cluster::start("wiped", 3);
-    let mut client = Redis::connect(cluster.redis(0)).expect("it serves");
-    assert_eq!(client.set("k", "v"), Some(Resp::Simple("OK".into())));
+    let writer = Writer::start("before", cluster.redis(0));
+    writer.wait_for(500);
+    let written = writer.finish();
+    let key = written.keys().next().expect("some were written").as_bytes();
     cluster.kill(2);
     fs::remove_dir_all(cluster.node_dir(2).join("store")).expect("it can be removed");
+    // With one whole replica left it can't be told whether a key exists; "absent" would be a lie.
+    cluster.kill(1);
     for _ in 0..2 {
         // Still so at the second start, when the store is there again.
         cluster.restart(2);
         cluster.node(2).wait_for("count toward no quorum");
-        assert_eq!(cluster.status(2)["incomplete"], true);
+        assert_eq!(cluster.status(2)["incomplete_partitions"], 256);
+        let mut client = Redis::connect(cluster.redis(2)).expect("it serves");
+        match client.call(&[b"GET", key]) {
+            Some(Resp::Error(text)) => assert!(text.starts_with("QUORUM r"), "{text}"),
+            other => panic!("{other:?}"),
+        }
         cluster.kill(2);
     }
     cluster.restart(2);
-    cluster.node(2).wait_for("other members are connected");
-    // With one whole replica left it can't be told whether the key exists; "absent" would be a lie.
+    cluster.restart(1);
+    cluster.node(2).wait_for("this node is complete");
+    assert_eq!(cluster.status(2)["incomplete_partitions"], 0);
+    cluster.kill(2);
+    cluster.restart(2);
+    assert_eq!(cluster.status(2)["incomplete_partitions"], 0);
+
+    // Nobody has read any of it meanwhile, and alone it has it all.
+    cluster.kill(0);
     cluster.kill(1);
     let mut client = Redis::connect(cluster.redis(2)).expect("it serves");
-    match client.call(&[b"GET", b"k"]) {
-        Some(Resp::Error(text)) => assert!(text.starts_with("QUORUM r"), "{text}"),
-        other => panic!("{other:?}"),
+    for (key, value) in &written {
+        assert_eq!(client.get_one(key), Ok(vec![value.as_bytes().to_vec()]), "{key}");
     }
 }

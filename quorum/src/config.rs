@@ -13,8 +13,9 @@ pub struct Config {
     pub actor: Actor,
     /// Keys the digests by which copies are compared; the same on all nodes of a cluster, secret from clients.
     pub digest_key: [u8; 16],
-    /// The store may have lost acknowledged data (a damage report, a copy restored from elsewhere):
-    /// answers are merged by readers but count toward no quorum.
+    /// The store may have lost acknowledged data (a damage report, a copy restored from elsewhere): answers are merged
+    /// by readers but count toward no quorum, until all is back from the other owners
+    /// ([`Output::Recovered`](crate::Output::Recovered)).
     pub incomplete: bool,
     /// Replicas that a read asks for, unless it says otherwise: 1 to N.
     pub r: u8,
@@ -56,6 +57,8 @@ pub struct Limits {
     pub local: usize,
     /// Writes that one peer's handoff keeps in flight.
     pub handoff: usize,
+    /// Bytes of objects that recovery and anti-entropy fetch in a second.
+    pub repair: u32,
 }
 
 impl Limits {
@@ -69,7 +72,14 @@ impl Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Limits { value: 16 << 20, siblings: 100, requests: 16_384, local: 65_536, handoff: 32 }
+        Limits {
+            value: 16 << 20,
+            siblings: 100,
+            requests: 16_384,
+            local: 65_536,
+            handoff: 32,
+            repair: 16 << 20,
+        }
     }
 }
 
@@ -82,6 +92,8 @@ pub struct Timing {
     pub patience: Duration,
     /// A heartbeat goes to each peer this often when nothing else does.
     pub heartbeat: Duration,
+    /// A node compares its copies with one other node's this often.
+    pub exchange: Duration,
     /// Handoff to an owner that refused or fell silent is tried again after this.
     pub retry: Duration,
 }
@@ -92,6 +104,7 @@ impl Default for Timing {
             request: Duration::from_secs(5),
             patience: Duration::from_millis(400),
             heartbeat: Duration::from_millis(250),
+            exchange: Duration::from_secs(10),
             retry: Duration::from_secs(1),
         }
     }

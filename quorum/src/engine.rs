@@ -1,23 +1,26 @@
 //! The engine: composition and routing only. Each input goes to the part that knows what it means.
 
+use crate::anti_entropy::{AntiEntropy, SumsFor, SumsId};
 use crate::config::Config;
 use crate::coordinator::request::Forward;
 use crate::coordinator::write::Write;
 use crate::coordinator::{Plan, read::Read};
 use crate::failure_detector::FailureDetector;
 use crate::handoff::{Forgetting, Handoff, hint_place};
-use crate::input::{Input, LoadId, Output, Place};
+use crate::input::{Input, ListId, LoadId, Output, Place};
 use crate::journal::{Durable, Outbox};
 use crate::message::{CallId, Copy, Message, Refusal, Want};
 use crate::object;
 use crate::peers::{Peer, Recent};
+use crate::pull::{Budget, Listing, Pull, PullId};
+use crate::recovery::Recovery;
 use crate::replica::{self, Event, Held, Merge, Reader, Replica, Source, Task, Waiting};
 use crate::status::{PeerStatus, Status};
 use crate::time::{Instant, Now};
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use bytes::Bytes;
-use gramme_ring::{Layout, NodeId, Slot};
+use gramme_ring::{Layout, LayoutVersion, NodeId, Slot};
 use gramme_vclock::{Hlc, Stamp};
 
 /// Damaged keys being healed at one time.
@@ -33,6 +36,10 @@ pub(crate) enum Timer {
     Forward(CallId),
     Handoff(NodeId),
     Heartbeat,
+    Exchange,
+    Recovery,
+    /// There is something left of this second's budget.
+    Pulls,
     /// Write this run's actor again: the disk refused it.
     Actor,
 }
@@ -56,6 +63,13 @@ pub struct Engine {
     pub(crate) forgetting: BTreeMap<Bytes, Forgetting>,
     pub(crate) hint_loads: BTreeMap<LoadId, Bytes>,
     pub(crate) healing: BTreeSet<Bytes>,
+    pub(crate) pulls: BTreeMap<PullId, Pull>,
+    pub(crate) pull_calls: BTreeMap<CallId, PullId>,
+    pub(crate) listings: BTreeMap<ListId, Listing>,
+    pub(crate) recovery: Option<Recovery>,
+    pub(crate) anti_entropy: AntiEntropy,
+    pub(crate) sums: BTreeMap<SumsId, SumsFor>,
+    pub(crate) budget: Budget,
     /// This run's actor is durable: dots may be minted.
     pub(crate) ready: bool,
     /// Requests taken and not answered yet.
@@ -98,6 +112,13 @@ impl Engine {
             forgetting: BTreeMap::new(),
             hint_loads: BTreeMap::new(),
             healing: BTreeSet::new(),
+            pulls: BTreeMap::new(),
+            pull_calls: BTreeMap::new(),
+            listings: BTreeMap::new(),
+            recovery: None,
+            anti_entropy: AntiEntropy::default(),
+            sums: BTreeMap::new(),
+            budget: Budget::new(now.instant, config.limits.repair),
             ready: false,
             open: 0,
             repairs: 0,
@@ -107,7 +128,9 @@ impl Engine {
             layout,
         };
         engine.store_actor();
+        engine.start_recovery(now);
         engine.timers.insert((now.instant + engine.config.timing.heartbeat, Timer::Heartbeat));
+        engine.timers.insert((now.instant + engine.config.timing.exchange, Timer::Exchange));
         engine
     }
 
@@ -130,7 +153,12 @@ impl Engine {
                     self.events(now, events);
                 }
             }
-            Input::Listed(id, page) => self.hints_listed(now, id, page),
+            Input::Listed(id, page) => {
+                if !self.listed_for(id, &page) {
+                    self.hints_listed(now, id, page);
+                }
+            }
+            Input::Summed(id, sums) => self.summed(now, id, sums),
             Input::AppendFailed(append) => {
                 for waiting in self.replica.append_failed(append) {
                     self.not_stored(now, waiting, false);
@@ -194,13 +222,15 @@ impl Engine {
         Status {
             ready: self.ready,
             writable: self.replica.journal.is_writable(),
-            incomplete: self.config.incomplete,
+            incomplete_partitions: self.incomplete_partitions(),
             requests: self.open,
             local: self.replica.tasks(),
             timers: self.timers.len(),
             repairs: self.repairs,
             hints_kept: self.hints_kept,
             hints_handed: self.hints_handed,
+            exchanges_equal: self.anti_entropy.equal,
+            slots_pulled: self.anti_entropy.slots,
             peers: self.peers.iter().map(peer).collect(),
         }
     }
@@ -242,7 +272,11 @@ impl Engine {
                 let Ok(object) = object::decode(&object) else {
                     return self.out.send(from, Message::Refused { call, why: Refusal::Malformed });
                 };
-                if hint.is_some() {
+                if let Some(owner) = hint {
+                    // Nobody stands in for this node here, nor for a stranger.
+                    if !self.peers.contains_key(&owner) {
+                        return self.out.send(from, Message::Refused { call, why: Refusal::Malformed });
+                    }
                     self.forgetting.remove(&key);
                 }
                 let source = Source::Peer(from, call);
@@ -261,11 +295,32 @@ impl Engine {
                     self.write_acknowledged(now, call, from, outranking);
                 }
             }
-            Message::Copy { call, copy, incomplete } => self.read_copied(now, call, from, copy, incomplete),
+            Message::Copy { call, copy, incomplete } => {
+                if !self.pull_copied(now, call, from, &copy) {
+                    self.read_copied(now, call, from, copy, incomplete);
+                }
+            }
+            Message::List { call, layout, slots, cursor } => {
+                if self.same_layout(from, call, layout) {
+                    self.list_for(from, call, slots, cursor);
+                }
+            }
+            Message::Sums { call, layout, of } => {
+                if self.same_layout(from, call, layout) {
+                    self.sums_for(from, call, &of);
+                }
+            }
+            Message::Summed { call, sums } => self.peer_summed(now, call, from, sums),
+            Message::Listed { call, keys, next, complete } => {
+                self.pull_listed(now, call, from, keys, next, complete);
+            }
             Message::Refused { call, why } => {
                 if self.forwards.get(&call).is_some_and(|f| f.to == from) {
                     self.forward_elsewhere(call);
-                } else if !self.handoff_refused(now, call, from) {
+                } else if !self.handoff_refused(now, call, from)
+                    && !self.pull_refused(now, call, from)
+                    && !self.exchange_refused(call, from)
+                {
                     self.write_refused(now, call, from, why);
                     self.read_failed(now, call, from);
                 }
@@ -275,7 +330,17 @@ impl Engine {
         }
     }
 
-    fn check_call(&self, layout: gramme_ring::LayoutVersion, key: &Bytes) -> Result<(), Refusal> {
+    /// Whether the sender goes by the same layout; if not, its call is refused.
+    fn same_layout(&mut self, from: NodeId, call: CallId, layout: LayoutVersion) -> bool {
+        let same = layout == self.layout.version();
+        if !same {
+            let why = Refusal::Layout(self.layout.version());
+            self.out.send(from, Message::Refused { call, why });
+        }
+        same
+    }
+
+    fn check_call(&self, layout: LayoutVersion, key: &Bytes) -> Result<(), Refusal> {
         if layout != self.layout.version() {
             Err(Refusal::Layout(self.layout.version()))
         } else if key.is_empty() || key.len() > crate::MAX_KEY {
@@ -302,6 +367,9 @@ impl Engine {
                 Timer::Forward(call) => self.forward_lost(call, true),
                 Timer::Handoff(owner) => self.handoff_timer(now, owner),
                 Timer::Heartbeat => self.heartbeat(now),
+                Timer::Exchange => self.exchange_timer(now),
+                Timer::Recovery => self.recovery_timer(now),
+                Timer::Pulls => self.pump_waiting(now),
                 Timer::Actor => self.store_actor(),
             }
         }
@@ -321,7 +389,11 @@ impl Engine {
                 Event::Read(key, reader, held) => self.held(now, key, reader, held),
                 Event::Minted(minted) => self.write_minted(now, *minted),
                 Event::MintRefused(call, error) => self.write_refused_here(call, error),
-                Event::MergeRefused(to, call, why) => self.out.send(to, Message::Refused { call, why }),
+                Event::MergeRefused(Source::Peer(to, call), why) => {
+                    self.out.send(to, Message::Refused { call, why });
+                }
+                Event::MergeRefused(Source::Pull(pull), _) => self.pull_merged(now, pull, false),
+                Event::MergeRefused(Source::Repair, _) => {}
                 Event::Durable(done) => self.stored(now, done),
                 Event::Hinted(owner) => {
                     self.hints_kept += 1;
@@ -343,8 +415,9 @@ impl Engine {
         match reader {
             Reader::Coordinator(call) => self.read_held(now, call, held),
             Reader::Handoff(owner) => self.handoff_read(now, owner, key, held),
+            Reader::Pull(pull, digest) => self.pull_read(now, pull, digest, key, &held),
             Reader::Peer(to, call, want) => {
-                let incomplete = self.config.incomplete;
+                let incomplete = self.is_incomplete(Slot::of(&key));
                 let copy = match (held, want) {
                     (Held::Unknown, _) => {
                         return self.out.send(to, Message::Refused { call, why: Refusal::Unknown });
@@ -366,6 +439,7 @@ impl Engine {
                 self.out.send(to, Message::Written { call, outranking });
             }
             Waiting::Actor => self.ready = true,
+            Waiting::Pulled(pull) => self.pull_merged(now, pull, true),
             Waiting::HintGone(_) | Waiting::Nothing => {}
         }
     }
@@ -383,6 +457,7 @@ impl Engine {
             }
             // It is handed over again, and removed when there is room.
             Waiting::HintGone(owner) => self.expect_handoff(now, owner),
+            Waiting::Pulled(pull) => self.pull_merged(now, pull, false),
             Waiting::Merged { .. } | Waiting::Actor | Waiting::Nothing => {}
         }
     }

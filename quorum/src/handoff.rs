@@ -5,7 +5,7 @@
 //! join, so it may be sent twice. A hint goes only when the owner holds, durably, what the copy still is.
 
 use crate::engine::{Engine, Timer};
-use crate::input::{ListId, LoadId, Loaded, Page, Place};
+use crate::input::{ListCursor, ListId, LoadId, Loaded, Page, Place};
 use crate::message::{CallId, Message, Purpose};
 use crate::replica::{self, Held, Reader, Task};
 use crate::time::{Instant, Now};
@@ -26,7 +26,7 @@ pub(crate) struct Handoff {
     /// A hint was added, or one could not be handed over, since the listing began.
     again: bool,
     listing: Option<ListId>,
-    cursor: Option<u64>,
+    cursor: Option<ListCursor>,
     queue: VecDeque<Bytes>,
     reading: usize,
     in_flight: BTreeMap<CallId, (Bytes, u64)>,
@@ -74,7 +74,8 @@ impl Engine {
         handoff.active = true;
         handoff.again = false;
         handoff.progress = now.instant;
-        handoff.listing = Some(self.out.list(hint_place(owner), None, PAGE));
+        let place = hint_place(owner);
+        handoff.listing = Some(self.out.list(place, place, None, PAGE));
         self.arm_handoff(now, owner);
     }
 
@@ -116,9 +117,8 @@ impl Engine {
         match page {
             Some(page) => {
                 let prefix = owner.0.to_be_bytes();
-                let keys =
-                    page.keys.iter().filter(|k| k.starts_with(&prefix)).map(|k| k.slice(prefix.len()..));
-                handoff.queue.extend(keys);
+                let keys = page.keys.iter().filter(|(key, _)| key.starts_with(&prefix));
+                handoff.queue.extend(keys.map(|(key, _)| key.slice(prefix.len()..)));
                 handoff.cursor = page.next;
             }
             None => {
@@ -145,7 +145,8 @@ impl Engine {
             return;
         }
         if let Some(cursor) = handoff.cursor.take() {
-            handoff.listing = Some(self.out.list(hint_place(owner), Some(cursor), PAGE));
+            let place = hint_place(owner);
+            handoff.listing = Some(self.out.list(place, place, Some(cursor), PAGE));
         } else {
             handoff.active = false;
             handoff.pending = handoff.again;

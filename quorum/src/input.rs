@@ -1,13 +1,15 @@
 //! What goes into the engine and what comes out of it.
 
+use crate::anti_entropy::SumsId;
 use crate::message::Message;
 use crate::op::{Op, Reply, RequestId};
 use alloc::vec::Vec;
 use bytes::Bytes;
 use gramme_ring::NodeId;
+use serde::{Deserialize, Serialize};
 
 /// Where a record lies in the store: a data slot (0 to 16383) or one of the engine's own (16384 and up).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Place(pub u16);
 
 /// Names an append; they are numbered in the order in which the store must perform them.
@@ -33,13 +35,24 @@ pub enum Loaded {
     Unknown,
 }
 
+/// Where a listing goes on. Each page's is greater than the one before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ListCursor {
+    /// The slot.
+    pub place: Place,
+    /// Where in it, as the store counts; it must stay good across openings of the same store.
+    pub at: u64,
+}
+
 /// One page of keys.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Page {
-    /// Keys in the store's order.
-    pub keys: Vec<Bytes>,
+    /// Keys in the store's order, each with the version tag of its record.
+    pub keys: Vec<(Bytes, u64)>,
+    /// Records that are there and whose keys can't be read.
+    pub unreadable: u64,
     /// Where to go on; `None` at the end.
-    pub next: Option<u64>,
+    pub next: Option<ListCursor>,
 }
 
 /// One thing that happened.
@@ -58,6 +71,8 @@ pub enum Input {
     Loaded(LoadId, Loaded),
     /// An [`Output::List`] was performed; `None` if the store could not.
     Listed(ListId, Option<Page>),
+    /// An [`Output::Sums`] was performed.
+    Summed(SumsId, Vec<u128>),
     /// An [`Output::Append`] was refused by the store, which is as it was before.
     AppendFailed(AppendId),
     /// Every append up to and including this one, except those that failed, is on stable storage.
@@ -96,15 +111,29 @@ pub enum Output {
         /// The value and its version tag; `None` removes the record.
         value: Option<(Bytes, u64)>,
     },
-    /// List a slot's keys, and say so with [`Input::Listed`].
+    /// List the keys of some slots, and say so with [`Input::Listed`]. A key that is there from the first page to the
+    /// last is on one of them, whatever is written meanwhile.
     List {
         /// To be repeated in the answer.
         id: ListId,
-        /// The slot.
-        place: Place,
+        /// The first slot.
+        first: Place,
+        /// The last slot.
+        last: Place,
         /// From a former page's `next`; `None` to begin.
-        cursor: Option<u64>,
-        /// How many keys at the most.
+        cursor: Option<ListCursor>,
+        /// How many keys at the most; at least 1.
         limit: usize,
     },
+    /// Add up the records of these slots (first and last of each range), and say so with [`Input::Summed`]: for each range the
+    /// sum modulo 2^128 of a hash of key and version tag of each record, under a key that all nodes of the cluster share.
+    Sums {
+        /// To be repeated in the answer.
+        id: SumsId,
+        /// The ranges.
+        ranges: Vec<(u16, u16)>,
+    },
+    /// All that this node may have lost (see [`Config::incomplete`](crate::Config::incomplete)) is durable here again: the
+    /// next run is complete.
+    Recovered,
 }

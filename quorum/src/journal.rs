@@ -1,7 +1,8 @@
 //! The order *written, durable, acknowledged* as types: what waits for the disk comes out of the journal
 //! only inside a [`Durable`], and only the journal makes one.
 
-use crate::input::{AppendId, Input, ListId, LoadId, Output, Place};
+use crate::anti_entropy::SumsId;
+use crate::input::{AppendId, Input, ListCursor, ListId, LoadId, Output, Place};
 use crate::message::{CallId, Message};
 use crate::op::{Reply, RequestId};
 use alloc::collections::{BTreeMap, VecDeque};
@@ -109,6 +110,7 @@ pub(crate) struct Outbox {
     append: u64,
     load: u64,
     list: u64,
+    sums: u64,
     call: u64,
 }
 
@@ -152,11 +154,28 @@ impl Outbox {
         id
     }
 
-    pub(crate) fn list(&mut self, place: Place, cursor: Option<u64>, limit: usize) -> ListId {
+    pub(crate) fn list(
+        &mut self,
+        first: Place,
+        last: Place,
+        cursor: Option<ListCursor>,
+        limit: usize,
+    ) -> ListId {
         self.list += 1;
         let id = ListId(self.list);
-        self.outputs.push_back(Output::List { id, place, cursor, limit });
+        self.outputs.push_back(Output::List { id, first, last, cursor, limit });
         id
+    }
+
+    pub(crate) fn sums(&mut self, ranges: Vec<(u16, u16)>) -> SumsId {
+        self.sums += 1;
+        let id = SumsId(self.sums);
+        self.outputs.push_back(Output::Sums { id, ranges });
+        id
+    }
+
+    pub(crate) fn recovered(&mut self) {
+        self.outputs.push_back(Output::Recovered);
     }
 
     /// Call ids go on from a random start, so that an answer to a former run's call is never taken for

@@ -70,6 +70,7 @@
 
 extern crate alloc;
 
+mod anti_entropy;
 mod config;
 mod coordinator;
 mod engine;
@@ -81,17 +82,20 @@ pub mod message;
 pub mod object;
 mod op;
 mod peers;
+mod pull;
+mod recovery;
 mod replica;
 mod status;
 mod tally;
 mod time;
 pub mod wire;
 
+pub use anti_entropy::SumsId;
 pub use config::{Config, Limits, Timing};
 pub use coordinator::{Plan, Target};
 pub use engine::Engine;
 pub use failure_detector::FailureDetector;
-pub use input::{AppendId, Input, ListId, LoadId, Loaded, Output, Page, Place};
+pub use input::{AppendId, Input, ListCursor, ListId, LoadId, Loaded, Output, Page, Place};
 pub use object::{Content, Object, Rank, Version};
 pub use op::{
     Cover, Expiry, Found, Level, Need, Op, OpError, ReadOptions, Reading, Reply, RequestId, WriteOptions,

@@ -1,7 +1,9 @@
 //! What engines say to each other. `docs/PROTOCOL.md` has the bytes.
 
+use crate::input::ListCursor;
 use crate::object::Rank;
 use crate::op::{Op, Reply};
+use alloc::vec::Vec;
 use bytes::Bytes;
 use gramme_ring::{LayoutVersion, NodeId};
 use serde::{Deserialize, Serialize};
@@ -28,6 +30,17 @@ pub enum Want {
     Object,
     /// Only its digest.
     Digest,
+}
+
+/// Which sums over slots are asked for. Both sides tell from their layout which partitions they share.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SumsOf {
+    /// One sum over all shared partitions.
+    All,
+    /// One for each shared partition, in ring order.
+    Partitions,
+    /// One for each slot of these partitions.
+    Slots(Vec<u16>),
 }
 
 /// Why a replica did not do what it was asked. Nothing changed there.
@@ -127,5 +140,43 @@ pub enum Message {
         call: CallId,
         /// Its answer.
         reply: Reply,
+    },
+    /// Which keys do you have in this partition?
+    List {
+        /// Repeated in the answer.
+        call: CallId,
+        /// The sender's layout.
+        layout: LayoutVersion,
+        /// The partition's first slot and its last.
+        slots: (u16, u16),
+        /// From a former page's `next`; `None` to begin.
+        cursor: Option<ListCursor>,
+    },
+    /// One page of them.
+    Listed {
+        /// Which listing.
+        call: CallId,
+        /// Keys, each with the digest of its object.
+        keys: Vec<(Bytes, u64)>,
+        /// Where to go on; `None` at the end.
+        next: Option<ListCursor>,
+        /// Nothing that this replica ever acknowledged is missing.
+        complete: bool,
+    },
+    /// What do your copies add up to?
+    Sums {
+        /// Repeated in the answer.
+        call: CallId,
+        /// The sender's layout.
+        layout: LayoutVersion,
+        /// Which sums.
+        of: SumsOf,
+    },
+    /// The sums.
+    Summed {
+        /// Which question.
+        call: CallId,
+        /// In the order of the slots.
+        sums: Vec<u128>,
     },
 }

@@ -52,6 +52,7 @@ impl Engine {
         peer.detector = FailureDetector::new(heartbeat, now.instant);
         self.out.send(node, Message::Heartbeat);
         self.start_handoff(now, node);
+        self.continue_recovery(now);
     }
 
     pub(crate) fn disconnected(&mut self, now: Now, node: NodeId) {
@@ -62,6 +63,8 @@ impl Engine {
 
     pub(crate) fn lost(&mut self, now: Now, node: NodeId) {
         self.stop_handoff(node);
+        self.stop_exchange(node);
+        self.stop_pulls(now, |pull| pull.peer == node);
         self.writes_lost_peer(now, node);
         self.reads_lost_peer(now, node);
         let calls: Vec<CallId> =

@@ -9,6 +9,7 @@ use crate::journal::{Durable, Journal, Outbox};
 use crate::message::{CallId, Refusal, Want};
 use crate::object::{self, Object, Rank, Version};
 use crate::op::{Cover, OpError};
+use crate::pull::PullId;
 use crate::{Content, Expiry, Limits};
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
@@ -16,7 +17,9 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use bytes::Bytes;
 use gramme_ring::{NodeId, Slot};
-use gramme_vclock::{Actor, Dot, GrowableContext as Context, GrowableDotSet as DotSet, Hlc};
+use gramme_vclock::{
+    Actor, GrowableContext as Context, GrowableDotSet as DotSet, Hlc, Minter, WriteError, Written,
+};
 
 /// The slot of this node's own records, after the data slots.
 pub(crate) const RUN: Place = Place(gramme_ring::SLOTS);
@@ -30,6 +33,8 @@ pub(crate) enum Reader {
     Peer(NodeId, CallId, Want),
     /// Hinted handoff to this owner.
     Handoff(NodeId),
+    /// A pull, whose peer has an object with this digest.
+    Pull(PullId, u64),
 }
 
 /// Who hands in an object to be merged.
@@ -39,6 +44,8 @@ pub(crate) enum Source {
     Peer(NodeId, CallId),
     /// This node's own read repair; nobody waits.
     Repair,
+    /// A pull, which waits for it.
+    Pull(PullId),
 }
 
 /// A write to be given its dot.
@@ -97,6 +104,8 @@ pub(crate) enum Waiting {
     Actor,
     /// The removal of a hint for this owner.
     HintGone(NodeId),
+    /// A pull.
+    Pulled(PullId),
     /// Nobody waits.
     Nothing,
 }
@@ -130,7 +139,7 @@ pub(crate) enum Event {
     Read(Bytes, Reader, Held),
     Minted(Box<Minted>),
     MintRefused(CallId, OpError),
-    MergeRefused(NodeId, CallId, Refusal),
+    MergeRefused(Source, Refusal),
     /// A merge changed nothing, and what it found is durable already.
     Durable(Durable<Waiting>),
     /// A hint for this owner is among the appends.
@@ -146,15 +155,6 @@ pub(crate) enum Event {
     Damaged(Bytes),
 }
 
-#[derive(Clone, Copy, Debug, Default)]
-struct SlotClock {
-    /// The last counter minted in this slot.
-    minted: u64,
-    /// The counter at which this node last lost or dropped a copy in this slot: intervals that end at or
-    /// before it must not be extended.
-    held_since: u64,
-}
-
 #[derive(Debug)]
 pub(crate) struct Replica {
     actor: Actor,
@@ -162,7 +162,7 @@ pub(crate) struct Replica {
     limits: Limits,
     /// With no other member there is nobody to heal from: a write may replace a damaged record.
     pub(crate) alone: bool,
-    slots: BTreeMap<Place, SlotClock>,
+    minters: BTreeMap<Place, Minter>,
     queues: BTreeMap<Bytes, Vec<Task>>,
     loads: BTreeMap<LoadId, Bytes>,
     tasks: usize,
@@ -184,7 +184,7 @@ impl Replica {
             digest_key,
             limits,
             alone,
-            slots: BTreeMap::new(),
+            minters: BTreeMap::new(),
             queues: BTreeMap::new(),
             loads: BTreeMap::new(),
             tasks: 0,
@@ -317,11 +317,15 @@ impl Replica {
             return;
         }
         let place = place_of(key);
-        let slot = self.slots.entry(place).or_default();
-        slot.minted += 1;
-        let dot = Dot { actor: self.actor, counter: slot.minted };
-        let rank = version.rank(dot);
-        let Ok(seen) = object.write(&context, dot, slot.held_since, version);
+        let Written { dot, context: seen } = match object.write(&context, self.minter(place), version) {
+            Ok(written) => written,
+            Err(WriteError::Full(never)) => match never {},
+            Err(error) => {
+                work.events.push(Event::MintRefused(mint.call, OpError::Misuse(alloc::format!("{error}"))));
+                return;
+            }
+        };
+        let rank = object.get(dot).expect("it was just written").rank(dot);
         let encoded = object::encode(&object);
         let context = Context { seen, stamp };
         // A damaged copy is not replaced by what may be less, unless nobody could ever heal it.
@@ -358,15 +362,11 @@ impl Replica {
 
     fn merge(&mut self, work: &mut Work, wall_ms: u64, key: &Bytes, merge: Merge) {
         if work.damaged && !merge.heals && !self.alone {
-            if let Source::Peer(to, call) = merge.source {
-                work.events.push(Event::MergeRefused(to, call, Refusal::Unknown));
-            }
+            work.events.push(Event::MergeRefused(merge.source, Refusal::Unknown));
             return;
         }
         if self.claims_the_future(place_of(key), merge.object.seen()) {
-            if let Source::Peer(to, call) = merge.source {
-                work.events.push(Event::MergeRefused(to, call, Refusal::Malformed));
-            }
+            work.events.push(Event::MergeRefused(merge.source, Refusal::Malformed));
             return;
         }
         self.clock.observe(wall_ms, object::newest(&merge.object));
@@ -382,6 +382,7 @@ impl Replica {
                 Waiting::Merged { to, call, outranking: outranking.as_ref().map(object::encode) }
             }
             Source::Repair => Waiting::Nothing,
+            Source::Pull(pull) => Waiting::Pulled(pull),
         });
     }
 
@@ -444,13 +445,18 @@ impl Replica {
     /// Whether a history names dots of this run that are not minted yet: only forgery or a bug does, and believing
     /// it would make the next write look replaced.
     fn claims_the_future(&self, place: Place, seen: &DotSet) -> bool {
-        let minted = self.slots.get(&place).map_or(0, |slot| slot.minted);
-        seen.last_of(self.actor).is_some_and(|last| last > minted)
+        match self.minters.get(&place) {
+            Some(minter) => minter.is_behind(seen),
+            None => Minter::new(self.actor).is_behind(seen),
+        }
+    }
+
+    fn minter(&mut self, place: Place) -> &mut Minter {
+        self.minters.entry(place).or_insert(Minter::new(self.actor))
     }
 
     fn break_hold(&mut self, place: Place) {
-        let slot = self.slots.entry(place).or_default();
-        slot.held_since = slot.minted;
+        self.minter(place).break_hold();
     }
 }
 

@@ -11,8 +11,8 @@ pub struct Status {
     pub ready: bool,
     /// No sync has failed.
     pub writable: bool,
-    /// This node may miss data that it acknowledged; its answers count toward no quorum.
-    pub incomplete: bool,
+    /// Partitions in which this node may miss data that it acknowledged: there its answers count toward no quorum.
+    pub incomplete_partitions: usize,
     /// Requests being coordinated or forwarded here.
     pub requests: usize,
     /// Local operations that wait for the disk.
@@ -25,6 +25,10 @@ pub struct Status {
     pub hints_kept: u64,
     /// Hints whose owner acknowledged them, since the start.
     pub hints_handed: u64,
+    /// Comparisons with another node that found no difference, since the start.
+    pub exchanges_equal: u64,
+    /// Slots in which another node's copies differed, since the start.
+    pub slots_pulled: u64,
     /// The other members.
     pub peers: Vec<PeerStatus>,
 }

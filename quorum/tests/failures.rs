@@ -430,6 +430,28 @@ fn claims_about_our_own_future_are_refused() {
 
 /// A coordinator that stands in for a dead owner owes it a hint like any other fallback.
 #[test]
+fn a_hint_for_nobody_who_could_be_served_is_refused() {
+    let mut cluster = Cluster::new(3);
+    for nobody in [A, gramme_ring::NodeId(99)] {
+        let call = gramme_quorum::message::CallId(nobody.0);
+        let message = Message::Write {
+            call,
+            layout: cluster.layout.version(),
+            purpose: gramme_quorum::message::Purpose::Write,
+            key: "k".into(),
+            object: object::encode(&Object::new()),
+            hint: Some(nobody),
+            outranked_by: None,
+        };
+        cluster.input(A, Input::Peer(B, message));
+        cluster.run();
+        let refused = Message::Refused { call, why: gramme_quorum::message::Refusal::Malformed };
+        assert!(cluster.delivered.contains(&(A, B, refused)));
+    }
+    assert_eq!(cluster.hints(A), 0);
+}
+
+#[test]
 fn a_coordinating_fallback_keeps_a_hint() {
     let mut cluster = Cluster::new(5);
     let list = cluster.preference("k");
@@ -453,7 +475,11 @@ fn nothing_accumulates() {
     }
     cluster.pass(Duration::from_secs(3));
     let status = cluster.nodes[&A].engine.status(cluster.now.instant);
-    assert_eq!((status.requests, status.local, status.timers), (0, 0, 1), "only the heartbeat is due");
+    assert_eq!(
+        (status.requests, status.local, status.timers),
+        (0, 0, 2),
+        "only heartbeat and exchange are due"
+    );
     // A request that lasts past a short timeout leaves its hints all the same.
     cluster.pause(C);
     let timeout = Some(Duration::from_millis(50));

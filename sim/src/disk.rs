@@ -11,11 +11,18 @@ pub(crate) struct SimDisk {
     pub(crate) refuses: bool,
     /// Its next syncs fail, or have failed.
     pub(crate) fails: bool,
+    /// It was taken away, and no store was made on the new one yet.
+    pub(crate) blank: bool,
     /// The power is to fail at one of the next operations; the machine starts again so long after.
     pub(crate) armed: Option<Duration>,
 }
 
 impl SimDisk {
+    /// A new disk in the place of one that had a store.
+    pub(crate) fn blank() -> SimDisk {
+        SimDisk { blank: true, ..SimDisk::default() }
+    }
+
     pub(crate) const fn inner(&self) -> &MemDisk {
         &self.disk
     }

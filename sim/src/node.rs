@@ -17,6 +17,9 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::rc::Rc;
 
+/// Digests and hash trees of all nodes are under this key.
+const CLUSTER_KEY: [u8; 16] = *b"one for all runs";
+
 /// Where a sync stands while the node waits for it.
 #[derive(Debug)]
 pub(crate) enum Storage {
@@ -44,6 +47,8 @@ pub(crate) struct Node {
     pub(crate) outputs: Rc<RefCell<Vec<Output>>>,
     /// The last crash took nothing from the disk.
     pub(crate) kept_all: bool,
+    /// It may lack what it acknowledged.
+    pub(crate) incomplete: bool,
 }
 
 impl fmt::Debug for Node {
@@ -66,6 +71,7 @@ impl Node {
             requests: BTreeSet::new(),
             outputs: Rc::default(),
             kept_all: true,
+            incomplete: false,
         }
     }
 
@@ -80,13 +86,15 @@ impl Node {
         let mut seed = [0; 16];
         seed[..8].copy_from_slice(&rng.bits().to_le_bytes());
         seed[8..].copy_from_slice(&rng.bits().to_le_bytes());
-        let options = Options::new(seed).with_segment_bytes(shape.segment_bytes);
+        let options = Options::new(seed).with_segment_bytes(shape.segment_bytes).with_tree_key(CLUSTER_KEY);
         let (store, recovery) =
             Store::open(self.disk.inner().clone(), options).map_err(|error| error.to_string())?;
         let actor = Actor(rng.bits());
         let mut config = Config::new(self.id, actor);
-        config.digest_key = *b"one for all runs";
-        config.incomplete = recovery.is_lossy();
+        config.digest_key = CLUSTER_KEY;
+        self.disk.blank = false;
+        self.incomplete |= recovery.is_lossy() || (recovery.created && self.runs > 0);
+        config.incomplete = self.incomplete;
         config.r = shape.r;
         config.w = shape.w;
         config.timing = shape.timing;

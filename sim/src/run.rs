@@ -158,8 +158,12 @@ impl Run<'_> {
         // Time for what is under way: requests, pauses and stragglers to end, hints to move.
         self.advance(self.world.now() + Duration::from_secs(10));
         let deadline = self.world.now() + REST;
+        // Anti-entropy heals without a read, only not as fast.
+        let reads = self.rng.chance(500_000);
         loop {
-            self.read_everything();
+            if reads {
+                self.read_everything();
+            }
             let next = self.world.now() + Duration::from_secs(3);
             self.advance(next);
             if self.world.checker().violation().is_some() {
@@ -303,6 +307,15 @@ impl Run<'_> {
                 let free = self.rng.below(20_000);
                 self.world.fill_disk(node, Some(free));
                 self.world.alarm(end, MEND + 3);
+            }
+            Kind::Wipe => {
+                // With two disks gone at once, what was on these two is.
+                if self.world.is_complete() {
+                    let node = self.node();
+                    self.world.wipe(node);
+                    let after = end.since(self.world.now());
+                    self.world.restart(node, after);
+                }
             }
             Kind::FailedSync => {
                 let node = self.node();

@@ -30,10 +30,12 @@ pub enum Kind {
     FullDisk,
     /// A sync fails, and the machine is restarted some time after.
     FailedSync,
+    /// A disk is replaced by an empty one; never two before the first node has recovered.
+    Wipe,
 }
 
 /// Every kind.
-pub const KINDS: [Kind; 11] = [
+pub const KINDS: [Kind; 12] = [
     Kind::Crash,
     Kind::Blackout,
     Kind::Partition,
@@ -45,6 +47,7 @@ pub const KINDS: [Kind; 11] = [
     Kind::TornWrite,
     Kind::FullDisk,
     Kind::FailedSync,
+    Kind::Wipe,
 ];
 
 /// One storm: which kinds of fault it has, and how often each comes.
@@ -79,6 +82,7 @@ impl Storm {
                 Kind::TornWrite => (400_000, 2, 20),
                 Kind::FullDisk => (200_000, 5, 30),
                 Kind::FailedSync => (200_000, 10, 60),
+                Kind::Wipe => (200_000, 10, 60),
             };
             if rng.chance(odds) {
                 kinds.push((kind, rng.between(Duration::from_secs(least), Duration::from_secs(most))));

@@ -262,3 +262,43 @@ fn both_sides_of_a_partition_write_and_both_writes_live() {
     s.rest();
     assert_eq!(s.get(owners[2], "cart").unwrap().sorted(), [here.value, there.value]);
 }
+
+/// riak_core's and Cassandra's operators repair a replaced disk by hand. Here it heals by itself, without a read, and until
+/// then the empty copies outvote nobody: R = 1 gives no false 404.
+#[test]
+fn a_wiped_owner_heals_without_a_read_and_outvotes_nobody_before() {
+    let mut s = Script::new(9, 5);
+    let keys: Vec<String> = (0..60).map(|n| format!("key{n}")).collect();
+    let written: Vec<_> = keys.iter().map(|key| s.set(0, key).unwrap().value).collect();
+    s.world.wipe(1);
+    s.restart(1);
+    s.r = Some(Level::One);
+    for (key, value) in keys.iter().zip(&written) {
+        // An error would be honest; "absent" would be a lie.
+        if let Ok(shown) = s.get(1, key) {
+            assert_eq!(shown.values, [*value], "{key}");
+        }
+    }
+    s.r = None;
+    s.rest();
+    assert!(s.world.is_complete());
+    // Of each key the other two owners go, and the one that was wiped answers.
+    for (key, value) in keys.iter().zip(&written) {
+        let (owners, _) = roles(&s, key);
+        if !owners.contains(&1) {
+            continue;
+        }
+        for other in owners.iter().filter(|owner| **owner != 1) {
+            s.world.crash(*other, Crash::Kill);
+        }
+        s.wait(SECOND);
+        s.r = Some(Level::One);
+        assert_eq!(s.get(1, key).unwrap().values, [*value], "{key}");
+        s.r = None;
+        for other in owners.iter().filter(|owner| **owner != 1) {
+            s.restart(*other);
+        }
+        s.wait(5 * SECOND);
+        s.rest();
+    }
+}

@@ -20,7 +20,7 @@ fn check(store: &mut Store<MemDisk>, places: &Places) {
         let fingerprint = store.fingerprint(&key);
         match (store.get(1, &key), places.get(&fingerprint)) {
             (Ok(Read::Absent), None) => {}
-            (Ok(Read::Value { value, tag }), Some((holder, expected))) => {
+            (Ok(Read::Value { value, tag, .. }), Some((holder, expected))) => {
                 assert_eq!((*holder, *expected, value.as_slice()), (n, tag, tag.to_le_bytes().as_slice()));
             }
             (Err(ReadError::Collision), Some((holder, _))) => assert_ne!(*holder, n),

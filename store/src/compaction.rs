@@ -4,11 +4,15 @@
 //! output instead of its victims, in one change, an opening finds the victims whole and clears the output away. Records
 //! keep their sequences, so that a copy never wins over a later write, wherever it stands.
 
+use crate::chain::Event;
 use crate::disk::{Disk, DiskErrorKind, DiskFile};
 use crate::error::WriteError;
-use crate::key_index::{Location, SizeClass};
+use crate::index_file;
+use crate::key_index::{FINGERPRINT_MASK, Location, SizeClass};
 use crate::manifest::SaveError;
+use crate::read::is_past;
 use crate::record::{Draft, HEADER_BYTES, Header, Kind};
+use crate::replay::count_anew;
 use crate::scan::{Found, Scan};
 use crate::segment::{SEGMENT_HEADER_BYTES, Segment, SegmentKind};
 use crate::store::Store;
@@ -93,8 +97,11 @@ impl<D: Disk> Store<D> {
 
     /// Chooses the segments that give back most for least copying, if it is worth while.
     fn choose_victims(&self) -> Option<Merge<D::File>> {
-        let mut candidates: Vec<(u16, &Segment<D::File>)> =
-            self.segments.iter().filter(|(_, segment)| segment.finished && !segment.quarantined).collect();
+        let mut candidates: Vec<(u16, &Segment<D::File>)> = self
+            .segments
+            .iter()
+            .filter(|(_, segment)| segment.finished && !segment.quarantined && !segment.sealing)
+            .collect();
         let kept = |segment: &Segment<D::File>| segment.live + segment.removals;
         let (live, total) = candidates.iter().fold((0, 0), |(live, total), (_, segment)| {
             (live + kept(segment), total + segment.tail - SEGMENT_HEADER_BYTES as u64)
@@ -230,7 +237,7 @@ impl<D: Disk> Store<D> {
         let here = hit.is_some_and(|hit| hit.location.segment == victim && hit.location.offset() == offset);
         let kept = match header.kind {
             Kind::Watermark => false,
-            Kind::Put | Kind::Lost => here,
+            Kind::Put | Kind::Expiring | Kind::Lost => here,
             // A later write of the key outdoes all that the delete could.
             Kind::Delete => hit.is_none() && !self.removals_are_spent(&merge.victims, header.sequence),
             Kind::DropSlot => !self.removals_are_spent(&merge.victims, header.sequence),
@@ -238,17 +245,39 @@ impl<D: Disk> Store<D> {
         if !kept {
             return Ok(0);
         }
-        let key_end = HEADER_BYTES + header.key_len as usize;
         let whole = bytes.len() >= HEADER_BYTES;
-        let (key, value) = match header.kind {
-            Kind::Put | Kind::Delete if whole => {
-                (&bytes[HEADER_BYTES..key_end], &bytes[key_end..HEADER_BYTES + header.payload_len()])
+        let (mut key, mut value, mut expires) = (&[][..], &[][..], None);
+        if whole {
+            key = &bytes[HEADER_BYTES..HEADER_BYTES + header.key_len as usize];
+            if header.kind.is_put() {
+                (value, expires) = (&bytes[header.value_range()], header.expires(bytes));
             }
-            _ => (&[][..], &[][..]),
-        };
+        }
+        // What has expired leaves a delete behind, if there may be something older for it to hide. The sums of a hash tree
+        // must not go by the clock: with one it stays.
+        if is_past(expires, self.now) && self.tree.is_none() {
+            let removal = Draft {
+                kind: Kind::Delete,
+                slot: header.slot,
+                sequence: header.sequence,
+                fingerprint: header.fingerprint,
+                tag: 0,
+                expires: None,
+                key,
+                value: &[],
+            };
+            let mut copied = 0;
+            if !self.removals_are_spent(&merge.victims, header.sequence) {
+                copied = self.append_to_output(merge, &removal)?.size.bytes();
+            }
+            if let Some(old) = self.index.remove(header.slot, header.fingerprint) {
+                self.segments.lose(old.location);
+            }
+            return Ok(copied);
+        }
         let kind = match header.kind {
             // Unknown is not absent: a damaged record leaves a mark.
-            Kind::Put if !whole => Kind::Lost,
+            Kind::Put | Kind::Expiring if !whole => Kind::Lost,
             // The key of a damaged delete is not known, its fingerprint is: that is all a recovery goes by.
             kind => kind,
         };
@@ -258,6 +287,7 @@ impl<D: Disk> Store<D> {
             sequence: header.sequence,
             fingerprint: header.fingerprint,
             tag: header.tag,
+            expires,
             key: if kind == Kind::Delete && !whole { &[0] } else { key },
             value,
         };
@@ -265,7 +295,16 @@ impl<D: Disk> Store<D> {
         if here {
             self.segments.gain(location);
             if let Some(old) = self.index.set(header.slot, header.fingerprint, location, header.tag) {
-                self.segments.lose(old);
+                self.segments.lose(old.location);
+            }
+            // What is lost is not counted, so that a healthy replica's sum differs.
+            if let Some(tree) = &mut self.tree
+                && kind == Kind::Lost
+                && !self.uncounted.contains(&(header.slot, header.fingerprint & FINGERPRINT_MASK))
+            {
+                let (index, segments, hashes) = (&self.index, &self.segments, &self.hashes);
+                count_anew(tree, header.slot, index, segments, hashes, &mut self.uncounted)
+                    .map_err(WriteError::Unreadable)?;
             }
         }
         Ok(location.size.bytes())
@@ -326,10 +365,18 @@ impl<D: Disk> Store<D> {
             }
         };
         mark(self, true);
+        let chain = self.chain.clone();
+        for victim in merge.victims.iter().filter(|_| !merge.spoiled) {
+            let segment = &self.segments[*victim];
+            if segment.hash.is_some() {
+                self.chain.push(&Event::Dropped { segment: segment.id });
+            }
+        }
         match self.save_manifest(false) {
             Ok(()) => {}
             Err(SaveError::Unchanged(error)) => {
                 mark(self, false);
+                self.chain = chain;
                 self.merge = Some(merge);
                 return Err(match error.kind() {
                     DiskErrorKind::NoSpace => WriteError::NoSpace,
@@ -351,6 +398,7 @@ impl<D: Disk> Store<D> {
             freed += segment.tail;
             // Readers that have it open read on. Should it not go, the next opening clears it away.
             let _ = self.disk.remove(&segment.id.file_name());
+            let _ = self.disk.remove(&index_file::file_name(segment.id));
         }
         if let Some(output) = merge.output {
             freed = freed.saturating_sub(self.segments[output].tail);

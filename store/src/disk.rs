@@ -42,6 +42,12 @@ pub trait DiskFile: Clone + Send + 'static {
     /// Reads up to `into.len()` bytes at `offset`; fewer only where the file ends. Interrupted and short transfers are
     /// the implementation's to go on with.
     fn read_at(&self, offset: u64, into: &mut [u8]) -> Result<usize, DiskError>;
+    /// Bytes that the disk keeps in memory anyway, such as memory-mapped flash: then reads need no buffer. `None` (what
+    /// this does unless it is implemented) has the store [read](Self::read_at) them.
+    fn lend(&self, offset: u64, len: usize) -> Option<&[u8]> {
+        let _ = (offset, len);
+        None
+    }
     /// Writes all of `bytes` at `offset`. After an error any part of them may have been written.
     fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<(), DiskError>;
     /// Makes the bytes written so far and the length durable. After an error nothing written since the last success may

@@ -11,8 +11,8 @@ use hashbrown::HashTable;
 use hashbrown::hash_table::Entry as TableEntry;
 
 /// Bits of a fingerprint that the index keeps.
-const FINGERPRINT_BITS: u32 = 56;
-const FINGERPRINT_MASK: u64 = (1 << FINGERPRINT_BITS) - 1;
+pub(crate) const FINGERPRINT_BITS: u32 = 56;
+pub(crate) const FINGERPRINT_MASK: u64 = (1 << FINGERPRINT_BITS) - 1;
 
 /// Where a record is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +47,15 @@ impl SizeClass {
         let mantissa = units.div_ceil(1 << shift);
         // A mantissa of 16 is the next class's 8, and comes out as just that.
         Self((shift as u64 * 8 + mantissa) as u8)
+    }
+
+    pub(crate) const fn as_byte(self) -> u8 {
+        self.0
+    }
+
+    /// `None` if no record is that long.
+    pub(crate) fn of_byte(class: u8) -> Option<Self> {
+        (class <= Self::of(8 << 24).0).then_some(Self(class))
     }
 
     /// The class's length in bytes.
@@ -90,6 +99,10 @@ impl Entry {
             size: SizeClass(self.0[7]),
         }
     }
+
+    fn hit(&self) -> Hit {
+        Hit { location: self.location(), tag: self.tag(), fingerprint: self.fingerprint() }
+    }
 }
 
 /// The hash that a table sees, made of the bits that an entry keeps. The table takes its seven tag bits from the top and
@@ -123,35 +136,23 @@ impl KeyIndex {
     pub(crate) fn get(&self, slot: u16, fingerprint: u64) -> Option<Hit> {
         let wanted = fingerprint & FINGERPRINT_MASK;
         let entry = self.table(slot)?.find(table_hash(fingerprint), |entry| entry.fingerprint() == wanted)?;
-        Some(Hit { location: entry.location(), tag: entry.tag(), fingerprint: wanted })
+        Some(entry.hit())
     }
 
-    /// Sets the entry; returns the location that it had.
-    pub(crate) fn set(
-        &mut self,
-        slot: u16,
-        fingerprint: u64,
-        location: Location,
-        tag: u64,
-    ) -> Option<Location> {
-        let at = usize::from(slot);
-        if at >= self.slots.len() {
-            // To 1,024s: a node that has few slots pays for few.
-            self.slots.resize_with((at + 1).next_multiple_of(1024), || None);
-        }
+    /// Sets the entry; returns what it was.
+    pub(crate) fn set(&mut self, slot: u16, fingerprint: u64, location: Location, tag: u64) -> Option<Hit> {
         let wanted = fingerprint & FINGERPRINT_MASK;
         let entry = Entry::new(fingerprint, location, tag);
-        let table = self.slots[at].get_or_insert_default();
-        let found = table.entry(
+        let found = self.place(slot).entry(
             table_hash(fingerprint),
             |entry| entry.fingerprint() == wanted,
             |entry| table_hash(entry.fingerprint()),
         );
         match found {
             TableEntry::Occupied(mut old) => {
-                let location = old.get().location();
+                let was = old.get().hit();
                 *old.get_mut() = entry;
-                Some(location)
+                Some(was)
             }
             TableEntry::Vacant(place) => {
                 place.insert(entry);
@@ -161,8 +162,39 @@ impl KeyIndex {
         }
     }
 
-    /// Removes the entry; returns the location that it had.
-    pub(crate) fn remove(&mut self, slot: u16, fingerprint: u64) -> Option<Location> {
+    /// Sets the entry unless there is one; then returns that.
+    pub(crate) fn set_new(
+        &mut self,
+        slot: u16,
+        fingerprint: u64,
+        location: Location,
+        tag: u64,
+    ) -> Option<Hit> {
+        let wanted = fingerprint & FINGERPRINT_MASK;
+        match self.place(slot).entry(
+            table_hash(fingerprint),
+            |entry| entry.fingerprint() == wanted,
+            |entry| table_hash(entry.fingerprint()),
+        ) {
+            TableEntry::Occupied(there) => return Some(there.get().hit()),
+            TableEntry::Vacant(place) => place.insert(Entry::new(fingerprint, location, tag)),
+        };
+        self.keys += 1;
+        None
+    }
+
+    /// The table of a slot, made if it has none.
+    fn place(&mut self, slot: u16) -> &mut HashTable<Entry> {
+        let at = usize::from(slot);
+        if at >= self.slots.len() {
+            // To 1,024s: a node that has few slots pays for few.
+            self.slots.resize_with((at + 1).next_multiple_of(1024), || None);
+        }
+        self.slots[at].get_or_insert_default()
+    }
+
+    /// Removes the entry; returns what it was.
+    pub(crate) fn remove(&mut self, slot: u16, fingerprint: u64) -> Option<Hit> {
         let wanted = fingerprint & FINGERPRINT_MASK;
         let place = self.slots.get_mut(usize::from(slot))?;
         let table = place.as_deref_mut()?;
@@ -172,7 +204,7 @@ impl KeyIndex {
             *place = None;
         }
         self.keys -= 1;
-        Some(entry.location())
+        Some(entry.hit())
     }
 
     /// Forgets a slot; `each` sees the location of every entry it had.
@@ -198,7 +230,7 @@ impl KeyIndex {
         let Some(table) = self.table(slot) else { return Vec::new() };
         let mut page: Vec<Hit> = Vec::with_capacity(limit.min(table.len()) * 2);
         for entry in table.iter().filter(|entry| entry.fingerprint() >= from) {
-            page.push(Hit { location: entry.location(), tag: entry.tag(), fingerprint: entry.fingerprint() });
+            page.push(entry.hit());
             // Twice the limit, then back to the limit: linear in the slot's keys whatever their number.
             if page.len() >= limit.saturating_mul(2) {
                 page.select_nth_unstable_by_key(limit - 1, |hit| hit.fingerprint);
@@ -242,10 +274,13 @@ mod tests {
         assert_eq!(index.set(65_535, u64::MAX, location, u64::MAX), None);
         let hit = index.get(65_535, u64::MAX).expect("set");
         assert_eq!((hit.location, hit.tag), (location, u64::MAX));
-        assert_eq!(index.set(65_535, u64::MAX, at(1), 7), Some(location));
+        assert_eq!(
+            index.set(65_535, u64::MAX, at(1), 7),
+            Some(Hit { location, tag: u64::MAX, fingerprint: FINGERPRINT_MASK })
+        );
         assert_eq!(index.get(65_534, u64::MAX), None, "another slot");
         assert_eq!((index.len(), index.slot_len(65_535)), (1, 1));
-        assert_eq!(index.remove(65_535, u64::MAX), Some(at(1)));
+        assert_eq!(index.remove(65_535, u64::MAX).map(|was| was.location), Some(at(1)));
         assert_eq!(index.remove(65_535, u64::MAX), None);
         assert_eq!((index.len(), index.slot_len(65_535)), (0, 0));
     }

@@ -15,7 +15,7 @@
 //!
 //! // A write can be read at once. Slot 3, key, value, and a tag that is kept in memory beside the key.
 //! let written = store.put(3, b"amber", b"fossil resin", 1)?;
-//! assert!(matches!(store.get(3, b"amber")?, Read::Value { value, tag: 1 } if value == b"fossil resin"));
+//! assert!(matches!(store.get(3, b"amber")?, Read::Value { value, tag: 1, .. } if value == b"fossil resin"));
 //!
 //! // It is durable when a sync has covered it. The job may run on another thread while writes go on; one sync serves
 //! // all writes that wait for it. Only a sync that succeeded makes a `Durable`: ask for one before you say "done".
@@ -61,6 +61,7 @@ extern crate alloc;
 #[cfg(feature = "std")]
 extern crate std;
 
+mod chain;
 mod checksum;
 #[cfg(all(test, feature = "std"))]
 mod collision_tests;
@@ -69,6 +70,8 @@ mod disk;
 mod error;
 #[cfg(feature = "std")]
 mod file_disk;
+mod hash_tree;
+mod index_file;
 mod key_index;
 mod manifest;
 #[cfg(feature = "std")]
@@ -78,32 +81,38 @@ mod options;
 mod read;
 mod record;
 mod recovery;
+mod replay;
 mod scan;
+mod seal;
 mod segment;
 mod segments;
 #[cfg(feature = "std")]
 mod shared;
 mod store;
+mod summary;
 mod sync;
 mod upkeep;
+mod verify;
 
+pub use chain::{Head, NotAHead};
 pub use disk::{Disk, DiskError, DiskErrorKind, DiskFile};
 pub use error::{OpenError, ReadError, WriteError};
 #[cfg(feature = "std")]
 pub use file_disk::{FileDisk, FileHandle};
+pub use hash_tree::HashTree;
 #[cfg(feature = "std")]
 pub use mem_disk::{MemDisk, MemFile, MemLock};
-pub use open::verify;
 pub use options::Options;
-pub use read::{Cursor, Page, Read, ReadDone, ReadJob};
+pub use read::{Cursor, Page, Read, ReadDone, ReadJob, ValueRef};
 pub use record::{MAX_KEY_BYTES, MAX_VALUE_BYTES};
-pub use recovery::{Damage, DamageKind, Recovery, Torn};
+pub use recovery::{Damage, DamageKind, Progress, Recovery, Torn};
 pub use segment::SegmentId;
 #[cfg(feature = "std")]
 pub use shared::SharedStore;
 pub use store::{Stats, Store};
 pub use sync::{Durable, Position, SyncDone, SyncJob};
 pub use upkeep::Maintenance;
+pub use verify::{Verified, verify};
 
 /// The README's example is a test, too.
 #[cfg(all(doctest, feature = "std"))]

@@ -4,6 +4,7 @@
 //! place costs nothing but a line in the recovery report. A segment enters the manifest before the first record enters
 //! the segment, and leaves it before its file is removed.
 
+use crate::chain::{Chain, Head, SegmentHash};
 use crate::checksum::{crc, mix};
 use crate::disk::{Disk, DiskError, DiskErrorKind, DiskFile};
 use crate::error::OpenError;
@@ -18,8 +19,11 @@ pub(crate) const MANIFEST: &str = "MANIFEST";
 pub(crate) const MANIFEST_NEXT: &str = "MANIFEST.next";
 
 const MAGIC: &[u8; 8] = b"grammfst";
-const HEAD_BYTES: usize = 80;
-const ENTRY_BYTES: usize = 56;
+const HEAD_BYTES: usize = 128;
+const ENTRY_BYTES: usize = 88;
+/// The same in format 1, which had no chain.
+const HEAD_BYTES_1: usize = 80;
+const ENTRY_BYTES_1: usize = 56;
 const GAP_BYTES: usize = 16;
 /// Copies end at multiples of this, so that they share no sector.
 const COPY_ALIGN: usize = 4096;
@@ -38,6 +42,8 @@ pub(crate) struct Entry {
     /// Bounds of its sequences, if it is sealed. Empty: `first > last`.
     pub(crate) first: u64,
     pub(crate) last: u64,
+    /// Of all bytes before its end, if it is sealed and was hashed.
+    pub(crate) hash: Option<SegmentHash>,
     /// Ranges without records, left by a crash among unsynced writes.
     pub(crate) torn: Vec<(u64, u64)>,
 }
@@ -53,6 +59,9 @@ pub(crate) struct Manifest {
     pub(crate) next_segment: u64,
     /// The store was closed in good order and not opened since.
     pub(crate) clean: bool,
+    /// The length of the chain, and its head.
+    pub(crate) chain_entries: u64,
+    pub(crate) head: Head,
     pub(crate) entries: Vec<Entry>,
 }
 
@@ -78,9 +87,12 @@ impl Manifest {
         }
         out.extend_from_slice(&self.store);
         out.extend_from_slice(&self.hash_key);
-        out.extend_from_slice(&[0; 8]);
+        out.extend_from_slice(&self.chain_entries.to_le_bytes());
+        out.extend_from_slice(&self.head.0);
+        out.extend_from_slice(&[0; 16]);
         for entry in &self.entries {
-            let state = u16::from(entry.kind as u8) | u16::from(entry.sealed.is_some()) << 8;
+            let flags = u16::from(entry.sealed.is_some()) | u16::from(entry.hash.is_some()) << 1;
+            let state = u16::from(entry.kind as u8) | flags << 8;
             out.extend_from_slice(&entry.id.0.to_le_bytes());
             out.extend_from_slice(&entry.salt.to_le_bytes());
             out.extend_from_slice(&entry.capacity.to_le_bytes());
@@ -90,6 +102,7 @@ impl Manifest {
             out.extend_from_slice(&state.to_le_bytes());
             out.extend_from_slice(&[0; 2]);
             out.extend_from_slice(&count(entry.torn.len()).to_le_bytes());
+            out.extend_from_slice(&entry.hash.unwrap_or_default());
             for (start, end) in &entry.torn {
                 out.extend_from_slice(&start.to_le_bytes());
                 out.extend_from_slice(&end.to_le_bytes());
@@ -104,7 +117,7 @@ impl Manifest {
 
     /// One copy. `Ok(None)`: damaged.
     fn decode(copy: &[u8]) -> Result<Option<Self>, OpenError> {
-        if copy.len() < HEAD_BYTES + 4 || &copy[..8] != MAGIC {
+        if copy.len() < HEAD_BYTES_1 + 4 || &copy[..8] != MAGIC {
             return Ok(None);
         }
         let (body, sum) = copy.split_at(copy.len() - 4);
@@ -115,23 +128,25 @@ impl Manifest {
         if found > FORMAT {
             return Err(OpenError::NewerFormat { found, supported: FORMAT });
         }
-        Ok(Self::decode_body(body))
+        Ok(Self::decode_body(body, found))
     }
 
-    fn decode_body(body: &[u8]) -> Option<Self> {
+    fn decode_body(body: &[u8], format: u16) -> Option<Self> {
+        let (head_bytes, entry_bytes) =
+            if format == 1 { (HEAD_BYTES_1, ENTRY_BYTES_1) } else { (HEAD_BYTES, ENTRY_BYTES) };
         let mut store = [0; 16];
         let mut hash_key = [0; 16];
         store.copy_from_slice(&body[40..56]);
         hash_key.copy_from_slice(&body[56..72]);
-        let mut rest = &body[HEAD_BYTES..];
+        let mut rest = body.get(head_bytes..)?;
         let listed = half(body, 12) as usize;
         // Checked before memory is taken: the entries must fit into what was read.
-        if listed > rest.len() / ENTRY_BYTES {
+        if listed > rest.len() / entry_bytes {
             return None;
         }
         let mut entries = Vec::with_capacity(listed);
         for _ in 0..listed {
-            let (entry, after) = rest.split_at_checked(ENTRY_BYTES)?;
+            let (entry, after) = rest.split_at_checked(entry_bytes)?;
             let gaps = half(entry, 52) as usize;
             let (ranges, after) = after.split_at_checked(gaps.checked_mul(GAP_BYTES)?)?;
             rest = after;
@@ -143,10 +158,17 @@ impl Manifest {
                 sealed: (entry[49] & 1 == 1).then_some(word(entry, 24)),
                 first: word(entry, 32),
                 last: word(entry, 40),
+                hash: (entry[49] & 2 == 2 && format > 1).then(|| hash_at(entry, ENTRY_BYTES_1)),
                 torn: ranges.chunks_exact(GAP_BYTES).map(|gap| (word(gap, 0), word(gap, 8))).collect(),
             });
         }
+        let chain = match format {
+            1 => Chain::new(&store),
+            _ => Chain { entries: word(body, 72), head: Head(hash_at(body, 80)), pending: Vec::new() },
+        };
         Some(Self {
+            chain_entries: chain.entries,
+            head: chain.head,
             generation: word(body, 16),
             next_segment: word(body, 24),
             clean: body[10] & 1 == 1,
@@ -221,6 +243,12 @@ impl SaveError {
         let (Self::Unchanged(error) | Self::Unknown(error)) = self;
         error
     }
+}
+
+fn hash_at(bytes: &[u8], at: usize) -> SegmentHash {
+    let mut hash = [0; 32];
+    hash.copy_from_slice(&bytes[at..at + 32]);
+    hash
 }
 
 fn count(len: usize) -> u32 {

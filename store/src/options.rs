@@ -14,6 +14,15 @@ pub struct Options {
     pub seed: [u8; 16],
     /// Whether [`get`](crate::Store::get) reads from the disk itself (true unless set), or hands out a job.
     pub inline_reads: bool,
+    /// Whether sealed segments get index files, and openings go by them instead of reading every record (true unless
+    /// set). Without them an opening finds all damage that there is; with them a damaged record is found when it is read.
+    pub index_files: bool,
+    /// The key of the [hash tree](crate::HashTree), the same for all stores that are to be compared; none (no tree)
+    /// unless set. May differ from opening to opening; the first one with another key takes longer.
+    pub tree_key: Option<[u8; 16]>,
+    /// Threads that read segments at an opening, if there are more than a few bytes of them; two unless set. Only with
+    /// the `std` feature.
+    pub open_threads: usize,
     /// Fewer bits in tests, to force collisions.
     pub(crate) fingerprint_mask: u64,
 }
@@ -21,7 +30,15 @@ pub struct Options {
 impl Options {
     /// The usual options with this seed.
     pub fn new(seed: [u8; 16]) -> Self {
-        Self { segment_bytes: 32 << 20, seed, inline_reads: true, fingerprint_mask: u64::MAX }
+        Self {
+            segment_bytes: 32 << 20,
+            seed,
+            inline_reads: true,
+            index_files: true,
+            tree_key: None,
+            open_threads: 2,
+            fingerprint_mask: u64::MAX,
+        }
     }
 
     /// The same options with segments of this many bytes.
@@ -35,6 +52,27 @@ impl Options {
     #[must_use]
     pub fn with_inline_reads(mut self, inline: bool) -> Self {
         self.inline_reads = inline;
+        self
+    }
+
+    /// The same options with or without index files.
+    #[must_use]
+    pub fn with_index_files(mut self, index_files: bool) -> Self {
+        self.index_files = index_files;
+        self
+    }
+
+    /// The same options with a hash tree under this key.
+    #[must_use]
+    pub fn with_tree_key(mut self, key: [u8; 16]) -> Self {
+        self.tree_key = Some(key);
+        self
+    }
+
+    /// The same options with so many threads at the opening.
+    #[must_use]
+    pub fn with_open_threads(mut self, threads: usize) -> Self {
+        self.open_threads = threads;
         self
     }
 

@@ -3,15 +3,19 @@
 use crate::checksum::Place;
 use crate::disk::{Disk, DiskError, DiskFile};
 use crate::error::ReadError;
-use crate::record::{HEADER_BYTES, Header, Kind};
+use crate::key_index::{Hit, Location};
+use crate::record::{HEADER_BYTES, Header, MAX_KEY_BYTES, STAMP_BYTES};
 use crate::segment::SegmentId;
+use crate::store::{KEPT_BUFFER_BYTES, Store};
 use alloc::vec;
 use alloc::vec::Vec;
 use core::fmt;
 
 /// Values up to this size are read through the store's own buffer and copied out: cheaper than clearing a buffer for
 /// each.
-pub(crate) const SMALL_BYTES: usize = 64 << 10;
+const SMALL_BYTES: usize = 64 << 10;
+/// What a listing reads of a record at first: the header and most keys.
+const LIST_BYTES: usize = 256;
 
 /// The answer to a [`get`](crate::Store::get).
 pub enum Read<D: Disk> {
@@ -23,6 +27,8 @@ pub enum Read<D: Disk> {
         value: Vec<u8>,
         /// The tag that was put with it.
         tag: u64,
+        /// The time from which on it is absent, if it [expires](crate::Store::put_expiring).
+        expires: Option<u64>,
     },
     /// The key is there; its value has to be read by the job.
     Pending(ReadJob<D>),
@@ -32,9 +38,12 @@ impl<D: Disk> fmt::Debug for Read<D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Absent => f.write_str("Absent"),
-            Self::Value { value, tag } => {
-                f.debug_struct("Value").field("bytes", &value.len()).field("tag", tag).finish()
-            }
+            Self::Value { value, tag, expires } => f
+                .debug_struct("Value")
+                .field("bytes", &value.len())
+                .field("tag", tag)
+                .field("expires", expires)
+                .finish(),
             Self::Pending(job) => f.debug_tuple("Pending").field(job).finish(),
         }
     }
@@ -58,7 +67,7 @@ impl Spot {
     /// Checks the record in `bytes`, wanted for this key. Answers its header.
     pub(crate) fn check(&self, bytes: &[u8], slot: u16, key: &[u8]) -> Result<Header, ReadError> {
         let (header, _) = self.record(bytes).ok_or_else(|| self.damaged())?;
-        if header.kind != Kind::Put {
+        if !header.kind.is_put() {
             return Err(self.damaged());
         }
         let found = &bytes[HEADER_BYTES..HEADER_BYTES + header.key_len as usize];
@@ -90,6 +99,7 @@ pub struct ReadJob<D: Disk> {
     pub(crate) spot: Spot,
     pub(crate) slot: u16,
     pub(crate) key: Vec<u8>,
+    pub(crate) now: u64,
 }
 
 impl<D: Disk> ReadJob<D> {
@@ -100,7 +110,7 @@ impl<D: Disk> ReadJob<D> {
             bytes.truncate(read);
             bytes
         });
-        ReadDone { result, spot: self.spot, slot: self.slot, key: self.key }
+        ReadDone { result, spot: self.spot, slot: self.slot, key: self.key, now: self.now }
     }
 }
 
@@ -118,22 +128,191 @@ pub struct ReadDone {
     spot: Spot,
     slot: u16,
     key: Vec<u8>,
+    now: u64,
 }
 
 impl ReadDone {
-    /// The value and the tag.
-    pub(crate) fn value(self) -> Result<(Vec<u8>, u64), ReadError> {
-        let bytes = self.result?;
+    /// The value, the tag and the stamp; `None` if it has expired.
+    pub(crate) fn value(self) -> Result<Option<Owned>, ReadError> {
+        let mut bytes = self.result?;
         let header = self.spot.check(&bytes, self.slot, &self.key)?;
-        Ok((value_of(bytes, &header), header.tag))
+        let expires = header.expires(&bytes);
+        if is_past(expires, self.now) {
+            return Ok(None);
+        }
+        let range = header.value_range();
+        bytes.truncate(range.end);
+        bytes.drain(..range.start);
+        Ok(Some((bytes, header.tag, expires)))
     }
 }
 
-/// Cuts the value out of a record, in its buffer.
-pub(crate) fn value_of(mut bytes: Vec<u8>, header: &Header) -> Vec<u8> {
-    bytes.truncate(HEADER_BYTES + header.payload_len());
-    bytes.drain(..HEADER_BYTES + header.key_len as usize);
-    bytes
+pub(crate) fn is_past(expires: Option<u64>, now: u64) -> bool {
+    expires.is_some_and(|expires| expires <= now)
+}
+
+/// A value, its tag and its stamp.
+type Owned = (Vec<u8>, u64, Option<u64>);
+
+/// A key, and the stamp of its record.
+type Named = (Vec<u8>, Option<u64>);
+
+/// A value where it stands: in the store's own buffer, or in the disk's memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ValueRef<'a> {
+    /// The value, as it was put.
+    pub bytes: &'a [u8],
+    /// The tag that was put with it.
+    pub tag: u64,
+    /// The time from which on it is absent, if it expires.
+    pub expires: Option<u64>,
+}
+
+impl<D: Disk> Store<D> {
+    /// Reads a key's value: from the disk here and now, or as a job if [`Options::inline_reads`](crate::Options::inline_reads) is off.
+    ///
+    /// # Errors
+    /// [`ReadError`]: the key's record is damaged or can't be read. That is never the same as absent.
+    pub fn get(&mut self, slot: u16, key: &[u8]) -> Result<Read<D>, ReadError> {
+        let Some(hit) = self.index.get(slot, self.fingerprint(key)) else { return Ok(Read::Absent) };
+        let spot = self.spot(hit.location);
+        if self.options.inline_reads && spot.len <= SMALL_BYTES {
+            let found = self.read_here(&hit, spot, slot, key, |found| Read::Value {
+                value: found.bytes.to_vec(),
+                tag: found.tag,
+                expires: found.expires,
+            })?;
+            return Ok(found.unwrap_or(Read::Absent));
+        }
+        let file = self.segments[hit.location.segment].file.clone();
+        let job = ReadJob { file, spot, slot, key: key.to_vec(), now: self.now };
+        if self.options.inline_reads { self.finish_read(job.run()) } else { Ok(Read::Pending(job)) }
+    }
+
+    /// Reads a key's value here and now and shows it to `see`, without making a copy of it: out of the store's buffer, or out of
+    /// the disk's own memory where that [lends](DiskFile::lend) it. `None` if the key is absent.
+    ///
+    /// # Errors
+    /// As for [`get`](Self::get).
+    pub fn get_with<R>(
+        &mut self,
+        slot: u16,
+        key: &[u8],
+        see: impl FnOnce(ValueRef<'_>) -> R,
+    ) -> Result<Option<R>, ReadError> {
+        let Some(hit) = self.index.get(slot, self.fingerprint(key)) else { return Ok(None) };
+        let spot = self.spot(hit.location);
+        self.read_here(&hit, spot, slot, key, see)
+    }
+
+    fn read_here<R>(
+        &mut self,
+        hit: &Hit,
+        spot: Spot,
+        slot: u16,
+        key: &[u8],
+        see: impl FnOnce(ValueRef<'_>) -> R,
+    ) -> Result<Option<R>, ReadError> {
+        let file = &self.segments[hit.location.segment].file;
+        let bytes = match file.lend(spot.offset, spot.len) {
+            Some(bytes) => bytes,
+            None => {
+                if self.read_buffer.len() < spot.len {
+                    self.read_buffer.resize(spot.len, 0);
+                }
+                let read = file.read_at(spot.offset, &mut self.read_buffer[..spot.len])?;
+                &self.read_buffer[..read]
+            }
+        };
+        let header = spot.check(bytes, slot, key)?;
+        let expires = header.expires(bytes);
+        let shown = (!is_past(expires, self.now))
+            .then(|| see(ValueRef { bytes: &bytes[header.value_range()], tag: header.tag, expires }));
+        if self.read_buffer.len() > KEPT_BUFFER_BYTES {
+            self.read_buffer = Vec::new();
+        }
+        Ok(shown)
+    }
+
+    /// Makes the answer of a read that was run: [`Read::Value`], or [`Read::Absent`] if it has expired. It is true of the
+    /// moment when the read began.
+    ///
+    /// # Errors
+    /// As for [`get`](Self::get).
+    pub fn finish_read(&mut self, done: ReadDone) -> Result<Read<D>, ReadError> {
+        Ok(match done.value()? {
+            Some((value, tag, expires)) => Read::Value { value, tag, expires },
+            None => Read::Absent,
+        })
+    }
+
+    pub(crate) fn spot(&self, location: Location) -> Spot {
+        let segment = &self.segments[location.segment];
+        let offset = location.offset();
+        let len = location.size.bytes().min(segment.tail - offset);
+        Spot {
+            segment: segment.id,
+            place: segment.place,
+            offset,
+            len: usize::try_from(len).expect("a record's length fits"),
+        }
+    }
+
+    /// Up to `limit` keys of a slot (at least one is asked for). Goes through the slot's index once and reads each key
+    /// from the disk. A key that is there from the first call to the last is listed at least once, whatever is written
+    /// between the calls; one that comes or goes may be.
+    ///
+    /// # Errors
+    /// [`ReadError::Disk`]. Damaged records are counted, not failed on: the listing can go on past them.
+    pub fn list(&mut self, slot: u16, cursor: Cursor, limit: usize) -> Result<Page, ReadError> {
+        let limit = limit.max(1);
+        let hits = self.index.page(slot, cursor.0, limit);
+        let mut page = Page::default();
+        if hits.len() == limit {
+            page.next = hits.last().map(|hit| Cursor(hit.fingerprint + 1));
+        }
+        for hit in hits {
+            match self.key_of(slot, &hit)? {
+                Some((key, expires)) if !is_past(expires, self.now) => {
+                    page.keys.push(key);
+                    page.tags.push(hit.tag);
+                }
+                Some(_) => {}
+                None => page.unreadable += 1,
+            }
+        }
+        Ok(page)
+    }
+
+    /// Reads a record's key alone, and its stamp. The fingerprint, of which the index and the record have a copy each, vouches for the key, so
+    /// that the value need not be read.
+    pub(crate) fn key_of(&mut self, slot: u16, hit: &Hit) -> Result<Option<Named>, ReadError> {
+        let spot = self.spot(hit.location);
+        let mut read = 0;
+        for want in [spot.len.min(LIST_BYTES), spot.len.min(HEADER_BYTES + MAX_KEY_BYTES + STAMP_BYTES)] {
+            if self.read_buffer.len() < want {
+                self.read_buffer.resize(want, 0);
+            }
+            let file = &self.segments[hit.location.segment].file;
+            read += file.read_at(spot.offset + read as u64, &mut self.read_buffer[read..want])?;
+            let bytes = &self.read_buffer[..read];
+            if read < HEADER_BYTES {
+                return Ok(None);
+            }
+            let header = Header::decode(bytes, spot.place, spot.offset)
+                .or_else(|| Header::mend(bytes, spot.place, spot.offset));
+            let Some(header) = header.filter(|header| header.kind.is_put() && header.slot == slot) else {
+                return Ok(None);
+            };
+            if bytes.len() >= header.value_range().start {
+                let key = &bytes[HEADER_BYTES..HEADER_BYTES + header.key_len as usize];
+                let sound = self.fingerprint(key) == header.fingerprint;
+                return Ok(sound.then(|| (key.to_vec(), header.expires(bytes))));
+            }
+        }
+        Ok(None)
+    }
 }
 
 /// Where a listing goes on. It stays good while the slot is written to, and across openings of the same store.
@@ -161,6 +340,8 @@ impl Cursor {
 pub struct Page {
     /// Keys, in no order that means anything.
     pub keys: Vec<Vec<u8>>,
+    /// The tags that were put with them, in the same order.
+    pub tags: Vec<u64>,
     /// Keys that are there but could not be read: their records are damaged.
     pub unreadable: u64,
     /// Where to go on; `None` at the end of the slot.

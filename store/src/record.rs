@@ -32,6 +32,30 @@ pub(crate) enum Kind {
     Watermark = 4,
     /// A record of this slot and fingerprint was found damaged by compaction: its key is unknown, not absent.
     Lost = 5,
+    /// A put with a stamp from which on it has expired: 8 bytes between key and value, counted as the value's.
+    Expiring = 6,
+}
+
+/// Bytes of the stamp of an expiring put.
+pub(crate) const STAMP_BYTES: usize = 8;
+
+impl Kind {
+    pub(crate) const fn of_byte(byte: u8) -> Option<Self> {
+        Some(match byte {
+            1 => Self::Put,
+            2 => Self::Delete,
+            3 => Self::DropSlot,
+            4 => Self::Watermark,
+            5 => Self::Lost,
+            6 => Self::Expiring,
+            _ => return None,
+        })
+    }
+
+    /// Whether it gives a key a value.
+    pub(crate) const fn is_put(self) -> bool {
+        matches!(self, Self::Put | Self::Expiring)
+    }
 }
 
 /// A record's header, decoded.
@@ -51,6 +75,17 @@ impl Header {
     /// Bytes of key and value.
     pub(crate) fn payload_len(&self) -> usize {
         self.key_len as usize + self.value_len as usize
+    }
+
+    /// Where the value is in the record.
+    pub(crate) fn value_range(&self) -> core::ops::Range<usize> {
+        let stamp = if self.kind == Kind::Expiring { STAMP_BYTES } else { 0 };
+        HEADER_BYTES + self.key_len as usize + stamp..HEADER_BYTES + self.payload_len()
+    }
+
+    /// The stamp of an expiring put; `bytes`: the record, at least up to its value.
+    pub(crate) fn expires(&self, bytes: &[u8]) -> Option<u64> {
+        (self.kind == Kind::Expiring).then(|| word(bytes, HEADER_BYTES + self.key_len as usize))
     }
 
     /// Bytes of the whole record, padding included.
@@ -83,14 +118,17 @@ impl Header {
         let key_len = (packed >> VALUE_BITS & ((1 << KEY_BITS) - 1)) as u32;
         let slot = (packed >> (KEY_BITS + VALUE_BITS)) as u16;
         let (key, value) = (key_len as usize, value_len as usize);
-        let kind = match packed >> 60 {
-            1 if (1..=MAX_KEY_BYTES).contains(&key) && value <= MAX_VALUE_BYTES => Kind::Put,
-            2 if (1..=MAX_KEY_BYTES).contains(&key) && value == 0 => Kind::Delete,
-            3 if key == 0 && value == 0 => Kind::DropSlot,
-            4 if key == 0 && value == 0 => Kind::Watermark,
-            5 if key == 0 && value == 0 => Kind::Lost,
-            _ => return None,
+        let kind = Kind::of_byte((packed >> 60) as u8)?;
+        let has_key = (1..=MAX_KEY_BYTES).contains(&key);
+        let possible = match kind {
+            Kind::Put => has_key && value <= MAX_VALUE_BYTES,
+            Kind::Expiring => has_key && (STAMP_BYTES..=STAMP_BYTES + MAX_VALUE_BYTES).contains(&value),
+            Kind::Delete => has_key && value == 0,
+            Kind::DropSlot | Kind::Watermark | Kind::Lost => key == 0 && value == 0,
         };
+        if !possible {
+            return None;
+        }
         Some(Self {
             kind,
             slot,
@@ -140,6 +178,8 @@ pub(crate) struct Draft<'a> {
     pub(crate) sequence: u64,
     pub(crate) fingerprint: u64,
     pub(crate) tag: u64,
+    /// For an expiring put and for no other.
+    pub(crate) expires: Option<u64>,
     pub(crate) key: &'a [u8],
     pub(crate) value: &'a [u8],
 }
@@ -147,7 +187,11 @@ pub(crate) struct Draft<'a> {
 impl Draft<'_> {
     /// Bytes that [`Draft::append_to`] adds.
     pub(crate) fn record_len(&self) -> usize {
-        record_len(self.key.len(), self.value.len())
+        record_len(self.key.len(), self.value_len())
+    }
+
+    fn value_len(&self) -> usize {
+        self.value.len() + if self.expires.is_some() { STAMP_BYTES } else { 0 }
     }
 
     /// Adds the record that belongs at `offset` of the segment of `place` to `out`. Lengths were checked by the caller.
@@ -162,6 +206,9 @@ impl Draft<'_> {
         out.reserve(total);
         out.extend_from_slice(&[0; HEADER_BYTES]);
         out.extend_from_slice(self.key);
+        if let Some(expires) = self.expires {
+            out.extend_from_slice(&expires.to_le_bytes());
+        }
         out.extend_from_slice(self.value);
         out.resize(start + total, 0);
         let seeds = place.seeds(offset);
@@ -169,7 +216,7 @@ impl Draft<'_> {
             kind: self.kind,
             slot: self.slot,
             key_len: self.key.len() as u32,
-            value_len: self.value.len() as u32,
+            value_len: self.value_len() as u32,
             sequence: self.sequence,
             fingerprint: self.fingerprint,
             tag: self.tag,
@@ -213,6 +260,7 @@ mod tests {
             sequence: 0x0123_4567_89ab_cdef,
             fingerprint: u64::MAX,
             tag: 42,
+            expires: None,
             key: b"key",
             value: b"some value",
         };

@@ -21,6 +21,13 @@ pub struct Recovery {
     pub keys: u64,
     /// Bytes that were read.
     pub bytes: u64,
+    /// Segments that were taken from their index files: their records were not read, and damage to them shows when they are
+    /// ([`verify`](crate::verify()) reads everything, and so does an opening without
+    /// [index files](crate::Options::index_files)).
+    pub index_files: u64,
+    /// Index files that were not to be believed: their segments were read instead. A crash leaves such ones, and nothing
+    /// is lost by it.
+    pub bad_index_files: u64,
     /// Leftovers of an interrupted step that were cleared away: files.
     pub leftovers: u64,
     /// Damage to what was durable.
@@ -63,7 +70,14 @@ pub struct Damage {
 impl Damage {
     /// Whether a record may be lost by it.
     pub fn is_lossy(&self) -> bool {
-        !matches!(self.kind, DamageKind::Manifest | DamageKind::SegmentHeader | DamageKind::Mended { .. })
+        match self.kind {
+            DamageKind::Manifest
+            | DamageKind::SegmentHeader
+            | DamageKind::Mended { .. }
+            | DamageKind::Chain => false,
+            DamageKind::Record { .. } | DamageKind::Unknown | DamageKind::CutOff => true,
+            DamageKind::Altered | DamageKind::Removed | DamageKind::HeadUnknown => true,
+        }
     }
 }
 
@@ -90,6 +104,29 @@ pub enum DamageKind {
     Unknown,
     /// The segment ends before its last durable record.
     CutOff,
+    /// The chain of hashes is damaged or gone. No record is lost; what it vouched for before this place can no longer be shown.
+    Chain,
+    /// The segment's bytes are not those that were sealed, whether its checksums agree or not. Only
+    /// [`verify`](crate::verify()) finds this, and the next two.
+    Altered,
+    /// The chain has a segment that the store does not.
+    Removed,
+    /// The remembered head is not in the chain: the store was cut back to an earlier state, or is another one.
+    HeadUnknown,
+}
+
+/// How far an opening has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Progress {
+    /// Segments that are taken in.
+    pub segments_done: u64,
+    /// Segments in all.
+    pub segments: u64,
+    /// Bytes of the segments that are taken in.
+    pub bytes_done: u64,
+    /// Bytes of all segments; of the unsealed ones (two or three at most) what they may have.
+    pub bytes: u64,
 }
 
 /// A range of unsynced writes of which a crash left only pieces.

@@ -1,5 +1,6 @@
 //! Segments: the files of the log.
 
+use crate::chain::SegmentHash;
 use crate::checksum::{Place, crc};
 use crate::record::{half, word};
 use alloc::format;
@@ -9,7 +10,7 @@ use core::fmt;
 /// Bytes before a segment's first record.
 pub(crate) const SEGMENT_HEADER_BYTES: usize = 64;
 /// The version of segments and manifest that this crate writes, and the newest it reads.
-pub(crate) const FORMAT: u16 = 1;
+pub(crate) const FORMAT: u16 = 2;
 
 const MAGIC: &[u8; 8] = b"gramseg\n";
 const SUFFIX: &str = ".seg";
@@ -144,11 +145,43 @@ pub(crate) struct Segment<F> {
     pub(crate) finished: bool,
     /// The manifest has its final length: everything before `tail` is durable and nothing comes after.
     pub(crate) sealed: bool,
+    /// Of all its bytes, once it has been sealed and hashed.
+    pub(crate) hash: Option<SegmentHash>,
+    /// It has an index file, or is not to have one before the next opening.
+    pub(crate) indexed: bool,
+    /// It is being hashed and indexed; compaction leaves it alone meanwhile.
+    pub(crate) sealing: bool,
     /// Ranges that hold no records: what a crash left of unsynced writes.
     pub(crate) torn: alloc::vec::Vec<(u64, u64)>,
 }
 
 impl<F> Segment<F> {
+    /// An empty segment that can be written to and that the manifest names.
+    pub(crate) fn new(id: SegmentId, file: F, place: Place, kind: SegmentKind) -> Self {
+        Self {
+            id,
+            file,
+            salt: 0,
+            place,
+            kind,
+            capacity: 0,
+            tail: SEGMENT_HEADER_BYTES as u64,
+            first: u64::MAX,
+            last: 0,
+            live: 0,
+            removals: 0,
+            quarantined: false,
+            listed: true,
+            trimmed: false,
+            finished: false,
+            sealed: false,
+            hash: None,
+            indexed: false,
+            sealing: false,
+            torn: alloc::vec::Vec::new(),
+        }
+    }
+
     pub(crate) fn note_sequence(&mut self, sequence: u64) {
         self.first = self.first.min(sequence);
         self.last = self.last.max(sequence);

@@ -23,15 +23,15 @@ impl<F> SegmentTable<F> {
         Self { places: Vec::new() }
     }
 
-    /// Adds a segment; gives it back if all numbers are taken.
-    pub(crate) fn insert(&mut self, segment: Segment<F>) -> Result<u16, Segment<F>> {
+    /// Adds a segment; `None` if all numbers are taken.
+    pub(crate) fn insert(&mut self, segment: Segment<F>) -> Option<u16> {
         let free = self.places.iter().position(Option::is_none).unwrap_or(self.places.len());
-        let Ok(number) = u16::try_from(free) else { return Err(segment) };
+        let number = u16::try_from(free).ok()?;
         if free == self.places.len() {
             self.places.push(None);
         }
         self.places[free] = Some(segment);
-        Ok(number)
+        Some(number)
     }
 
     pub(crate) fn remove(&mut self, number: u16) -> Option<Segment<F>> {
@@ -95,25 +95,8 @@ pub(crate) fn create_file<D: Disk>(
         let _ = disk.remove(&name);
         return Err(error);
     }
-    Ok(Segment {
-        id: header.id,
-        file,
-        salt: header.salt,
-        place: Place::new(header.salt, header.id.0),
-        kind: header.kind,
-        capacity,
-        tail: SEGMENT_HEADER_BYTES as u64,
-        first: u64::MAX,
-        last: 0,
-        live: 0,
-        removals: 0,
-        quarantined: false,
-        listed: true,
-        trimmed: false,
-        finished: false,
-        sealed: false,
-        torn: Vec::new(),
-    })
+    let place = Place::new(header.salt, header.id.0);
+    Ok(Segment { salt: header.salt, capacity, ..Segment::new(header.id, file, place, header.kind) })
 }
 
 /// The salt of a new segment: never the same twice in one store, even from the same seed.
@@ -218,7 +201,7 @@ impl<D: Disk> Store<D> {
         };
         let mut segment = create_file(&self.disk, &header, capacity).map_err(not_made)?;
         segment.listed = false;
-        self.segments.insert(segment).map_err(|_| {
+        self.segments.insert(segment).ok_or_else(|| {
             let _ = self.disk.remove(&id.file_name());
             WriteError::TooManySegments
         })
@@ -231,6 +214,8 @@ impl<D: Disk> Store<D> {
         }
         let manifest = Manifest {
             generation: self.identity.generation + 1,
+            chain_entries: self.chain.entries,
+            head: self.chain.head,
             store: self.identity.store,
             hash_key: self.identity.hash_key,
             next_segment: self.identity.next_segment,
@@ -239,6 +224,7 @@ impl<D: Disk> Store<D> {
         };
         // The number is used up even by a failure: no two manifests share one.
         self.identity.generation += 1;
+        self.chain.save(&self.disk).map_err(SaveError::Unchanged)?;
         manifest.save(&self.disk)
     }
 }
@@ -260,6 +246,7 @@ pub(crate) fn entries<F>(segments: &SegmentTable<F>) -> Vec<Entry> {
             sealed: segment.sealed.then_some(segment.tail),
             first: segment.first,
             last: segment.last,
+            hash: segment.hash,
             torn: segment.torn.clone(),
         })
         .collect();

@@ -292,8 +292,8 @@ impl<D: Disk + Send + 'static> SharedStore<D> {
     pub fn get(&self, slot: u16, key: &[u8]) -> Result<Option<(Vec<u8>, u64)>, ReadError> {
         match self.read(|store| store.get(slot, key))? {
             Read::Absent => Ok(None),
-            Read::Value { value, tag } => Ok(Some((value, tag))),
-            Read::Pending(job) => job.run().value().map(Some),
+            Read::Value { value, tag, .. } => Ok(Some((value, tag))),
+            Read::Pending(job) => Ok(job.run().value()?.map(|(value, tag, _)| (value, tag))),
         }
     }
 

@@ -1,22 +1,22 @@
 //! The store: writes, reads and listings.
 
+use crate::chain::Chain;
 use crate::compaction::Merge;
 use crate::disk::{Disk, DiskErrorKind, DiskFile};
-use crate::error::{ReadError, WriteError};
-use crate::key_index::{Hit, KeyIndex, Location, SizeClass};
+use crate::error::WriteError;
+use crate::hash_tree::HashTree;
+use crate::key_index::{KeyIndex, Location, SizeClass};
 use crate::options::Options;
-use crate::read::{Cursor, Page, Read, ReadDone, ReadJob, SMALL_BYTES, Spot, value_of};
-use crate::record::{Draft, HEADER_BYTES, Header, Kind, MAX_KEY_BYTES, MAX_VALUE_BYTES};
+use crate::record::{Draft, Kind, MAX_KEY_BYTES, MAX_VALUE_BYTES};
+use crate::seal::SealJob;
 use crate::segments::SegmentTable;
+use crate::summary::Hashes;
 use crate::sync::Position;
-use alloc::vec;
+use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
-use siphasher::sip::SipHasher13;
 
 /// Buffers that grew past this for a long value are given back.
-const KEPT_BUFFER_BYTES: usize = 1 << 20;
-/// What a listing reads of a record at first: the header and most keys.
-const LIST_BYTES: usize = 256;
+pub(crate) const KEPT_BUFFER_BYTES: usize = 1 << 20;
 
 /// A log-structured store of keys and values, in slots.
 ///
@@ -37,6 +37,15 @@ pub struct Store<D: Disk> {
     pub(crate) rolled: Vec<u16>,
     /// A merge that is under way.
     pub(crate) merge: Option<Merge<D::File>>,
+    /// A segment that is being sealed by `maintain`.
+    pub(crate) seal_job: Option<SealJob<D::File>>,
+    pub(crate) chain: Chain,
+    pub(crate) hashes: Hashes,
+    pub(crate) tree: Option<HashTree>,
+    /// Entries that the tree does not count: their keys are not known, for their records are damaged.
+    pub(crate) uncounted: BTreeSet<(u16, u64)>,
+    /// The caller's clock, for records that expire.
+    pub(crate) now: u64,
     /// Room for a segment is put aside.
     pub(crate) has_reserve: bool,
     /// The disk was full when a segment was last asked for.
@@ -56,7 +65,6 @@ pub struct Store<D: Disk> {
 pub(crate) struct Identity {
     pub(crate) store: [u8; 16],
     pub(crate) hash_key: [u8; 16],
-    pub(crate) hasher: SipHasher13,
     pub(crate) generation: u64,
     pub(crate) next_segment: u64,
 }
@@ -81,30 +89,78 @@ pub struct Stats {
 
 impl<D: Disk> Store<D> {
     pub(crate) fn fingerprint(&self, key: &[u8]) -> u64 {
-        self.identity.hasher.hash(key) & self.options.fingerprint_mask
+        self.hashes.fingerprints.hash(key) & self.options.fingerprint_mask
     }
 
     /// Sets a key's value. Reads see it at once; it is durable once a sync covers its position. `tag` is kept in memory
-    /// beside the key (see [`tag`](Self::tag)).
+    /// beside the key (see [`tag`](Self::tag)), and is what the [hash tree](Self::tree) tells versions of a key by.
     ///
     /// One write to the disk; now and then a new segment too, unless [`maintain`](Self::maintain) has prepared one.
     ///
     /// # Errors
     /// As [`WriteError`] says: lengths, no space, a disk that failed. The key then is what it was before.
     pub fn put(&mut self, slot: u16, key: &[u8], value: &[u8], tag: u64) -> Result<Position, WriteError> {
+        self.put_record(slot, key, value, tag, None)
+    }
+
+    /// [Puts](Self::put) a value that is there until the store's time ([`set_time`](Self::set_time)) is `expires` or later,
+    /// in the caller's own unit. It takes 8 bytes more on the disk and none in memory.
+    ///
+    /// Expiry is a filter at reads and listings, which find the key absent. [`tag`](Self::tag), [`len`](Self::len) and the
+    /// hash tree go by what is stored, until compaction has cleared it away; with a hash tree it stays, for
+    /// the sums of two stores must not depend on their clocks.
+    ///
+    /// # Errors
+    /// As for [`put`](Self::put).
+    pub fn put_expiring(
+        &mut self,
+        slot: u16,
+        key: &[u8],
+        value: &[u8],
+        tag: u64,
+        expires: u64,
+    ) -> Result<Position, WriteError> {
+        self.put_record(slot, key, value, tag, Some(expires))
+    }
+
+    /// Tells the time, by which records [expire](Self::put_expiring): 0 after an opening. It never goes back; an earlier
+    /// one than before is ignored.
+    pub fn set_time(&mut self, now: u64) {
+        self.now = self.now.max(now);
+    }
+
+    fn put_record(
+        &mut self,
+        slot: u16,
+        key: &[u8],
+        value: &[u8],
+        tag: u64,
+        expires: Option<u64>,
+    ) -> Result<Position, WriteError> {
         check_key(key)?;
         if value.len() > MAX_VALUE_BYTES {
             return Err(WriteError::ValueLength(value.len()));
         }
         let fingerprint = self.fingerprint(key);
-        let draft =
-            Draft { kind: Kind::Put, slot, sequence: self.next_sequence, fingerprint, tag, key, value };
+        let kind = if expires.is_some() { Kind::Expiring } else { Kind::Put };
+        let sequence = self.next_sequence;
+        let draft = Draft { kind, slot, sequence, fingerprint, tag, expires, key, value };
         let location = self.append(&draft, Urgency::Put)?;
         self.segments.gain(location);
-        if let Some(old) = self.index.set(slot, fingerprint, location, tag) {
-            self.segments.lose(old);
+        let old = self.index.set(slot, fingerprint, location, tag);
+        if let Some(old) = &old {
+            self.segments.lose(old.location);
         }
-        Ok(Position(draft.sequence))
+        if let Some(tree) = &mut self.tree {
+            let key_hash = tree.key().key_hash(key);
+            if let Some(old) = old
+                && !self.uncounted.remove(&(slot, old.fingerprint))
+            {
+                tree.subtract(slot, key_hash, old.tag);
+            }
+            tree.add(slot, key_hash, tag);
+        }
+        Ok(Position(sequence))
     }
 
     /// Removes a key: for good, once a sync covers the position. A key that is not there costs nothing; the position then
@@ -120,7 +176,7 @@ impl<D: Disk> Store<D> {
         let Some(hit) = self.index.get(slot, fingerprint) else { return self.nothing_to_write() };
         // A put may displace another key once in a few thousand huge stores, and says so at the other's next read. A
         // delete must not: nothing would be left to say it. Where the key can't be read it is taken for the right one.
-        if self.key_of(slot, &hit).ok().flatten().is_some_and(|found| found != key) {
+        if self.key_of(slot, &hit).ok().flatten().is_some_and(|(found, _)| found != key) {
             return Err(WriteError::Collision);
         }
         let draft = Draft {
@@ -129,12 +185,18 @@ impl<D: Disk> Store<D> {
             sequence: self.next_sequence,
             fingerprint,
             tag: 0,
+            expires: None,
             key,
             value: &[],
         };
         self.append(&draft, Urgency::Removal)?;
         if let Some(old) = self.index.remove(slot, fingerprint) {
-            self.segments.lose(old);
+            self.segments.lose(old.location);
+            if let Some(tree) = &mut self.tree
+                && !self.uncounted.remove(&(slot, old.fingerprint))
+            {
+                tree.subtract(slot, tree.key().key_hash(key), old.tag);
+            }
         }
         Ok(Position(draft.sequence))
     }
@@ -153,12 +215,17 @@ impl<D: Disk> Store<D> {
             sequence: self.next_sequence,
             fingerprint: 0,
             tag: 0,
+            expires: None,
             key: &[],
             value: &[],
         };
         self.append(&draft, Urgency::Removal)?;
         let segments = &mut self.segments;
         self.index.drop_slot(slot, |location| segments.lose(location));
+        if let Some(tree) = &mut self.tree {
+            tree.clear(slot);
+            self.uncounted.retain(|(of, _)| *of != slot);
+        }
         Ok(Position(draft.sequence))
     }
 
@@ -202,110 +269,15 @@ impl<D: Disk> Store<D> {
         })
     }
 
-    /// Reads a key's value: from the disk here and now, or as a job if [`Options::inline_reads`] is off.
-    ///
-    /// # Errors
-    /// [`ReadError`]: the key's record is damaged or can't be read. That is never the same as absent.
-    pub fn get(&mut self, slot: u16, key: &[u8]) -> Result<Read<D>, ReadError> {
-        let Some(hit) = self.index.get(slot, self.fingerprint(key)) else { return Ok(Read::Absent) };
-        let spot = self.spot(hit.location);
-        let file = &self.segments[hit.location.segment].file;
-        if !self.options.inline_reads {
-            return Ok(Read::Pending(ReadJob { file: file.clone(), spot, slot, key: key.to_vec() }));
-        }
-        if spot.len > SMALL_BYTES {
-            let mut bytes = vec![0; spot.len];
-            let read = file.read_at(spot.offset, &mut bytes)?;
-            bytes.truncate(read);
-            let header = spot.check(&bytes, slot, key)?;
-            return Ok(Read::Value { value: value_of(bytes, &header), tag: header.tag });
-        }
-        if self.read_buffer.len() < spot.len {
-            self.read_buffer.resize(spot.len, 0);
-        }
-        let read = file.read_at(spot.offset, &mut self.read_buffer[..spot.len])?;
-        let bytes = &self.read_buffer[..read];
-        let header = spot.check(bytes, slot, key)?;
-        let start = HEADER_BYTES + header.key_len as usize;
-        let value = bytes[start..start + header.value_len as usize].to_vec();
-        Ok(Read::Value { value, tag: header.tag })
-    }
-
-    /// Makes the answer of a read that was run. It is [`Read::Value`], and true of the moment when the read began.
-    ///
-    /// # Errors
-    /// As for [`get`](Self::get).
-    pub fn finish_read(&mut self, done: ReadDone) -> Result<Read<D>, ReadError> {
-        let (value, tag) = done.value()?;
-        Ok(Read::Value { value, tag })
-    }
-
-    pub(crate) fn spot(&self, location: Location) -> Spot {
-        let segment = &self.segments[location.segment];
-        let offset = location.offset();
-        let len = location.size.bytes().min(segment.tail - offset);
-        Spot {
-            segment: segment.id,
-            place: segment.place,
-            offset,
-            len: usize::try_from(len).expect("a record's length fits"),
-        }
-    }
-
     /// The tag that was put with a key, from memory alone. The key itself is not compared: another one with the same slot
     /// and 56 bits of fingerprint would be taken for it, about once in 2^56 askings per key of the slot.
     pub fn tag(&self, slot: u16, key: &[u8]) -> Option<u64> {
         Some(self.index.get(slot, self.fingerprint(key))?.tag)
     }
 
-    /// Up to `limit` keys of a slot (at least one is asked for). Goes through the slot's index once and reads each key
-    /// from the disk. A key that is there from the first call to the last is listed at least once, whatever is written
-    /// between the calls; one that comes or goes may be.
-    ///
-    /// # Errors
-    /// [`ReadError::Disk`]. Damaged records are counted, not failed on: the listing can go on past them.
-    pub fn list(&mut self, slot: u16, cursor: Cursor, limit: usize) -> Result<Page, ReadError> {
-        let limit = limit.max(1);
-        let hits = self.index.page(slot, cursor.0, limit);
-        let mut page = Page::default();
-        if hits.len() == limit {
-            page.next = hits.last().map(|hit| Cursor(hit.fingerprint + 1));
-        }
-        for hit in hits {
-            match self.key_of(slot, &hit)? {
-                Some(key) => page.keys.push(key),
-                None => page.unreadable += 1,
-            }
-        }
-        Ok(page)
-    }
-
-    /// Reads a record's key alone. The fingerprint, of which the index and the record have a copy each, vouches for it, so
-    /// that the value need not be read.
-    fn key_of(&mut self, slot: u16, hit: &Hit) -> Result<Option<Vec<u8>>, ReadError> {
-        let spot = self.spot(hit.location);
-        let mut read = 0;
-        for want in [spot.len.min(LIST_BYTES), spot.len.min(HEADER_BYTES + MAX_KEY_BYTES)] {
-            if self.read_buffer.len() < want {
-                self.read_buffer.resize(want, 0);
-            }
-            let file = &self.segments[hit.location.segment].file;
-            read += file.read_at(spot.offset + read as u64, &mut self.read_buffer[read..want])?;
-            let bytes = &self.read_buffer[..read];
-            if read < HEADER_BYTES {
-                return Ok(None);
-            }
-            let header = Header::decode(bytes, spot.place, spot.offset)
-                .or_else(|| Header::mend(bytes, spot.place, spot.offset));
-            let Some(header) = header.filter(|header| header.kind == Kind::Put && header.slot == slot) else {
-                return Ok(None);
-            };
-            if let Some(key) = bytes.get(HEADER_BYTES..HEADER_BYTES + header.key_len as usize) {
-                let sound = self.fingerprint(key) == header.fingerprint;
-                return Ok(sound.then(|| key.to_vec()));
-            }
-        }
-        Ok(None)
+    /// The hash tree over slots, if a [tree key](Options::tree_key) was given.
+    pub const fn tree(&self) -> Option<&HashTree> {
+        self.tree.as_ref()
     }
 
     /// Keys in all slots.

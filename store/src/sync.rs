@@ -194,6 +194,7 @@ impl<D: Disk> Store<D> {
             sequence: self.durable,
             fingerprint: reached.segment.0,
             tag: reached.tail,
+            expires: None,
             key: &[],
             value: &[],
         };

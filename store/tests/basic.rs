@@ -11,9 +11,9 @@ fn options() -> Options {
 fn value<D: Disk>(store: &mut Store<D>, slot: u16, key: &[u8]) -> Option<(Vec<u8>, u64)> {
     match store.get(slot, key).expect("readable") {
         Read::Absent => None,
-        Read::Value { value, tag } => Some((value, tag)),
+        Read::Value { value, tag, .. } => Some((value, tag)),
         Read::Pending(job) => match store.finish_read(job.run()).expect("readable") {
-            Read::Value { value, tag } => Some((value, tag)),
+            Read::Value { value, tag, .. } => Some((value, tag)),
             other => panic!("a finished read is a value, not {other:?}"),
         },
     }
@@ -95,7 +95,9 @@ fn reads_can_be_jobs() {
     store.put(0, b"key", b"old", 1).expect("room");
     let Read::Pending(job) = store.get(0, b"key").expect("there") else { panic!("a job was asked for") };
     store.put(0, b"key", b"new", 2).expect("room");
-    let Read::Value { value, tag } = store.finish_read(job.run()).expect("reads") else { panic!("a value") };
+    let Read::Value { value, tag, .. } = store.finish_read(job.run()).expect("reads") else {
+        panic!("a value")
+    };
     assert_eq!((value.as_slice(), tag), (b"old".as_slice(), 1), "what it was when the read began");
     assert!(matches!(store.get(0, b"none").expect("answers"), Read::Absent));
 }
@@ -342,4 +344,62 @@ impl Drop for Directory {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);
     }
+}
+
+#[test]
+fn what_expires_is_absent_from_its_moment_on_and_compacted_away() {
+    let disk = MemDisk::new();
+    let (mut store, _) = Store::open(disk.clone(), options()).expect("opens");
+    store.put(1, b"key", b"for ever", 1).expect("room");
+    for n in 0..40u32 {
+        store.put(2, &n.to_le_bytes(), &[0; 300], 1).expect("room");
+    }
+    store.put_expiring(1, b"key", b"for now", 2, 500).expect("room");
+    store.put_expiring(1, b"other", b"", 3, u64::MAX).expect("room");
+    let keys = |store: &mut Store<MemDisk>| store.list(1, Cursor::START, 9).expect("lists").keys;
+    let get = |store: &mut Store<MemDisk>| match store.get(1, b"key").expect("readable") {
+        Read::Value { value, tag: 2, expires: Some(500) } => value,
+        Read::Absent => Vec::new(),
+        other => panic!("{other:?}"),
+    };
+    store.set_time(499);
+    assert_eq!((get(&mut store), keys(&mut store).len()), (b"for now".to_vec(), 2));
+    store.set_time(500);
+    assert_eq!(
+        (get(&mut store), keys(&mut store)),
+        (Vec::new(), vec![b"other".to_vec()]),
+        "not the older value"
+    );
+    store.set_time(3);
+    assert!(get(&mut store).is_empty(), "time does not go back");
+    assert_eq!(store.get_with(1, b"key", |_| ()).expect("readable"), None);
+    let job =
+        match Store::open(disk.fork(), options().with_inline_reads(false)).expect("opens").0.get(1, b"key") {
+            Ok(Read::Pending(job)) => job,
+            other => panic!("{other:?}"),
+        };
+    assert!(matches!(store.finish_read(job.run()), Ok(Read::Value { .. })), "not by the clock of then");
+    // Merged away, the expiring put leaves nothing that the older one could come back from.
+    for round in 0..3 {
+        for n in 0..40u32 {
+            store.put(2, &n.to_le_bytes(), &[round; 300], 1).expect("room");
+        }
+        store.sync().expect("syncs");
+        while store.maintain(1 << 20).expect("maintains").more || store.sync().expect("syncs").is_some() {}
+    }
+    assert_eq!(store.tag(1, b"key"), None, "gone from memory, too");
+    drop(store);
+    let (mut store, _) = Store::open(disk, options()).expect("opens");
+    assert_eq!((get(&mut store), store.tag(1, b"other")), (Vec::new(), Some(3)));
+}
+
+#[test]
+fn a_value_can_be_seen_where_it_stands() {
+    let (mut store, _) = Store::open(MemDisk::new(), options()).expect("opens");
+    store.put(1, b"long", &[7; 200_000], 5).expect("room");
+    store.put_expiring(1, b"short", b"value", 6, 9).expect("room");
+    let see = |value: gramme_store::ValueRef<'_>| (value.bytes.to_vec(), value.tag, value.expires);
+    assert_eq!(store.get_with(1, b"long", see).expect("readable"), Some((vec![7; 200_000], 5, None)));
+    assert_eq!(store.get_with(1, b"short", see).expect("readable"), Some((b"value".to_vec(), 6, Some(9))));
+    assert_eq!(store.get_with(1, b"none", see).expect("readable"), None);
 }

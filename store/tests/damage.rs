@@ -4,10 +4,12 @@
 
 use gramme_store::{
     Cursor, DamageKind, Disk, MemDisk, OpenError, Options, Read, ReadError, Recovery, Store, WriteError,
+    verify,
 };
 
+/// Every record is read at an opening: what is damaged is to be found there. `tests/index_files.rs` looks at the others.
 fn options(seed: u8) -> Options {
-    Options::new([seed; 16]).with_segment_bytes(4096)
+    Options::new([seed; 16]).with_segment_bytes(4096).with_index_files(false)
 }
 
 fn key(n: u32) -> Vec<u8> {
@@ -63,7 +65,7 @@ fn unreadable(store: &mut Store<MemDisk>) -> Vec<u32> {
     let mut unreadable = Vec::new();
     for n in 0..KEYS {
         match store.get(slot(n), &key(n)) {
-            Ok(Read::Value { value: found, tag }) => {
+            Ok(Read::Value { value: found, tag, .. }) => {
                 assert!(n % 7 != 0, "key {n} was deleted");
                 assert_eq!((found, tag), (value(n, 1), 1), "key {n}");
             }
@@ -109,7 +111,11 @@ fn one_flipped_bit_is_reported_and_costs_one_record_at_most() {
         let disk = original.fork();
         assert!(disk.flip_bit(name, bit));
         let (mut store, recovery) = Store::open(disk.clone(), options(2)).expect("opens");
-        let reported = recovery.damage.len() + recovery.torn.len();
+        let mut reported = recovery.damage.len() + recovery.torn.len();
+        if name == "CHAIN" {
+            // An opening looks at the chain's end alone.
+            reported += verify(&disk.fork(), None).expect("a store").report.damage.len();
+        }
         assert!(reported >= 1, "trial {trial}: bit {bit} of {name}");
         let unreadable = unreadable(&mut store);
         assert!(unreadable.len() <= 1, "trial {trial}: {unreadable:?}");
@@ -286,9 +292,9 @@ fn a_newer_format_is_refused_in_words() {
     let twice = [bytes.clone(), bytes].concat();
     disk.plant("MANIFEST", &twice);
     match Store::open(disk, options(2)) {
-        Err(error @ OpenError::NewerFormat { found: 99, supported: 1 }) => assert_eq!(
+        Err(error @ OpenError::NewerFormat { found: 99, supported: 2 }) => assert_eq!(
             error.to_string(),
-            "the store has format 99, this program reads up to 1; nothing was touched"
+            "the store has format 99, this program reads up to 2; nothing was touched"
         ),
         other => panic!("{:?}", other.map(|(_, recovery)| recovery)),
     }

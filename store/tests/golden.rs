@@ -6,8 +6,11 @@
 use gramme_store::{Disk, MemDisk, Options, Read, ReadError, Store, verify};
 use std::path::{Path, PathBuf};
 
-fn directory() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/v1")
+/// The format that is written now.
+const NEWEST: &str = "v2";
+
+fn directory(version: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(version)
 }
 
 fn options() -> Options {
@@ -50,6 +53,8 @@ fn write() -> MemDisk {
             break;
         }
     }
+    store.put_expiring(5, b"expires", b"at 1000", 5, 1000).expect("room");
+    store.sync().expect("syncs");
     // A power cut leaves a torn range between two records.
     store.put(0, b"torn", &[2; 600], 1).expect("room");
     store.put(0, b"last", b"unsynced", 9).expect("room");
@@ -70,31 +75,55 @@ fn write() -> MemDisk {
 fn stores_of_every_version_stay_readable() {
     if std::env::var_os("GRAMME_STORE_WRITE_GOLDEN").is_some() {
         let disk = write();
-        std::fs::create_dir_all(directory()).expect("a directory");
+        std::fs::create_dir_all(directory(NEWEST)).expect("a directory");
         for name in disk.list().expect("lists").iter().filter(|name| *name != "RESERVE") {
             let mut bytes = disk.contents(name).expect("there");
             // Zeros that were reserved say nothing.
             bytes.truncate(
                 bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1).next_multiple_of(8),
             );
-            std::fs::write(directory().join(name), bytes).expect("written");
+            std::fs::write(directory(NEWEST).join(name), bytes).expect("written");
         }
     }
+    for version in ["v1", NEWEST] {
+        read(version);
+    }
+}
+
+fn read(version: &str) {
     let disk = MemDisk::new();
-    for entry in std::fs::read_dir(directory()).expect("the golden files") {
+    for entry in std::fs::read_dir(directory(version)).expect("the golden files") {
         let entry = entry.expect("a file");
         let bytes = std::fs::read(entry.path()).expect("readable");
         disk.plant(&entry.file_name().into_string().expect("our own names"), &bytes);
     }
-    let report = verify(&disk).expect("sound");
+    let verified = verify(&disk, None).expect("sound");
+    let mut report = verified.report;
     assert!(report.damage.is_empty() && report.torn.is_empty(), "{report:?}");
-    assert_eq!((report.keys, report.leftovers), (24, 0));
-    let (mut store, recovery) = Store::open(disk, options()).expect("opens");
+    assert_eq!(report.leftovers, 0);
+    let is_old = version == "v1";
+    assert_eq!(report.keys, if is_old { 24 } else { 25 });
+    let (mut store, recovery) = Store::open(disk.clone(), options()).expect("opens");
+    assert_eq!((recovery.index_files > 0, report.index_files > 0), (!is_old, !is_old));
+    report.bytes = recovery.bytes; // Index files are shorter.
     assert_eq!(recovery, report, "what is verified is what is opened");
+    check(&mut store, is_old);
+    // And it goes on in the newest format: what was sealed before there was a chain is taken into it.
+    for _ in 0..20 {
+        store.maintain(1 << 20).expect("maintains");
+        store.sync().expect("syncs");
+    }
+    store.close().expect("closes");
+    let upgraded = verify(&disk, None).expect("sound");
+    assert!(upgraded.report.damage.is_empty() && upgraded.sealed_segments > 0);
+    check(&mut Store::open(disk, options()).expect("opens").0, is_old);
+}
+
+fn check(store: &mut Store<MemDisk>, is_old: bool) {
     for n in 0..20u16 {
         match store.get(n % 3, &n.to_be_bytes()).expect("whole") {
             Read::Absent => assert_eq!(n, 0),
-            Read::Value { value, tag } => {
+            Read::Value { value, tag, .. } => {
                 assert_eq!((value, tag), (format!("value {n}").into_bytes(), u64::from(n)));
             }
             Read::Pending(_) => panic!("reads are inline here"),
@@ -106,4 +135,7 @@ fn stores_of_every_version_stay_readable() {
     assert_eq!(store.tag(0, b"last"), Some(9), "behind a torn range");
     assert_eq!(store.tag(0, b"torn"), None);
     assert_eq!(store.tag(0, b"in an unsealed segment"), Some(3));
+    if !is_old {
+        assert!(matches!(store.get(5, b"expires"), Ok(Read::Value { expires: Some(1000), tag: 5, .. })));
+    }
 }

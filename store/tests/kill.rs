@@ -102,7 +102,7 @@ fn what_was_durable_survives_kill_9() {
         let mut found = BTreeMap::new();
         for key in 0..KEYS {
             match store.get(1, &key.to_le_bytes()).expect("readable") {
-                Read::Value { value: bytes, tag } => {
+                Read::Value { value: bytes, tag, .. } => {
                     assert_eq!(bytes, value(tag), "kill {kill}: key {key}");
                     assert!(tag <= last);
                     found.insert(key, tag);

@@ -1,5 +1,6 @@
 //! Names of events: who made it, and which of that actor's events it was.
 
+use crate::malformed::Malformed;
 use core::fmt;
 use serde::de::{self, Deserialize, Deserializer, Visitor};
 use serde::ser::{Serialize, Serializer};
@@ -149,7 +150,7 @@ impl<'de> Deserialize<'de> for Dot {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Dot, D::Error> {
         let (actor, counter) = <(Actor, u64)>::deserialize(deserializer)?;
         if counter == 0 {
-            return Err(de::Error::custom("a dot's counter is 0"));
+            return Err(de::Error::custom(Malformed::CounterZero));
         }
         Ok(Dot { actor, counter })
     }
@@ -169,10 +170,9 @@ impl<'de> Deserialize<'de> for Span {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Span, D::Error> {
         let (actor, first, more) = <(Actor, u64, u64)>::deserialize(deserializer)?;
         if first == 0 {
-            return Err(de::Error::custom("a span's first counter is 0"));
+            return Err(de::Error::custom(Malformed::CounterZero));
         }
-        let last =
-            first.checked_add(more).ok_or_else(|| de::Error::custom("a span's last counter overflows"))?;
+        let last = first.checked_add(more).ok_or_else(|| de::Error::custom(Malformed::CounterOverflow))?;
         Ok(Span { actor, first, last })
     }
 }

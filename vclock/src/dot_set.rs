@@ -3,6 +3,7 @@
 use crate::buf::Buf;
 use crate::causality::Causality;
 use crate::dot::{Actor, Dot, Span};
+use crate::malformed::Malformed;
 use core::fmt;
 use core::hash::{Hash, Hasher};
 use core::marker::PhantomData;
@@ -43,6 +44,38 @@ impl<B: Buf<Span>> DotSet<B> {
             set.insert_span(span)?;
         }
         Ok(set)
+    }
+
+    /// The set that has just these spans: sorted by (actor, first), with a gap between any two of one actor, as
+    /// [`DotSet::spans`] answers them and encodings hold them.
+    ///
+    /// # Errors
+    /// If they are not so, name no events, or don't fit.
+    pub fn from_sorted_spans(spans: impl IntoIterator<Item = Span>) -> Result<Self, Malformed> {
+        let mut set = DotSet::new();
+        for span in spans {
+            set.push_sorted(span)?;
+        }
+        Ok(set)
+    }
+
+    /// Adds a span that must leave a gap to all before it.
+    pub(crate) fn push_sorted(&mut self, span: Span) -> Result<(), Malformed> {
+        if span.first == 0 {
+            return Err(Malformed::CounterZero);
+        }
+        if span.last < span.first {
+            return Err(Malformed::CounterOverflow);
+        }
+        if let Some(last) = self.spans().last() {
+            if (span.actor, span.first) < (last.actor, last.first) {
+                return Err(Malformed::Unsorted);
+            }
+            if last.touches(span) {
+                return Err(Malformed::Touching);
+            }
+        }
+        self.spans.push(span).map_err(|_| Malformed::Full)
     }
 
     /// Whether no dot is in the set.
@@ -310,30 +343,8 @@ impl<'de, B: Buf<Span>> Visitor<'de> for SpansVisitor<B> {
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<DotSet<B>, A::Error> {
         let mut set = DotSet::<B>::new();
         while let Some(span) = seq.next_element::<Span>()? {
-            set.append_canonical(span).map_err(|refused| match refused {
-                NotCanonical::Order => de::Error::custom("spans are unsorted, overlap or touch"),
-                NotCanonical::Full(full) => de::Error::custom(full),
-            })?;
+            set.push_sorted(span).map_err(de::Error::custom)?;
         }
         Ok(set)
-    }
-}
-
-/// Why a decoded span can't follow the ones before it.
-pub(crate) enum NotCanonical<F> {
-    /// It is out of order, overlaps the one before or stands right beside it, or names no events.
-    Order,
-    /// There is no room.
-    Full(F),
-}
-
-impl<B: Buf<Span>> DotSet<B> {
-    /// Adds a decoded span, which must leave a gap to all before it.
-    pub(crate) fn append_canonical(&mut self, span: Span) -> Result<(), NotCanonical<B::Full>> {
-        let follows = self.spans().last().is_none_or(|last| *last < span && !last.touches(span));
-        if !follows || !span.is_valid() {
-            return Err(NotCanonical::Order);
-        }
-        self.spans.push(span).map_err(NotCanonical::Full)
     }
 }

@@ -2,24 +2,39 @@
 
 use crate::stamp::Stamp;
 
-/// A hybrid logical clock: it follows the wall clock handed in, never goes back, and never answers twice alike.
+/// A hybrid logical clock (Kulkarni et al., 2014): it follows the wall clock handed in, never goes back, and answers no
+/// stamp twice before [`Stamp::MAX`].
 ///
-/// Persist [`Hlc::last`] (or any stamp at or past it) and hand it in as the floor at the next start, and the clock does
-/// not go backwards across a restart either.
+/// A peer's stamp is followed only within a bound, so a wild clock elsewhere can't drag this one along. And the clock does
+/// not go back across a restart, whatever the wall clock shows then, if its stamps are reserved: [`Hlc::reserve`] names a
+/// floor to make durable, once in [`Hlc::LEAD`] milliseconds, and the next start hands it to [`Hlc::new`].
 ///
 /// ```
 /// use gramme_vclock::{Hlc, Stamp};
 ///
-/// let mut clock = Hlc::new(Stamp::ZERO);
-/// let a = clock.tick(1_000);
-/// let b = clock.tick(990); // the wall clock was set back
+/// let mut on_disk = Stamp::ZERO;
+/// let mut clock = Hlc::new(on_disk);
+/// let mut stamp = |clock: &mut Hlc, wall_ms| {
+///     if let Some(floor) = clock.reserve(wall_ms) {
+///         on_disk = floor; // and synced, before the stamp is used
+///     }
+///     clock.tick(wall_ms)
+/// };
+/// let a = stamp(&mut clock, 1_000);
+/// let b = stamp(&mut clock, 990); // the wall clock was set back
 /// assert!(a < b);
-/// clock.observe(1_000, Stamp::from_parts(u64::MAX, 0)); // a peer whose clock is wild
-/// assert_eq!(clock.last(), b);
+///
+/// let followed = clock.observe(990, Stamp::from_parts(u64::MAX, 0)); // a peer whose clock is wild
+/// assert!(!followed && clock.last() == b);
+///
+/// clock = Hlc::new(on_disk); // a crash, and the wall clock starts at zero
+/// assert!(b < clock.tick(0));
 /// ```
 #[derive(Clone, Debug)]
 pub struct Hlc {
     last: Stamp,
+    /// No stamp past this one is safe from being answered again after a restart.
+    reserved: Stamp,
     max_drift: u64,
 }
 
@@ -28,7 +43,11 @@ impl Hlc {
     /// [`Hlc::with_max_drift`] says otherwise.
     pub const MAX_DRIFT: u64 = 10_000;
 
-    /// A clock whose every stamp is past `floor`.
+    /// How far ahead of the wall clock [`Hlc::reserve`] reaches, in milliseconds: less than [`Hlc::MAX_DRIFT`], so that peers
+    /// follow a clock that has just restarted.
+    pub const LEAD: u64 = 1_000;
+
+    /// A clock whose every stamp is past `floor`: [`Stamp::ZERO`], or what was last made durable for [`Hlc::reserve`].
     #[must_use]
     pub const fn new(floor: Stamp) -> Hlc {
         Hlc::with_max_drift(floor, Hlc::MAX_DRIFT)
@@ -38,13 +57,32 @@ impl Hlc {
     /// its own wall clock.
     #[must_use]
     pub const fn with_max_drift(floor: Stamp, max_drift: u64) -> Hlc {
-        Hlc { last: floor, max_drift }
+        Hlc { last: floor, reserved: floor, max_drift }
     }
 
     /// A new stamp, past every one given before; at least `wall_ms` (milliseconds since the Unix epoch).
     pub fn tick(&mut self, wall_ms: u64) -> Stamp {
-        self.last = self.last.next().max(Stamp::from_parts(wall_ms, 0));
+        self.last = self.next(wall_ms);
         self.last
+    }
+
+    fn next(&self, wall_ms: u64) -> Stamp {
+        self.last.next().max(Stamp::from_parts(wall_ms, 0))
+    }
+
+    /// The floor to make durable before the next [`Hlc::tick`] at `wall_ms` is used; `None` if what was last asked for
+    /// reaches that far.
+    ///
+    /// It is [`Hlc::LEAD`] ahead of the wall clock, or, where the clock is already past that, ahead of the clock by one
+    /// millisecond and its 65,536 stamps: restarts in quick succession don't run away from the wall clock.
+    pub fn reserve(&mut self, wall_ms: u64) -> Option<Stamp> {
+        let next = self.next(wall_ms);
+        if next <= self.reserved {
+            return None;
+        }
+        let lead = Stamp::from_parts(wall_ms.saturating_add(Hlc::LEAD), 0);
+        self.reserved = lead.max(Stamp::from_parts(next.millis() + 1, u16::MAX));
+        Some(self.reserved)
     }
 
     /// Takes note of a peer's stamp, so that the next [`Hlc::tick`] is past it, and says whether it did. A stamp

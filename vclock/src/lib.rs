@@ -7,19 +7,20 @@
 //! # Concurrent writes
 //!
 //! ```
-//! use gramme_vclock::{Actor, Dot, GrowableDotSet, GrowableSiblings};
+//! use gramme_vclock::{Actor, GrowableDotSet, GrowableSiblings, Minter};
 //!
-//! let (a, b) = (Actor(1), Actor(2)); // random numbers, drawn when a store is opened
+//! // One for each open store; its actor is a new random number.
+//! let (mut a, mut b) = (Minter::new(Actor(1)), Minter::new(Actor(2)));
 //! let nothing_read = GrowableDotSet::new();
 //!
-//! // A cart is written through replica `a`, and the writer gets a context back.
+//! // A cart is written through store `a`, and the writer gets a context back.
 //! let mut at_a = GrowableSiblings::new();
-//! let Ok(context) = at_a.write(&nothing_read, Dot { actor: a, counter: 1 }, 0, "bread");
+//! let context = at_a.write(&nothing_read, &mut a, "bread")?.context;
 //!
-//! // Two clients go on from there, one through each replica.
+//! // Two clients go on from there, one through each store.
 //! let mut at_b = at_a.clone();
-//! let Ok(_) = at_a.write(&context, Dot { actor: a, counter: 2 }, 0, "bread, milk");
-//! let Ok(_) = at_b.write(&context, Dot { actor: b, counter: 1 }, 0, "bread, eggs");
+//! at_a.write(&context, &mut a, "bread, milk")?;
+//! at_b.write(&context, &mut b, "bread, eggs")?;
 //!
 //! // Neither saw the other's write: both stay, and "bread" is gone.
 //! let Ok(_) = at_a.merge(at_b);
@@ -27,8 +28,9 @@
 //!
 //! // A write that has seen both replaces both.
 //! let read = at_a.seen().clone();
-//! let Ok(_) = at_a.write(&read, Dot { actor: a, counter: 3 }, 0, "bread, milk, eggs");
+//! at_a.write(&read, &mut a, "bread, milk, eggs")?;
 //! assert_eq!(at_a.len(), 1);
+//! # Ok::<(), gramme_vclock::WriteError<core::convert::Infallible>>(())
 //! ```
 //!
 //! # Which type
@@ -40,6 +42,7 @@
 //! | how many events of each actor were seen | `GrowableVersionVector` | [`FixedVersionVector`] |
 //! | the same, truncated as in the Dynamo paper | `GrowableTimedVector` | [`FixedTimedVector`] |
 //! | what a client hands back, as text | `GrowableContext` | [`FixedContext`] |
+//! | who names a store's next write | [`Minter`] | the same |
 //! | stamps that rank concurrent values | [`Stamp`], [`Hlc`] | the same |
 //!
 //! The forms in a row are one type over different storage ([`Buf`]), with the same methods and the same encodings. The
@@ -60,15 +63,17 @@
 //!
 //! # Who may mint a dot
 //!
-//! All of this rests on one promise: no dot ever names two values. Three rules keep it, and nothing said by exact sets is
-//! then ever untrue, whatever happens to a disk:
+//! All of this rests on one promise: no dot ever names two values. A [`Minter`] keeps it, if its store keeps two rules;
+//! nothing said by exact sets is then ever untrue, whatever happens to a disk:
 //!
 //! 1. Each open of a store draws a new random [`Actor`] and makes it durable before its first dot leaves the machine. A
 //!    store that was wiped, rolled back or copied can't issue a dot again, for it has no actor to issue it under.
-//! 2. An actor's counters rise by one for every write it mints, over all keys of a slot. The dots of *one* key therefore
-//!    have gaps, which is why histories are exact sets and not version vectors: "all up to 20" would claim another
-//!    write of the same key whose copy this store has handed on and dropped.
-//! 3. [`Siblings::write`] is told since when the store has held what it holds. Only then does a gap of a store's own close.
+//! 2. A store that drops a copy, or mints a write and does not keep it, calls [`Minter::break_hold`].
+//!
+//! Counters rise by one for every write that is minted, over all keys of a slot. The dots of *one* key therefore have gaps,
+//! which is why histories are exact sets and not version vectors: "all up to 20" would claim another write of the same
+//! key whose copy this store has handed on and dropped. A gap of a store's own closes only while the minter knows that
+//! nothing of it was dropped.
 //!
 //! # Contexts as tokens
 //!
@@ -94,8 +99,8 @@
 //!
 //! # Encodings
 //!
-//! Every type implements serde's traits, and decoding checks all that the type promises. `FORMAT.md` in the package lays
-//! out the bytes (through postcard) and the tokens; both are frozen.
+//! What is stored or sent implements serde's traits, and decoding checks all that the type promises; [`Malformed`] names
+//! what can be wrong. `FORMAT.md` in the package lays out the bytes (through postcard) and the tokens; both are frozen.
 //!
 //! # Sources
 //!
@@ -118,6 +123,8 @@ mod context;
 mod dot;
 mod dot_set;
 mod hlc;
+mod malformed;
+mod minter;
 mod siblings;
 mod stamp;
 mod token;
@@ -135,9 +142,11 @@ pub use dot::{Actor, Dot, Span};
 pub use dot_set::GrowableDotSet;
 pub use dot_set::{DotSet, FixedDotSet};
 pub use hlc::Hlc;
+pub use malformed::Malformed;
+pub use minter::{Minter, WriteError};
 #[cfg(feature = "alloc")]
 pub use siblings::GrowableSiblings;
-pub use siblings::{FixedSiblings, Malformed, Merged, Siblings};
+pub use siblings::{FixedSiblings, Merged, Siblings, Written};
 pub use stamp::{Stamp, StampOutOfRange};
 pub use token::{MAX_TOKEN, SealError, SealKey, TokenError};
 pub use version_vector::{Entry, FixedTimedVector, FixedVersionVector, IncrementError, VersionVector};

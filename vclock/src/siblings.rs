@@ -4,7 +4,8 @@ use crate::buf::Buf;
 use crate::causality::Causality;
 use crate::dot::{Dot, Span};
 use crate::dot_set::DotSet;
-use core::error::Error;
+use crate::malformed::Malformed;
+use crate::minter::{Minter, WriteError};
 use core::fmt;
 use core::marker::PhantomData;
 
@@ -32,36 +33,27 @@ pub type GrowableSiblings<V> = Siblings<V, crate::InlineVec<(Dot, V), 2>, crate:
 pub type FixedSiblings<V, const N: usize, const S: usize> =
     Siblings<V, heapless::Vec<(Dot, V), N>, heapless::Vec<Span, S>>;
 
+/// What a write made.
+#[derive(Clone)]
+pub struct Written<B> {
+    /// The name of the new value.
+    pub dot: Dot,
+    /// What the writer has been shown now: its next write with this context replaces this one.
+    pub context: DotSet<B>,
+}
+
+impl<B: Buf<Span>> fmt::Debug for Written<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Written").field("dot", &self.dot).field("context", &self.context).finish()
+    }
+}
+
 /// What a merge did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Merged {
     /// Whether the object differs from what it was.
     pub changed: bool,
 }
-
-/// Why values and a history don't make an object.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Malformed {
-    /// Two values stand out of order or under one dot.
-    Unsorted,
-    /// The history lacks a value's dot.
-    Unseen(Dot),
-    /// There is no room for so many values.
-    Full,
-}
-
-impl fmt::Display for Malformed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Malformed::Unsorted => f.write_str("siblings are unsorted or share a dot"),
-            Malformed::Unseen(dot) => write!(f, "the history lacks sibling {dot}"),
-            Malformed::Full => f.write_str("more siblings than there is room for"),
-        }
-    }
-}
-
-impl Error for Malformed {}
 
 impl<V, E, B> Siblings<V, E, B>
 where
@@ -91,8 +83,11 @@ where
 
     fn validated(entries: E, seen: DotSet<B>) -> Result<Self, Malformed> {
         let list = entries.as_slice();
-        if !list.is_sorted_by(|(a, _), (b, _)| a < b) {
+        if !list.is_sorted_by_key(|(dot, _)| *dot) {
             return Err(Malformed::Unsorted);
+        }
+        if !list.is_sorted_by(|(a, _), (b, _)| a < b) {
+            return Err(Malformed::Repeated);
         }
         match list.iter().find(|(dot, _)| !seen.contains(*dot)) {
             Some((dot, _)) => Err(Malformed::Unseen(*dot)),
@@ -149,6 +144,8 @@ where
     /// Takes in all that `other` knows: a value stays if both have it, or if one has it and the other has not seen its
     /// dot; the history becomes the union.
     ///
+    /// Of an object that comes from outside, ask [`Minter::is_behind`] first.
+    ///
     /// # Errors
     /// `Full` if the result has more values or spans than there is room for; nothing is changed then.
     pub fn merge(&mut self, other: Self) -> Result<Merged, B::Full> {
@@ -177,57 +174,58 @@ where
         Ok(Merged { changed })
     }
 
-    /// Applies a write: `value`, minted as `dot`, replaces exactly the values that `context` covers.
+    /// Applies a write: `value`, under a new dot of `minter`, replaces exactly the values that `context` covers.
     ///
-    /// `self` must be the object that the minting store holds at that moment, with every dot in it that the store minted
-    /// for this key since `held_since`. `dot.counter` must be past every counter that `dot.actor` has used before in
-    /// the slot (counters run per slot, over many keys).
+    /// `self` must be the object that the minter's store holds at that moment. The minter decides how much of its actor's
+    /// dots the history then claims; see [`Minter`].
     ///
-    /// `held_since` is what the actor's counter was when the store last dropped *any* copy in the slot, 0 if it never
-    /// did since the actor was drawn. A write that was minted and not kept (its append failed, say) counts as such a
-    /// drop. If the greatest dot of this actor that is seen here is past it, the store has held the key unbroken since
-    /// it minted that dot: no dot of this key lies between the two, and the span is extended up to the new dot.
-    /// Otherwise the dot opens a span of its own, because dots may lie between whose values are no longer here.
-    ///
-    /// Returns the context that the writer gets: `context` and the new dot, *flattened*: a gap between two spans of one
+    /// The context that the writer gets back is `context` and the new dot, *flattened*: a gap between two spans of one
     /// actor is filled if all of it has been seen here and no value here stands in it. Contexts stay bounded that way
     /// however long a writer chains writes without reading, and never cover a sibling that the writer was not shown.
     /// Since a filled gap speaks for what was replaced *here*, hand the context out (or let it go anywhere) only
     /// together with this object, once that is as durable as the answer promises.
     ///
     /// # Errors
-    /// `Full` if values, history or context need more room than there is; nothing is changed then.
-    ///
-    /// # Panics
-    /// If the dot's counter is 0, which no minter issues.
+    /// If there is no room, if the minter's counter is used up, or if history or context name dots that the minter has
+    /// yet to mint. Nothing is changed then, nor minted.
     pub fn write(
         &mut self,
         context: &DotSet<B>,
-        dot: Dot,
-        held_since: u64,
+        minter: &mut Minter,
         value: V,
-    ) -> Result<DotSet<B>, B::Full> {
-        assert!(dot.counter > 0, "counters start at 1");
-        let own = match self.seen.last_of(dot.actor) {
-            Some(last) if held_since < last && last < dot.counter => Span { first: last, ..dot.span() },
-            _ => dot.span(),
-        };
+    ) -> Result<Written<B>, WriteError<B::Full>> {
+        let (dot, own) = minter.next(&self.seen)?;
+        if minter.is_behind(context) {
+            return Err(WriteError::Ahead);
+        }
+        let (seen, shown) = self.histories_after(context, dot, own).map_err(WriteError::Full)?;
+
+        // A full list from which nothing goes refuses the insertion; one from which something goes has room for it.
+        self.remove_unless(|held| !context.contains(held));
+        let at = self.entries.as_slice().partition_point(|(held, _)| *held < dot);
+        self.entries.insert(at, (dot, value)).map_err(WriteError::Full)?;
+        self.seen = seen;
+        minter.count(dot);
+        Ok(Written { dot, context: shown })
+    }
+
+    /// What has been seen after a write, and what its writer has been shown.
+    fn histories_after(
+        &self,
+        context: &DotSet<B>,
+        dot: Dot,
+        own: Span,
+    ) -> Result<(DotSet<B>, DotSet<B>), B::Full> {
         let mut seen = self.seen.joined(context)?;
         seen.insert_span(own)?;
         let shown = context.joined_filling(&DotSet::from_spans([dot.span()])?, |gap| {
             seen.contains_span(gap) && !self.iter().any(|(held, _)| gap.contains(held))
         })?;
-
-        // A full list from which nothing goes refuses the insertion; one from which something goes has room for it.
-        self.entries.retain(|(held, _)| !context.contains(*held) && *held != dot);
-        let at = self.entries.as_slice().partition_point(|(held, _)| *held < dot);
-        self.entries.insert(at, (dot, value))?;
-        self.seen = seen;
-        Ok(shown)
+        Ok((seen, shown))
     }
 
     /// Removes the values that `context` covers, puts nothing in their place, and says how many there were. The history
-    /// takes in the context.
+    /// takes in the context, which must be one that was handed out here or [sealed](crate::Context::open).
     ///
     /// # Errors
     /// `Full` if the history needs more room than there is; nothing is changed then.

@@ -3,7 +3,7 @@
 use crate::buf::Buf;
 use crate::context::Context;
 use crate::dot::{Actor, Span};
-use crate::dot_set::NotCanonical;
+use crate::malformed::Malformed;
 use crate::stamp::{MILLIS_BITS, Stamp};
 use core::error::Error;
 use core::fmt;
@@ -19,6 +19,7 @@ pub const MAX_TOKEN: usize = 65_536;
 const VERSION: u64 = 1;
 const SEAL_BYTES: usize = 8;
 const PREFIX: &[u8; 8] = b"gramme\x00t";
+
 /// The secret under which a cluster seals its contexts.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct SealKey(pub [u8; 16]);
@@ -231,9 +232,9 @@ impl<B: Buf<Span>> Context<B> {
             if previous == Some(actor) && !same {
                 return Err(TokenError::Malformed);
             }
-            context.seen.append_canonical(Span { actor, first, last }).map_err(|refused| match refused {
-                NotCanonical::Order => TokenError::Malformed,
-                NotCanonical::Full(_) => TokenError::Full,
+            context.seen.push_sorted(Span { actor, first, last }).map_err(|refused| match refused {
+                Malformed::Full => TokenError::Full,
+                _ => TokenError::Malformed,
             })?;
             previous = Some(actor);
         }

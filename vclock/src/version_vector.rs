@@ -3,6 +3,7 @@
 use crate::buf::Buf;
 use crate::causality::Causality;
 use crate::dot::{Actor, Dot, Span};
+use crate::malformed::Malformed;
 use crate::stamp::Stamp;
 use core::error::Error;
 use core::fmt;
@@ -109,6 +110,34 @@ impl<B: Buf<Entry<T>>, T: Copy + Ord> VersionVector<B, T> {
         self.entries().is_empty()
     }
 
+    /// The vector with these entries, sorted by actor.
+    ///
+    /// # Errors
+    /// If they are not sorted, an actor stands twice, a counter is 0, or they don't fit.
+    pub fn from_entries(entries: impl IntoIterator<Item = Entry<T>>) -> Result<Self, Malformed> {
+        let mut vector = VersionVector::new();
+        for entry in entries {
+            vector.push_sorted(entry)?;
+        }
+        Ok(vector)
+    }
+
+    /// Adds an entry whose actor must come after all before it.
+    fn push_sorted(&mut self, entry: Entry<T>) -> Result<(), Malformed> {
+        if entry.counter == 0 {
+            return Err(Malformed::CounterZero);
+        }
+        if let Some(last) = self.entries().last() {
+            if entry.actor < last.actor {
+                return Err(Malformed::Unsorted);
+            }
+            if entry.actor == last.actor {
+                return Err(Malformed::Repeated);
+            }
+        }
+        self.entries.push(entry).map_err(|_| Malformed::Full)
+    }
+
     fn find(&self, actor: Actor) -> Result<usize, usize> {
         self.entries().binary_search_by_key(&actor, |entry| entry.actor)
     }
@@ -163,17 +192,28 @@ impl<B: Buf<Entry<T>>, T: Copy + Ord> VersionVector<B, T> {
             }
             return Ok(changed);
         }
+        let held = self.len();
         let new = count_missing(self.entries(), other.entries());
-        self.entries.fits(self.len() + new)?;
+        self.entries.fits(held + new)?;
+        for theirs in &other.entries()[..new] {
+            self.entries.push(*theirs)?;
+        }
+        // From the back, each entry moves to its place at once, and none is written over before it has moved.
         let mut changed = new > 0;
-        let mut place = 0;
-        for theirs in other.entries() {
-            while self.entries().get(place).is_some_and(|ours| ours.actor < theirs.actor) {
-                place += 1;
+        let (mut ours, mut gap) = (held, new);
+        let entries = self.entries.as_mut_slice();
+        for theirs in other.entries().iter().rev() {
+            while ours > 0 && entries[ours - 1].actor > theirs.actor {
+                ours -= 1;
+                entries[ours + gap] = entries[ours];
             }
-            match self.entries.as_mut_slice().get_mut(place) {
-                Some(ours) if ours.actor == theirs.actor => changed |= ours.raise(*theirs),
-                _ => self.entries.insert(place, *theirs)?,
+            if ours > 0 && entries[ours - 1].actor == theirs.actor {
+                ours -= 1;
+                entries[ours + gap] = entries[ours];
+                changed |= entries[ours + gap].raise(*theirs);
+            } else {
+                gap -= 1;
+                entries[ours + gap] = *theirs;
             }
         }
         Ok(changed)
@@ -192,10 +232,19 @@ impl<B: Buf<Entry<T>>, T: Copy + Ord> VersionVector<B, T> {
     /// How this history relates to another. The times beside the entries have no say in it.
     #[must_use]
     pub fn compare(&self, other: &Self) -> Causality {
-        Causality::of_aligned(self.entries(), other.entries(), |entry: &Entry<T>| {
-            (entry.actor, entry.counter)
-        })
-        .unwrap_or_else(|| Causality::from_lacks(!self.includes(other), !other.includes(self)))
+        // The same actors are the usual case, and quick without a branch for each.
+        if self.len() == other.len() {
+            let (mut apart, mut less, mut more) = (0, 0_usize, 0_usize);
+            for (ours, theirs) in self.entries().iter().zip(other.entries()) {
+                apart |= ours.actor.0 ^ theirs.actor.0;
+                less += usize::from(ours.counter < theirs.counter);
+                more += usize::from(ours.counter > theirs.counter);
+            }
+            if apart == 0 {
+                return Causality::from_lacks(less > 0, more > 0);
+            }
+        }
+        Causality::from_lacks(!self.includes(other), !other.includes(self))
     }
 
     /// Forgets an actor and answers its counter, 0 if it had none.
@@ -221,20 +270,19 @@ impl<T: Copy + Ord> Entry<T> {
 
 /// Whether both have the same actors: the usual case, and the quick one.
 fn aligned<T>(ours: &[Entry<T>], theirs: &[Entry<T>]) -> bool {
-    let actors = || ours.iter().zip(theirs).map(|(ours, theirs)| (ours.actor, theirs.actor));
-    ours.len() == theirs.len() && actors().fold(true, |same, (ours, theirs)| same & (ours == theirs))
+    let apart = ours.iter().zip(theirs).fold(0, |all, (ours, theirs)| all | (ours.actor.0 ^ theirs.actor.0));
+    ours.len() == theirs.len() && apart == 0
 }
 
 /// How many actors of `theirs` have no entry in `ours`.
 fn count_missing<T>(ours: &[Entry<T>], theirs: &[Entry<T>]) -> usize {
-    let mut ours = ours.iter().map(|entry| entry.actor).peekable();
-    theirs
-        .iter()
-        .filter(|entry| {
-            while ours.next_if(|actor| *actor < entry.actor).is_some() {}
-            ours.peek() != Some(&entry.actor)
-        })
-        .count()
+    let (mut at, mut to, mut common) = (0, 0, 0);
+    while let (Some(our), Some(their)) = (ours.get(at), theirs.get(to)) {
+        common += usize::from(our.actor == their.actor);
+        at += usize::from(our.actor <= their.actor);
+        to += usize::from(our.actor >= their.actor);
+    }
+    theirs.len() - common
 }
 
 impl<B: Buf<Entry>> VersionVector<B> {
@@ -260,7 +308,8 @@ impl<B: Buf<Entry<Stamp>>> VersionVector<B, Stamp> {
     pub fn truncate(&mut self, limit: usize) -> usize {
         let excess = self.len().saturating_sub(limit);
         for _ in 0..excess {
-            let oldest = self.entries().iter().enumerate().min_by_key(|(_, entry)| (entry.at, entry.actor));
+            // Of equals, the first.
+            let oldest = self.entries().iter().enumerate().min_by_key(|(_, entry)| entry.at);
             if let Some((at, _)) = oldest {
                 self.entries.remove_range(at, at + 1);
             }
@@ -304,9 +353,6 @@ impl<T: Serialize> Serialize for Entry<T> {
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Entry<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let (actor, counter, at) = <(Actor, u64, T)>::deserialize(deserializer)?;
-        if counter == 0 {
-            return Err(de::Error::custom("an entry's counter is 0"));
-        }
         Ok(Entry { actor, counter, at })
     }
 }
@@ -336,10 +382,7 @@ impl<'de, B: Buf<Entry<T>>, T: Copy + Ord + Deserialize<'de>> Visitor<'de> for E
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
         let mut vector = VersionVector::<B, T>::new();
         while let Some(entry) = seq.next_element::<Entry<T>>()? {
-            if vector.entries().last().is_some_and(|last| last.actor >= entry.actor) {
-                return Err(de::Error::custom("actors are unsorted or repeated"));
-            }
-            vector.entries.push(entry).map_err(de::Error::custom)?;
+            vector.push_sorted(entry).map_err(de::Error::custom)?;
         }
         Ok(vector)
     }

@@ -2,8 +2,8 @@
 //! beside it.
 
 use gramme_vclock::{
-    Actor, Causality, Dot, GrowableContext, GrowableDotSet, GrowableSiblings, GrowableVersionVector, SealKey,
-    Span, Stamp,
+    Actor, Causality, GrowableContext, GrowableDotSet, GrowableSiblings, GrowableVersionVector, Minter,
+    SealKey, Span, Stamp,
 };
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -36,14 +36,13 @@ fn nothing_is_allocated_up_to_the_inline_capacity() {
     let before = TAKEN.load(Ordering::Relaxed);
 
     // Three replicas, and two writers that never read: a context has a span for each actor, and a gap.
-    let mut replicas = [1, 2, 3].map(|actor| (Actor(actor), GrowableSiblings::<u64>::new()));
+    let mut replicas = [1, 2, 3].map(|actor| (Minter::new(Actor(actor)), GrowableSiblings::<u64>::new()));
     let mut contexts = [GrowableDotSet::new(), GrowableDotSet::new()];
     for counter in 1..=20 {
         for at in 0..3 {
             let writer = usize::from(counter % 2 == 0);
-            let (actor, object) = &mut replicas[at];
-            let Ok(context) = object.write(&contexts[writer], Dot { actor: *actor, counter }, 0, counter);
-            contexts[writer] = context;
+            let (minter, object) = &mut replicas[at];
+            contexts[writer] = object.write(&contexts[writer], minter, counter).unwrap().context;
             let sent = object.clone();
             for (_, object) in &mut replicas {
                 let Ok(_) = object.merge(sent.clone());

@@ -7,7 +7,8 @@ use proptest::prelude::*;
 enum Step {
     Tick(u64),
     Observe(u64, Stamp),
-    Restart,
+    /// The process dies; what it reserved is all that is left.
+    Crash,
 }
 
 fn stamps() -> impl Strategy<Value = Stamp> {
@@ -23,7 +24,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         prop_oneof![
             wall().prop_map(Step::Tick),
             (0..30_000u64, stamps()).prop_map(|(w, s)| Step::Observe(w, s)),
-            Just(Step::Restart),
+            Just(Step::Crash),
         ],
         0..40,
     )
@@ -32,11 +33,17 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 proptest! {
     #[test]
     fn never_goes_back_nor_answers_twice_alike(steps in steps()) {
-        let mut clock = Hlc::new(Stamp::ZERO);
+        let mut durable = Stamp::ZERO;
+        let mut clock = Hlc::new(durable);
         let mut last = None;
         for step in steps {
             match step {
                 Step::Tick(wall) => {
+                    if let Some(floor) = clock.reserve(wall) {
+                        prop_assert!(floor > durable);
+                        durable = floor;
+                    }
+                    prop_assert_eq!(clock.reserve(wall), None);
                     let stamp = clock.tick(wall);
                     prop_assert!(last < Some(stamp));
                     prop_assert!(stamp.millis() >= wall);
@@ -49,7 +56,7 @@ proptest! {
                     prop_assert_eq!(clock.last(), if within { before.max(seen) } else { before });
                     prop_assert!(!within || clock.clone().tick(0) > seen);
                 }
-                Step::Restart => clock = Hlc::new(clock.last()),
+                Step::Crash => clock = Hlc::new(durable),
             }
         }
     }
@@ -61,6 +68,48 @@ proptest! {
         prop_assert_eq!(Stamp::from_u64(stamp.as_u64()), Ok(stamp));
         prop_assert!(stamp.next() > stamp || stamp == Stamp::MAX);
     }
+}
+
+#[test]
+fn a_floor_is_stored_about_once_a_second() {
+    let mut clock = Hlc::new(Stamp::ZERO);
+    let mut stored = 0;
+    for wall in 1_000_000..1_010_000 {
+        for _ in 0..5 {
+            stored += usize::from(clock.reserve(wall).is_some());
+            clock.tick(wall);
+        }
+    }
+    assert_eq!(stored, 10);
+    let mut clock = Hlc::new(Stamp::ZERO);
+    assert_eq!(clock.reserve(0), Some(Stamp::from_parts(Hlc::LEAD, 0)));
+    assert_eq!(clock.reserve(Hlc::LEAD), None, "the floor itself is reserved");
+    assert!(clock.reserve(Hlc::LEAD + 1).is_some());
+}
+
+#[test]
+fn restarts_in_a_row_do_not_run_away_from_the_wall_clock() {
+    let mut durable = Stamp::ZERO;
+    for _ in 0..100 {
+        let mut clock = Hlc::new(durable);
+        durable = clock.reserve(5_000).unwrap();
+        clock.tick(5_000);
+        assert!(Hlc::new(Stamp::ZERO).observe(5_000, clock.last()), "peers still follow");
+    }
+    assert!(durable.millis() < 5_000 + Hlc::LEAD + 300, "{durable}");
+}
+
+#[test]
+fn a_wild_clock_drags_ours_by_the_drift_at_most() {
+    let mut clock = Hlc::with_max_drift(Stamp::ZERO, 500);
+    assert!(clock.observe(1_000, Stamp::from_parts(1_500, 7)));
+    assert_eq!(clock.tick(1_001), Stamp::from_parts(1_500, 8));
+    assert!(!clock.observe(1_000, Stamp::from_parts(1_501, 0)));
+    assert!(!clock.observe(1_000, Stamp::MAX));
+    assert_eq!(clock.tick(1_001), Stamp::from_parts(1_500, 9));
+    assert_eq!(clock.tick(2_000), Stamp::from_parts(2_000, 0), "the wall clock has caught up");
+    // A restart without reservations starts from what the store still knows.
+    assert_eq!(Hlc::new(clock.last()).tick(0), Stamp::from_parts(2_000, 1));
 }
 
 #[test]

@@ -3,7 +3,10 @@
 //! The model of a copy is the set of writes that reached it, and nothing else; a merge is their union. A value is live
 //! where its write reached and none that reached covers it. The object under test must show the same.
 
-use gramme_vclock::{Actor, Dot, GrowableDotSet, GrowableSiblings};
+mod common;
+
+use common::serve_other_keys;
+use gramme_vclock::{Actor, Dot, GrowableDotSet, GrowableSiblings, Minter, Written};
 use proptest::prelude::*;
 use std::collections::BTreeSet;
 
@@ -29,9 +32,7 @@ impl Copy {
 struct Node {
     copy: Copy,
     durable: Copy,
-    actor: Actor,
-    counter: u64,
-    held_since: u64,
+    minter: Minter,
 }
 
 #[derive(Clone, Default)]
@@ -137,9 +138,7 @@ impl Cluster {
         let node = |at: usize| Node {
             copy: Copy::default(),
             durable: Copy::default(),
-            actor: Actor(at as u64),
-            counter: 0,
-            held_since: 0,
+            minter: Minter::new(Actor(at as u64)),
         };
         Cluster {
             nodes: (0..NODES).map(node).collect(),
@@ -156,11 +155,10 @@ impl Cluster {
     fn mint(&mut self, node: usize, client: usize) -> (Copy, Context) {
         let this = self.writes.len();
         let Context { mut dots, mut covers } = self.clients[client].clone();
-        let minter = &mut self.nodes[node];
-        minter.counter += 1;
-        let dot = Dot { actor: minter.actor, counter: minter.counter };
-        let mut copy = minter.copy.clone();
-        let Ok(handed_back) = copy.object.write(&dots, dot, minter.held_since, this);
+        let node = &mut self.nodes[node];
+        let mut copy = node.copy.clone();
+        let written = copy.object.write(&dots, &mut node.minter, this);
+        let Written { dot, context: handed_back } = written.expect("nothing names what is not minted");
         copy.writes.insert(this);
         self.writes.push(Write { dot: Some(dot), covers: covers.clone() });
         covers.insert(this);
@@ -182,8 +180,7 @@ impl Cluster {
             }
             Step::WriteNotKept { node, client, to } => {
                 let (copy, _) = self.mint(node, client);
-                let minter = &mut self.nodes[node];
-                minter.held_since = minter.counter;
+                self.nodes[node].minter.break_hold();
                 if to != node {
                     self.nodes[to].copy.merge(&copy);
                 }
@@ -213,7 +210,7 @@ impl Cluster {
                 self.next_actor += 1;
                 let node = &mut self.nodes[node];
                 node.copy = node.durable.clone();
-                (node.actor, node.counter, node.held_since) = (Actor(self.next_actor), 0, 0);
+                node.minter = Minter::new(Actor(self.next_actor));
             }
             Step::HandOver { from, to } if from != to => {
                 let copy = self.nodes[from].copy.clone();
@@ -221,10 +218,10 @@ impl Cluster {
                 self.sync(to);
                 let dropper = &mut self.nodes[from];
                 dropper.copy = Copy::default();
-                dropper.held_since = dropper.counter;
+                dropper.minter.break_hold();
             }
             Step::HandOver { .. } => {}
-            Step::Other { node } => self.nodes[node].counter += 1,
+            Step::Other { node } => serve_other_keys(&mut self.nodes[node].minter, 1),
         }
         for node in &self.nodes {
             self.check(&node.copy, self.flattened);

@@ -156,34 +156,6 @@ fn spans_without_events_are_in_no_set() {
     assert!(!all.contains_span(span(1, 4, 3)));
 }
 
-fn encoded(spans: &[(u64, u64, u64)]) -> Vec<u8> {
-    let raw: Vec<([u8; 8], u64, u64)> = spans.iter().map(|(a, f, m)| (a.to_le_bytes(), *f, *m)).collect();
-    postcard::to_allocvec(&raw).unwrap()
-}
-
-#[test]
-fn decoding_refuses_what_is_not_canonical() {
-    let decode = |spans: &[(u64, u64, u64)]| postcard::from_bytes::<GrowableDotSet>(&encoded(spans));
-    assert_eq!(
-        decode(&[(1, 1, 1), (1, 4, 0), (2, 1, 0)]).unwrap(),
-        set(&[span(1, 1, 2), span(1, 4, 4), span(2, 1, 1)])
-    );
-    for (why, spans) in [
-        ("counter 0", &[(1, 0, 3)][..]),
-        ("overflow", &[(1, 2, u64::MAX - 1)]),
-        ("unsorted actors", &[(2, 1, 0), (1, 1, 0)]),
-        ("unsorted counters", &[(1, 5, 0), (1, 1, 0)]),
-        ("repeated", &[(1, 1, 0), (1, 1, 0)]),
-        ("overlapping", &[(1, 1, 4), (1, 3, 4)]),
-        ("touching", &[(1, 1, 1), (1, 3, 0)]),
-    ] {
-        assert!(decode(spans).is_err(), "{why}");
-    }
-    let five: Vec<_> = (1..=5).map(|a| (a, 1, 0)).collect();
-    assert!(postcard::from_bytes::<FixedDotSet<4>>(&encoded(&five)).is_err(), "capacity exceeded");
-    assert!(postcard::from_bytes::<FixedDotSet<5>>(&encoded(&five)).is_ok());
-}
-
 #[test]
 fn a_claimed_length_takes_no_memory() {
     // 2^63 spans claimed, none there: fails at the first missing one instead of reserving room.

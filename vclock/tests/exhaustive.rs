@@ -12,7 +12,9 @@
 //! The model is the causal history itself: sets of writes as bits. A value is live where its write is known and no known
 //! write covers it.
 
-use gramme_vclock::{Actor, Dot, GrowableDotSet, GrowableSiblings};
+mod common;
+
+use gramme_vclock::{Actor, Dot, GrowableDotSet, GrowableSiblings, Written};
 
 const REPLICAS: usize = 3;
 
@@ -164,10 +166,11 @@ impl Explorer {
             }
         }
         // Another key of the slot took a counter in between.
-        replica.counter += 2;
-        let dot = Dot { actor: replica.actor, counter: replica.counter };
+        let mut minter = common::minter(replica.actor, replica.counter + 1, replica.held_since);
         let mut snapshot = self.joins[usize::from(knows)].clone();
-        let Ok(mut handed_back) = snapshot.write(context, dot, replica.held_since, this);
+        let written = snapshot.write(context, &mut minter, this).expect("nothing names what is not minted");
+        let Written { dot, context: mut handed_back } = written;
+        replica.counter = dot.counter;
         if self.contexts == Contexts::Exact {
             handed_back = context.clone();
             let Ok(()) = handed_back.insert(dot);

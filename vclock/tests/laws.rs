@@ -1,6 +1,11 @@
 //! Merging is a join: every object over a handful of dots, and random larger ones.
 
-use gramme_vclock::{Actor, Causality, Dot, FixedSiblings, Full, GrowableDotSet, GrowableSiblings};
+mod common;
+
+use common::minter;
+use gramme_vclock::{
+    Actor, Causality, Dot, FixedSiblings, Full, GrowableDotSet, GrowableSiblings, WriteError, Written,
+};
 use proptest::prelude::*;
 
 type Object = GrowableSiblings<u64>;
@@ -97,8 +102,8 @@ proptest! {
     fn a_later_merge_never_undoes_a_write(mut at in objects(), stale in objects(), more in 0..3u64) {
         // Whatever a context covered stays away, whoever still holds it.
         let context = stale.seen().clone();
-        let dot = Dot { actor: Actor(9), counter: 1 + more };
-        let Ok(handed_back) = at.write(&context, dot, 0, 9);
+        let written = at.write(&context, &mut minter(Actor(9), more, 0), 9);
+        let Written { dot, context: handed_back } = written.unwrap();
         prop_assert!(handed_back.includes(&context) && handed_back.contains(dot));
         let end = merged(&at, &stale);
         prop_assert!(end.iter().all(|(held, _)| !context.contains(held)));
@@ -110,8 +115,8 @@ proptest! {
     fn the_fixed_form_does_the_same_or_says_full_and_stays(
         a in objects(),
         b in objects(),
-        counter in 1..14u64,
-        held_since in 0..14u64,
+        held_since in 0..12u64,
+        since_then in 0..12u64,
     ) {
         type Fixed = FixedSiblings<u64, 4, 6>;
         let fixed = |object: &Object| postcard::from_bytes::<Fixed>(&postcard::to_allocvec(object).unwrap());
@@ -121,8 +126,6 @@ proptest! {
         let fits = |grown: &Object| grown.len() <= 4 && grown.seen().spans().len() <= 6;
         prop_assert_eq!(fixed(&a).is_ok(), fits(&a));
         if let (Ok(left), Ok(right)) = (fixed(&a), fixed(&b)) {
-            let dot = Dot { actor: Actor(2), counter };
-
             let (mut small, mut large) = (left.clone(), a.clone());
             let answer = small.merge(right.clone());
             let Ok(expected) = large.merge(b.clone());
@@ -131,14 +134,25 @@ proptest! {
             prop_assert!(as_it_must_be);
 
             let (mut small, mut large) = (left.clone(), a.clone());
-            let answer = small.write(right.seen(), dot, held_since, 7);
-            let Ok(expected) = large.write(b.seen(), dot, held_since, 7);
-            match answer {
-                Ok(context) => {
-                    prop_assert_eq!(context.spans(), expected.spans());
+            let minted = held_since + since_then;
+            let mut minters = [(); 2].map(|()| minter(Actor(2), minted, held_since));
+            let answer = small.write(right.seen(), &mut minters[0], 7);
+            let expected = large.write(b.seen(), &mut minters[1], 7);
+            prop_assert_eq!(minters[0].minted(), minted + u64::from(answer.is_ok()));
+            match (answer, expected) {
+                (Ok(written), Ok(expected)) => {
+                    prop_assert_eq!(written.dot, expected.dot);
+                    prop_assert_eq!(written.context.spans(), expected.context.spans());
                     prop_assert!(same(&small, &large));
                 }
-                Err(Full) => {
+                (Err(refused), Err(expected)) => {
+                    prop_assert_eq!((refused, expected), (WriteError::Ahead, WriteError::Ahead));
+                    prop_assert!(minters[0].is_behind(a.seen()) || minters[0].is_behind(b.seen()));
+                    prop_assert!(small == left && large == a);
+                }
+                (refused, expected) => {
+                    prop_assert_eq!(refused.err(), Some(WriteError::Full(Full)));
+                    let expected = expected.unwrap().context;
                     // The history before the own span is extended may need more room than the one after.
                     let mut passing = a.seen().clone();
                     let Ok(_) = passing.union(b.seen());

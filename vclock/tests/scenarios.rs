@@ -1,37 +1,38 @@
 //! Histories with a name.
 
-use gramme_vclock::{Actor, Causality, Dot, GrowableDotSet, GrowableSiblings, GrowableVersionVector, Span};
+mod common;
+
+use gramme_vclock::{
+    Actor, Causality, Dot, GrowableDotSet, GrowableSiblings, GrowableVersionVector, Minter, Span, Written,
+};
 
 type Object = GrowableSiblings<String>;
 
-/// One store: its copy of the key, the actor it was opened under, and that actor's counter in the slot.
+/// One store: its copy of the key, and the minter of the slot.
 struct Store {
     object: Object,
-    actor: Actor,
-    counter: u64,
-    held_since: u64,
+    minter: Minter,
 }
 
 impl Store {
     fn open(actor: u64) -> Store {
-        Store { object: Object::new(), actor: Actor(actor), counter: 0, held_since: 0 }
+        Store { object: Object::new(), minter: Minter::new(Actor(actor)) }
     }
 
     fn put(&mut self, context: &GrowableDotSet, value: impl Into<String>) -> (Dot, GrowableDotSet) {
-        self.counter += 1;
-        let dot = Dot { actor: self.actor, counter: self.counter };
-        let Ok(context) = self.object.write(context, dot, self.held_since, value.into());
+        let written = self.object.write(context, &mut self.minter, value.into());
+        let Written { dot, context } = written.expect("nothing names what is not minted");
         (dot, context)
     }
 
     /// Other keys of the slot take counters.
     fn serve_other_keys(&mut self, writes: u64) {
-        self.counter += writes;
+        common::serve_other_keys(&mut self.minter, writes);
     }
 
     fn drop_copy(&mut self) {
         self.object = Object::new();
-        self.held_since = self.counter;
+        self.minter.break_hold();
     }
 
     fn take_in(&mut self, from: &Object) {
@@ -284,16 +285,16 @@ fn a_context_flattened_where_the_excepted_sibling_is_unknown_still_excepts_it() 
 /// The dot went out to a peer, the local disk was full: the minter must not speak for it afterwards.
 #[test]
 fn a_minted_write_that_was_not_kept_counts_as_a_drop() {
-    let (mut minter, mut peer) = (Store::open(1), Store::open(2));
-    minter.put(&nothing(), "one");
-    let kept = minter.object.clone();
-    minter.put(&nothing(), "two");
-    peer.take_in(&minter.object);
+    let (mut store, mut peer) = (Store::open(1), Store::open(2));
+    store.put(&nothing(), "one");
+    let kept = store.object.clone();
+    store.put(&nothing(), "two");
+    peer.take_in(&store.object);
     // The append of "two" failed here.
-    minter.object = kept;
-    minter.held_since = minter.counter;
-    minter.put(&minter.read(), "three");
-    peer.take_in(&minter.object);
+    store.object = kept;
+    store.minter.break_hold();
+    store.put(&store.read(), "three");
+    peer.take_in(&store.object);
     assert_eq!(peer.values(), ["three", "two"]);
 }
 

@@ -1,8 +1,11 @@
 //! Siblings, case by case.
 
+mod common;
+
+use common::minter;
 use gramme_vclock::{
     Actor, Causality, Dot, FixedDotSet, FixedSiblings, Full, GrowableDotSet, GrowableSiblings, Malformed,
-    Span,
+    Minter, Span, WriteError,
 };
 
 type Object = GrowableSiblings<&'static str>;
@@ -24,8 +27,9 @@ fn set(spans: &[Span]) -> GrowableDotSet {
 }
 
 fn write(object: &mut Object, context: &GrowableDotSet, dot: Dot, value: &'static str) -> GrowableDotSet {
-    let Ok(context) = object.write(context, dot, 0, value);
-    context
+    let written = object.write(context, &mut minter(dot.actor, dot.counter - 1, 0), value).unwrap();
+    assert_eq!(written.dot, dot);
+    written.context
 }
 
 fn values(object: &Object) -> Vec<&'static str> {
@@ -119,18 +123,33 @@ fn a_span_is_extended_only_while_the_key_was_held() {
     let mut object = Object::new();
     write(&mut object, &GrowableDotSet::new(), dot(A, 7), "seven");
     let mut held = object.clone();
-    let Ok(_) = held.write(&GrowableDotSet::new(), dot(A, 12), 6, "twelve");
+    held.write(&GrowableDotSet::new(), &mut minter(A, 11, 6), "twelve").unwrap();
     assert_eq!(held.seen(), &set(&[span(A, 7, 12)]));
     // The store dropped some copy in the slot when its counter stood at 7 or later: 8 to 11 may be this key's.
     for since in [7, 9, 11] {
         let mut dropped = object.clone();
-        let Ok(_) = dropped.write(&GrowableDotSet::new(), dot(A, 12), since, "twelve");
+        dropped.write(&GrowableDotSet::new(), &mut minter(A, 11, since), "twelve").unwrap();
         assert_eq!(dropped.seen(), &set(&[span(A, 7, 7), span(A, 12, 12)]), "since {since}");
     }
     // Another actor's span is never extended, nor by a context that tells of dots of ours.
     let mut new = Object::new();
-    let Ok(_) = new.write(&set(&[span(A, 3, 3), span(B, 1, 1)]), dot(A, 9), 0, "nine");
+    write(&mut new, &set(&[span(A, 3, 3), span(B, 1, 1)]), dot(A, 9), "nine");
     assert_eq!(new.seen(), &set(&[span(A, 3, 3), span(A, 9, 9), span(B, 1, 1)]));
+}
+
+#[test]
+fn a_write_over_dots_that_were_never_minted_is_refused() {
+    let mut minter = minter(A, 4, 0);
+    let mut object = Object::new();
+    let before = object.clone();
+    let ahead = set(&[span(A, 1, 5), span(B, 1, 9)]);
+    assert!(minter.is_behind(&ahead) && !minter.is_behind(&set(&[span(A, 1, 4), span(B, 1, 9)])));
+    assert_eq!(object.write(&ahead, &mut minter, "hidden").err(), Some(WriteError::Ahead));
+    assert_eq!((&object, minter.minted()), (&before, 4));
+    // Believed, dot 5 would have been born replaced.
+    let mut object = Object::from_parts([], ahead).unwrap();
+    let refused = object.write(&GrowableDotSet::new(), &mut minter, "hidden");
+    assert_eq!(refused.err(), Some(WriteError::Ahead));
 }
 
 #[test]
@@ -156,14 +175,16 @@ fn a_context_is_flattened_only_over_what_was_replaced_here() {
 fn the_fixed_form_says_full_and_stays_as_it_was() {
     type Fixed = FixedSiblings<&'static str, 2, 2>;
     let none = FixedDotSet::<2>::new();
+    let (mut a, mut b) = (Minter::new(A), Minter::new(B));
     let mut object = Fixed::new();
-    object.write(&none, dot(A, 1), 0, "one").unwrap();
-    object.write(&none, dot(A, 2), 0, "two").unwrap();
+    object.write(&none, &mut a, "one").unwrap();
+    object.write(&none, &mut a, "two").unwrap();
     let before = object.clone();
-    assert_eq!(object.write(&none, dot(A, 3), 0, "three"), Err(Full), "no room for a value");
-    assert_eq!(object, before);
+    let no_room = Some(WriteError::Full(Full));
+    assert_eq!(object.write(&none, &mut a, "three").err(), no_room, "no room for a value");
+    assert_eq!((&object, a.minted()), (&before, 2));
     let mut other = Fixed::new();
-    other.write(&none, dot(B, 1), 0, "b").unwrap();
+    other.write(&none, &mut b, "b").unwrap();
     assert_eq!(object.merge(other.clone()), Err(Full), "no room for a merged value");
     assert_eq!(object, before);
     // One value would go, two would come: not even the one goes.
@@ -176,7 +197,7 @@ fn the_fixed_form_says_full_and_stays_as_it_was() {
     assert_eq!(object, before);
     // Replacing needs no further room.
     let seen = object.seen().clone();
-    object.write(&seen, dot(A, 3), 0, "three").unwrap();
+    assert_eq!(object.write(&seen, &mut a, "three").unwrap().dot, dot(A, 3));
     assert_eq!(object.len(), 1);
 }
 
@@ -188,7 +209,7 @@ fn parts_are_checked() {
     let (list, history) = object.clone().into_parts();
     assert_eq!(Object::from_parts(list, history), Ok(object));
     assert_eq!(Object::from_parts([entries[1], entries[0]], seen.clone()), Err(Malformed::Unsorted));
-    assert_eq!(Object::from_parts([entries[0], entries[0]], seen.clone()), Err(Malformed::Unsorted));
+    assert_eq!(Object::from_parts([entries[0], entries[0]], seen.clone()), Err(Malformed::Repeated));
     assert_eq!(Object::from_parts([(dot(B, 2), "b2")], seen), Err(Malformed::Unseen(dot(B, 2))));
     let one = FixedSiblings::<_, 1, 4>::from_parts(entries, FixedDotSet::new());
     assert_eq!(one, Err(Malformed::Full));

@@ -223,8 +223,31 @@ fn tokens_are_bounded() {
 }
 
 #[test]
+fn no_symbol_of_a_token_can_be_another() {
+    let mut remainders = [false; 4];
+    for (actors, last) in [(0, 0), (1, 9), (1, 0xfff), (1, 0xffff), (3, 9)] {
+        let spans = (0..actors).map(|actor| Span { actor: Actor(actor), first: last, last });
+        let token = context(spans, Stamp::ZERO).to_token(&KEY, 1, b"k").unwrap().into_bytes();
+        remainders[token.len() % 4] = true;
+        let longer = [&token[..], b"A"].concat();
+        assert!(GrowableContext::open(&longer, &KEY, 1, b"k").is_err());
+        for at in 0..token.len() {
+            for symbol in b'-'..=b'z' {
+                let mut other = token.clone();
+                other[at] = symbol;
+                let opened = GrowableContext::open(&other, &KEY, 1, b"k");
+                assert_eq!(opened.is_ok(), other == token, "{symbol} at {at} of {}", token.len());
+            }
+        }
+    }
+    assert_eq!(remainders, [true, false, true, true], "every length that there is");
+}
+
+#[test]
 fn another_version_is_named() {
     let token = three(9, 3, Stamp::ZERO).to_token(&KEY, 1, b"k").unwrap();
     let newer = token.replacen(&token[..1], "_", 1);
     assert_eq!(GrowableContext::open(newer.as_bytes(), &KEY, 1, b"k"), Err(TokenError::UnknownVersion(7)));
+    let older = token.replacen(&token[..1], "A", 1);
+    assert_eq!(GrowableContext::open(older.as_bytes(), &KEY, 1, b"k"), Err(TokenError::UnknownVersion(0)));
 }

@@ -1,8 +1,9 @@
-//! `gramme verify`: reads every record of a store that nobody has open, and changes nothing.
+//! `gramme verify`: reads every record of a store that nobody has open, checks the chain of its segments' hashes, and
+//! changes nothing.
 
 use super::{Failure, print};
 use crate::identity::STORE;
-use gramme_store::{DamageKind, FileDisk, OpenError, verify};
+use gramme_store::{DamageKind, FileDisk, Head, OpenError, verify};
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
@@ -10,6 +11,9 @@ use std::path::PathBuf;
 pub(super) struct Verify {
     /// A node's data directory, or the store in it
     dir: PathBuf,
+    /// The head that an earlier verification printed: show if the store was cut back or rewritten since
+    #[arg(long, value_name = "HEAD")]
+    head: Option<Head>,
 }
 
 impl Verify {
@@ -23,13 +27,14 @@ impl Verify {
             return Err(failed(&"there is no such directory: name the one that was given to --dir"));
         }
         let disk = FileDisk::open(&path).map_err(|e| failed(&e))?;
-        let found = verify(&disk).map_err(|e| match e {
+        let verified = verify(&disk, self.head).map_err(|e| match e {
             OpenError::Disk(e) if e.kind() == gramme_store::DiskErrorKind::Locked => {
                 failed(&"a node is running on it: stop that first")
             }
             e => failed(&e),
         })?;
 
+        let found = verified.report;
         let mut out = format!(
             "{} segments, {} records, {} keys, {} bytes read; last stop {}\n",
             found.segments,
@@ -38,6 +43,13 @@ impl Verify {
             found.bytes,
             if found.clean { "clean" } else { "unclean" }
         );
+        if found.bad_index_files > 0 {
+            let _ = writeln!(
+                out,
+                "{} index files are of no use, as a crash leaves them: the next start reads their segments instead",
+                found.bad_index_files
+            );
+        }
         for torn in &found.torn {
             let _ = writeln!(
                 out,
@@ -48,7 +60,8 @@ impl Verify {
         for damage in &found.damage {
             let place = match damage.segment {
                 Some(segment) => format!("segment {segment}"),
-                None => "manifest".to_owned(),
+                None if matches!(damage.kind, DamageKind::Manifest) => "manifest".to_owned(),
+                None => "chain of hashes".to_owned(),
             };
             let what = match damage.kind {
                 DamageKind::Manifest => "one copy is damaged; the other is whole".to_owned(),
@@ -61,10 +74,18 @@ impl Verify {
                 DamageKind::Record { slot } => format!("a record of slot {slot} is damaged"),
                 DamageKind::Unknown => "records are damaged beyond telling which".to_owned(),
                 DamageKind::CutOff => "it ends before its last durable record".to_owned(),
+                DamageKind::Chain => "it is damaged or gone: what it vouched for can't be shown".to_owned(),
+                DamageKind::Altered => "its bytes are not those that were sealed".to_owned(),
+                DamageKind::Removed => "it was sealed here, and is gone from the manifest".to_owned(),
+                DamageKind::HeadUnknown => {
+                    "the given head is not in it: the store was cut back, or rewritten, or is another one"
+                        .to_owned()
+                }
                 _ => "damaged".to_owned(),
             };
             let _ = writeln!(out, "{place}, bytes {} to {}: {what}", damage.start, damage.end);
         }
+        let _ = writeln!(out, "head {} of {} sealed segments", verified.head, verified.sealed_segments);
         print(out.as_bytes())?;
         if found.damage.is_empty() {
             return Ok(());

@@ -68,8 +68,8 @@ struct NodeStatus {
     ready: bool,
     /// No sync has failed.
     writable: bool,
-    /// This node may miss data that it acknowledged: its answers count toward no quorum.
-    incomplete: bool,
+    /// Partitions in which this node may miss data that it acknowledged: there its answers count toward no quorum.
+    incomplete_partitions: usize,
     ring_version: u64,
     replicas: u8,
     requests_in_flight: usize,
@@ -77,6 +77,10 @@ struct NodeStatus {
     read_repairs: u64,
     hints_kept: u64,
     hints_handed: u64,
+    /// Comparisons with another node that found no difference.
+    exchanges_equal: u64,
+    /// Slots in which another node's copies differed, and were pulled.
+    slots_pulled: u64,
     peers: Vec<Peer>,
 }
 
@@ -98,7 +102,7 @@ pub(super) fn status(server: &Server) -> Result<Answer, Refusal> {
         version: env!("CARGO_PKG_VERSION"),
         ready: status.ready,
         writable: status.writable,
-        incomplete: status.incomplete,
+        incomplete_partitions: status.incomplete_partitions,
         ring_version,
         replicas,
         requests_in_flight: handle.in_flight(),
@@ -106,6 +110,8 @@ pub(super) fn status(server: &Server) -> Result<Answer, Refusal> {
         read_repairs: status.repairs,
         hints_kept: status.hints_kept,
         hints_handed: status.hints_handed,
+        exchanges_equal: status.exchanges_equal,
+        slots_pulled: status.slots_pulled,
         peers: status
             .peers
             .iter()

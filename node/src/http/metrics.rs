@@ -23,10 +23,10 @@ pub(super) fn answer(server: &Server) -> Result<Answer, Refusal> {
     one("ready", "gauge", "Writes are taken.", status.ready.into());
     one("writable", "gauge", "No sync has failed.", status.writable.into());
     one(
-        "incomplete",
+        "incomplete_partitions",
         "gauge",
-        "The node may miss data; its answers count toward no quorum.",
-        status.incomplete.into(),
+        "Partitions in which the node may miss data; there its answers count toward no quorum.",
+        status.incomplete_partitions as u64,
     );
     one("ring_version", "gauge", "Version of the ring in force.", ring);
     one("requests_in_flight", "gauge", "Requests of clients in flight.", server.handle.in_flight() as u64);
@@ -35,6 +35,8 @@ pub(super) fn answer(server: &Server) -> Result<Answer, Refusal> {
     one("read_repairs_total", "counter", "Stale copies that reads have repaired.", status.repairs);
     one("hints_kept_total", "counter", "Hints written for owners that were away.", status.hints_kept);
     one("hints_handed_total", "counter", "Hints that their owners acknowledged.", status.hints_handed);
+    one("exchanges_equal_total", "counter", "Comparisons that found no difference.", status.exchanges_equal);
+    one("slots_pulled_total", "counter", "Slots that differed from another node's.", status.slots_pulled);
     if let Some(bytes) = crate::redis::resident_bytes() {
         one("resident_bytes", "gauge", "Memory of this process.", bytes);
     }

@@ -11,7 +11,7 @@ use crate::tally::Shortfall;
 use crate::time::{Instant, Now};
 use alloc::vec::Vec;
 use bytes::Bytes;
-use gramme_ring::NodeId;
+use gramme_ring::{NodeId, Slot};
 
 /// A read being coordinated here. It lives on after its answer until it has repaired what was stale.
 #[derive(Debug)]
@@ -77,8 +77,7 @@ impl Engine {
     /// Asks the other owners for enough to replace a damaged copy here: N−W+1 of them intersect every write
     /// quorum.
     pub(crate) fn start_heal(&mut self, now: Now, key: Bytes) {
-        let others = self.replicas().saturating_sub(1);
-        let want = (self.replicas() + 1).saturating_sub(self.config.w).clamp(1, others.max(1));
+        let want = self.witnesses();
         let mut plan = self.plan(&key);
         plan.targets.retain(|t| t.node != self.config.node && t.stands_for.is_none());
         plan.spares.clear();
@@ -142,7 +141,7 @@ impl Engine {
     /// The local copy.
     pub(crate) fn read_held(&mut self, now: Now, call: CallId, held: Held) {
         let me = self.config.node;
-        let incomplete = self.config.incomplete;
+        let incomplete = self.reads.get(&call).is_some_and(|read| self.is_incomplete(Slot::of(&read.key)));
         match held {
             Held::Object { object, digest, .. } => {
                 self.take_copy(now, call, me, incomplete, Answer::Merged(digest), Some(*object));

@@ -36,6 +36,8 @@ pub(crate) struct Cluster {
     /// Added to the wall clock of a node.
     pub(crate) skew: BTreeMap<NodeId, i64>,
     pub(crate) config: fn(&mut Config),
+    /// Nodes whose next run is incomplete.
+    pub(crate) incomplete: BTreeSet<NodeId>,
     requests: u64,
     runs: u64,
     /// Stopped in mid-life: connections stand, messages pile up, no timer fires.
@@ -61,6 +63,7 @@ impl Cluster {
             now: Now { instant: Instant(0), wall_ms: 1_750_000_000_000 },
             skew: BTreeMap::new(),
             config,
+            incomplete: BTreeSet::new(),
             requests: 0,
             runs: 0,
             paused: BTreeMap::new(),
@@ -87,6 +90,7 @@ impl Cluster {
         self.runs += 1;
         let mut config = Config::new(id, Actor(1000 * id.0 + self.runs));
         (self.config)(&mut config);
+        config.incomplete |= self.incomplete.contains(&id);
         let engine = Engine::new(config, self.layout.clone(), self.now);
         let node = Node {
             engine,
@@ -119,6 +123,12 @@ impl Cluster {
         for other in self.nodes.keys().copied().collect::<Vec<_>>() {
             self.input(other, Input::Disconnected(id));
         }
+    }
+
+    /// Empties the disk of a node that is down.
+    pub(crate) fn wipe(&mut self, id: NodeId) {
+        self.down.get_mut(&id).expect("the node is down").clear();
+        self.incomplete.insert(id);
     }
 
     /// Cuts or mends the link between two nodes, both ways.
@@ -193,12 +203,33 @@ impl Cluster {
                         None => node.written.remove(&record),
                     };
                 }
-                Output::List { id: list, place, cursor, limit } => {
-                    let keys = node.written.keys().filter(|(p, _)| *p == place).map(|(_, k)| k.clone());
-                    let start = usize::try_from(cursor.unwrap_or(0)).unwrap();
-                    let keys: Vec<Bytes> = keys.skip(start).take(limit).collect();
-                    let next = (keys.len() == limit).then_some((start + limit) as u64);
-                    inputs.push_back(Input::Listed(list, Some(Page { keys, next })));
+                Output::List { id: list, first, last, cursor, limit } => {
+                    let records =
+                        node.written.iter().filter(|((place, _), _)| (first..=last).contains(place));
+                    let start = usize::try_from(cursor.map_or(0, |c| c.at)).unwrap();
+                    let tag = |bytes: &Bytes| object::digest(&[0; 16], bytes);
+                    let keys = records.map(|((_, key), bytes)| (key.clone(), tag(bytes)));
+                    let keys: Vec<_> = keys.skip(start).take(limit).collect();
+                    let at = (start + limit) as u64;
+                    let next = (keys.len() == limit).then_some(ListCursor { place: last, at });
+                    inputs.push_back(Input::Listed(list, Some(Page { keys, unreadable: 0, next })));
+                }
+                Output::Sums { id: sums, ranges } => {
+                    let sum = |(first, last): &(u16, u16)| {
+                        let range = Place(*first)..=Place(*last);
+                        let records = node.written.iter().filter(|((place, _), _)| range.contains(place));
+                        let hash = |((_, key), bytes): (&(Place, Bytes), &Bytes)| {
+                            let digest = object::digest(&[0; 16], bytes);
+                            let low =
+                                object::digest(&digest.to_le_bytes().repeat(2).try_into().unwrap(), key);
+                            u128::from(digest) << 64 | u128::from(low)
+                        };
+                        records.map(hash).fold(0, u128::wrapping_add)
+                    };
+                    inputs.push_back(Input::Summed(sums, ranges.iter().map(sum).collect()));
+                }
+                Output::Recovered => {
+                    self.incomplete.remove(&id);
                 }
                 other => panic!("unknown output {other:?}"),
             }

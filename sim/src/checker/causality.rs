@@ -177,8 +177,14 @@ impl Checker {
             self.fail(now, Invariant::RequestsEnd, Some(number), what);
         }
         // A context handed in before this dot was born can't have shown it; what covers it comes later.
-        let birth =
-            Birth { op, version: version.clone(), covered_by: Vec::new(), durable_at: 0, gone: false };
+        let birth = Birth {
+            op,
+            version: version.clone(),
+            covered_by: Vec::new(),
+            durable_at: 0,
+            gone: false,
+            excused: false,
+        };
         let key = &mut self.keys[number];
         key.dots.insert(dot, birth);
         key.present.insert(dot);

@@ -76,6 +76,7 @@ impl Checker {
                     birth.op.is_some_and(|op| self.requests[op.index()].outcome == Outcome::Ok);
                 acknowledged
                     && !birth.gone
+                    && !birth.excused
                     && !held(**dot)
                     && !self.took_effect(number, &birth.covered_by, copy)
             });

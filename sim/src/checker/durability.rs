@@ -142,9 +142,35 @@ impl Checker {
             let kept = self.shadows.iter().enumerate().any(|(other, shadow)| {
                 other != node && shadow.copies.get(&key).is_some_and(|copy| copy.durable_seen.contains(dot))
             });
-            if !kept {
+            if !kept && self.keys[key].dots[&dot].durable_at & self.wiped != 0 {
+                // Whoever has acknowledged it has lost it since.
+                self.keys[key].excuse(dot);
+            } else if !kept {
                 let what = format!("node {node} drops {dot}, which nobody else holds durably");
                 self.fail(now, Invariant::NothingDroppedEarly, Some(key), what);
+            }
+        }
+    }
+
+    /// A node loses its disk.
+    pub fn wiped(&mut self, node: usize) {
+        self.wiped |= 1 << node;
+        let actor = self.shadows[node].actor;
+        let lost = std::mem::replace(&mut self.shadows[node], Shadow { actor, ..Shadow::default() });
+        for (number, copy) in lost.copies {
+            let held = |dot: Dot| {
+                self.shadows.iter().any(|shadow| {
+                    let other = shadow.copies.get(&number);
+                    other.is_some_and(|other| {
+                        other.durable_seen.contains(dot) || other.object.seen().contains(dot)
+                    })
+                })
+            };
+            let known = |dot: Dot| copy.durable_seen.contains(dot) || copy.object.seen().contains(dot);
+            let present = &self.keys[number].present;
+            let alone: Vec<Dot> = present.iter().copied().filter(|dot| known(*dot) && !held(*dot)).collect();
+            for dot in alone {
+                self.keys[number].excuse(dot);
             }
         }
     }

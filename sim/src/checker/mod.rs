@@ -63,6 +63,8 @@ struct Birth {
     durable_at: u128,
     /// An acknowledged write has replaced it.
     gone: bool,
+    /// It was only on disks that were wiped: it may be lost, and what it replaced may be back.
+    excused: bool,
 }
 
 /// Everything about one key.
@@ -98,13 +100,26 @@ impl Key {
         }
     }
 
+    /// This dot may be lost, and what it has replaced may be back.
+    fn excuse(&mut self, dot: Dot) {
+        self.open.remove(&dot);
+        let Some(birth) = self.dots.get_mut(&dot) else { return };
+        birth.excused = true;
+        let by = birth.op.map_or(Coverer::Delete, Coverer::Op);
+        for other in self.dots.values_mut().filter(|other| other.covered_by.contains(&by)) {
+            other.gone = false;
+            other.excused = true;
+        }
+    }
+
     /// `op` surely did nothing.
     fn uncover(&mut self, op: OpId) {
         for dot in &self.present {
             let birth = self.dots.get_mut(dot).expect("only known dots are present");
             let before = birth.covered_by.len();
             birth.covered_by.retain(|by| *by != Coverer::Op(op));
-            if birth.covered_by.len() < before && birth.covered_by.is_empty() && birth.op.is_some() {
+            let uncovered = birth.covered_by.len() < before && birth.covered_by.is_empty();
+            if uncovered && birth.op.is_some() && !birth.excused {
                 self.open.insert(*dot);
             }
         }
@@ -126,6 +141,8 @@ pub struct Checker {
     requests: Vec<Request>,
     waiting: BTreeSet<OpId>,
     shadows: Vec<Shadow>,
+    /// Nodes whose disks were ever wiped, a bit each.
+    wiped: u128,
     acknowledged: u64,
     violation: Option<Violation>,
 }
@@ -146,6 +163,7 @@ impl Checker {
             requests: Vec::new(),
             waiting: BTreeSet::new(),
             shadows: vec![Shadow::default(); nodes],
+            wiped: 0,
             acknowledged: 0,
             violation: None,
         }

@@ -2,6 +2,7 @@
 
 use super::{Answer, Crash, Event, GRACE, World};
 use crate::checker::OpId;
+use crate::disk::SimDisk;
 use crate::network::Weather;
 use crate::time::Time;
 use core::time::Duration;
@@ -63,6 +64,21 @@ impl World {
             let at = self.network_rng.soon(self.now, within);
             self.queue.push(at, Event::Probe { node: peer, peer: node });
         }
+    }
+
+    /// Takes a node down and its disk away: it starts again on an empty one.
+    pub fn wipe(&mut self, node: usize) {
+        self.crash(node, Crash::PowerCut);
+        self.fault(&format!("node {node}'s disk is wiped"));
+        self.nodes[node].disk = SimDisk::blank();
+        self.nodes[node].incomplete = true;
+        self.checker.wiped(node);
+    }
+
+    /// Whether every node has all that it acknowledged.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.nodes.iter().all(|node| !node.incomplete)
     }
 
     /// Cuts a node's power in the midst of the disk operation that comes after so many more; it starts again after a

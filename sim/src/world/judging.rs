@@ -40,6 +40,10 @@ impl World {
     /// What still keeps the cluster from being at rest, if anything.
     #[must_use]
     pub fn unrest(&self) -> Option<Unrest> {
+        if let Some(node) = self.nodes.iter().position(|node| node.incomplete) {
+            let what = format!("node {node} has not recovered what it lost");
+            return Some(Unrest { invariant: Invariant::Convergence, key: None, what });
+        }
         self.checker.unrest(|key| self.owners(key), HINTS)
     }
 

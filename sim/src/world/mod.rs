@@ -48,7 +48,8 @@ impl Shape {
     /// (3, 2, 2) on so many nodes.
     #[must_use]
     pub fn new(nodes: usize) -> Shape {
-        Shape { nodes, replicas: 3, r: 2, w: 2, segment_bytes: 256 << 10, timing: Timing::default() }
+        let timing = Timing { exchange: Duration::from_secs(2), ..Timing::default() };
+        Shape { nodes, replicas: 3, r: 2, w: 2, segment_bytes: 256 << 10, timing }
     }
 }
 
@@ -355,8 +356,9 @@ impl World {
                 self.nodes[node].kept_all = false;
                 return self.restart(node, after);
             }
-            // With its disk failing it can't start; whoever supervises it tries again. A full disk is no reason.
-            Err(_) if self.nodes[node].disk.fails => {
+            // With its disk failing it can't start; whoever supervises it tries again. A full disk is no reason, unless
+            // there is no store yet.
+            Err(_) if self.nodes[node].disk.fails || self.nodes[node].disk.blank => {
                 self.note(&format!("node {node} does not start, for its disk fails"));
                 self.nodes[node].disk.inner().kill();
                 return self.restart(node, Duration::from_secs(1));
@@ -413,6 +415,10 @@ impl World {
             match effect {
                 Effect::Send(to, message) => self.send(node, to, &message),
                 Effect::Reply(id, reply) => self.reply(node, OpId(id.0), reply),
+                Effect::Recovered => {
+                    self.nodes[node].incomplete = false;
+                    self.note(&format!("node {node} has recovered all that it may have lost"));
+                }
                 Effect::Fetch(id, job) => {
                     host.finish_read(clock, id, job.run());
                     return self.after(node);

@@ -119,21 +119,21 @@ impl Inode {
         self.changes.clear();
     }
 
-    /// What a power cut leaves.
-    pub(super) fn after_power_cut(&self, dice: &mut Dice, style: Style) -> Self {
-        let mut image = self.durable.clone();
-        // The length is one of those that the file has had since.
-        let mut seen = image.len;
-        for change in &self.changes {
+    /// The lengths that the file has had since its last sync.
+    fn lengths(&self) -> Vec<u64> {
+        let mut seen = self.durable.len;
+        let lengths = self.changes.iter().map(|change| {
             match change {
                 Change::Length(len) => seen = *len,
                 Change::Write { offset, bytes } => seen = seen.max(offset + bytes.len() as u64),
             }
-            if dice.survives(style) {
-                image.set_len(seen);
-            }
-        }
-        // Each sector stops at some moment of its own.
+            seen
+        });
+        lengths.collect()
+    }
+
+    /// The unsynced writes to each sector, in order.
+    fn sectors(&self) -> BTreeMap<u64, Vec<&Change>> {
         let mut sectors: BTreeMap<u64, Vec<&Change>> = BTreeMap::new();
         for change in &self.changes {
             if let Change::Write { offset, bytes } = change
@@ -144,13 +144,24 @@ impl Inode {
                 }
             }
         }
-        for (sector, writes) in sectors {
-            let moment = dice.moment(style, writes.len());
-            for (number, write) in writes[..moment].iter().enumerate() {
-                let torn = number + 1 == moment && dice.one_in(16);
-                let until = if torn { dice.below(SECTOR) } else { SECTOR };
-                write_clipped(&mut image, write, sector * SECTOR, sector * SECTOR + until);
+        sectors
+    }
+
+    /// What a power cut leaves.
+    pub(super) fn after_power_cut(&self, dice: &mut Dice, style: Style) -> Self {
+        let mut image = self.durable.clone();
+        // The length is one of those that the file has had since.
+        for len in self.lengths() {
+            if dice.survives(style) {
+                image.set_len(len);
             }
+        }
+        // Each sector stops at some moment of its own.
+        for (sector, writes) in self.sectors() {
+            let moment = dice.moment(style, writes.len());
+            let torn = moment > 0 && dice.one_in(16);
+            let until = if torn { dice.below(SECTOR) } else { SECTOR };
+            write_sector(&mut image, sector, &writes[..moment], until);
             // New room that was never written may hold what some other file left there.
             if moment == 0 && sector * SECTOR >= self.durable.len && dice.one_in(8) {
                 let stale: Vec<u8> = (0..SECTOR).map(|_| dice.byte()).collect();
@@ -159,6 +170,45 @@ impl Inode {
             }
         }
         Self { live: image.clone(), durable: image, ..Self::default() }
+    }
+
+    /// How many outcomes a power cut has for the file's length and for each sector that was written to.
+    pub(super) fn outcomes(&self) -> Vec<u64> {
+        let mut lengths = self.lengths();
+        lengths.dedup();
+        let mut outcomes = Vec::from([lengths.len() as u64 + 1]);
+        // As it was, whole at each of its moments, or torn at each.
+        outcomes.extend(self.sectors().values().map(|writes| 2 * writes.len() as u64 + 1));
+        outcomes
+    }
+
+    /// What a power cut with these outcomes leaves; as many as [`Inode::outcomes`] has. Torn sectors are cut at `tear`.
+    pub(super) fn after_outcomes(&self, outcomes: &mut impl Iterator<Item = u64>, tear: u64) -> Self {
+        let mut image = self.durable.clone();
+        let mut lengths = self.lengths();
+        lengths.dedup();
+        let mut choose = || usize::try_from(outcomes.next().expect("one for each piece")).expect("few");
+        if let Some(at) = choose().checked_sub(1) {
+            image.set_len(lengths[at]);
+        }
+        for (sector, writes) in self.sectors() {
+            let outcome = choose();
+            let (moment, until) = if outcome > writes.len() {
+                (outcome - writes.len(), tear % SECTOR)
+            } else {
+                (outcome, SECTOR)
+            };
+            write_sector(&mut image, sector, &writes[..moment], until);
+        }
+        Self { live: image.clone(), durable: image, ..Self::default() }
+    }
+}
+
+/// Writes these writes' parts of a sector; of the last one only what lies before byte `until` of the sector.
+fn write_sector(image: &mut Image, sector: u64, writes: &[&Change], until: u64) {
+    for (number, write) in writes.iter().enumerate() {
+        let until = if number + 1 == writes.len() { until } else { SECTOR };
+        write_clipped(image, write, sector * SECTOR, sector * SECTOR + until);
     }
 }
 

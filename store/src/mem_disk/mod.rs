@@ -129,6 +129,15 @@ impl State {
         self.name_changes.push(change);
     }
 
+    /// Files that a name may lead to after a power cut.
+    fn survivors(&self) -> Vec<u64> {
+        let pending = self.name_changes.iter().filter_map(DirChange::inode);
+        let mut inodes: Vec<u64> = self.durable_names.values().copied().chain(pending).collect();
+        inodes.sort_unstable();
+        inodes.dedup();
+        inodes
+    }
+
     /// Forgets files that no name, durable or not, leads to, and that nobody has open.
     fn sweep(&mut self) {
         let durable = &self.durable_names;
@@ -207,6 +216,51 @@ impl MemDisk {
         let copy = self.fork();
         copy.crash(seed);
         copy
+    }
+
+    /// What a power cut at this moment could choose: for each change of a name, each file's length and each sector that was written
+    /// to since the last sync, how many outcomes there are. The product of all is the number of
+    /// [images](Self::crash_image_of) that it could leave.
+    pub fn crash_outcomes(&self) -> Vec<u64> {
+        let state = self.state();
+        let mut outcomes = std::vec![2; state.name_changes.len()];
+        outcomes.extend(state.survivors().into_iter().flat_map(|inode| state.inodes[&inode].outcomes()));
+        outcomes
+    }
+
+    /// A disk of its own with what a power cut with just these outcomes would leave, each less than the number that
+    /// [`crash_outcomes`](Self::crash_outcomes) has in its place; this one goes on. Outcome 0 is as if the change had not been made; for
+    /// sectors the greater ones are moments since the last sync, and those beyond are the same moments torn: the
+    /// last write got as far as byte `tear` of the sector.
+    ///
+    /// # Panics
+    /// If there are too few outcomes.
+    #[must_use]
+    pub fn crash_image_of(&self, outcomes: &[u64], tear: u64) -> Self {
+        let state = self.state();
+        let (of_names, of_files) = outcomes.split_at(state.name_changes.len());
+        let mut names = state.durable_names.clone();
+        for (change, outcome) in state.name_changes.iter().zip(of_names) {
+            if *outcome > 0 {
+                change.apply(&mut names);
+            }
+        }
+        let mut of_files = of_files.iter().copied();
+        let mut inodes = BTreeMap::new();
+        for inode in state.survivors() {
+            let file = state.inodes[&inode].after_outcomes(&mut of_files, tear);
+            if names.values().any(|named| *named == inode) {
+                inodes.insert(inode, file);
+            }
+        }
+        Self(Arc::new(Mutex::new(State {
+            durable_names: names.clone(),
+            names,
+            inodes,
+            next_inode: state.next_inode,
+            faults: Faults { capacity: state.faults.capacity, ..Faults::default() },
+            ..State::default()
+        })))
     }
 
     /// A disk of its own that is now like this one, its unsynced changes included, with nobody holding it.

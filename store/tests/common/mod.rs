@@ -196,7 +196,7 @@ impl<D: Disk> Run<D> {
 /// What a store shows of a key, checked to the last byte.
 pub fn content<D: Disk>(store: &mut Store<D>, slot: u16, key: u8) -> Content {
     match store.get(slot, &key_bytes(slot, key)).expect("readable") {
-        Read::Value { value, tag } => {
+        Read::Value { value, tag, .. } => {
             assert_eq!(value, value_bytes(tag), "slot {slot}, key {key}");
             assert_eq!(store.tag(slot, &key_bytes(slot, key)), Some(tag));
             Some(tag)

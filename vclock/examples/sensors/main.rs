@@ -49,3 +49,8 @@ fn main() -> Result<(), NodeError> {
     assert_eq!(nodes[0].receive(&[0xff; 12], 5_000), Err(NodeError::Garbled));
     Ok(())
 }
+
+#[test]
+fn the_sensors_settle() -> Result<(), NodeError> {
+    main()
+}

@@ -4,7 +4,7 @@
 //! the whole object; they get lost, arrive twice and in any order.
 
 use core::fmt;
-use gramme_vclock::{Actor, Dot, FixedDotSet, FixedSiblings, Full, Hlc, Stamp};
+use gramme_vclock::{Actor, FixedSiblings, Full, Hlc, Minter, Stamp, WriteError};
 
 /// Seconds between two measurements, and when that was decided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -24,8 +24,7 @@ pub(crate) const FRAME: usize = 320;
 /// One node.
 #[derive(Debug)]
 pub(crate) struct Node {
-    actor: Actor,
-    minted: u64,
+    minter: Minter,
     clock: Hlc,
     settings: Settings,
 }
@@ -60,17 +59,18 @@ impl core::error::Error for NodeError {}
 impl Node {
     /// A node that has just started; `random` is fresh from the hardware's source.
     pub(crate) fn start(random: u64) -> Node {
-        Node { actor: Actor(random), minted: 0, clock: Hlc::new(Stamp::ZERO), settings: Settings::new() }
+        Node { minter: Minter::new(Actor(random)), clock: Hlc::new(Stamp::ZERO), settings: Settings::new() }
     }
 
     /// Someone turns the knob: this replaces all that the node knew.
     pub(crate) fn set(&mut self, interval: u16, wall_ms: u64) -> Result<(), NodeError> {
         let shown = self.settings.seen().clone();
-        let dot = Dot { actor: self.actor, counter: self.minted + 1 };
         let stamp = self.clock.tick(wall_ms);
-        let _: FixedDotSet<8> = self.settings.write(&shown, dot, 0, Setting { interval, stamp })?;
-        self.minted = dot.counter;
-        Ok(())
+        match self.settings.write(&shown, &mut self.minter, Setting { interval, stamp }) {
+            Ok(_) => Ok(()),
+            Err(WriteError::Ahead) => Err(NodeError::Garbled),
+            Err(_) => Err(NodeError::Full),
+        }
     }
 
     /// The setting in force: the latest of those not replaced.

@@ -4,6 +4,7 @@ use super::Siblings;
 use crate::buf::Buf;
 use crate::dot::{Dot, Span};
 use crate::dot_set::DotSet;
+use crate::malformed::Malformed;
 use core::fmt;
 use core::marker::PhantomData;
 use serde::de::{self, Deserializer, SeqAccess, Visitor};
@@ -65,7 +66,7 @@ impl<'de, V: Deserialize<'de>, E: Buf<(Dot, V)>> Visitor<'de> for Entries<V, E> 
     // A claimed length is never believed: memory is taken as values arrive.
     fn visit_seq<A: SeqAccess<'de>>(mut self, mut seq: A) -> Result<Self, A::Error> {
         while let Some(entry) = seq.next_element::<(Dot, V)>()? {
-            self.0.push(entry).map_err(de::Error::custom)?;
+            self.0.push(entry).map_err(|_| de::Error::custom(Malformed::Full))?;
         }
         Ok(self)
     }

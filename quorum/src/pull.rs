@@ -1,0 +1,375 @@
+//! A pull: copying a partition from one peer into this node's own copies.
+//!
+//! The peer lists its keys page by page, each with the digest of its object. Where the copy here differs, the peer's object
+//! is read and merged; the next page is asked for when all of the last one is durable here. Merging is a join, so a
+//! pull may be broken off and begun again anywhere, and costs little where nothing differs.
+
+use crate::engine::{Engine, Timer};
+use crate::input::{ListCursor, ListId, Page, Place};
+use crate::message::{CallId, Copy, Message, Refusal, Want};
+use crate::object;
+use crate::replica::{Held, Merge, Reader, Source, Task};
+use crate::time::{Duration, Instant, Now};
+use alloc::collections::{BTreeMap, VecDeque};
+use alloc::vec::Vec;
+use bytes::Bytes;
+use gramme_ring::{NodeId, SLOTS, Slot};
+
+/// Keys listed at a time.
+const PAGE: usize = 128;
+/// Bytes of keys in a page; where keys are so long that there would be more, fewer are listed at a time.
+const PAGE_BYTES: usize = 256 << 10;
+/// That many.
+const SHORT_PAGE: usize = 4;
+/// Listings for peers that wait for the disk.
+const MAX_LISTINGS: usize = 64;
+/// Pulls at a time.
+const MAX_PULLS: usize = 8;
+/// The budget is renewed this often.
+const SLICE: Duration = Duration::from_millis(100);
+/// Keys of one pull that are compared, fetched or merged at a time.
+const WINDOW: usize = 16;
+
+/// Names a pull, in this run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct PullId(CallId);
+
+#[derive(Debug)]
+pub(crate) struct Pull {
+    pub(crate) peer: NodeId,
+    /// First and last.
+    pub(crate) slots: (u16, u16),
+    /// Where the page in work began.
+    cursor: Option<ListCursor>,
+    /// Where the next one begins; `None` if the page in work is the last.
+    next: Option<ListCursor>,
+    /// The question for a page.
+    listing: Option<CallId>,
+    queue: VecDeque<(Bytes, u64)>,
+    /// Keys that are compared or merged here.
+    local: usize,
+    /// Keys to be fetched when there is room in the budget.
+    wanted: VecDeque<Bytes>,
+    fetching: BTreeMap<CallId, Bytes>,
+    /// Something of this page could not be had: the pull proves nothing.
+    failed: bool,
+    pub(crate) progress: Instant,
+}
+
+impl Pull {
+    /// Keys of this page that are being compared, fetched or merged.
+    fn in_work(&self) -> usize {
+        self.local + self.wanted.len() + self.fetching.len()
+    }
+
+    /// It waits for an answer. What waits for the budget or the disk here will go on.
+    fn is_waiting(&self) -> bool {
+        self.listing.is_some() || !self.fetching.is_empty()
+    }
+}
+
+/// What pulls may fetch.
+#[derive(Debug)]
+pub(crate) struct Budget {
+    /// Bytes of a slice of time.
+    slice: i64,
+    /// Bytes left of this one. A large object may overdraw; then the next ones pay for it.
+    left: i64,
+    until: Instant,
+    /// Bytes of a usual object, to guess how many fit into a slice.
+    usual: i64,
+}
+
+impl Budget {
+    pub(crate) fn new(now: Instant, per_second: u32) -> Budget {
+        let slice = i64::from(per_second / 10).max(1);
+        Budget { slice, left: slice, until: now + SLICE, usual: slice }
+    }
+
+    /// How many objects may be on their way at one time.
+    fn room(&self) -> usize {
+        if self.left <= 0 {
+            return 0;
+        }
+        usize::try_from(self.slice / self.usual).unwrap_or(usize::MAX).clamp(1, WINDOW * MAX_PULLS)
+    }
+
+    fn spend(&mut self, bytes: usize) {
+        let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
+        self.left = self.left.saturating_sub(bytes);
+        self.usual = (self.usual - self.usual / 4).saturating_add(bytes / 4).max(1);
+    }
+
+    fn renew(&mut self, now: Instant) {
+        if now >= self.until {
+            self.left = self.left.saturating_add(self.slice).min(self.slice);
+            self.until = now + SLICE;
+        }
+    }
+}
+
+/// A listing for a peer.
+#[derive(Debug)]
+pub(crate) struct Listing {
+    to: NodeId,
+    call: CallId,
+    slots: (u16, u16),
+    cursor: Option<ListCursor>,
+    limit: usize,
+}
+
+impl Engine {
+    // The side that pulls.
+
+    /// Begins to copy these slots from `peer`.
+    fn start_pull(&mut self, now: Now, peer: NodeId, slots: (u16, u16)) {
+        let id = PullId(self.out.call());
+        let pull = Pull {
+            peer,
+            slots,
+            cursor: None,
+            next: None,
+            listing: None,
+            queue: VecDeque::new(),
+            local: 0,
+            wanted: VecDeque::new(),
+            fetching: BTreeMap::new(),
+            failed: false,
+            progress: now.instant,
+        };
+        self.pulls.insert(id, pull);
+        self.ask_page(id);
+    }
+
+    fn ask_page(&mut self, id: PullId) {
+        let Some(pull) = self.pulls.get_mut(&id) else { return };
+        let call = self.out.call();
+        pull.listing = Some(call);
+        self.pull_calls.insert(call, id);
+        let (layout, slots, cursor) = (self.layout.version(), pull.slots, pull.cursor);
+        self.out.send(pull.peer, Message::List { call, layout, slots, cursor });
+    }
+
+    /// The peer's page.
+    pub(crate) fn pull_listed(
+        &mut self,
+        now: Now,
+        call: CallId,
+        from: NodeId,
+        keys: Vec<(Bytes, u64)>,
+        next: Option<ListCursor>,
+        complete: bool,
+    ) {
+        let Some(id) = self.pull_of(call, from) else { return };
+        let Some(pull) = self.pulls.get_mut(&id) else { return };
+        if pull.listing.take_if(|listing| *listing == call).is_none() {
+            return;
+        }
+        self.pull_calls.remove(&call);
+        let slots = pull.slots.0..=pull.slots.1;
+        let known = |key: &Bytes| {
+            !key.is_empty() && key.len() <= crate::MAX_KEY && slots.contains(&Slot::of(key).index())
+        };
+        let onward = next.is_none() || next > pull.cursor;
+        pull.failed |= !complete || !onward || !keys.iter().all(|(key, _)| known(key));
+        if !pull.failed {
+            pull.queue.extend(keys);
+        }
+        pull.next = next;
+        pull.progress = now.instant;
+        self.pump_pull(now, id);
+    }
+
+    fn pump_pull(&mut self, now: Now, id: PullId) {
+        let mut room = self.budget.room();
+        room = room.saturating_sub(self.pulls.values().map(|pull| pull.fetching.len()).sum());
+        let layout = self.layout.version();
+        let Some(pull) = self.pulls.get_mut(&id) else { return };
+        while room > 0
+            && let Some(key) = pull.wanted.pop_front()
+        {
+            room -= 1;
+            let call = self.out.call();
+            pull.fetching.insert(call, key.clone());
+            self.pull_calls.insert(call, id);
+            self.out.send(pull.peer, Message::Read { call, layout, key, want: Want::Object });
+        }
+        while pull.in_work() < WINDOW
+            && let Some((key, digest)) = pull.queue.pop_front()
+        {
+            pull.local += 1;
+            self.replica.start(&mut self.out, &key, Task::Read(Reader::Pull(id, digest)));
+        }
+        if pull.listing.is_some() || !pull.queue.is_empty() || pull.in_work() > 0 {
+            return;
+        }
+        match pull.next {
+            _ if pull.failed => self.end_pull(now, id, false),
+            None => self.end_pull(now, id, true),
+            next => {
+                pull.cursor = next;
+                self.ask_page(id);
+            }
+        }
+    }
+
+    /// What is here of a key that the peer has.
+    pub(crate) fn pull_read(&mut self, now: Now, id: PullId, digest: u64, key: Bytes, held: &Held) {
+        let Some(pull) = self.pulls.get_mut(&id) else { return };
+        pull.local -= 1;
+        match held {
+            Held::Object { digest: ours, .. } if *ours == digest => {}
+            // It is being healed; then it can be compared.
+            Held::Unknown => pull.failed = true,
+            Held::Object { .. } | Held::Absent => pull.wanted.push_back(key),
+        }
+        self.pump_pull(now, id);
+        self.pump_waiting(now);
+    }
+
+    /// The peer's object. `false` if that was no pull's call.
+    pub(crate) fn pull_copied(&mut self, now: Now, call: CallId, from: NodeId, copy: &Copy) -> bool {
+        let Some(id) = self.pull_of(call, from) else { return false };
+        self.pull_calls.remove(&call);
+        let Some(pull) = self.pulls.get_mut(&id) else { return true };
+        let Some(key) = pull.fetching.remove(&call) else { return true };
+        pull.progress = now.instant;
+        let object = match copy {
+            Copy::Object(bytes) => {
+                self.budget.spend(bytes.len());
+                object::decode(bytes).ok()
+            }
+            Copy::Digest(_) | Copy::Absent => None,
+        };
+        match object {
+            Some(object) => {
+                pull.local += 1;
+                let source = Source::Pull(id);
+                let merge = Merge { source, object, outranked_by: None, hint: None, heals: false };
+                self.replica.start(&mut self.out, &key, Task::Merge(merge));
+            }
+            // If it is absent, it was dropped there since it was listed.
+            None => pull.failed |= *copy != Copy::Absent,
+        }
+        self.pump_pull(now, id);
+        self.pump_waiting(now);
+        true
+    }
+
+    /// The merge is durable, or was refused here.
+    pub(crate) fn pull_merged(&mut self, now: Now, id: PullId, durable: bool) {
+        let Some(pull) = self.pulls.get_mut(&id) else { return };
+        pull.local -= 1;
+        pull.failed |= !durable;
+        pull.progress = now.instant;
+        self.pump_pull(now, id);
+    }
+
+    /// The peer refused. `false` if that was no pull's call.
+    pub(crate) fn pull_refused(&mut self, now: Now, call: CallId, from: NodeId) -> bool {
+        let Some(id) = self.pull_of(call, from) else { return false };
+        self.pull_calls.remove(&call);
+        if let Some(pull) = self.pulls.get_mut(&id) {
+            pull.failed = true;
+            pull.fetching.remove(&call);
+            pull.listing.take_if(|listing| *listing == call);
+            self.pump_pull(now, id);
+        }
+        true
+    }
+
+    fn pull_of(&self, call: CallId, from: NodeId) -> Option<PullId> {
+        let id = *self.pull_calls.get(&call)?;
+        (self.pulls.get(&id)?.peer == from).then_some(id)
+    }
+
+    /// Ends what has made no progress for long: answers may be lost.
+    pub(crate) fn stop_stalled_pulls(&mut self, now: Now) {
+        let patience = 2 * self.config.timing.retry;
+        self.stop_pulls(now, |pull| pull.is_waiting() && now.instant.since(pull.progress) > patience);
+    }
+
+    /// Ends the pulls that `which` names. What they had under way comes back to nobody.
+    pub(crate) fn stop_pulls(&mut self, now: Now, which: impl Fn(&Pull) -> bool) {
+        let ids: Vec<PullId> = self.pulls.iter().filter(|(_, pull)| which(pull)).map(|(id, _)| *id).collect();
+        for id in ids {
+            self.end_pull(now, id, false);
+        }
+    }
+
+    fn end_pull(&mut self, now: Now, id: PullId, whole: bool) {
+        let Some(pull) = self.pulls.remove(&id) else { return };
+        for call in pull.listing.iter().chain(pull.fetching.keys()) {
+            self.pull_calls.remove(call);
+        }
+        self.recovery_pulled(pull.peer, pull.slots, whole);
+        self.pump_pulls(now);
+    }
+
+    /// Starts as many pulls as there may be: what recovery needs first, then what differs.
+    pub(crate) fn pump_pulls(&mut self, now: Now) {
+        while self.pulls.len() < MAX_PULLS {
+            let next = self.next_to_recover().or_else(|| self.anti_entropy.queue.pop_front());
+            let Some((slots, peer)) = next else { break };
+            if self.is_alive(peer) {
+                self.start_pull(now, peer, slots);
+            }
+        }
+        self.pump_waiting(now);
+    }
+
+    /// Lets the pulls go on that wait for room in the budget.
+    pub(crate) fn pump_waiting(&mut self, now: Now) {
+        self.budget.renew(now.instant);
+        let waiting = self.pulls.iter().filter(|(_, pull)| !pull.wanted.is_empty()).map(|(id, _)| *id);
+        for id in waiting.collect::<Vec<_>>() {
+            self.pump_pull(now, id);
+        }
+        if self.pulls.values().any(|pull| !pull.wanted.is_empty()) {
+            self.timers.insert((self.budget.until, Timer::Pulls));
+        }
+    }
+
+    // The side that is asked.
+
+    pub(crate) fn list_for(
+        &mut self,
+        to: NodeId,
+        call: CallId,
+        slots: (u16, u16),
+        cursor: Option<ListCursor>,
+    ) {
+        let why = if slots.0 > slots.1 || slots.1 >= SLOTS {
+            Refusal::Malformed
+        } else if self.listings.len() >= MAX_LISTINGS {
+            Refusal::Overloaded
+        } else {
+            return self.list_page(Listing { to, call, slots, cursor, limit: PAGE });
+        };
+        self.out.send(to, Message::Refused { call, why });
+    }
+
+    fn list_page(&mut self, listing: Listing) {
+        let (first, last) = (Place(listing.slots.0), Place(listing.slots.1));
+        let id = self.out.list(first, last, listing.cursor, listing.limit);
+        self.listings.insert(id, listing);
+    }
+
+    /// A page for a peer was read. `false` if the listing is for nobody else.
+    pub(crate) fn listed_for(&mut self, id: ListId, page: &Option<Page>) -> bool {
+        let Some(listing) = self.listings.remove(&id) else { return false };
+        let Listing { to, call, slots, limit, .. } = listing;
+        let Some(page) = page else {
+            self.out.send(to, Message::Refused { call, why: Refusal::Unknown });
+            return true;
+        };
+        if limit > SHORT_PAGE && page.keys.iter().map(|(key, _)| key.len()).sum::<usize>() > PAGE_BYTES {
+            self.list_page(Listing { limit: SHORT_PAGE, ..listing });
+            return true;
+        }
+        let lost = Slot::new(slots.0).is_none_or(|slot| self.is_incomplete(slot));
+        let complete = page.unreadable == 0 && !lost;
+        self.out.send(to, Message::Listed { call, keys: page.keys.clone(), next: page.next, complete });
+        true
+    }
+}

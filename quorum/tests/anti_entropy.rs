@@ -1,0 +1,140 @@
+//! Replicas that differ become equal although nobody reads, and say little once they are.
+
+mod common;
+
+use common::*;
+use gramme_quorum::message::{Message, SumsOf};
+use gramme_quorum::*;
+use gramme_ring::NodeId;
+use std::time::Duration;
+
+/// A write that one owner misses, and of which nobody keeps a hint: its coordinator dies before it notices.
+fn missed(cluster: &mut Cluster, by: NodeId, op: Op) {
+    let coordinator = if by == A { B } else { A };
+    cluster.start_request(coordinator, op);
+    cluster.lose(|_, to, message| to == by && matches!(message, Message::Write { .. }));
+    cluster.run();
+    cluster.crash(coordinator);
+    cluster.start(coordinator);
+    cluster.run();
+}
+
+fn minute(cluster: &mut Cluster) {
+    cluster.pass(Duration::from_secs(60));
+}
+
+#[test]
+fn what_a_replica_missed_comes_without_a_read() {
+    let mut cluster = Cluster::new(3);
+    for i in 0..40 {
+        let (by, key) = ([A, B, C][i % 3], format!("key {i}"));
+        missed(&mut cluster, by, put(&key, "v", Cover::Held));
+        assert_eq!(cluster.copy(by, &key), None, "it has missed it indeed");
+    }
+    minute(&mut cluster);
+    for i in 0..40 {
+        for id in [A, B, C] {
+            assert_eq!(cluster.copy(id, &format!("key {i}")), Some(vec![String::from("v")]), "{i} at {id}");
+        }
+    }
+}
+
+#[test]
+fn siblings_meet_and_deleted_stays_deleted() {
+    let mut cluster = Cluster::new(3);
+    let context = cluster.put(A, "gone", "v", Cover::Held);
+    missed(&mut cluster, C, delete("gone", Cover::Context(context)));
+    missed(&mut cluster, B, put("both", "one", Cover::Nothing));
+    missed(&mut cluster, C, put("both", "two", Cover::Nothing));
+    assert_eq!(cluster.copy(C, "gone"), Some(vec![String::from("v")]));
+    minute(&mut cluster);
+    for id in [A, B, C] {
+        assert_eq!(cluster.copy(id, "gone"), Some(vec![String::from("(deleted)")]));
+        assert_eq!(cluster.copy(id, "both"), Some(vec![String::from("one"), String::from("two")]));
+    }
+}
+
+#[test]
+fn equal_replicas_exchange_one_sum_a_round() {
+    let mut cluster = Cluster::new(3);
+    for i in 0..50 {
+        missed(&mut cluster, C, put(&format!("key {i}"), "v", Cover::Held));
+    }
+    minute(&mut cluster);
+    cluster.delivered.clear();
+    minute(&mut cluster);
+    let mut rounds = 0;
+    for (_, _, message) in &cluster.delivered {
+        match message {
+            Message::Heartbeat => {}
+            Message::Sums { of: SumsOf::All, .. } => rounds += 1,
+            Message::Summed { sums, .. } => assert_eq!(sums.len(), 1),
+            other => panic!("{other:?} between equal replicas"),
+        }
+    }
+    assert_eq!(rounds, 18, "each of three nodes, every ten seconds");
+    let status = cluster.nodes[&A].engine.status(cluster.now.instant);
+    assert!(status.exchanges_equal >= 6, "{status:?}");
+}
+
+#[test]
+fn only_what_two_nodes_share_is_compared() {
+    let mut cluster = Cluster::new(5);
+    for i in 0..60 {
+        cluster.put(A, &format!("key {i}"), "v", Cover::Held);
+    }
+    minute(&mut cluster);
+    for i in 0..60 {
+        let key = format!("key {i}");
+        let owners = cluster.preference(&key)[..3].to_vec();
+        for id in [1, 2, 3, 4, 5].map(NodeId) {
+            assert_eq!(cluster.copy(id, &key).is_some(), owners.contains(&id), "{key} at {id}");
+        }
+    }
+    let pulled: u64 = [1, 2, 3, 4, 5]
+        .map(|id| cluster.nodes[&NodeId(id)].engine.status(cluster.now.instant).slots_pulled)
+        .iter()
+        .sum();
+    assert_eq!(pulled, 0, "nothing differed");
+}
+
+#[test]
+fn large_values_keep_to_the_budget() {
+    let mut cluster = Cluster::with(3, |config| config.limits.repair = 100_000);
+    let value = "x".repeat(20_000);
+    for i in 0..20 {
+        missed(&mut cluster, C, put(&format!("{{a}}{i}"), &value, Cover::Held));
+    }
+    cluster.delivered.clear();
+    let mut largest = 0;
+    for _ in 0..60 {
+        cluster.pass(Duration::from_secs(1));
+        let fetched =
+            cluster.delivered.iter().filter(|(_, to, m)| *to == C && matches!(m, Message::Copy { .. }));
+        largest = largest.max(fetched.count());
+        cluster.delivered.clear();
+    }
+    // Five of 20 kB are a second's worth; a slice may be overdrawn by one.
+    assert!((1..=6).contains(&largest), "{largest} in one second");
+    for i in 0..20 {
+        assert_eq!(cluster.copy(C, &format!("{{a}}{i}")).map(|v| v.len()), Some(1), "{i}");
+    }
+}
+
+#[test]
+fn sums_that_make_no_sense_are_refused() {
+    let mut cluster = Cluster::new(3);
+    let layout = cluster.layout.version();
+    let call = message::CallId(7);
+    for partitions in [vec![256], (0..17).collect()] {
+        cluster.delivered.clear();
+        let of = SumsOf::Slots(partitions);
+        cluster.input(A, Input::Peer(B, Message::Sums { call, layout, of }));
+        cluster.run();
+        let refused = Message::Refused { call, why: message::Refusal::Malformed };
+        assert!(cluster.delivered.contains(&(A, B, refused)), "{:?}", cluster.delivered);
+    }
+    // An answer to nothing.
+    cluster.input(A, Input::Peer(B, Message::Summed { call, sums: vec![1; 1000] }));
+    cluster.run();
+}

@@ -1,0 +1,192 @@
+//! A node that lost its disk gets everything back from the others, and says nothing definite before.
+
+mod common;
+
+use common::*;
+use gramme_quorum::message::Message;
+use gramme_quorum::*;
+use gramme_ring::NodeId;
+use std::time::Duration;
+
+fn key(i: usize) -> String {
+    format!("key {i}")
+}
+
+fn loaded(nodes: u64, keys: usize) -> Cluster {
+    let mut cluster = Cluster::new(nodes);
+    for i in 0..keys {
+        cluster.put(A, &key(i), &format!("value {i}"), Cover::Held);
+    }
+    cluster
+}
+
+fn open(cluster: &Cluster, id: NodeId) -> usize {
+    cluster.nodes[&id].engine.status(cluster.now.instant).incomplete_partitions
+}
+
+#[test]
+fn a_wiped_node_gets_everything_back_without_a_read() {
+    // More than one page in the partition of one slot, beside many partitions.
+    let mut cluster = loaded(3, 200);
+    for i in 0..300 {
+        cluster.put(B, &format!("{{one slot}} {i}"), "v", Cover::Held);
+    }
+    cluster.crash(C);
+    cluster.wipe(C);
+    cluster.start(C);
+    assert_eq!(open(&cluster, C), 256);
+    cluster.pass(Duration::from_secs(20));
+    assert_eq!(open(&cluster, C), 0);
+    assert!(cluster.incomplete.is_empty(), "the next run is complete");
+    for i in 0..200 {
+        assert_eq!(cluster.copy(C, &key(i)), Some(vec![format!("value {i}")]));
+    }
+    for i in 0..300 {
+        assert_eq!(cluster.copy(C, &format!("{{one slot}} {i}")), Some(vec![String::from("v")]));
+    }
+    // Alone it can serve all of it.
+    cluster.crash(A);
+    cluster.crash(B);
+    assert_eq!(cluster.get_with(C, &key(7), r(Level::One)).0, ["value 7"]);
+}
+
+#[test]
+fn what_is_equal_is_not_sent_again() {
+    let mut cluster = loaded(3, 100);
+    cluster.crash(C);
+    cluster.incomplete.insert(C);
+    cluster.delivered.clear();
+    cluster.start(C);
+    cluster.pass(Duration::from_secs(20));
+    assert_eq!(open(&cluster, C), 0);
+    let copies = cluster.delivered.iter().filter(|(_, _, m)| matches!(m, Message::Copy { .. })).count();
+    assert_eq!(copies, 0, "digests agree, so nothing is read");
+}
+
+#[test]
+fn until_then_its_answers_do_not_count() {
+    let mut cluster = loaded(3, 1);
+    cluster.crash(C);
+    cluster.wipe(C);
+    // With one of the two others away there are too few witnesses.
+    cluster.crash(B);
+    cluster.start(C);
+    cluster.pass(Duration::from_secs(5));
+    assert_eq!(open(&cluster, C), 256);
+    let reply = cluster.request(C, Op::Get { key: "absent".into(), options: r(Level::One) });
+    assert!(matches!(reply, Reply::Read(_)), "the other owner knows: {reply:?}");
+    let reply = cluster.request(C, Op::Get { key: "absent".into(), options: r(Level::Quorum) });
+    assert!(matches!(reply, Reply::Failed(OpError::Quorum { need: Need::R, want: 2, .. })), "{reply:?}");
+    // What it holds is merged all the same, and it takes writes.
+    assert_eq!(cluster.get_with(C, &key(0), r(Level::One)).0, ["value 0"]);
+    cluster.put(C, "new", "v", Cover::Held);
+    cluster.start(B);
+    cluster.pass(Duration::from_secs(20));
+    assert_eq!(open(&cluster, C), 0);
+    assert!(matches!(
+        cluster.request(C, Op::Get { key: "absent".into(), options: r(Level::All) }),
+        Reply::Read(reading) if reading.siblings.is_empty()
+    ));
+}
+
+#[test]
+fn two_that_lost_everything_do_not_vouch_for_each_other() {
+    let mut cluster = loaded(3, 10);
+    for id in [B, C] {
+        cluster.crash(id);
+        cluster.wipe(id);
+        cluster.start(id);
+    }
+    cluster.pass(Duration::from_secs(20));
+    assert_eq!((open(&cluster, B), open(&cluster, C)), (256, 256), "one complete owner is no quorum");
+    // What is there travels all the same.
+    for id in [B, C] {
+        assert_eq!(cluster.copy(id, &key(3)), Some(vec![String::from("value 3")]));
+    }
+}
+
+#[test]
+fn a_recovery_survives_lost_messages_crashes_and_writes() {
+    let mut cluster = loaded(5, 100);
+    cluster.crash(C);
+    cluster.wipe(C);
+    cluster.start(C);
+    let mut requests = Vec::new();
+    for round in 0..40 {
+        for _ in 0..round {
+            cluster.deliver();
+        }
+        cluster.lose(|from, to, _| (from == C || to == C) && round % 3 == 0);
+        match round {
+            10 => {
+                cluster.crash(A);
+                cluster.start(A);
+            }
+            20 => {
+                cluster.crash(C);
+                cluster.start(C);
+            }
+            _ => {}
+        }
+        requests.push(cluster.start_request(B, put(&key(round), "newer", Cover::Held)));
+    }
+    cluster.pass(Duration::from_secs(30));
+    assert_eq!(open(&cluster, C), 0);
+    for i in 0..100 {
+        if cluster.preference(&key(i))[..3].contains(&C) {
+            // What C coordinated before it had the older value back stands beside that.
+            assert!(!cluster.copy(C, &key(i)).unwrap_or_default().is_empty(), "{i} is not back");
+            let request = requests.get(i).and_then(|request| cluster.replies.get(request));
+            if matches!(request, Some(Reply::Written { .. })) {
+                assert_eq!(cluster.get_with(C, &key(i), r(Level::All)).0[0], "newer");
+            }
+        }
+    }
+    let status = cluster.nodes[&C].engine.status(cluster.now.instant);
+    assert_eq!((status.requests, status.local), (0, 0));
+}
+
+/// A knows from its index which version it has, though it can't read it: if C has that version, from B, all is well. Then
+/// C is complete, and A heals from it and B.
+#[test]
+fn a_damaged_record_of_a_peer_holds_nothing_up() {
+    let mut cluster = loaded(3, 20);
+    let record = (place(&key(5)), key(5).into());
+    cluster.crash(C);
+    cluster.wipe(C);
+    cluster.nodes.get_mut(&A).unwrap().damaged.insert(record.clone());
+    cluster.start(C);
+    cluster.pass(Duration::from_secs(30));
+    assert_eq!(open(&cluster, C), 0);
+    assert_eq!(cluster.copy(C, &key(5)), Some(vec![String::from("value 5")]));
+    assert_eq!(cluster.get_with(A, &key(5), r(Level::Quorum)).0, ["value 5"]);
+    cluster.pass(Duration::from_secs(5));
+    assert!(!cluster.nodes[&A].damaged.contains(&record), "healed");
+}
+
+/// A lying peer can't make a node go round in circles, nor take keys from elsewhere for what was asked.
+#[test]
+fn a_listing_that_makes_no_sense_proves_nothing() {
+    let mut cluster = loaded(3, 1);
+    cluster.crash(C);
+    cluster.wipe(C);
+    cluster.start(C);
+    let mut asked = Vec::new();
+    cluster.lose(|_, to, message| {
+        let listing = matches!(message, Message::List { .. });
+        listing && to == A
+    });
+    for (from, to, message) in &cluster.delivered {
+        if let (C, B, Message::List { call, .. }) = (*from, *to, message) {
+            asked.push(*call);
+        }
+    }
+    for call in asked {
+        let cursor = ListCursor { place: Place(0), at: 0 };
+        for (keys, next) in [(vec![(key(0).into(), 1)], None), (vec![], Some(cursor)), (vec![], Some(cursor))]
+        {
+            cluster.input(C, Input::Peer(B, Message::Listed { call, keys, next, complete: true }));
+        }
+    }
+    assert_eq!(open(&cluster, C), 256);
+}

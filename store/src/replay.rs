@@ -1,0 +1,583 @@
+//! Reading the log back into an index, and judging what is damaged.
+
+use crate::checksum::Place;
+use crate::disk::{Disk, DiskError, DiskErrorKind, DiskFile};
+use crate::error::OpenError;
+use crate::hash_tree::{HashTree, TreeKey};
+use crate::index_file::{self, Subject};
+use crate::key_index::{KeyIndex, Location};
+use crate::manifest::{Entry, Manifest};
+use crate::options::Options;
+use crate::record::{HEADER_BYTES, Header, Kind};
+use crate::recovery::{Damage, DamageKind, Progress, Recovery, Torn};
+use crate::segment::{
+    FORMAT, HeaderState, SEGMENT_HEADER_BYTES, Segment, SegmentHeader, SegmentId, SegmentKind,
+};
+use crate::segments::SegmentTable;
+use crate::summary::{self, Fate, Hashes, Line, Sink, Source, Summary, Suspect};
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::string::String;
+use alloc::vec;
+use alloc::vec::Vec;
+use siphasher::sip::SipHasher13;
+
+/// From so many bytes of segments on it pays to summarise several at once.
+#[cfg(feature = "std")]
+const PARALLEL_BYTES: u64 = 8 << 20;
+/// From so many lines on it pays to take them slot by slot, each table while it is in the processor's cache.
+const GROUPED_LINES: usize = 4096;
+
+/// What a replay needs to know.
+pub(crate) struct Plan {
+    pub(crate) fingerprint_mask: u64,
+    pub(crate) tree_key: Option<[u8; 16]>,
+    pub(crate) index_files: bool,
+    pub(crate) threads: usize,
+}
+
+impl Plan {
+    pub(crate) fn of(options: &Options) -> Self {
+        Self {
+            fingerprint_mask: options.fingerprint_mask,
+            tree_key: options.tree_key,
+            index_files: options.index_files,
+            threads: options.open_threads,
+        }
+    }
+}
+
+/// One segment to be summarised.
+struct Job<'m, F> {
+    entry: &'m Entry,
+    file: F,
+    place: Place,
+    index: Option<(F, Subject)>,
+    /// An index file is there and can't be opened.
+    index_is_bad: bool,
+}
+
+impl<F: DiskFile> Job<'_, F> {
+    fn run(&self, hashes: &Hashes, sink: Sink<'_>) -> Result<Summary, DiskError> {
+        let mut source = if self.index_is_bad { Source::ScanForBadIndexFile } else { Source::Scan };
+        if let Some((file, subject)) = &self.index {
+            // Lines from blocks that were whole are true, whatever the rest is: the scan finds them again.
+            match index_file::read(file, subject, sink) {
+                Ok(Some(summary)) if self.file.size()? >= subject.len => return Ok(summary),
+                _ => source = Source::ScanForBadIndexFile,
+            }
+        }
+        summary::scan(self.file.clone(), self.place, self.entry, hashes, source, sink)
+    }
+}
+
+/// The log being read back into an index.
+pub(crate) struct Replay<'p, F> {
+    pub(crate) segments: SegmentTable<F>,
+    pub(crate) index: KeyIndex,
+    pub(crate) recovery: Recovery,
+    pub(crate) last_sequence: u64,
+    /// The greatest (segment, offset) before which all was durable.
+    pub(crate) watermark: (SegmentId, u64),
+    pub(crate) tree: Option<HashTree>,
+    /// Entries that the tree does not count: their keys are not known.
+    pub(crate) uncounted: BTreeSet<(u16, u64)>,
+    pub(crate) hashes: Hashes,
+    plan: &'p Plan,
+    suspects: Vec<(u16, Suspect)>,
+    /// The sequences of deletes, for puts that are read after them but were written before.
+    deleted: BTreeMap<(u16, u64), u64>,
+    dropped: BTreeMap<u16, u64>,
+    /// Slots whose sum has to be made anew, from the keys on the disk.
+    stale: BTreeSet<u16>,
+}
+
+impl<'p, F: DiskFile> Replay<'p, F> {
+    pub(crate) fn run<D: Disk<File = F>>(
+        disk: &D,
+        manifest: &Manifest,
+        plan: &'p Plan,
+        recovery: Recovery,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<Self, OpenError> {
+        let hashes = Hashes {
+            fingerprints: SipHasher13::new_with_key(&manifest.hash_key),
+            tree: plan.tree_key.as_ref().map(TreeKey::new),
+        };
+        let mut replay = Self {
+            segments: SegmentTable::new(),
+            index: KeyIndex::default(),
+            recovery,
+            last_sequence: manifest.entries.iter().map(|entry| entry.last).max().unwrap_or(0),
+            watermark: (SegmentId(0), 0),
+            tree: hashes.tree.map(HashTree::new),
+            uncounted: BTreeSet::new(),
+            hashes,
+            plan,
+            suspects: Vec::new(),
+            deleted: BTreeMap::new(),
+            dropped: BTreeMap::new(),
+            stale: BTreeSet::new(),
+        };
+        replay.read_all(disk, manifest, progress)?;
+        replay.settle()?;
+        replay.recovery.keys = replay.index.len();
+        for slot in core::mem::take(&mut replay.stale) {
+            if let Some(tree) = &mut replay.tree {
+                count_anew(
+                    tree,
+                    slot,
+                    &replay.index,
+                    &replay.segments,
+                    &replay.hashes,
+                    &mut replay.uncounted,
+                )?;
+            }
+        }
+        Ok(replay)
+    }
+
+    /// Reads all segments that the manifest names, those with the oldest records first.
+    fn read_all<D: Disk<File = F>>(
+        &mut self,
+        disk: &D,
+        manifest: &Manifest,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<(), OpenError> {
+        let mut order = Vec::with_capacity(manifest.entries.len());
+        for entry in &manifest.entries {
+            let file = disk.open(&entry.id.file_name()).map_err(|error| match error.kind() {
+                DiskErrorKind::NotFound => OpenError::SegmentMissing { segment: entry.id },
+                _ => OpenError::Disk(error),
+            })?;
+            let base = match read_header(&file)? {
+                HeaderState::Sound(header) => {
+                    if header.store != manifest.store || header.id != entry.id || header.salt != entry.salt {
+                        return Err(OpenError::SegmentForeign { segment: entry.id });
+                    }
+                    header.base
+                }
+                _ => {
+                    self.recovery.damage.push(Damage {
+                        segment: Some(entry.id),
+                        start: 0,
+                        end: SEGMENT_HEADER_BYTES as u64,
+                        kind: DamageKind::SegmentHeader,
+                    });
+                    0
+                }
+            };
+            let subject = entry.sealed.filter(|_| self.plan.index_files).map(|len| Subject {
+                store: manifest.store,
+                segment: entry.id,
+                salt: entry.salt,
+                len,
+                hash: entry.hash,
+                tree: self.hashes.tree.map_or(0, |tree| tree.check()),
+            });
+            let (mut index, mut index_is_bad) = (None, false);
+            if let Some(subject) = subject {
+                match disk.open(&index_file::file_name(entry.id)) {
+                    Ok(file) => index = Some((file, subject)),
+                    Err(error) => index_is_bad = error.kind() != DiskErrorKind::NotFound,
+                }
+            }
+            let place = Place::new(entry.salt, entry.id.0);
+            let job = Job { entry, file, place, index, index_is_bad };
+            order.push((if entry.sealed.is_some() { entry.first } else { base }, job));
+        }
+        order.sort_by_key(|(base, job)| (*base, job.entry.id));
+        let (bases, jobs): (Vec<u64>, Vec<Job<'_, F>>) = order.into_iter().unzip();
+        let mut state = Progress {
+            segments: jobs.len() as u64,
+            bytes: jobs.iter().map(|job| job.entry.sealed.unwrap_or(job.entry.capacity)).sum(),
+            ..Progress::default()
+        };
+        let hashes = self.hashes;
+        each_summary(&jobs, &hashes, self.plan.threads, |at, news| {
+            match news {
+                News::Begins => self.begin_segment(&jobs[at]),
+                News::Lines(number, lines) => self.apply_all(number, lines).map(|()| number),
+                News::Ends(number, summary) => {
+                    self.end_segment(number, jobs[at].entry, summary);
+                    // A place that was not whole may turn out to be a put that one of these deleted.
+                    if self.suspects.is_empty() {
+                        let after = bases.get(at + 1).copied().unwrap_or(u64::MAX);
+                        self.deleted.retain(|_, sequence| *sequence > after);
+                    }
+                    state.segments_done += 1;
+                    state.bytes_done += jobs[at].entry.sealed.unwrap_or(jobs[at].entry.capacity);
+                    progress(state);
+                    Ok(number)
+                }
+            }
+        })
+    }
+
+    fn begin_segment(&mut self, job: &Job<'_, F>) -> Result<u16, OpenError> {
+        let entry = job.entry;
+        let segment = Segment {
+            salt: entry.salt,
+            capacity: entry.capacity,
+            tail: entry.sealed.unwrap_or(SEGMENT_HEADER_BYTES as u64),
+            hash: entry.hash,
+            finished: entry.sealed.is_some(),
+            sealed: entry.sealed.is_some(),
+            torn: entry.torn.clone(),
+            ..Segment::new(entry.id, job.file.clone(), job.place, entry.kind)
+        };
+        self.segments
+            .insert(segment)
+            .ok_or(OpenError::Options("the store has more segments than it can number"))
+    }
+
+    fn end_segment(&mut self, number: u16, entry: &Entry, summary: Summary) {
+        let segment = &mut self.segments[number];
+        segment.removals += summary.removals;
+        segment.first = segment.first.min(summary.first);
+        segment.last = segment.last.max(summary.last);
+        segment.indexed = summary.source == Source::IndexFile;
+        self.last_sequence = self.last_sequence.max(summary.last);
+        self.watermark = self.watermark.max(summary.watermark);
+        if entry.sealed.is_none() {
+            segment.tail = summary.end;
+        } else if summary.read_to < segment.tail {
+            let due = segment.tail;
+            self.note_damage(number, summary.read_to, due, DamageKind::CutOff);
+        }
+        self.suspects.extend(summary.suspects.into_iter().map(|suspect| (number, suspect)));
+        self.recovery.records += summary.records;
+        self.recovery.bytes += summary.bytes_read;
+        self.recovery.segments += 1;
+        match summary.source {
+            Source::Scan => {}
+            Source::IndexFile => self.recovery.index_files += 1,
+            Source::ScanForBadIndexFile => self.recovery.bad_index_files += 1,
+        }
+    }
+
+    fn note_damage(&mut self, number: u16, start: u64, end: u64, kind: DamageKind) {
+        let segment = Some(self.segments[number].id);
+        self.recovery.damage.push(Damage { segment, start, end, kind });
+    }
+
+    /// Judges the places that were not whole, now that the watermark is known.
+    fn settle(&mut self) -> Result<(), OpenError> {
+        for (number, suspect) in core::mem::take(&mut self.suspects) {
+            let Suspect { start, end, fate } = suspect;
+            let segment = &mut self.segments[number];
+            let (id, tail) = (segment.id, segment.tail);
+            if !segment.sealed && (id, start) >= self.watermark {
+                // Never known to be durable. Later openings are not to take it for rot. What could be mended is left
+                // out, too: it is whole only in memory, and what is shown must be on the disk.
+                if start < tail {
+                    segment.torn.push((start, end.min(tail)));
+                }
+                self.recovery.torn.push(Torn { segment: id, start, end });
+                continue;
+            }
+            // The segment keeps its damaged end, so that the next opening reports it again.
+            segment.tail = tail.max(end);
+            let (kind, line) = match fate {
+                Fate::Mended(line) => (DamageKind::Mended { slot: line.slot }, Some(line)),
+                Fate::Headed(line) => (DamageKind::Record { slot: line.slot }, Some(line)),
+                Fate::Gone => (DamageKind::Unknown, None),
+            };
+            self.note_damage(number, start, end, kind);
+            if let Some(line) = line {
+                // The index points to it even if its body is bad: a read finds it damaged, not absent.
+                self.apply(number, &line)?;
+                let segment = &mut self.segments[number];
+                if line.kind != Kind::Watermark {
+                    segment.note_sequence(line.sequence);
+                }
+                if matches!(line.kind, Kind::Delete | Kind::DropSlot) {
+                    segment.removals += end - start;
+                }
+            }
+        }
+        let (id, durable) = self.watermark;
+        let short = self.segments.iter().find(|(_, segment)| segment.id == id && segment.tail < durable);
+        if let Some((number, segment)) = short
+            && !segment.sealed
+        {
+            self.note_damage(number, segment.tail, durable, DamageKind::CutOff);
+            self.segments[number].tail = durable;
+        }
+        self.recovery.damage.sort_by_key(|damage| (damage.segment, damage.start));
+        Ok(())
+    }
+
+    /// Takes lines into the index; those of one slot in the order that they have.
+    fn apply_all(&mut self, number: u16, lines: Vec<Line>) -> Result<(), OpenError> {
+        if lines.len() < GROUPED_LINES {
+            return lines.iter().try_for_each(|line| self.apply(number, line));
+        }
+        let slots = lines.iter().map(|line| usize::from(line.slot)).max().map_or(0, |last| last + 1);
+        let mut starts = vec![0u32; slots + 1];
+        for line in &lines {
+            starts[usize::from(line.slot) + 1] += 1;
+        }
+        for slot in 0..slots {
+            starts[slot + 1] += starts[slot];
+        }
+        let mut grouped = vec![0u32; lines.len()];
+        for (at, line) in (0u32..).zip(&lines) {
+            let place = &mut starts[usize::from(line.slot)];
+            grouped[*place as usize] = at;
+            *place += 1;
+        }
+        grouped.iter().try_for_each(|at| self.apply(number, &lines[*at as usize]))
+    }
+
+    /// Takes a record into the index. The highest sequence wins, in whatever order records come.
+    fn apply(&mut self, number: u16, line: &Line) -> Result<(), OpenError> {
+        let Line { slot, sequence, .. } = *line;
+        self.last_sequence = self.last_sequence.max(sequence);
+        let fingerprint = line.fingerprint & self.plan.fingerprint_mask;
+        let key = (slot, fingerprint);
+        match line.kind {
+            Kind::Watermark => {
+                self.watermark = self.watermark.max((SegmentId(line.fingerprint), line.tag));
+            }
+            Kind::Put | Kind::Expiring | Kind::Lost => {
+                let dropped =
+                    !self.dropped.is_empty() && self.dropped.get(&slot).is_some_and(|at| *at > sequence);
+                let deleted =
+                    !self.deleted.is_empty() && self.deleted.get(&key).is_some_and(|at| *at > sequence);
+                if dropped || deleted {
+                    return Ok(());
+                }
+                let location = Location { segment: number, unit: line.unit, size: line.size };
+                let old = match self.index.set_new(slot, fingerprint, location, line.tag) {
+                    Some(there) => {
+                        if !self.is_newer(number, line, &there.location)? {
+                            return Ok(());
+                        }
+                        self.index.set(slot, fingerprint, location, line.tag)
+                    }
+                    None => None,
+                };
+                self.segments.gain(location);
+                if let Some(old) = &old {
+                    self.segments.lose(old.location);
+                }
+                if self.tree.is_some() {
+                    self.uncount(key, line.key_hash, old.map(|old| old.tag));
+                    self.count(key, line.key_hash, line.tag);
+                }
+            }
+            Kind::Delete => {
+                if let Some(hit) = self.index.get(slot, fingerprint)
+                    && self.is_newer(number, line, &hit.location)?
+                {
+                    self.index.remove(slot, fingerprint);
+                    self.segments.lose(hit.location);
+                    self.uncount(key, line.key_hash, Some(hit.tag));
+                }
+                let at = self.deleted.entry(key).or_insert(0);
+                *at = sequence.max(*at);
+            }
+            Kind::DropSlot => {
+                for hit in self.index.page(slot, 0, usize::MAX) {
+                    if self.is_newer(number, line, &hit.location)? {
+                        self.index.remove(slot, hit.fingerprint);
+                        self.segments.lose(hit.location);
+                        self.uncounted.remove(&(slot, hit.fingerprint));
+                    }
+                }
+                if let Some(tree) = &mut self.tree {
+                    tree.clear(slot);
+                    if self.index.slot_len(slot) > 0 {
+                        self.stale.insert(slot);
+                    }
+                }
+                let at = self.dropped.entry(slot).or_insert(0);
+                *at = sequence.max(*at);
+            }
+        }
+        Ok(())
+    }
+
+    fn count(&mut self, key: (u16, u64), key_hash: u64, tag: u64) {
+        let Some(tree) = &mut self.tree else { return };
+        if key_hash == 0 {
+            self.uncounted.insert(key);
+        } else {
+            tree.add(key.0, key_hash, tag);
+        }
+    }
+
+    fn uncount(&mut self, key: (u16, u64), key_hash: u64, old: Option<u64>) {
+        let (Some(tree), Some(old)) = (&mut self.tree, old) else { return };
+        if self.uncounted.remove(&key) {
+            return;
+        }
+        if key_hash == 0 {
+            self.stale.insert(key.0);
+        } else {
+            tree.subtract(key.0, key_hash, old);
+        }
+    }
+
+    /// Whether a line of segment `number` is newer than the record that the index points to.
+    fn is_newer(&self, number: u16, line: &Line, there: &Location) -> Result<bool, OpenError> {
+        let segment = &self.segments[there.segment];
+        if there.segment == number && segment.kind == SegmentKind::Log {
+            return Ok(line.unit > there.unit);
+        }
+        if there.segment != number {
+            // Most often the segments' ranges tell.
+            if line.sequence > segment.last {
+                return Ok(true);
+            }
+            if line.sequence < segment.first {
+                return Ok(false);
+            }
+        }
+        let offset = there.offset();
+        let mut bytes = [0; HEADER_BYTES];
+        let read = segment.file.read_at(offset, &mut bytes)?;
+        let header = (read == HEADER_BYTES)
+            .then(|| {
+                Header::decode(&bytes, segment.place, offset)
+                    .or_else(|| Header::mend(&bytes, segment.place, offset))
+            })
+            .flatten();
+        // It was whole a moment ago. If it no longer is, the one at hand is all there is.
+        Ok(header.is_none_or(|header| line.sequence > header.sequence))
+    }
+}
+
+/// What becomes known of a segment, in this order. Numbers are those that `Begins` was answered with.
+enum News {
+    Begins,
+    Lines(u16, Vec<Line>),
+    Ends(u16, Summary),
+}
+
+/// Summarises segments and hands the parts on in order. At most two batches of lines for each thread are in memory.
+#[cfg_attr(not(feature = "std"), allow(unused_variables))]
+fn each_summary<F: DiskFile>(
+    jobs: &[Job<'_, F>],
+    hashes: &Hashes,
+    threads: usize,
+    mut take: impl FnMut(usize, News) -> Result<u16, OpenError>,
+) -> Result<(), OpenError> {
+    #[cfg(feature = "std")]
+    {
+        let bytes: u64 = jobs.iter().map(|job| job.entry.sealed.unwrap_or(job.entry.capacity)).sum();
+        if threads > 1 && jobs.len() > 1 && bytes >= PARALLEL_BYTES {
+            return in_parallel(jobs, hashes, threads.min(jobs.len()), take);
+        }
+    }
+    for (at, job) in jobs.iter().enumerate() {
+        let number = take(at, News::Begins)?;
+        let mut failed = Ok(());
+        let summary = job.run(hashes, &mut |lines| {
+            failed = take(at, News::Lines(number, lines)).map(|_| ());
+            failed.is_ok()
+        });
+        failed?;
+        take(at, News::Ends(number, summary?))?;
+    }
+    Ok(())
+}
+
+#[cfg(feature = "std")]
+fn in_parallel<F: DiskFile>(
+    jobs: &[Job<'_, F>],
+    hashes: &Hashes,
+    threads: usize,
+    mut take: impl FnMut(usize, News) -> Result<u16, OpenError>,
+) -> Result<(), OpenError> {
+    use std::sync::mpsc::sync_channel;
+    enum Part {
+        Lines(Vec<Line>),
+        End(Result<Summary, DiskError>),
+    }
+    // Files are handles to be sent, not shared: each thread gets its own.
+    let mut shares: Vec<Vec<Job<'_, F>>> = Vec::new();
+    shares.resize_with(threads, Vec::new);
+    for (at, job) in jobs.iter().enumerate() {
+        let index = job.index.clone();
+        shares[at % threads].push(Job { entry: job.entry, file: job.file.clone(), index, ..*job });
+    }
+    std::thread::scope(|scope| {
+        let mut parts = Vec::new();
+        for share in shares {
+            let (sender, receiver) = sync_channel(1);
+            parts.push(receiver);
+            scope.spawn(move || {
+                for job in share {
+                    let summary = job.run(hashes, &mut |lines| sender.send(Part::Lines(lines)).is_ok());
+                    // Nobody listens any more after an error.
+                    if sender.send(Part::End(summary)).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+        for at in 0..jobs.len() {
+            let number = take(at, News::Begins)?;
+            let summary = loop {
+                match parts[at % threads].recv() {
+                    Ok(Part::Lines(lines)) => take(at, News::Lines(number, lines))?,
+                    Ok(Part::End(summary)) => break summary?,
+                    // The thread panicked, and so will the scope.
+                    Err(_) => return Ok(()),
+                };
+            };
+            take(at, News::Ends(number, summary))?;
+        }
+        Ok(())
+    })
+}
+
+pub(crate) fn read_header<F: DiskFile>(file: &F) -> Result<HeaderState, OpenError> {
+    let mut bytes = [0; SEGMENT_HEADER_BYTES];
+    let read = file.read_at(0, &mut bytes)?;
+    match SegmentHeader::decode(&bytes[..read]) {
+        HeaderState::NewerFormat(found) => Err(OpenError::NewerFormat { found, supported: FORMAT }),
+        state => Ok(state),
+    }
+}
+
+/// Makes the sum of a slot from the keys on the disk: one read for each key. Only where damage left no other way.
+pub(crate) fn count_anew<F: DiskFile>(
+    tree: &mut HashTree,
+    slot: u16,
+    index: &KeyIndex,
+    segments: &SegmentTable<F>,
+    hashes: &Hashes,
+    uncounted: &mut BTreeSet<(u16, u64)>,
+) -> Result<(), DiskError> {
+    tree.clear(slot);
+    for hit in index.page(slot, 0, usize::MAX) {
+        let segment = &segments[hit.location.segment];
+        let offset = hit.location.offset();
+        let len = hit.location.size.bytes().min(segment.tail - offset);
+        let mut bytes = vec![0; usize::try_from(len).expect("a record's length fits")];
+        let read = segment.file.read_at(offset, &mut bytes)?;
+        let spot = crate::read::Spot { segment: segment.id, place: segment.place, offset, len: read };
+        let line = spot
+            .record(&bytes[..read])
+            .filter(|(header, _)| header.kind.is_put())
+            .map(|(header, body)| hashes.line(offset, &header, Some(&body[..header.key_len as usize])));
+        match line {
+            Some(line) => {
+                uncounted.remove(&(slot, hit.fingerprint));
+                tree.add(slot, line.key_hash, hit.tag);
+            }
+            None => {
+                uncounted.insert((slot, hit.fingerprint));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The names in a directory that are index files of no segment in the manifest.
+pub(crate) fn orphaned_index_files<'n>(names: &'n [String], manifest: &Manifest) -> Vec<&'n String> {
+    let listed = |id| manifest.entries.iter().any(|entry| entry.id == id);
+    names.iter().filter(|name| index_file::segment_of_file_name(name).is_some_and(|id| !listed(id))).collect()
+}

@@ -1,0 +1,216 @@
+//! What a segment holds, as the index wants it: one line for each record, from a scan of the segment or from its index
+//! file. Summarising is the part of an opening that needs nothing but the file, so segments can be summarised side by side.
+
+use crate::checksum::Place;
+use crate::disk::{DiskError, DiskFile};
+use crate::hash_tree::TreeKey;
+use crate::key_index::{FINGERPRINT_MASK, SizeClass};
+use crate::manifest::Entry;
+use crate::record::{HEADER_BYTES, Header, Kind};
+use crate::scan::{Found, Scan};
+use crate::segment::SegmentId;
+use alloc::vec::Vec;
+use siphasher::sip::SipHasher13;
+
+/// Lines that are handed on together: 10 MiB of them.
+pub(crate) const BATCH_LINES: usize = 1 << 18;
+/// No segment is longer: records are addressed by 32 bits, in units of 8 bytes.
+pub(crate) const MAX_SEGMENT_BYTES: u64 = 8 << 32;
+
+/// One record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Line {
+    /// The low 56 bits.
+    pub(crate) fingerprint: u64,
+    pub(crate) sequence: u64,
+    pub(crate) tag: u64,
+    /// The key's hash for the hash tree; 0 if there is no tree, or the key is not known.
+    pub(crate) key_hash: u64,
+    /// Where it is, in units of 8 bytes.
+    pub(crate) unit: u32,
+    pub(crate) slot: u16,
+    pub(crate) kind: Kind,
+    pub(crate) size: SizeClass,
+}
+
+/// A place that was not whole, to be judged when the watermark is known.
+#[derive(Debug)]
+pub(crate) struct Suspect {
+    pub(crate) start: u64,
+    pub(crate) end: u64,
+    pub(crate) fate: Fate,
+}
+
+/// What is left of a record that was not whole.
+#[derive(Debug)]
+pub(crate) enum Fate {
+    /// All of it: one bit of its header was wrong.
+    Mended(Line),
+    /// Its header.
+    Headed(Line),
+    /// Nothing to go by.
+    Gone,
+}
+
+/// What a segment holds besides its lines.
+#[derive(Debug)]
+pub(crate) struct Summary {
+    /// Whole records, watermarks included.
+    pub(crate) records: u64,
+    /// Bounds of the sequences in the lines. Empty: `first > last`.
+    pub(crate) first: u64,
+    pub(crate) last: u64,
+    /// Bytes of deletes and slot drops.
+    pub(crate) removals: u64,
+    /// The greatest of its watermarks.
+    pub(crate) watermark: (SegmentId, u64),
+    pub(crate) suspects: Vec<Suspect>,
+    /// Where the last record ends, or what a crash left between two.
+    pub(crate) end: u64,
+    /// Where the reading ended: at the segment's end, or before it if the file is too short.
+    pub(crate) read_to: u64,
+    pub(crate) bytes_read: u64,
+    pub(crate) source: Source,
+}
+
+/// Where a summary comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Source {
+    Scan,
+    IndexFile,
+    /// There is an index file, and it is not to be believed: the segment was scanned.
+    ScanForBadIndexFile,
+}
+
+impl Summary {
+    pub(crate) const fn new(source: Source) -> Self {
+        Self {
+            records: 0,
+            first: u64::MAX,
+            last: 0,
+            removals: 0,
+            watermark: (SegmentId(0), 0),
+            suspects: Vec::new(),
+            end: crate::segment::SEGMENT_HEADER_BYTES as u64,
+            read_to: 0,
+            bytes_read: 0,
+            source,
+        }
+    }
+
+    /// Takes down what a scan found next; lines of whole records go to `lines`. Answers whether there is more.
+    pub(crate) fn take<F: DiskFile>(
+        &mut self,
+        scan: &Scan<F>,
+        found: Found,
+        hashes: &Hashes,
+        lines: &mut Vec<Line>,
+    ) -> bool {
+        match found {
+            Found::End { offset } => {
+                self.read_to = offset;
+                self.bytes_read = scan.bytes_read;
+                return false;
+            }
+            Found::Gap { start, end, trailing } => {
+                if !trailing {
+                    self.end = end;
+                }
+                self.suspects.push(Suspect { start, end, fate: Fate::Gone });
+            }
+            Found::Record { offset, header, intact, mended } => {
+                self.end = offset + header.record_len() as u64;
+                self.records += u64::from(intact);
+                if intact && !mended && header.kind == Kind::Watermark {
+                    self.watermark = self.watermark.max((SegmentId(header.fingerprint), header.tag));
+                    return true;
+                }
+                let key = intact.then(|| {
+                    &scan.bytes(offset, header.record_len())
+                        [HEADER_BYTES..HEADER_BYTES + header.key_len as usize]
+                });
+                let line = hashes.line(offset, &header, key);
+                if mended || !intact {
+                    let fate = if mended { Fate::Mended(line) } else { Fate::Headed(line) };
+                    self.suspects.push(Suspect { start: offset, end: self.end, fate });
+                } else {
+                    self.note(&line, header.record_len());
+                    lines.push(line);
+                }
+            }
+        }
+        true
+    }
+
+    fn note(&mut self, line: &Line, bytes: usize) {
+        self.first = self.first.min(line.sequence);
+        self.last = self.last.max(line.sequence);
+        if matches!(line.kind, Kind::Delete | Kind::DropSlot) {
+            self.removals += bytes as u64;
+        }
+    }
+}
+
+/// The hashes that lines are made with.
+#[derive(Clone, Copy)]
+pub(crate) struct Hashes {
+    pub(crate) fingerprints: SipHasher13,
+    pub(crate) tree: Option<TreeKey>,
+}
+
+impl Hashes {
+    /// The line of a record whose key is `key`, or not known.
+    pub(crate) fn line(&self, offset: u64, header: &Header, key: Option<&[u8]>) -> Line {
+        let key_hash = match (&self.tree, key, header.kind) {
+            (Some(tree), Some(key), Kind::Put | Kind::Expiring) => tree.key_hash(key),
+            // Compaction keeps a delete whose key is damaged, under its fingerprint.
+            (Some(tree), Some(key), Kind::Delete) if self.fingerprints.hash(key) == header.fingerprint => {
+                tree.key_hash(key)
+            }
+            _ => 0,
+        };
+        Line {
+            fingerprint: if header.kind == Kind::Watermark {
+                header.fingerprint
+            } else {
+                header.fingerprint & FINGERPRINT_MASK
+            },
+            sequence: header.sequence,
+            tag: header.tag,
+            key_hash,
+            unit: u32::try_from(offset / 8).expect("the scan's limit is in its reach"),
+            slot: header.slot,
+            kind: header.kind,
+            size: SizeClass::of(header.record_len()),
+        }
+    }
+}
+
+/// Takes lines; answers whether more are wanted.
+pub(crate) type Sink<'a> = &'a mut dyn FnMut(Vec<Line>) -> bool;
+
+/// Reads all records of a segment.
+pub(crate) fn scan<F: DiskFile>(
+    file: F,
+    place: Place,
+    entry: &Entry,
+    hashes: &Hashes,
+    source: Source,
+    sink: Sink<'_>,
+) -> Result<Summary, DiskError> {
+    let limit = entry.sealed.unwrap_or(entry.capacity).min(MAX_SEGMENT_BYTES);
+    let mut scan = Scan::new(file, place, limit, entry.torn.clone())?;
+    let mut summary = Summary::new(source);
+    let mut lines = Vec::new();
+    loop {
+        let found = scan.next()?;
+        let more = summary.take(&scan, found, hashes, &mut lines);
+        if !more {
+            sink(lines);
+            return Ok(summary);
+        }
+        if lines.len() == BATCH_LINES && !sink(core::mem::take(&mut lines)) {
+            return Ok(summary);
+        }
+    }
+}

@@ -1,0 +1,252 @@
+//! Index files: a start goes by them, and never by one that is not of the very segment.
+
+use gramme_store::{Disk, FileDisk, MemDisk, Options, Read, ReadError, Store, verify};
+
+fn options(seed: u8) -> Options {
+    Options::new([seed; 16]).with_segment_bytes(8192)
+}
+
+const KEYS: u32 = 120;
+
+fn slot(n: u32) -> u16 {
+    u16::try_from(n % 4).expect("below four")
+}
+
+/// Works until there is nothing left to do.
+fn maintain_all<D: Disk>(store: &mut Store<D>) {
+    loop {
+        let done = store.maintain(1 << 20).expect("maintains");
+        store.sync().expect("syncs");
+        if !done.more && !done.needs_sync {
+            return;
+        }
+    }
+}
+
+fn write<D: Disk>(store: &mut Store<D>, tag: u64) {
+    for n in 0..KEYS {
+        let value = vec![n.to_le_bytes()[0]; 60 + n as usize % 90];
+        store.put(slot(n), &n.to_le_bytes(), &value, tag + u64::from(n)).expect("room");
+    }
+    for n in (0..KEYS).step_by(9) {
+        store.delete(slot(n), &n.to_le_bytes()).expect("room");
+    }
+    store.sync().expect("syncs");
+}
+
+/// Two rounds of every key, some deleted; closed in good order.
+fn prepared(seed: u8) -> MemDisk {
+    let disk = MemDisk::new();
+    let (mut store, _) = Store::open(disk.clone(), options(seed)).expect("opens");
+    write(&mut store, 1000);
+    store.drop_slot(3).expect("room");
+    write(&mut store, 2000);
+    maintain_all(&mut store);
+    store.close().expect("closes");
+    disk
+}
+
+fn check(store: &mut Store<impl Disk>) {
+    for n in 0..KEYS {
+        let tag = (n % 9 != 0).then_some(2000 + u64::from(n));
+        assert_eq!(store.tag(slot(n), &n.to_le_bytes()), tag, "key {n}");
+        match store.get(slot(n), &n.to_le_bytes()).expect("whole") {
+            Read::Value { value, .. } => assert_eq!(value.len(), 60 + n as usize % 90),
+            Read::Absent => assert_eq!(tag, None),
+            Read::Pending(_) => panic!("reads are inline here"),
+        }
+    }
+}
+
+fn named(disk: &MemDisk, suffix: &str) -> Vec<String> {
+    let mut names: Vec<String> = disk.list().expect("lists");
+    names.retain(|name| name.ends_with(suffix));
+    names
+}
+
+#[test]
+fn a_store_that_was_closed_opens_from_index_files_alone() {
+    let disk = prepared(1);
+    let report = verify(&disk, None).expect("sound").report;
+    let (mut store, recovery) = Store::open(disk, options(2)).expect("opens");
+    // An empty segment that waits for its first write has none.
+    assert!(recovery.index_files >= recovery.segments - 1 && recovery.bad_index_files == 0, "{recovery:?}");
+    assert_eq!((recovery.records, recovery.keys), (report.records, report.keys), "as a scan counts them");
+    check(&mut store);
+}
+
+#[test]
+fn index_files_and_a_scan_come_to_the_same_books() {
+    let disk = prepared(1);
+    let books = |index_files| {
+        let options = options(2).with_index_files(index_files).with_tree_key([3; 16]);
+        let (store, recovery) = Store::open(disk.fork(), options).expect("opens");
+        (store.stats(), store.position(), recovery.keys, recovery.records)
+    };
+    assert_eq!(books(true), books(false));
+}
+
+#[test]
+fn every_flipped_bit_of_an_index_file_is_noticed_and_costs_nothing() {
+    let disk = prepared(1);
+    for name in named(&disk, ".idx") {
+        let bits = disk.contents(&name).expect("there").len() as u64 * 8;
+        for bit in (0..bits).step_by(61) {
+            let copy = disk.fork();
+            assert!(copy.flip_bit(&name, bit));
+            assert_eq!(verify(&copy, None).expect("sound").report.bad_index_files, 1, "bit {bit} of {name}");
+            let (mut store, recovery) = Store::open(copy, options(2)).expect("opens");
+            assert_eq!(recovery.bad_index_files, 1, "bit {bit} of {name}");
+            assert!(recovery.damage.is_empty());
+            check(&mut store);
+        }
+    }
+}
+
+#[test]
+fn an_index_file_that_is_cut_empty_or_gone_is_passed_over() {
+    let disk = prepared(1);
+    for name in named(&disk, ".idx") {
+        let whole = disk.contents(&name).expect("there");
+        for len in (0..whole.len()).step_by(37) {
+            let copy = disk.fork();
+            copy.plant(&name, &whole[..len]);
+            let (mut store, recovery) = Store::open(copy, options(2)).expect("opens");
+            assert_eq!(recovery.bad_index_files, 1, "{len} bytes of {name}");
+            check(&mut store);
+        }
+        disk.remove(&name).expect("removed");
+    }
+    let (mut store, recovery) = Store::open(disk, options(2)).expect("opens");
+    assert_eq!((recovery.index_files, recovery.bad_index_files), (0, 0));
+    check(&mut store);
+}
+
+#[test]
+fn an_index_file_of_another_segment_or_store_is_not_believed() {
+    // Swapped within the store, and taken from a store with the same history.
+    let disk = prepared(1);
+    let names = named(&disk, ".idx");
+    assert!(names.len() > 1);
+    let stranger = prepared(7);
+    for foreign in [disk.contents(&names[1]), stranger.contents(&names[0])] {
+        let copy = disk.fork();
+        copy.plant(&names[0], &foreign.expect("there"));
+        let (mut store, recovery) = Store::open(copy, options(2)).expect("opens");
+        assert_eq!(recovery.bad_index_files, 1);
+        check(&mut store);
+    }
+}
+
+#[test]
+fn an_index_file_older_than_its_segment_is_not_believed() {
+    // bitcask: a hint file written before the data file's last records hid them. Here the segment that an index file is
+    // of has grown since, as it seems: its end is another one.
+    let disk = MemDisk::new();
+    let (mut store, _) = Store::open(disk.clone(), options(1)).expect("opens");
+    store.put(0, b"first", b"value", 1).expect("room");
+    store.sync().expect("syncs");
+    let active = named(&disk, ".seg").pop().expect("a segment");
+    let early = disk.fork();
+    let (closed, _) = Store::open(early.clone(), options(1)).expect("opens");
+    closed.close().expect("closes");
+    let (mut closed, _) = Store::open(early.clone(), options(1)).expect("opens");
+    closed.maintain(1 << 20).expect("seals");
+    let index = active.replace(".seg", ".idx");
+    let old = early.contents(&index).expect("the early segment was sealed");
+    store.put(0, b"second", b"value", 2).expect("room");
+    store.close().expect("closes");
+    disk.plant(&index, &old);
+    let (store, recovery) = Store::open(disk, options(2)).expect("opens");
+    assert_eq!(recovery.bad_index_files, 1, "{recovery:?}");
+    assert_eq!((store.tag(0, b"first"), store.tag(0, b"second")), (Some(1), Some(2)));
+}
+
+#[test]
+fn an_index_file_does_not_outlive_its_segment_or_hide_that_it_is_cut() {
+    let disk = prepared(1);
+    let segment = named(&disk, ".seg").remove(0);
+    let whole = disk.contents(&segment).expect("there");
+    disk.plant(&segment, &whole[..whole.len() / 2]);
+    let (_, recovery) = Store::open(disk.clone(), options(2)).expect("opens");
+    assert!(recovery.is_lossy() && recovery.bad_index_files == 1, "{recovery:?}");
+    disk.kill();
+    disk.plant("00000000000000aa.idx", b"of no segment");
+    let (_, recovery) = Store::open(disk.clone(), options(3)).expect("opens");
+    assert!(recovery.leftovers >= 1);
+    assert!(disk.contents("00000000000000aa.idx").is_none(), "cleared away");
+}
+
+#[test]
+fn damage_behind_an_index_file_is_found_by_a_read_and_by_verify() {
+    let disk = prepared(1);
+    let mut found = 0;
+    for n in (0..KEYS).filter(|n| n % 9 != 0).step_by(5) {
+        let copy = disk.fork();
+        let value = vec![n.to_le_bytes()[0]; 60 + n as usize % 90];
+        let (name, at) = named(&copy, ".seg")
+            .into_iter()
+            .filter_map(|name| {
+                let bytes = copy.contents(&name)?;
+                // The last of the two rounds.
+                let at = bytes.windows(value.len()).rposition(|window| window == value)?;
+                Some((name, at))
+            })
+            .next_back()
+            .expect("its value");
+        assert!(copy.flip_bit(&name, at as u64 * 8 + 13));
+        let report = verify(&copy, None).expect("opens").report;
+        let (mut store, recovery) = Store::open(copy, options(2)).expect("opens");
+        assert!(recovery.index_files >= recovery.segments - 1, "not read at the opening");
+        assert!(report.is_lossy());
+        match store.get(slot(n), &n.to_le_bytes()) {
+            Err(ReadError::Damaged { .. }) => found += 1,
+            Ok(Read::Value { tag, .. }) => assert_eq!(tag, 2000 + u64::from(n), "another one's byte was hit"),
+            other => panic!("key {n}: {other:?}"),
+        }
+    }
+    assert!(found > 10, "{found}");
+}
+
+#[test]
+fn segments_side_by_side_on_files_come_to_the_same_as_one_by_one() {
+    let directory = std::env::temp_dir().join(format!("gramme-store-{}-parallel", std::process::id()));
+    let _ = std::fs::remove_dir_all(&directory);
+    let open = |seed, threads, index_files| {
+        let disk = FileDisk::open(&directory).expect("a directory");
+        let options = Options::new([seed; 16])
+            .with_segment_bytes(2 << 20)
+            .with_tree_key([9; 16])
+            .with_index_files(index_files)
+            .with_open_threads(threads);
+        Store::open(disk, options).expect("opens")
+    };
+    let (mut store, _) = open(1, 1, true);
+    for n in 0..60_000u32 {
+        store.put(slot(n), &(n % 25_000).to_le_bytes(), &[1; 300], u64::from(n)).expect("room");
+        if n % 1000 == 0 {
+            store.maintain(1 << 20).expect("maintains");
+            store.sync().expect("syncs");
+        }
+    }
+    let (books, root) = (store.stats().keys, store.tree().expect("a tree").root());
+    drop(store);
+    for (threads, index_files) in [(1, false), (4, false), (1, true), (4, true)] {
+        let mut seen = 0;
+        let disk = FileDisk::open(&directory).expect("a directory");
+        let options = Options::new([7; 16])
+            .with_segment_bytes(2 << 20)
+            .with_tree_key([9; 16])
+            .with_index_files(index_files)
+            .with_open_threads(threads);
+        let (store, recovery) = Store::open_with(disk, options, |progress| {
+            seen += 1;
+            assert_eq!(progress.segments_done, seen);
+            assert!(progress.bytes_done <= progress.bytes);
+        })
+        .expect("opens");
+        assert_eq!(seen, recovery.segments);
+        assert_eq!((store.stats().keys, store.tree().expect("a tree").root()), (books, root));
+    }
+    let _ = std::fs::remove_dir_all(&directory);
+}
