@@ -1,8 +1,12 @@
 //! Owners of a key, and the computation of layouts.
 //!
-//! With `--features peers`, the ring of the crate `hashring` beside them.
+//! With `--features peers`, the crates for this job beside them: `lfchring`, `ringlet-hash` and `consistent_hash_ring` walk a
+//! ring of points; `hashring` copies its whole ring to find more than one owner and is measured finding one. Rendezvous
+//! hashing scores every node for every key and is no peer at 1,000 nodes.
 
-use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use criterion::measurement::WallTime;
+use criterion::{BenchmarkGroup, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use gramme_ring::token::{TokenRing, hash_key};
 use gramme_ring::{Layout, Member, NodeId, Slot, Zone};
 use std::hint::black_box;
 use std::time::Duration;
@@ -40,21 +44,67 @@ fn owners(c: &mut Criterion) {
                 })
             });
         });
+        tokens(&mut group, &keys, nodes);
         #[cfg(feature = "peers")]
-        {
-            let mut ring = hashring::HashRing::new();
-            for n in 0..nodes {
-                // As many points for each node as make its balance bearable.
-                ring.batch_add((0..64).map(|point| (id(n).0, point)).collect());
-            }
-            group.bench_function(BenchmarkId::new("hashring, first owner only, 64 points", nodes), |bench| {
-                bench.iter(|| {
-                    keys.iter().fold(0, |sum, key| sum ^ ring.get(black_box(key)).map_or(0, |at| at.0))
-                });
-            });
-        }
+        peers(&mut group, &keys, nodes);
     }
     group.finish();
+}
+
+type Group<'a> = BenchmarkGroup<'a, WallTime>;
+
+/// Points of each node in rings of points: as many as make their balance bearable.
+const POINTS: u32 = 64;
+
+/// Strategy 1, the same data structure as that of the peers.
+fn tokens(group: &mut Group<'_>, keys: &[String], nodes: u64) {
+    let ring = TokenRing::random(POINTS, 7, &plain(nodes)).expect("a plain ring");
+    group.bench_function(BenchmarkId::new("token ring, 64 points", nodes), |bench| {
+        bench.iter(|| {
+            keys.iter().fold(0u64, |sum, key| {
+                let mut owners = [NodeId(0); 3];
+                let position = hash_key(black_box(key.as_bytes()));
+                ring.table().owners(position, &mut owners).iter().fold(sum, |sum, owner| sum ^ owner.0)
+            })
+        });
+    });
+}
+
+#[cfg(feature = "peers")]
+fn peers(group: &mut Group<'_>, keys: &[String], nodes: u64) {
+    let mut run = |name: &str, find: &dyn Fn(&String) -> u64| {
+        group.bench_function(BenchmarkId::new(name, nodes), |bench| {
+            bench.iter(|| keys.iter().fold(0u64, |sum, key| sum ^ find(black_box(key))));
+        });
+    };
+
+    let ids: Vec<std::sync::Arc<Vec<u8>>> =
+        (0..nodes).map(|n| id(n).0.to_le_bytes().to_vec().into()).collect();
+    let ring = lfchring::HashRing::with_nodes(u16::try_from(POINTS).expect("few"), 3, &ids).expect("a ring");
+    run("lfchring, 64 points", &|key| {
+        let owners = ring.nodes_for_key(&key.as_bytes()).expect("a ring with nodes");
+        owners.iter().fold(0, |sum, owner| sum ^ u64::from(owner[0]))
+    });
+
+    let ids: Vec<u64> = (0..nodes).map(|n| id(n).0).collect();
+    let build_hasher = std::hash::BuildHasherDefault::<std::hash::DefaultHasher>::default();
+    let config = ringlet_hash::RingConfig { virtual_node_base_count: POINTS as usize, build_hasher };
+    let mut ring = ringlet_hash::ConsistentRing::try_new(config).expect("a ring");
+    for id in &ids {
+        ring.add_node(id, &id.to_string(), 1).expect("a node");
+    }
+    run("ringlet-hash, 64 points", &|key| {
+        ring.get_nodes(key, 3).into_iter().fold(0, |sum, owner| sum ^ owner)
+    });
+
+    let ring = consistent_hash_ring::RingBuilder::default().vnodes(POINTS as usize).nodes(&ids).build();
+    run("consistent_hash_ring, 64 points", &|key| {
+        ring.replicas(key).take(3).fold(0, |sum, owner| sum ^ owner)
+    });
+
+    let mut ring = hashring::HashRing::new();
+    ring.batch_add(ids.iter().flat_map(|&id| (0..POINTS).map(move |point| (id, point))).collect());
+    run("hashring, first owner only, 64 points", &|key| ring.get(key).map_or(0, |at| at.0));
 }
 
 fn layouts(c: &mut Criterion) {

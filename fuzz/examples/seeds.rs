@@ -9,7 +9,8 @@ use gramme_quorum::{
     Cover, Expiry, Level, ListCursor, Need, Op, OpError, Place, ReadOptions, Reading, Reply, WriteOptions,
     wire,
 };
-use gramme_ring::{Layout, LayoutVersion, Member, NodeId, Zone};
+use gramme_ring::gossip::{Head, Message as Gossiped};
+use gramme_ring::{Change, ClusterId, Layout, LayoutVersion, Member, Membership, NodeId, Phase, Zone};
 use gramme_vclock::{
     Actor, Dot, GrowableContext, GrowableDotSet, GrowableSiblings, GrowableVersionVector, Span, Stamp,
 };
@@ -113,6 +114,39 @@ fn ring() {
             &postcard::to_allocvec(&next).expect("an encoding"),
         );
     }
+    let mut m = Membership::new();
+    let stage = |m: &mut Membership, change| m.stage(NodeId(9), change).expect("a good change");
+    stage(&mut m, Change::Partitions(4));
+    for id in 1..=4 {
+        stage(&mut m, Change::Member(member(id, 1, "a")));
+    }
+    seed("ring_membership_decode", "staged", &postcard::to_allocvec(&m).expect("an encoding"));
+    let commit = |m: &mut Membership| {
+        let seen = m.propose().expect("a proposal").hash();
+        m.commit(ClusterId(3), seen).expect("as proposed");
+    };
+    commit(&mut m);
+    seed("ring_membership_decode", "founded", &postcard::to_allocvec(&m).expect("an encoding"));
+    stage(&mut m, Change::Remove(NodeId(4)));
+    stage(&mut m, Change::Setting { name: "keyspace/a".into(), value: Some(vec![1, 2]) });
+    commit(&mut m);
+    m.advance(NodeId(2), Phase::Acknowledged).expect("it takes part");
+    m.remove_during_transition(NodeId(1), NodeId(3)).expect("it takes part");
+    stage(&mut m, Change::Leave(NodeId(1)));
+    seed("ring_membership_decode", "transition", &postcard::to_allocvec(&m).expect("an encoding"));
+    // Three nodes; each heard of; a change staged, committed and acknowledged; a hostile list of heads.
+    let talk = [0, 0, 0, 2, 0, 0, 2, 0, 0, 2, 0, 1, 0, 0, 2, 0, 0, 2, 0, 0, 2, 0];
+    let heads =
+        Gossiped::Heads { membership: 1, heads: vec![(NodeId(2), Head { incarnation: 9, version: 1 })] };
+    let heads = postcard::to_allocvec(&heads).expect("an encoding");
+    let made_up = [&[1, 7, u8::try_from(heads.len()).expect("short")][..], &heads].concat();
+    let changes = [0, 6, 3, 0, 7, 0, 6, 0, 3, 0, 6, 0, 4];
+    seed(
+        "ring_gossip",
+        "join",
+        &[&[1, 1, 2, 3][..], &talk, &changes, &talk, &talk, &made_up, &talk].concat(),
+    );
+    seed("ring_gossip", "wild", &(0..250u8).map(|n| n.wrapping_mul(73)).collect::<Vec<_>>());
     seed("ring_layout_compute", "some", &(0..120u8).map(|n| n.wrapping_mul(29)).collect::<Vec<_>>());
 }
 

@@ -2,10 +2,10 @@
 //!
 //! `cargo run --release -p gramme-ring --example hops [nodes]`
 
-use gramme_ring::NodeId;
 use gramme_ring::finger::{FingerTable, Hop, Place, id_fingers, rank_fingers};
+use gramme_ring::{NodeId, TableError};
 
-type Build = for<'b> fn(&[Place], usize, usize, &'b mut [Place]) -> &'b [Place];
+type Build = for<'b> fn(&[Place], usize, usize, &'b mut [Place]) -> Result<&'b [Place], TableError>;
 
 /// SplitMix64.
 fn random(state: &mut u64) -> u64 {
@@ -23,22 +23,22 @@ fn route(
     start: usize,
     key: u64,
     dead: &[bool],
-) -> Option<usize> {
+) -> Result<Option<usize>, TableError> {
     let alive = |node: NodeId| usize::try_from(node.0).is_ok_and(|n| !dead[n]);
     let mut at = start;
     for hops in 0..1000 {
         let mut buffer = [ring[0]; 128];
-        let fingers = build(ring, at, successors, &mut buffer);
+        let fingers = build(ring, at, successors, &mut buffer)?;
         let before = ring[(at + ring.len() - 1) % ring.len()];
         let table = FingerTable::new(before, ring[at], fingers)?.with_successors(successors);
         match table.next_hop(key, alive) {
-            Hop::Here => return Some(hops),
-            Hop::Owner(_) => return Some(hops + 1),
-            Hop::Via(node) => at = usize::try_from(node.0).ok()?,
-            Hop::Unreachable => return None,
+            Hop::Here => return Ok(Some(hops)),
+            Hop::Owner(_) => return Ok(Some(hops + 1)),
+            Hop::Via(node) => at = ring.partition_point(|place| place.node < node),
+            Hop::Unreachable => return Ok(None),
         }
     }
-    None
+    Ok(None)
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -71,7 +71,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             if dead[start] {
                 continue;
             }
-            match route(&ring, build, successors, start, random(&mut state), &dead) {
+            match route(&ring, build, successors, start, random(&mut state), &dead)? {
                 Some(n) => hops.push(n),
                 None => lost += 1,
             }

@@ -23,19 +23,21 @@
 //! // Eight nodes at 100, 200, .. 800; we are the first.
 //! let ring: Vec<Place> = (1..=8).map(|i| Place { position: i * 100, node: NodeId(i) }).collect();
 //! let mut buffer = [Place { position: 0, node: NodeId(0) }; 8];
-//! let fingers = rank_fingers(&ring, 0, 1, &mut buffer);
+//! let fingers = rank_fingers(&ring, 0, 1, &mut buffer)?;
 //! assert_eq!(fingers.iter().map(|f| f.node.0).collect::<Vec<_>>(), [2, 3, 5]);
 //!
-//! let table = FingerTable::new(ring[7], ring[0], fingers).unwrap();
+//! let table = FingerTable::new(ring[7], ring[0], fingers)?;
 //! let alive = |_| true;
 //! assert_eq!(table.next_hop(50, alive), Hop::Here);
 //! assert_eq!(table.next_hop(150, alive), Hop::Owner(NodeId(2)));
 //! assert_eq!(table.next_hop(750, alive), Hop::Via(NodeId(5)));
 //! // Node 5 is down: a shorter step.
 //! assert_eq!(table.next_hop(750, |node| node != NodeId(5)), Hop::Via(NodeId(3)));
+//! # Ok::<(), gramme_ring::TableError>(())
 //! ```
 
 use crate::node::NodeId;
+use crate::table::TableError;
 
 /// A node and where it stands on the circle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -73,13 +75,17 @@ pub struct FingerTable<'a> {
 
 impl<'a> FingerTable<'a> {
     /// A table of fingers in order of their clockwise distance from `me`, the first of which is the node's successor.
-    /// `None` if they are out of order, repeat, or name this node's own position. Alone on the circle, a node is its own
-    /// predecessor and has no fingers.
-    pub fn new(predecessor: Place, me: Place, fingers: &'a [Place]) -> Option<Self> {
+    /// Alone on the circle, a node is its own predecessor and has no fingers.
+    ///
+    /// # Errors
+    /// [`TableError::UnsortedFingers`] if they are out of order, repeat, or name this node's own position.
+    pub fn new(predecessor: Place, me: Place, fingers: &'a [Place]) -> Result<Self, TableError> {
         let distance = |place: &Place| place.position.wrapping_sub(me.position);
-        let ordered = fingers.windows(2).all(|pair| distance(&pair[0]) < distance(&pair[1]));
         let first = fingers.first().is_none_or(|f| distance(f) > 0);
-        (ordered && first).then_some(FingerTable {
+        if !first || !fingers.is_sorted_by(|a, b| distance(a) < distance(b)) {
+            return Err(TableError::UnsortedFingers);
+        }
+        Ok(FingerTable {
             me,
             own: me.position.wrapping_sub(predecessor.position),
             fingers,
@@ -111,8 +117,6 @@ impl<'a> FingerTable<'a> {
             if let Some(owner) = heirs.iter().find(|f| alive(f.node)) {
                 return Hop::Owner(owner.node);
             }
-        } else if self.fingers.get(split).is_some_and(|f| of(f) == distance && alive(f.node)) {
-            return Hop::Owner(self.fingers[split].node);
         }
         match self.fingers[..split].iter().rev().find(|f| alive(f.node)) {
             Some(closer) => Hop::Via(closer.node),
@@ -122,17 +126,17 @@ impl<'a> FingerTable<'a> {
 }
 
 /// The nodes at 1 to `successors` and at all powers of two places after the `me`-th of a sorted ring, as many as
-/// `buffer` holds, in order.
+/// `buffer` holds, in order. With room for `successors` and 32 more, none is left out in rings of up to 2^32 nodes.
 ///
-/// # Panics
-/// If `me` is no place in the ring.
+/// # Errors
+/// [`TableError::NotInRing`] if `me` is no place in the ring.
 pub fn rank_fingers<'b>(
     ring: &[Place],
     me: usize,
     successors: usize,
     buffer: &'b mut [Place],
-) -> &'b [Place] {
-    assert!(me < ring.len(), "a place in the ring");
+) -> Result<&'b [Place], TableError> {
+    in_ring(ring, me)?;
     let mut count = 0;
     let mut add = |step: usize| {
         if step < ring.len() && count < buffer.len() {
@@ -141,19 +145,25 @@ pub fn rank_fingers<'b>(
             count += 1;
         }
     };
-    (1..=successors.max(1)).for_each(&mut add);
+    let successors = successors.clamp(1, ring.len());
+    (1..=successors).for_each(&mut add);
     let powers = (0..usize::BITS - 1).map(|k| 1usize << k);
-    powers.take_while(|&step| step < ring.len()).filter(|&step| step > successors.max(1)).for_each(&mut add);
-    &buffer[..count]
+    powers.take_while(|&step| step < ring.len()).filter(|&step| step > successors).for_each(&mut add);
+    Ok(&buffer[..count])
 }
 
 /// The 1st to `successors`-th nodes after the `me`-th of a sorted ring and the owners of the positions 1, 2, 4, …, 2^63
-/// after it, each once, as many as `buffer` holds, in order.
+/// after it, each once, as many as `buffer` holds, in order. With room for `successors` and 64 more, none is left out.
 ///
-/// # Panics
-/// If `me` is no place in the ring.
-pub fn id_fingers<'b>(ring: &[Place], me: usize, successors: usize, buffer: &'b mut [Place]) -> &'b [Place] {
-    assert!(me < ring.len(), "a place in the ring");
+/// # Errors
+/// [`TableError::NotInRing`] if `me` is no place in the ring.
+pub fn id_fingers<'b>(
+    ring: &[Place],
+    me: usize,
+    successors: usize,
+    buffer: &'b mut [Place],
+) -> Result<&'b [Place], TableError> {
+    in_ring(ring, me)?;
     let origin = ring[me].position;
     let mut count = 0;
     let mut last = 0;
@@ -173,5 +183,9 @@ pub fn id_fingers<'b>(ring: &[Place], me: usize, successors: usize, buffer: &'b 
         let at = ring.partition_point(|place| place.position < target);
         add(ring[at % ring.len()]);
     }
-    &buffer[..count]
+    Ok(&buffer[..count])
+}
+
+fn in_ring(ring: &[Place], me: usize) -> Result<(), TableError> {
+    if me < ring.len() { Ok(()) } else { Err(TableError::NotInRing { place: me, nodes: ring.len() }) }
 }

@@ -245,6 +245,8 @@ impl Gossip {
     /// To be called about once a second: what to send to whom. At most two messages, one to a peer and, if none is known
     /// or now and then so that parts of a split ring find each other, one to a seed.
     pub fn tick(&mut self, seeds: usize) -> Vec<(Target, Message)> {
+        // The removal may have been this node's own doing, by `membership_mut`.
+        self.forget_removed();
         let peers = self.peers();
         let mut targets = Vec::new();
         if !peers.is_empty() {
@@ -256,6 +258,12 @@ impl Gossip {
         }
         let summary = self.summary();
         targets.into_iter().map(|target| (target, summary.clone())).collect()
+    }
+
+    /// Drops what the removed said of themselves; were it kept by one, its summary would differ from the others' for ever.
+    fn forget_removed(&mut self) {
+        let Gossip { me, membership, records, .. } = self;
+        records.retain(|id, _| id == me || !membership.is_removed(*id));
     }
 
     fn summary(&self) -> Message {
@@ -304,8 +312,7 @@ impl Gossip {
                 received.records.sort_unstable();
                 received.records.dedup();
                 if received.membership_changed {
-                    let membership = &self.membership;
-                    self.records.retain(|&id, _| !membership.is_removed(id));
+                    self.forget_removed();
                 }
                 if ask_membership || !ask.is_empty() {
                     let records = self.select(ask);

@@ -33,13 +33,20 @@
 //! - Moving data from one layout to the next while reads and writes go on: [`transition`].
 //! - Other hashes, other numbers of partitions, the paper's other strategies: [`token`].
 //! - Clusters too large for everyone to know everyone: [`finger`].
+//! - A device without an allocator: [`OwnerTable`], [`token::TokenTable`] and [`finger::FingerTable`] borrow their slices.
+//!
+//! # Features
+//! `alloc` (default): all that has to be kept or computed. Without it stay [`NodeId`], [`Slot`], [`Partition`] and the
+//! lookups on borrowed tables.
 //!
 //! # Errors and panics
 //! Arguments, peers' messages and decoded bytes end in named errors, which say that nothing was changed; sizes are
-//! checked before memory is taken.
+//! checked before memory is taken. More replicas than nodes is no error of a [`Layout`]: a partition then has all nodes as
+//! owners, so that a cluster can begin with one. Who needs exactly N asks for [`OwnerTable::replicas`], which refuses.
 #![no_std]
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "alloc")]
 extern crate alloc;
 #[cfg(test)]
 extern crate std;
@@ -50,23 +57,36 @@ extern crate std;
 struct Readme;
 
 pub mod finger;
+#[cfg(feature = "alloc")]
 pub mod gossip;
+#[cfg(feature = "alloc")]
 mod layout;
+#[cfg(feature = "alloc")]
+mod member;
+#[cfg(feature = "alloc")]
 pub mod membership;
 mod mix;
 mod node;
 mod partition;
+#[cfg(feature = "alloc")]
 mod preference;
 mod slot;
+mod table;
 pub mod token;
+#[cfg(feature = "alloc")]
 pub mod transition;
 
-pub use layout::{
-    Gain, Layout, LayoutError, LayoutVersion, Load, Loss, MAX_MEMBERS, NodeChange, Owners, Plan,
-};
+#[cfg(feature = "alloc")]
+pub use layout::{Gain, Layout, LayoutError, LayoutVersion, Load, Loss, MAX_MEMBERS, NodeChange, Plan};
+#[cfg(feature = "alloc")]
+pub use member::{Member, Zone, ZoneTooLong};
+#[cfg(feature = "alloc")]
 pub use membership::{Change, ClusterId, Membership};
-pub use node::{Member, NodeId, ParseNodeIdError, Zone, ZoneTooLong};
+pub use node::{NodeId, ParseNodeIdError};
 pub use partition::{Partition, PartitionCount};
+#[cfg(feature = "alloc")]
 pub use preference::Preference;
 pub use slot::{SLOTS, Slot};
+pub use table::{OwnerTable, Owners, TableError};
+#[cfg(feature = "alloc")]
 pub use transition::{Phase, Step, Transition};

@@ -9,6 +9,7 @@ pub(crate) const fn mix(mut x: u64) -> u64 {
 }
 
 /// Mixes two numbers into one; the order matters.
+#[cfg(feature = "alloc")]
 pub(crate) const fn mix2(a: u64, b: u64) -> u64 {
     mix(mix(a.wrapping_add(0x9e37_79b9_7f4a_7c15)) ^ b)
 }
@@ -26,6 +27,7 @@ impl SequenceHash {
         self.0 = mix(self.0 ^ word).wrapping_add(0x9e37_79b9_7f4a_7c15);
     }
 
+    #[cfg(feature = "alloc")]
     pub(crate) fn numbers<const N: usize>(&mut self, words: [u64; N]) {
         for word in words {
             self.number(word);

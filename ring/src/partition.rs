@@ -154,6 +154,9 @@ mod tests {
                     assert_eq!(count.partition_of(slot), partition);
                     assert!(partition.contains(slot));
                 }
+                let slots = partition.slots();
+                let beside = [slots.start.checked_sub(1), (slots.end < SLOTS).then_some(slots.end)];
+                assert!(!beside.into_iter().flatten().any(|n| partition.contains(Slot::new(n).unwrap())));
                 next = partition.slots().end;
             }
             assert_eq!(next, SLOTS);

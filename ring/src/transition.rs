@@ -72,6 +72,8 @@ pub enum AdvanceError {
         /// The step that the transition is in.
         step: Step,
     },
+    /// There were 2^63 changes already.
+    Full,
 }
 
 impl fmt::Display for AdvanceError {
@@ -79,6 +81,7 @@ impl fmt::Display for AdvanceError {
         match self {
             AdvanceError::NoTransition => f.write_str("no transition is live"),
             AdvanceError::NotParticipant(id) => write!(f, "node {id} takes no part in the transition"),
+            AdvanceError::Full => f.write_str("too many changes"),
             AdvanceError::TooEarly { step } => write!(f, "too early: the transition is still {step}"),
         }
     }

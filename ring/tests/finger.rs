@@ -1,10 +1,10 @@
 //! Requests reach the owner, in no more hops than promised, whoever is dead.
 
-use gramme_ring::NodeId;
 use gramme_ring::finger::{FingerTable, Hop, Place, id_fingers, rank_fingers};
+use gramme_ring::{NodeId, TableError};
 use proptest::prelude::*;
 
-type Build = for<'b> fn(&[Place], usize, usize, &'b mut [Place]) -> &'b [Place];
+type Build = for<'b> fn(&[Place], usize, usize, &'b mut [Place]) -> Result<&'b [Place], TableError>;
 
 fn ring(positions: impl IntoIterator<Item = u64>) -> Vec<Place> {
     let mut positions: Vec<u64> = positions.into_iter().collect();
@@ -31,7 +31,7 @@ fn route(
     let mut at = start;
     for hops in 0..=ring.len() {
         let mut buffer = [ring[0]; 128];
-        let fingers = build(ring, at, successors, &mut buffer);
+        let fingers = build(ring, at, successors, &mut buffer).unwrap();
         let before = ring[(at + ring.len() - 1) % ring.len()];
         let table = FingerTable::new(before, ring[at], fingers).unwrap().with_successors(successors);
         let hops = u32::try_from(hops).unwrap();
@@ -64,6 +64,8 @@ fn rank_fingers_need_at_most_the_logarithm() {
                     let expected = owner(&ring, key, |_| true);
                     let (got, hops) = route(&ring, rank_fingers, 1, start, key, |_| true).unwrap();
                     assert_eq!(got, expected, "{size} nodes, from {start} to {key}");
+                    let (skipping, _) = route(&ring, rank_fingers, 4, start, key, |_| true).unwrap();
+                    assert_eq!(skipping, expected, "{size} nodes, 4 successors, from {start} to {key}");
                     assert!(hops <= bound, "{size} nodes: {hops} hops");
                     total += hops;
                 }
@@ -112,20 +114,34 @@ proptest! {
 #[test]
 fn a_table_out_of_order_is_refused() {
     let ring = ring([10, 20, 30, 40]);
-    let table = |fingers: &[Place]| FingerTable::new(ring[3], ring[0], fingers).is_some();
-    assert!(table(&ring[1..]));
-    assert!(!table(&[ring[2], ring[1]]));
-    assert!(!table(&[ring[1], ring[1]]));
-    assert!(!table(&[ring[0], ring[1]]), "ourselves");
+    let table = |fingers: &[Place]| FingerTable::new(ring[3], ring[0], fingers).map(|_| ());
+    assert_eq!(table(&ring[1..]), Ok(()));
+    assert_eq!(table(&[ring[2], ring[1]]), Err(TableError::UnsortedFingers));
+    assert_eq!(table(&[ring[1], ring[1]]), Err(TableError::UnsortedFingers));
+    assert_eq!(table(&[ring[0], ring[1]]), Err(TableError::UnsortedFingers), "ourselves");
     let alone = FingerTable::new(ring[0], ring[0], &[]).unwrap();
     assert_eq!(alone.next_hop(99, |_| true), Hop::Here);
+}
+
+#[test]
+fn fingers_of_nobody() {
+    let ring = ring([10, 20, 30, 40]);
+    for build in [rank_fingers as Build, id_fingers] {
+        let mut buffer = [ring[0]; 8];
+        assert_eq!(build(&ring, 4, 1, &mut buffer), Err(TableError::NotInRing { place: 4, nodes: 4 }));
+        assert_eq!(build(&[], 0, 1, &mut buffer), Err(TableError::NotInRing { place: 0, nodes: 0 }));
+        // As far as the buffer reaches, nearest first; more successors than nodes are all the others.
+        assert_eq!(build(&ring, 3, 1, &mut buffer[..1]), Ok(&ring[..1]));
+        assert_eq!(build(&ring, 3, usize::MAX, &mut buffer), Ok(&ring[..3]));
+        assert_eq!(build(&ring[..1], 0, 5, &mut buffer), Ok(&[][..]), "alone");
+    }
 }
 
 #[test]
 fn nobody_left_to_ask() {
     let ring = ring([10, 20, 30, 40]);
     let mut buffer = [ring[0]; 8];
-    let fingers = rank_fingers(&ring, 0, 1, &mut buffer);
+    let fingers = rank_fingers(&ring, 0, 1, &mut buffer).unwrap();
     let table = FingerTable::new(ring[3], ring[0], fingers).unwrap();
     assert_eq!(table.next_hop(15, |_| false), Hop::Unreachable);
     assert_eq!(table.next_hop(35, |_| false), Hop::Unreachable);

@@ -3,6 +3,7 @@
 //! A difference in `computed` only means that the algorithm places differently, which is allowed and deserves a line in
 //! the changelog; a difference in decoding or hash breaks clusters.
 
+use gramme_ring::gossip::{Head, Message, Record};
 use gramme_ring::{Change, ClusterId, Layout, Member, Membership, NodeId, Phase, Zone};
 
 fn golden(text: &str) -> (u64, Vec<u8>) {
@@ -91,4 +92,30 @@ fn membership_made_alike_everywhere() {
         "hash: {:016x}\nbytes: {now}",
         m.digest()
     );
+}
+
+/// Written down from FORMAT.md.
+#[test]
+fn gossip_bytes() {
+    let head = Head { incarnation: 3, version: 300 };
+    let delta = |membership| Message::Delta {
+        membership,
+        records: vec![(NodeId(1), Record { head, facts: vec![0xaa, 0xbb] })],
+        ask_membership: true,
+        ask: vec![NodeId(2), NodeId(128)],
+    };
+    let cases: [(Message, &[u8]); 4] = [
+        (Message::Summary { membership: 5, records: 127 }, &[0, 5, 127]),
+        (Message::Heads { membership: 5, heads: vec![(NodeId(9), head)] }, &[1, 5, 1, 9, 3, 0xac, 2]),
+        (delta(None), &[2, 0, 1, 1, 3, 0xac, 2, 2, 0xaa, 0xbb, 1, 2, 2, 0x80, 1]),
+        // A membership of which nothing is known.
+        (
+            delta(Some(Box::new(Membership::new()))),
+            &[2, 1, 0, 0, 0, 0, 0, 0, 1, 1, 3, 0xac, 2, 2, 0xaa, 0xbb, 1, 2, 2, 0x80, 1],
+        ),
+    ];
+    for (message, bytes) in cases {
+        assert_eq!(postcard::to_allocvec(&message).unwrap(), bytes);
+        assert_eq!(postcard::from_bytes::<Message>(bytes).unwrap(), message);
+    }
 }

@@ -221,6 +221,76 @@ fn the_removed_are_refused_and_forgotten() {
     assert!((0..200).all(|_| net.nodes[1].tick(0).iter().all(|(target, _)| *target != Target::Node(id(2)))));
 }
 
+/// Found by fuzzing: who removed a node kept its record, so that no summary ever equalled another again; and who heard that
+/// it was removed itself lost its own record, which it can't do without.
+#[test]
+fn after_a_removal_all_is_quiet() {
+    let mut net = Net::new(3, 1);
+    for n in 0..3 {
+        net.nodes[0].membership_mut().stage(id(0), Change::Member(Member::new(id(n)))).unwrap();
+    }
+    let m = net.nodes[0].membership_mut();
+    let hash = m.propose().unwrap().hash();
+    m.commit(ClusterId(1), hash).unwrap();
+    while !net.agree() {
+        net.round();
+    }
+    let m = net.nodes[0].membership_mut();
+    m.stage(id(0), Change::Remove(id(2))).unwrap();
+    let hash = m.propose().unwrap().hash();
+    m.commit(ClusterId(1), hash).unwrap();
+    // The removed one hears of it too.
+    let [remover, _, removed] = &mut net.nodes[..] else { panic!() };
+    let news = Message::Delta {
+        membership: Some(Box::new(remover.membership().clone())),
+        records: vec![],
+        ask_membership: true,
+        ask: vec![id(2)],
+    };
+    assert!(removed.receive(id(0), news).unwrap().membership_changed);
+    removed.set_facts(b"still here".to_vec()).unwrap();
+    removed.restart(9);
+    assert_eq!(removed.record(id(2)).unwrap().head, Head { incarnation: 9, version: 0 });
+    assert!(removed.tick(1).len() <= 2);
+
+    net.nodes.pop();
+    while !net.agree() {
+        for n in 0..2 {
+            net.tick(n);
+            while let Some(i) = net.under_way.len().checked_sub(1) {
+                net.deliver(i);
+            }
+        }
+    }
+    for n in 0..2 {
+        net.tick(n);
+        let messages = net.under_way.len();
+        for i in (0..messages).rev() {
+            net.deliver(i);
+        }
+        assert!(net.under_way.is_empty(), "a summary was answered");
+    }
+}
+
+#[test]
+fn parts_of_a_split_ring_find_each_other() {
+    let mut net = Net::new(4, 3);
+    // Two know each other; so do the other two, among whom is the seed.
+    for (a, b) in [(0, 1), (2, 3)] {
+        let summary = Message::Summary { membership: 1, records: 1 };
+        net.under_way.push((a, b, summary));
+        while !net.under_way.is_empty() {
+            net.deliver(0);
+        }
+    }
+    assert!(net.nodes.iter().all(|node| node.records().count() == 2));
+    for _ in 0..40 {
+        net.round();
+    }
+    assert!(net.agree());
+    assert_eq!(net.nodes[0].records().count(), 4);
+}
+
 #[test]
 fn floods_are_bounded() {
     let mut node = Gossip::new(id(0), 1, 1);
@@ -241,4 +311,20 @@ fn floods_are_bounded() {
     };
     let Some(Message::Delta { records, .. }) = node.receive(id(1), ask).unwrap().reply else { panic!() };
     assert!(records.len() < 64 && !records.is_empty());
+    // All have their turn.
+    let mut told = std::collections::BTreeSet::new();
+    for _ in 0..100 {
+        let ask = (0..2000).map(id).collect();
+        let ask = Message::Delta { membership: None, records: vec![], ask_membership: false, ask };
+        let Some(Message::Delta { records, .. }) = node.receive(id(1), ask).unwrap().reply else { panic!() };
+        told.extend(records.into_iter().map(|(id, _)| id));
+    }
+    assert_eq!(told.len(), 1 + MAX_STRANGERS);
+    // Who has heard something newer is not told the older.
+    let newer = (0..2000).map(|n| (id(n), Head { incarnation: 1, version: 2 })).collect();
+    let heads = Message::Heads { membership: node.membership().digest(), heads: newer };
+    let Some(Message::Delta { records, ask, .. }) = node.receive(id(1), heads).unwrap().reply else {
+        panic!()
+    };
+    assert!(records.is_empty() && ask.len() >= MAX_STRANGERS);
 }

@@ -201,6 +201,12 @@ fn decoded_tables_are_checked() {
     let mut weightless = bytes([0, 2, 2, 1]);
     weightless[6] = 0;
     assert!(postcard::from_bytes::<Layout>(&weightless).is_err());
+    // 2^32 - 1 is a weight; 2^32 has no place in the type and is refused as bytes.
+    for (weight, good) in [([0xff, 0xff, 0xff, 0xff, 0x0f], true), ([0x80, 0x80, 0x80, 0x80, 0x10], false)] {
+        let mut heavy = bytes([0, 2, 2, 1]);
+        heavy.splice(6..7, weight);
+        assert_eq!(postcard::from_bytes::<Layout>(&heavy).is_ok(), good);
+    }
     let mut short = bytes([0, 2, 2, 1]);
     short.pop();
     short[17] = 3;

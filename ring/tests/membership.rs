@@ -282,6 +282,70 @@ fn bad_changes_are_named() {
 }
 
 #[test]
+fn decoded_states_are_checked() {
+    // Nothing committed; staged: N and Q by node 1 at stamp 5, no nodes, no settings; nobody given up.
+    let bytes = |replicas: u8, q: u8, stamp: &[u8]| {
+        [&[0, 1], stamp, &[1, replicas, 1], stamp, &[1, q, 0, 0, 0]].concat()
+    };
+    let read = |bytes: &[u8]| postcard::from_bytes::<Membership>(bytes);
+    let good = read(&bytes(2, 16, &[5])).unwrap();
+    assert_eq!(good.staged(), [Change::Replicas(2), Change::Partitions(16)]);
+    assert!(read(&bytes(0, 16, &[5])).is_err(), "no replicas");
+    assert!(read(&bytes(2, 17, &[5])).is_err(), "no such Q");
+    // 2^63 and 2^63 - 1: the next stamp has to exist.
+    let last = [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f];
+    assert!(read(&bytes(2, 16, &[0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 1])).is_err());
+    let mut full = read(&bytes(2, 16, &last)).unwrap();
+    assert_eq!(full.stage(NodeId(1), Change::Replicas(1)), Err(StageError::Full));
+    assert_eq!(full.unstage_all(NodeId(1)), Err(StageError::Full));
+
+    // A committed state with another Q or N than its layout's, a member without weight, a tracker of a stranger.
+    let mut m = founded(1..=3);
+    m.stage(NodeId(1), Change::Replicas(2)).unwrap();
+    commit(&mut m);
+    m.advance(NodeId(2), Phase::Acknowledged).unwrap();
+    let good = postcard::to_allocvec(&m).unwrap();
+    assert_eq!(read(&good).unwrap(), m);
+    // Committed; cluster 99; N: stamp 5, author 1, 2; Q: stamp 1, author 1, 16; three nodes: id, stamp, author, member,
+    // weight 1, no zone.
+    assert_eq!(good[..18], [1, 99, 1, 5, 1, 2, 1, 1, 1, 16, 3, 1, 2, 1, 0, 1, 0, 2]);
+    for (at, value, why) in
+        [(5, 3, "another N"), (9, 32, "another Q"), (15, 0, "weight 0"), (15, 2, "another weight")]
+    {
+        let mut bad = good.clone();
+        bad[at] = value;
+        assert!(read(&bad).is_err(), "{why}");
+    }
+    let at = good.len() - 8;
+    assert_eq!(
+        good[at..],
+        [1, 2, 0, 0, 0, 0, 0, 0],
+        "one tracker: node 2 has acknowledged; nothing staged or given up"
+    );
+    let mut bad = good.clone();
+    bad[at + 1] = 9;
+    assert!(read(&bad).is_err(), "a stranger");
+
+    // Staged before what is committed (N = 7 at stamp 3): it comes to nothing.
+    let mut old = good.clone();
+    old.splice(at + 3..at + 4, [1, 3, 1, 7]);
+    assert_eq!(read(&old).unwrap(), m);
+
+    // As many settings as may be, and one more that is staged.
+    let mut m = founded(1..=1);
+    for i in 0..1024 {
+        m.stage(NodeId(1), Change::Setting { name: format!("s{i}"), value: None }).unwrap();
+    }
+    m.stage(NodeId(1), Change::Replicas(1)).unwrap();
+    commit(&mut m);
+    let mut full = postcard::to_allocvec(&m).unwrap();
+    assert_eq!(read(&full).unwrap(), m);
+    let end = full.len();
+    full.splice(end - 2..end - 1, [1, 1, b'z', 9, 1, 0]);
+    assert!(read(&full).is_err(), "nothing could be merged with it");
+}
+
+#[test]
 fn versions_are_judged() {
     let mut m = founded(1..=3);
     assert_eq!(Membership::new().judge(LayoutVersion(1)), VersionStanding::Unknown);

@@ -1,9 +1,13 @@
 //! How much a change moves, against the least that is possible.
 
-use std::collections::VecDeque;
-
 use gramme_ring::{Layout, Member, NodeId, Zone};
 use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
+
+#[path = "../examples/figures/flow.rs"]
+mod flow;
+
+use flow::flow_optimum;
 
 fn member(id: u64, weight: u32, zone: u8) -> Member {
     Member { id: NodeId(id), weight, zone: Zone::new(&format!("z{zone}")).unwrap() }
@@ -24,105 +28,6 @@ fn lower_bound(before: &Layout, after: &Layout) -> u64 {
     let finer = after.partitions() / before.partitions();
     let held = |id| before.partitions_of(id).len() as u64 * u64::from(finer);
     after.balance().iter().map(|load| u64::from(load.quota).saturating_sub(held(load.node))).sum()
-}
-
-/// The least movement to any layout with the same quotas, by successive shortest paths over the whole network.
-fn flow_optimum(before: &Layout, after: &Layout) -> u64 {
-    let members = after.members();
-    let mut zones: Vec<&Zone> = members.iter().map(|m| &m.zone).collect();
-    zones.sort();
-    zones.dedup();
-    let zone_of: Vec<usize> = members.iter().map(|m| zones.binary_search(&&m.zone).unwrap()).collect();
-    let size = |z: usize| zone_of.iter().filter(|&&other| other == z).count();
-    let owners = after.owner_count();
-    let mut most = 1;
-    while (0..zones.len()).map(|z| size(z).min(most)).sum::<usize>() < owners {
-        most += 1;
-    }
-    let least = usize::from(zones.len() <= owners);
-
-    let q = after.partitions() as usize;
-    let (source, sink) = (0, 1);
-    let partition_node = |p: usize| 2 + p;
-    let zone_node = |p: usize, z: usize| 2 + q + p * zones.len() + z;
-    let member_node = |m: usize| 2 + q + q * zones.len() + m;
-    let mut network = Network::new(2 + q + q * zones.len() + members.len());
-    // A bound from below is an arc so cheap that an optimum fills it.
-    const MUST: i64 = -1000;
-    for (p, partition) in after.partition_count().partitions().enumerate() {
-        network.arc(source, partition_node(p), owners, 0);
-        for z in 0..zones.len() {
-            network.arc(partition_node(p), zone_node(p, z), least, MUST);
-            network.arc(partition_node(p), zone_node(p, z), size(z).min(most) - least, 0);
-        }
-        let old = before.partition_of(partition.first_slot());
-        for (m, member) in members.iter().enumerate() {
-            let cost = i64::from(!before.is_owner(old, member.id));
-            network.arc(zone_node(p, zone_of[m]), member_node(m), 1, cost);
-        }
-    }
-    for (m, load) in after.balance().iter().enumerate() {
-        network.arc(member_node(m), sink, load.quota as usize, 0);
-    }
-    let (flow, cost) = network.run(source, sink);
-    assert_eq!(flow, owners * q);
-    u64::try_from(cost - MUST * (least * zones.len() * q) as i64).unwrap()
-}
-
-struct Network {
-    /// To, capacity left, cost; the reverse arc is the neighbour (index ^ 1).
-    arcs: Vec<(usize, usize, i64)>,
-    from: Vec<Vec<usize>>,
-}
-
-impl Network {
-    fn new(nodes: usize) -> Self {
-        Network { arcs: Vec::new(), from: vec![Vec::new(); nodes] }
-    }
-
-    fn arc(&mut self, a: usize, b: usize, capacity: usize, cost: i64) {
-        self.from[a].push(self.arcs.len());
-        self.arcs.push((b, capacity, cost));
-        self.from[b].push(self.arcs.len());
-        self.arcs.push((a, 0, -cost));
-    }
-
-    fn run(&mut self, source: usize, sink: usize) -> (usize, i64) {
-        let (mut flow, mut cost) = (0, 0);
-        loop {
-            let mut distance = vec![i64::MAX; self.from.len()];
-            let mut by = vec![usize::MAX; self.from.len()];
-            let mut queued = vec![false; self.from.len()];
-            let mut queue = VecDeque::from([source]);
-            distance[source] = 0;
-            while let Some(at) = queue.pop_front() {
-                queued[at] = false;
-                for &i in &self.from[at] {
-                    let (to, capacity, step) = self.arcs[i];
-                    if capacity > 0 && distance[at] + step < distance[to] {
-                        distance[to] = distance[at] + step;
-                        by[to] = i;
-                        if !queued[to] {
-                            queued[to] = true;
-                            queue.push_back(to);
-                        }
-                    }
-                }
-            }
-            if distance[sink] == i64::MAX {
-                return (flow, cost);
-            }
-            let mut at = sink;
-            while at != source {
-                let i = by[at];
-                self.arcs[i].1 -= 1;
-                self.arcs[i ^ 1].1 += 1;
-                at = self.arcs[i ^ 1].0;
-            }
-            flow += 1;
-            cost += distance[sink];
-        }
-    }
 }
 
 fn members(zones: u8) -> impl Strategy<Value = Vec<Member>> {
@@ -201,9 +106,16 @@ proptest! {
             layout = next;
         }
     }
+}
+
+proptest! {
+    // Always the same cases: the search is not proved to find the optimum, though it always has.
+    #![proptest_config(ProptestConfig {
+        failure_persistence: None, rng_seed: RngSeed::Fixed(1), ..ProptestConfig::with_cases(150)
+    })]
 
     #[test]
-    fn with_zones_next_to_as_little_moves(
+    fn with_zones_neither(
         start in members(5), changes in prop::collection::vec(change(5), 1..6), replicas in 1..=4u8, bits in 0..=6u32,
     ) {
         let mut members = start;
@@ -213,7 +125,7 @@ proptest! {
             let next = Layout::compute(replicas, 1 << bits, &members, Some(&layout)).unwrap();
             assert_valid(&next);
             let (moved, least) = (moved(&layout, &next), flow_optimum(&layout, &next));
-            prop_assert!(moved >= least && moved <= least + 1 + least / 20, "{} moved, {} needed", moved, least);
+            prop_assert_eq!(moved, least);
             layout = next;
         }
     }
@@ -270,6 +182,16 @@ fn splitting_partitions_moves_only_for_finer_balance() {
     assert_eq!(moved(&coarse, &fine), lower_bound(&coarse, &fine));
     let again = Layout::compute(3, 64, &members, Some(&fine)).unwrap();
     assert_valid(&again);
+}
+
+#[test]
+fn who_held_most_of_what_becomes_one_keeps_it() {
+    // Four partitions of one replica: node 1 has the first, node 2 the others. Version 1, no parent, N = 1, Q = 4.
+    let bytes = [1, 0, 1, 4, 2, 1, 1, 0, 2, 1, 0, 4, 0, 1, 1, 1];
+    let before: Layout = postcard::from_bytes(&bytes).unwrap();
+    let one = Layout::compute(1, 1, before.members(), Some(&before)).unwrap();
+    let partition = one.partition_count().partition(0).unwrap();
+    assert!(one.owners(partition).eq([NodeId(2)]));
 }
 
 #[test]

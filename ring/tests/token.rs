@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use gramme_ring::token::{EqualPartitions, Token, TokenError, TokenRing, TokenTable, hash_key};
-use gramme_ring::{Member, NodeId, Zone};
+use gramme_ring::{Member, NodeId, TableError, Zone};
 use proptest::prelude::*;
 
 fn members(count: u64) -> Vec<Member> {
@@ -52,11 +52,29 @@ fn a_walk_by_hand() {
     assert_eq!(spread(0, 4), "acdb");
     assert_eq!(spread(0, 8), "acdb");
 
-    assert!(TokenTable::new(&[token(2, 0), token(1, 0)], &ids, &zones).is_none());
-    assert!(TokenTable::new(&[token(1, 4)], &ids, &zones).is_none());
-    assert!(TokenTable::new(&tokens, &ids, &[0]).is_none());
-    assert!(TokenTable::new(&tokens, &[NodeId(2), NodeId(1), NodeId(3), NodeId(4)], &zones).is_none());
-    assert_eq!(TokenTable::new(&[], &[], &[]).unwrap().owners(5, &mut [NodeId(0)]), []);
+    let refused =
+        |tokens: &[Token], ids: &[NodeId], zones: &[u32]| TokenTable::new(tokens, ids, zones).unwrap_err();
+    let swapped = [token(2, 0), token(1, 0)];
+    assert_eq!(refused(&swapped, &ids, &zones), TableError::UnsortedTokens);
+    assert_eq!(refused(&[token(0, 1), token(1, 4)], &ids, &zones), TableError::UnknownNode { index: 1 });
+    assert_eq!(refused(&tokens, &ids, &[0]), TableError::Length { expected: 4, found: 1 });
+    for unsorted in [[2, 1, 3, 4], [1, 1, 3, 4]] {
+        assert_eq!(refused(&tokens, &unsorted.map(NodeId), &zones), TableError::UnsortedNodes);
+    }
+    assert_eq!(refused(&[], &[], &[]), TableError::NoNodes);
+    assert_eq!(refused(&[], &ids, &zones), TableError::NoTokens);
+}
+
+#[test]
+fn replicas_are_as_many_as_asked_for() {
+    let ring = TokenRing::random(8, 3, &members(3)).unwrap();
+    let table = ring.table();
+    for position in (0..64).map(|i| i << 58) {
+        let mut buffer = [NodeId(0); 3];
+        assert_eq!(table.replicas::<3>(position).unwrap(), table.spread_owners(position, &mut buffer));
+    }
+    assert_eq!(table.replicas::<4>(7), Err(TableError::TooFewNodes { wanted: 4, found: 3 }));
+    assert_eq!(table.replicas::<0>(7), Ok([]));
 }
 
 proptest! {
@@ -178,6 +196,8 @@ fn bad_arguments_are_named() {
     assert_eq!(TokenRing::random(1, 0, &light), Err(TokenError::ZeroWeight(NodeId(4))));
     let other = TokenRing::random(10, 0, &members(1)).unwrap();
     assert_eq!(TokenRing::equal(q, 0, &members(1), Some(&other)), Err(TokenError::OtherPartitions));
-    assert_eq!(EqualPartitions::new(0), None);
-    assert_eq!(EqualPartitions::new((1 << 24) + 1), None);
+    for count in [0, (1 << 24) + 1, u32::MAX] {
+        assert_eq!(EqualPartitions::new(count), Err(TableError::PartitionCount(count)));
+    }
+    assert_eq!(EqualPartitions::new(1 << 24).map(EqualPartitions::count), Ok(1 << 24));
 }

@@ -8,8 +8,8 @@ use core::marker::PhantomData;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::{Layout, LayoutVersion, MAX_MEMBERS};
+use crate::member::Member;
 use crate::mix::SequenceHash;
-use crate::node::Member;
 use crate::partition::PartitionCount;
 use crate::slot::SLOTS;
 
@@ -113,7 +113,7 @@ impl Serialize for Layout {
             replicas: self.replicas,
             partitions: self.partitions.get(),
             members: &self.members,
-            table: &self.table,
+            table: &self.places,
         }
         .serialize(serializer)
     }

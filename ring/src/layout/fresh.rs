@@ -3,8 +3,8 @@
 use alloc::vec::Vec;
 
 use super::quota::Shape;
+use crate::member::Member;
 use crate::mix::mix2;
-use crate::node::Member;
 
 /// Owners for each partition, `shape.owners` in a row, as members' places.
 ///

@@ -13,10 +13,12 @@ use core::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::node::{Member, NodeId};
+use crate::member::Member;
+use crate::node::NodeId;
 use crate::partition::{Partition, PartitionCount};
 use crate::preference::Preference;
 use crate::slot::Slot;
+use crate::table::{OwnerTable, Owners};
 pub use plan::{Gain, Loss, NodeChange, Plan};
 use quota::Shape;
 pub(crate) use quota::single_quotas;
@@ -115,7 +117,7 @@ pub struct Layout {
     /// The members' ids again, close together for lookups.
     ids: Vec<NodeId>,
     /// Places in `members`, `owners` for each partition, first owner first.
-    table: Vec<u16>,
+    places: Vec<u16>,
     owners: usize,
     /// `owned[starts[m]..starts[m + 1]]` are the partitions of the m-th member, ascending.
     starts: Vec<u32>,
@@ -236,7 +238,19 @@ impl Layout {
             }
         }
         let ids = members.iter().map(|m| m.id).collect();
-        Layout { version, parent, hash, replicas, partitions, members, ids, table, owners, starts, owned }
+        Layout {
+            version,
+            parent,
+            hash,
+            replicas,
+            partitions,
+            members,
+            ids,
+            places: table,
+            owners,
+            starts,
+            owned,
+        }
     }
 
     /// Its number.
@@ -296,7 +310,12 @@ impl Layout {
 
     /// The owners of a partition, first owner first. Given a partition of another Q, those of its first slot.
     pub fn owners(&self, partition: Partition) -> Owners<'_> {
-        Owners { places: self.row(self.index(partition)).iter(), ids: &self.ids }
+        self.table().owners(partition)
+    }
+
+    /// The table of owners alone: what a device without an allocator needs, in slices.
+    pub fn table(&self) -> OwnerTable<'_> {
+        OwnerTable::trusted(self.partitions, self.owners, &self.ids, &self.places)
     }
 
     /// Whether this node is one of the partition's owners.
@@ -307,7 +326,7 @@ impl Layout {
     /// The full preference list of a partition: its owners in order, then every other member once, in the order in
     /// which they own the partitions that follow on the ring; members that own nothing come last, by id.
     pub fn preference(&self, partition: Partition) -> Preference<'_> {
-        Preference::new(self, self.index(partition))
+        Preference::new(self, self.table().index(partition))
     }
 
     /// The partitions that a node owns, in ring order, each with the node's rank among the owners (0 is first). Empty
@@ -331,7 +350,7 @@ impl Layout {
         let shape = Shape::new(self.replicas, self.partitions.get() as usize, &self.members);
         let held: Vec<usize> = (0..self.members.len()).map(|m| self.owned(m).len()).collect();
         let mut first = vec![0u32; self.members.len()];
-        for row in self.table.chunks_exact(self.owners) {
+        for row in self.places.chunks_exact(self.owners) {
             first[usize::from(row[0])] += 1;
         }
         let quotas = quota::quotas(&shape, &held);
@@ -348,7 +367,7 @@ impl Layout {
 
     /// Members' places among the owners of the partition with this index.
     pub(crate) fn row(&self, index: usize) -> &[u16] {
-        &self.table[index * self.owners..(index + 1) * self.owners]
+        self.table().row(index)
     }
 
     /// The partitions of the member at this place, ascending.
@@ -373,7 +392,7 @@ impl Layout {
         let mut rows = Vec::with_capacity(count.get() as usize);
         for partition in count.partitions() {
             let slots = partition.slots();
-            let first = self.index(partition);
+            let first = self.table().index(partition);
             let last = usize::from(Slot::new(slots.end - 1).map_or(0, |s| self.partition_of(s).index()));
             // Member, how many of the partitions it owns, its best place among their owners.
             let mut owners: Vec<(u16, usize, usize)> = Vec::new();
@@ -395,14 +414,6 @@ impl Layout {
     fn place_of(&self, id: NodeId) -> Option<usize> {
         self.ids.binary_search(&id).ok()
     }
-
-    fn index(&self, partition: Partition) -> usize {
-        if partition.count() == self.partitions {
-            usize::from(partition.index())
-        } else {
-            usize::from(self.partition_of(partition.first_slot()).index())
-        }
-    }
 }
 
 impl PartialEq for Layout {
@@ -413,7 +424,7 @@ impl PartialEq for Layout {
             && self.replicas == other.replicas
             && self.partitions == other.partitions
             && self.members == other.members
-            && self.table == other.table
+            && self.places == other.places
     }
 }
 
@@ -468,31 +479,3 @@ pub struct Load {
     /// Partitions that it would own at the best balance that its weight and the zones allow.
     pub quota: u32,
 }
-
-/// The owners of a partition, first owner first.
-#[derive(Clone, Debug)]
-pub struct Owners<'a> {
-    places: core::slice::Iter<'a, u16>,
-    ids: &'a [NodeId],
-}
-
-impl Iterator for Owners<'_> {
-    type Item = NodeId;
-
-    fn next(&mut self) -> Option<NodeId> {
-        self.places.next().map(|&place| self.ids[usize::from(place)])
-    }
-
-    fn size_hint(&self) -> (usize, Option<usize>) {
-        self.places.size_hint()
-    }
-}
-
-impl DoubleEndedIterator for Owners<'_> {
-    fn next_back(&mut self) -> Option<NodeId> {
-        self.places.next_back().map(|&place| self.ids[usize::from(place)])
-    }
-}
-
-impl ExactSizeIterator for Owners<'_> {}
-impl core::iter::FusedIterator for Owners<'_> {}

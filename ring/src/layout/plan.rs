@@ -3,9 +3,10 @@
 use alloc::vec::Vec;
 use core::ops::Range;
 
-use super::{Layout, Owners};
+use super::Layout;
 use crate::node::NodeId;
 use crate::partition::{Partition, PartitionCount};
+use crate::table::Owners;
 
 /// The difference between two layouts: what an operator looks at before a commit, and what transfers work through after
 /// it. Made by [`Layout::plan`].

@@ -5,7 +5,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 use core::cmp::{Ordering, Reverse};
 
-use crate::node::{Member, Zone};
+use crate::member::{Member, Zone};
 
 /// How many replicas of one partition a zone may hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

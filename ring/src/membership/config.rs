@@ -8,9 +8,15 @@ use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
 use crate::layout::MAX_MEMBERS;
+use crate::member::{Member, Zone};
 use crate::mix::SequenceHash;
-use crate::node::{Member, NodeId, Zone};
+use crate::node::NodeId;
+use crate::partition::PartitionCount;
 
+/// Replicas of each partition unless a change says otherwise.
+pub const DEFAULT_REPLICAS: u8 = 3;
+/// Partitions unless a change says otherwise.
+pub const DEFAULT_PARTITIONS: u32 = 256;
 /// Longest name of a setting, in bytes.
 pub const MAX_SETTING_NAME: usize = 256;
 /// Longest value of a setting, in bytes.
@@ -118,6 +124,16 @@ impl Config {
             .collect()
     }
 
+    /// N, staged or not.
+    pub(super) fn replicas(&self) -> u8 {
+        self.replicas.as_ref().map_or(DEFAULT_REPLICAS, |e| e.value)
+    }
+
+    /// Q, staged or not.
+    pub(super) fn partitions(&self) -> u32 {
+        self.partitions.as_ref().map_or(DEFAULT_PARTITIONS, |e| e.value)
+    }
+
     pub(super) fn is_removed(&self, id: NodeId) -> bool {
         self.nodes.get(&id).is_some_and(|entry| entry.value == Standing::Removed)
     }
@@ -130,6 +146,12 @@ impl Config {
     pub(super) fn validate(&self) -> Result<(), Flaw> {
         if self.last_stamp() >= STAMP_END {
             return Err("a stamp is too large");
+        }
+        if self.replicas.as_ref().is_some_and(|e| e.value == 0) {
+            return Err("zero replicas");
+        }
+        if self.partitions.as_ref().is_some_and(|e| PartitionCount::new(e.value).is_none()) {
+            return Err("a number of partitions that is not allowed");
         }
         if self.nodes.len() > MAX_KNOWN_NODES {
             return Err("too many nodes");

@@ -67,6 +67,9 @@ impl ReadCommit {
         if config.members() != layout.members() {
             return Err("the layout's members are not the configuration's");
         }
+        if (config.replicas(), config.partitions()) != (layout.replicas(), layout.partitions()) {
+            return Err("the layout's N or Q is not the configuration's");
+        }
         if let Some(from) = &from
             && (layout.parent() != from.hash() || layout.version().0 - 1 != from.version().0)
         {
@@ -79,9 +82,6 @@ impl ReadCommit {
         if from.is_none() && trackers.iter().next().is_some() {
             return Err("trackers of a transition that has ended");
         }
-        if layout.version().0 == 1 && from.is_some() {
-            return Err("the first layout follows none");
-        }
         Ok(Commit::new(cluster, config, layout, from, trackers))
     }
 }
@@ -93,6 +93,10 @@ impl<'de> Deserialize<'de> for Membership {
         staged.validate().map_err(flaw)?;
         let committed = committed.map(ReadCommit::validate).transpose().map_err(flaw)?;
         if let Some(commit) = &committed {
+            // Together as well they have to stay below the bounds, or no other state could be merged any more.
+            let mut known = staged.clone();
+            known.join(&commit.config);
+            known.validate().map_err(flaw)?;
             staged.prune(&commit.config);
         }
         if given_up.len() > MAX_KNOWN_NODES {

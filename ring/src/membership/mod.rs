@@ -6,8 +6,8 @@
 //! they heard in whatever order.
 //!
 //! - Of two commits on one parent the one with the smaller hash stands, and what the other changed is staged again.
-//! - While the [`Transition`] of a commit is live there is no further commit. A commit whose transition has ended is never displaced by
-//!   another of its version.
+//! - While the [`Transition`] of a commit is live there is no further commit. A commit whose transition has ended is never
+//!   displaced by another of its version.
 //! - An id that was removed is refused for ever.
 //!
 //! ```
@@ -41,7 +41,10 @@ use core::cmp::Reverse;
 
 use serde::{Deserialize, Serialize};
 
-pub use config::{Change, MAX_KNOWN_NODES, MAX_SETTING_NAME, MAX_SETTING_VALUE, MAX_SETTINGS, Standing};
+pub use config::{
+    Change, DEFAULT_PARTITIONS, DEFAULT_REPLICAS, MAX_KNOWN_NODES, MAX_SETTING_NAME, MAX_SETTING_VALUE,
+    MAX_SETTINGS, Standing,
+};
 use config::{Config, Described};
 pub use error::{CommitError, MergeError, StageError};
 
@@ -53,11 +56,6 @@ use crate::transition::{AdvanceError, Phase, Step, Trackers, Transition};
 
 /// Separates this hash from others over like numbers ("GrMember" in ASCII).
 const DOMAIN: u64 = 0x4772_4d65_6d62_6572;
-
-/// Replicas of each partition unless a change says otherwise.
-pub const DEFAULT_REPLICAS: u8 = 3;
-/// Partitions unless a change says otherwise.
-pub const DEFAULT_PARTITIONS: u32 = 256;
 
 /// A cluster's identity, drawn at random at its first commit. Two clusters never merge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -309,12 +307,10 @@ impl Membership {
         let stamp = self.next_stamp()?;
         let base = self.base().cloned().unwrap_or_default();
         if let Some(entry) = &mut self.staged.replicas {
-            let value = base.replicas.map_or(DEFAULT_REPLICAS, |e| e.value);
-            *entry = Described { stamp, author, value };
+            *entry = Described { stamp, author, value: base.replicas() };
         }
         if let Some(entry) = &mut self.staged.partitions {
-            let value = base.partitions.map_or(DEFAULT_PARTITIONS, |e| e.value);
-            *entry = Described { stamp, author, value };
+            *entry = Described { stamp, author, value: base.partitions() };
         }
         for (id, entry) in &mut self.staged.nodes {
             // Never committed: as if it had left.
@@ -328,19 +324,19 @@ impl Membership {
         Ok(())
     }
 
-    /// What a commit would change, in order of subjects, nodes that were given up first among the nodes. Staged descriptions that equal the committed ones are not
-    /// shown, nor those of nodes removed for ever.
+    /// What a commit would change, in order of subjects, nodes that were given up first among the nodes. Staged
+    /// descriptions that equal the committed ones are not shown, nor those of nodes removed for ever.
     pub fn staged(&self) -> Vec<Change> {
         let empty = Config::default();
         let base = self.base().unwrap_or(&empty);
         let mut changes = Vec::new();
         if let Some(e) = &self.staged.replicas
-            && e.value != base.replicas.as_ref().map_or(DEFAULT_REPLICAS, |e| e.value)
+            && e.value != base.replicas()
         {
             changes.push(Change::Replicas(e.value));
         }
         if let Some(e) = &self.staged.partitions
-            && e.value != base.partitions.as_ref().map_or(DEFAULT_PARTITIONS, |e| e.value)
+            && e.value != base.partitions()
         {
             changes.push(Change::Partitions(e.value));
         }
@@ -401,9 +397,8 @@ impl Membership {
             return Err(CommitError::TransitionLive(transition.step()));
         }
         let config = self.planned();
-        let replicas = config.replicas.as_ref().map_or(DEFAULT_REPLICAS, |e| e.value);
-        let partitions = config.partitions.as_ref().map_or(DEFAULT_PARTITIONS, |e| e.value);
-        let layout = Layout::compute(replicas, partitions, &config.members(), self.layout())?;
+        let members = config.members();
+        let layout = Layout::compute(config.replicas(), config.partitions(), &members, self.layout())?;
         let mut hash = SequenceHash::new(DOMAIN ^ 2);
         hash.number(layout.hash());
         config.hash_into(&mut hash);
@@ -456,7 +451,7 @@ impl Membership {
                             changed |= mine.trackers.raise(node, phase);
                         }
                     }
-                    if mine.from.is_none() || theirs.from.is_none() {
+                    if theirs.from.is_none() {
                         changed |= mine.end_transition();
                     }
                 }
@@ -492,13 +487,14 @@ impl Membership {
     /// What only this node held is lost.
     ///
     /// # Errors
-    /// [`AdvanceError`] if no transition is live or the node takes no part; nothing was changed then.
+    /// [`AdvanceError`] if no transition is live, if the node takes no part, or after 2^63 changes; nothing was changed
+    /// then.
     pub fn remove_during_transition(&mut self, author: NodeId, node: NodeId) -> Result<(), AdvanceError> {
         let transition = self.transition().ok_or(AdvanceError::NoTransition)?;
         if !transition.takes_part(node) {
             return Err(AdvanceError::NotParticipant(node));
         }
-        let stamp = self.next_stamp().map_err(|_| AdvanceError::NotParticipant(node))?;
+        let stamp = self.next_stamp().map_err(|_| AdvanceError::Full)?;
         self.given_up.insert(node);
         self.staged.nodes.insert(node, Described { stamp, author, value: Standing::Removed });
         Ok(())

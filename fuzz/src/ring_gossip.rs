@@ -1,0 +1,145 @@
+//! A schedule for a few gossiping nodes, some messages of which are made up.
+
+use crate::source::Source;
+use gramme_ring::gossip::{Gossip, MAX_FACTS, MAX_STRANGERS, Message, Target};
+use gramme_ring::{Change, ClusterId, Member, NodeId};
+
+/// Messages under way at once; further ones are lost.
+const UNDER_WAY: usize = 64;
+
+struct Net {
+    nodes: Vec<Gossip>,
+    /// From, to, message.
+    under_way: Vec<(usize, usize, Message)>,
+}
+
+fn id(n: usize) -> NodeId {
+    NodeId(n as u64 + 1)
+}
+
+/// Ticks, deliveries, losses, repetitions, changes and made-up messages; then quiet.
+///
+/// # Panics
+/// If a refused message changes something, a bound is passed, or the nodes do not agree in the end.
+pub fn run(data: &[u8]) {
+    let mut source = Source::new(data);
+    let count = 2 + source.below(4);
+    let nodes = (0..count).map(|n| Gossip::new(id(n), 1, n as u64 + u64::from(source.byte()))).collect();
+    let mut net = Net { nodes, under_way: Vec::new() };
+    *net.nodes[0].membership_mut() = crate::ring_membership_decode::founded(ClusterId(1));
+    while !source.is_empty() {
+        let n = source.below(count);
+        match source.below(8) {
+            0 | 1 => net.tick(n),
+            2 | 3 if !net.under_way.is_empty() => {
+                let (from, to, message) = net.under_way.swap_remove(source.below(net.under_way.len()));
+                net.deliver(from, to, message);
+            }
+            4 if !net.under_way.is_empty() => {
+                let (from, to, message) = net.under_way[source.below(net.under_way.len())].clone();
+                net.deliver(from, to, message);
+            }
+            5 => {
+                let facts = vec![source.byte(); usize::from(source.u16() % 1100)];
+                assert_eq!(net.nodes[n].set_facts(facts.clone()).is_ok(), facts.len() <= MAX_FACTS);
+            }
+            6 => change(net.nodes[n].membership_mut(), id(n), &mut source),
+            7 => {
+                let len = usize::from(source.byte());
+                let bytes = source.bytes(len);
+                if let Ok(message) = postcard::from_bytes::<Message>(bytes) {
+                    // Such a state would be believed; nobody who knows the cluster's secret sends one.
+                    if !matches!(message, Message::Delta { membership: Some(_), .. }) {
+                        net.deliver(99, n, message);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    net.under_way.clear();
+    // A record of a node that was made up as newer than its own is waited for in vain, so the nodes restart.
+    for _ in 0..40 {
+        for n in 0..count {
+            net.tick(n);
+            while let Some((from, to, message)) = net.under_way.pop() {
+                net.deliver(from, to, message);
+            }
+        }
+    }
+    let told = |node: &Gossip, n: usize| !node.membership().is_removed(id(n));
+    let rest: Vec<&Gossip> =
+        (0..count).filter(|&n| net.nodes.iter().all(|node| told(node, n))).map(|n| &net.nodes[n]).collect();
+    for pair in rest.windows(2) {
+        assert!(pair[0].membership() == pair[1].membership(), "they do not agree on the cluster");
+        let records = |node: &Gossip| node.records().map(|(id, r)| (id, r.clone())).collect::<Vec<_>>();
+        assert_eq!(records(pair[0]), records(pair[1]), "they do not agree on the records");
+    }
+}
+
+impl Net {
+    fn tick(&mut self, n: usize) {
+        for (target, message) in self.nodes[n].tick(1) {
+            let to = match target {
+                Target::Node(NodeId(id)) => usize::try_from(id.wrapping_sub(1)).unwrap_or(usize::MAX),
+                Target::Seed(seed) => seed,
+            };
+            self.send(n, to, message);
+        }
+    }
+
+    /// To oneself, and to nodes that were made up, nothing arrives.
+    fn send(&mut self, from: usize, to: usize, message: Message) {
+        if from != to && to < self.nodes.len() && self.under_way.len() < UNDER_WAY {
+            self.under_way.push((from, to, message));
+        }
+    }
+
+    fn deliver(&mut self, from: usize, to: usize, message: Message) {
+        let node = &mut self.nodes[to];
+        let before =
+            (node.membership().clone(), node.records().map(|(id, r)| (id, r.clone())).collect::<Vec<_>>());
+        let received = match node.receive(id(from), message) {
+            Ok(received) => received,
+            Err(error) => {
+                let records = node.records().map(|(id, r)| (id, r.clone())).collect::<Vec<_>>();
+                assert!(before == (node.membership().clone(), records), "{error}, and changed all the same");
+                return;
+            }
+        };
+        assert_eq!(received.membership_changed, before.0 != *node.membership());
+        let members = node.membership().layout().map_or(0, |l| l.members().len());
+        assert!(node.records().count() <= 1 + 2 * members.max(5) + MAX_STRANGERS);
+        if let Some(next) = received.ahead_of_self.and_then(|head| head.incarnation.checked_add(1)) {
+            node.restart(next);
+        }
+        if let Some(reply) = received.reply {
+            self.send(to, from, reply);
+        }
+    }
+}
+
+fn change(m: &mut gramme_ring::Membership, me: NodeId, source: &mut Source<'_>) {
+    let node = id(source.below(6));
+    match source.below(6) {
+        0 => drop(m.stage(me, Change::Member(Member::new(node).with_weight(u32::from(source.byte()))))),
+        1 => drop(m.stage(me, Change::Leave(node))),
+        2 => drop(m.stage(me, Change::Remove(node))),
+        3 => {
+            // Only those founded know a cluster; another would never mix with it.
+            if m.cluster().is_some()
+                && let Ok(proposal) = m.propose()
+            {
+                m.commit(ClusterId(1), proposal.hash()).expect("as proposed");
+            }
+        }
+        4 => {
+            let due = m.transition().and_then(|t| Some((me, t.due(me)?)));
+            if let Some((me, phase)) = due {
+                m.advance(me, phase).expect("it is due");
+            }
+            m.settle();
+        }
+        _ => drop(m.remove_during_transition(me, node)),
+    }
+}

@@ -1,0 +1,30 @@
+//! A device that picks owners by itself, and the cluster that gave it the table.
+//!
+//! `cargo run -p gramme-ring --example device`. `sender.rs` needs neither std nor an allocator; `firmware/` beside this
+//! folder builds it as firmware.
+
+mod sender;
+
+use gramme_ring::{Layout, Member, NodeId};
+use sender::Sender;
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    // The cluster computes its layout where there is memory …
+    let members: Vec<Member> = (1..=5).map(|id| Member::new(NodeId(id))).collect();
+    let layout = Layout::compute(3, 16, &members, None)?;
+    // … and hands out the table: 5 ids and 48 places of two bytes.
+    let table = layout.table();
+    let rows = layout.partition_count().partitions().flat_map(|p| table.owners(p));
+    let places: Vec<u16> =
+        rows.filter_map(|id| u16::try_from(table.nodes().binary_search(&id).ok()?).ok()).collect();
+
+    // The device borrows it.
+    let sender = Sender::new(16, table.nodes(), &places)?;
+    for key in ["thermometer:7", "thermometer:8", "door"] {
+        let all = sender.targets(key.as_bytes(), |_| true)?;
+        let without = sender.targets(key.as_bytes(), |id| id != all[0])?;
+        println!("{key:<14} goes to {all:?}; were the first out of reach, to {without:?}");
+    }
+    println!("with two nodes in reach: {}", sender.targets(b"door", |id| id.0 < 3).unwrap_err());
+    Ok(())
+}

@@ -1,0 +1,265 @@
+//! Lookups on borrowed tables of owners, and what can be wrong with a borrowed table. Nothing here allocates.
+
+use core::fmt;
+use core::iter::FusedIterator;
+
+use crate::node::NodeId;
+use crate::partition::{Partition, PartitionCount};
+use crate::slot::Slot;
+
+/// Why a borrowed table is refused, or can't answer. Nothing was changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum TableError {
+    /// There is nobody to own anything.
+    NoNodes,
+    /// The ids are not in ascending order, or one is repeated.
+    UnsortedNodes,
+    /// No node has a token.
+    NoTokens,
+    /// The tokens are not in ascending order.
+    UnsortedTokens,
+    /// The fingers are not in order of their distance, one is repeated, or one names the node's own position.
+    UnsortedFingers,
+    /// That number of partitions is not allowed here.
+    PartitionCount(u32),
+    /// A list has not as many entries as the others ask for.
+    Length {
+        /// Entries that it should have.
+        expected: usize,
+        /// Entries that it has.
+        found: usize,
+    },
+    /// The entry at this index names a node that there is not.
+    UnknownNode {
+        /// The entry's place in its slice.
+        index: usize,
+    },
+    /// A partition names an owner twice.
+    RepeatedOwner(Partition),
+    /// More owners were asked for than there are.
+    TooFewNodes {
+        /// Owners asked for.
+        wanted: usize,
+        /// Owners that there are.
+        found: usize,
+    },
+    /// There is no such place in the ring.
+    NotInRing {
+        /// The place asked for.
+        place: usize,
+        /// Nodes in the ring.
+        nodes: usize,
+    },
+}
+
+impl fmt::Display for TableError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            TableError::NoNodes => f.write_str("at least one node is needed"),
+            TableError::UnsortedNodes => f.write_str("node ids are not ascending"),
+            TableError::NoTokens => f.write_str("at least one token is needed"),
+            TableError::UnsortedTokens => f.write_str("tokens are not ascending"),
+            TableError::UnsortedFingers => f.write_str("fingers are not in order of their distance"),
+            TableError::PartitionCount(q) => write!(f, "{q} partitions are not allowed"),
+            TableError::Length { expected, found } => {
+                write!(f, "a list has {found} entries in place of {expected}")
+            }
+            TableError::UnknownNode { index } => write!(f, "entry {index} names a node that there is not"),
+            TableError::RepeatedOwner(p) => write!(f, "partition {p} names an owner twice"),
+            TableError::TooFewNodes { wanted, found } => {
+                write!(f, "{wanted} owners wanted, there are {found}")
+            }
+            TableError::NotInRing { place, nodes } => write!(f, "no place {place} in a ring of {nodes}"),
+        }
+    }
+}
+
+impl core::error::Error for TableError {}
+
+/// Whether these can be a table's nodes.
+pub(crate) fn check_nodes(ids: &[NodeId]) -> Result<(), TableError> {
+    if ids.is_empty() {
+        Err(TableError::NoNodes)
+    } else if ids.is_sorted_by(|a, b| a < b) {
+        Ok(())
+    } else {
+        Err(TableError::UnsortedNodes)
+    }
+}
+
+/// Exactly `N` of what a lookup found.
+pub(crate) fn exactly<const N: usize>(
+    lookup: impl FnOnce(&mut [NodeId; N]) -> usize,
+) -> Result<[NodeId; N], TableError> {
+    let mut owners = [NodeId(0); N];
+    let found = lookup(&mut owners);
+    if found == N { Ok(owners) } else { Err(TableError::TooFewNodes { wanted: N, found }) }
+}
+
+/// A [`Layout`](crate::Layout)'s table of owners in borrowed slices: who owns a key, on a device that has no allocator.
+///
+/// The slices may lie in flash, in a received frame, or in a layout ([`Layout::table`](crate::Layout::table)).
+///
+/// ```
+/// use gramme_ring::{NodeId, OwnerTable, Slot};
+///
+/// // Two partitions with two owners each, first owner first, as places among the ids.
+/// const IDS: [NodeId; 3] = [NodeId(7), NodeId(8), NodeId(9)];
+/// const PLACES: [u16; 4] = [0, 1, 2, 0];
+/// let table = OwnerTable::new(2, &IDS, &PLACES)?;
+///
+/// let partition = table.partition_of(Slot::of(b"cart:{alice}"));
+/// assert!(table.owners(partition).eq([NodeId(7), NodeId(8)]));
+/// // Owners, then those who stand in for them.
+/// let mut buffer = [NodeId(0); 3];
+/// assert_eq!(table.preference(partition, &mut buffer), [NodeId(7), NodeId(8), NodeId(9)]);
+/// // Three replicas can't be had.
+/// assert!(table.replicas::<2>(partition).is_ok());
+/// assert!(table.replicas::<3>(partition).is_err());
+/// # Ok::<(), gramme_ring::TableError>(())
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct OwnerTable<'a> {
+    partitions: PartitionCount,
+    /// Owners of each partition.
+    owners: usize,
+    ids: &'a [NodeId],
+    places: &'a [u16],
+}
+
+impl<'a> OwnerTable<'a> {
+    /// A table of `partitions` rows of equal length in one slice: for each partition its owners, first owner first, as
+    /// places in `ids`, which ascend. The slices are read once and not copied.
+    ///
+    /// # Errors
+    /// [`TableError`] if the number of partitions is not a power of two from 1 to 16384, if there are no nodes, if rows
+    /// are empty or of unequal length, or if a row names a node that there is not or an owner twice.
+    pub fn new(partitions: u32, ids: &'a [NodeId], places: &'a [u16]) -> Result<Self, TableError> {
+        let count = PartitionCount::new(partitions).ok_or(TableError::PartitionCount(partitions))?;
+        check_nodes(ids)?;
+        let rows = count.get() as usize;
+        let owners = places.len() / rows;
+        if owners == 0 || owners * rows != places.len() {
+            return Err(TableError::Length { expected: owners.max(1) * rows, found: places.len() });
+        }
+        if let Some(index) = places.iter().position(|&place| usize::from(place) >= ids.len()) {
+            return Err(TableError::UnknownNode { index });
+        }
+        for (partition, row) in count.partitions().zip(places.chunks_exact(owners)) {
+            if (1..row.len()).any(|at| row[..at].contains(&row[at])) {
+                return Err(TableError::RepeatedOwner(partition));
+            }
+        }
+        Ok(Self::trusted(count, owners, ids, places))
+    }
+
+    /// Of slices that were checked.
+    pub(crate) fn trusted(
+        partitions: PartitionCount,
+        owners: usize,
+        ids: &'a [NodeId],
+        places: &'a [u16],
+    ) -> Self {
+        OwnerTable { partitions, owners, ids, places }
+    }
+
+    /// The number of partitions.
+    pub fn partition_count(&self) -> PartitionCount {
+        self.partitions
+    }
+
+    /// Owners of each partition.
+    pub fn owner_count(&self) -> usize {
+        self.owners
+    }
+
+    /// The nodes by id.
+    pub fn nodes(&self) -> &'a [NodeId] {
+        self.ids
+    }
+
+    /// The partition that holds a slot.
+    pub fn partition_of(&self, slot: Slot) -> Partition {
+        self.partitions.partition_of(slot)
+    }
+
+    /// The owners of a partition, first owner first. Given a partition of another Q, those of its first slot.
+    pub fn owners(&self, partition: Partition) -> Owners<'a> {
+        Owners { places: self.row(self.index(partition)).iter(), ids: self.ids }
+    }
+
+    /// Exactly `N` owners of a partition, first owner first.
+    ///
+    /// # Errors
+    /// [`TableError::TooFewNodes`] if a partition has fewer owners.
+    pub fn replicas<const N: usize>(&self, partition: Partition) -> Result<[NodeId; N], TableError> {
+        exactly(|places| {
+            let owners = places.iter_mut().zip(self.owners(partition));
+            owners.map(|(place, owner)| *place = owner).count()
+        })
+    }
+
+    /// The preference list of a partition, as far as the buffer reaches: its owners in order, then every other node once,
+    /// in the order in which they own the partitions that follow on the ring; nodes that own nothing come last, by id.
+    ///
+    /// Compares each owner on the way with all that were found. [`Layout::preference`](crate::Layout::preference), which
+    /// has an index, gives the same without a buffer.
+    pub fn preference<'b>(&self, partition: Partition, buffer: &'b mut [NodeId]) -> &'b [NodeId] {
+        let (after, before) = (&self.places[self.index(partition) * self.owners..], self.places);
+        let ring = after.iter().chain(before).map(|&place| self.ids[usize::from(place)]);
+        let mut count = 0;
+        for id in ring.chain(self.ids.iter().copied()) {
+            if count == buffer.len().min(self.ids.len()) {
+                break;
+            }
+            if !buffer[..count].contains(&id) {
+                buffer[count] = id;
+                count += 1;
+            }
+        }
+        &buffer[..count]
+    }
+
+    /// Places of the owners of the partition with this index.
+    pub(crate) fn row(&self, index: usize) -> &'a [u16] {
+        &self.places[index * self.owners..(index + 1) * self.owners]
+    }
+
+    /// The index of the row that answers for a partition of any Q.
+    pub(crate) fn index(&self, partition: Partition) -> usize {
+        if partition.count() == self.partitions {
+            usize::from(partition.index())
+        } else {
+            usize::from(self.partition_of(partition.first_slot()).index())
+        }
+    }
+}
+
+/// The owners of a partition, first owner first.
+#[derive(Clone, Debug)]
+pub struct Owners<'a> {
+    places: core::slice::Iter<'a, u16>,
+    ids: &'a [NodeId],
+}
+
+impl Iterator for Owners<'_> {
+    type Item = NodeId;
+
+    fn next(&mut self) -> Option<NodeId> {
+        self.places.next().map(|&place| self.ids[usize::from(place)])
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.places.size_hint()
+    }
+}
+
+impl DoubleEndedIterator for Owners<'_> {
+    fn next_back(&mut self) -> Option<NodeId> {
+        self.places.next_back().map(|&place| self.ids[usize::from(place)])
+    }
+}
+
+impl ExactSizeIterator for Owners<'_> {}
+impl FusedIterator for Owners<'_> {}
