@@ -77,6 +77,9 @@ fn until_then_its_answers_do_not_count() {
     assert!(matches!(reply, Reply::Read(_)), "the other owner knows: {reply:?}");
     let reply = cluster.request(C, Op::Get { key: "absent".into(), options: r(Level::Quorum) });
     assert!(matches!(reply, Reply::Failed(OpError::Quorum { need: Need::R, want: 2, .. })), "{reply:?}");
+    // Nor do they count elsewhere: "absent" from it is no second opinion.
+    let reply = cluster.request(A, Op::Get { key: "absent".into(), options: r(Level::Quorum) });
+    assert!(matches!(reply, Reply::Failed(OpError::Quorum { need: Need::R, want: 2, .. })), "{reply:?}");
     // What it holds is merged all the same, and it takes writes.
     assert_eq!(cluster.get_with(C, &key(0), r(Level::One)).0, ["value 0"]);
     cluster.put(C, "new", "v", Cover::Held);
@@ -189,4 +192,20 @@ fn a_listing_that_makes_no_sense_proves_nothing() {
         }
     }
     assert_eq!(open(&cluster, C), 256);
+}
+
+/// N − W + 1 others intersect every write quorum; one alone may have missed what this node acknowledged.
+#[test]
+fn a_damaged_copy_heals_from_enough_owners() {
+    for stale in [B, C] {
+        let mut cluster = loaded(3, 1);
+        let request = cluster.start_request(A, put(&key(0), "newer", Cover::Held));
+        cluster.lose(|_, to, message| to == stale && matches!(message, Message::Write { .. }));
+        cluster.run();
+        assert!(matches!(cluster.replies.get(&request), Some(Reply::Written { .. })));
+        cluster.nodes.get_mut(&A).unwrap().damaged.insert((place(&key(0)), key(0).into()));
+        cluster.start_request(A, Op::Get { key: key(0).into(), options: r(Level::One) });
+        cluster.run();
+        assert_eq!(cluster.copy(A, &key(0)), Some(vec![String::from("newer")]), "with {stale} stale");
+    }
 }

@@ -17,6 +17,8 @@ pub(crate) struct Node {
     durable: Disk,
     last: AppendId,
     pub(crate) disk_full: bool,
+    /// Records that find no room.
+    pub(crate) refuses: fn(Place) -> bool,
     pub(crate) syncs: bool,
     pub(crate) loads: bool,
     /// Answers of loads that are held back.
@@ -98,6 +100,7 @@ impl Cluster {
             durable: disk,
             last: AppendId(0),
             disk_full,
+            refuses: |_| false,
             syncs: true,
             loads: true,
             held_loads: Vec::new(),
@@ -192,7 +195,7 @@ impl Cluster {
                 }
                 Output::Append { id: append, place, key, value } => {
                     node.last = append;
-                    if node.disk_full {
+                    if node.disk_full || (node.refuses)(place) {
                         inputs.push_front(Input::AppendFailed(append));
                         continue;
                     }

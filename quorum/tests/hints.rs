@@ -1,0 +1,181 @@
+//! Fallbacks, what they keep for others, and how they hand it over.
+
+mod common;
+
+use common::*;
+use gramme_quorum::message::Message;
+use gramme_quorum::*;
+use std::time::Duration;
+
+#[test]
+fn a_fallback_hands_over_and_forgets() {
+    let mut cluster = Cluster::new(5);
+    let list = cluster.preference("k");
+    let (owner, fallback) = (list[2], list[3]);
+    cluster.crash(owner);
+    cluster.put(list[0], "k", "v", Cover::Held);
+    assert_eq!(cluster.copy(fallback, "k").unwrap(), ["v"]);
+    assert_eq!(cluster.hints(fallback), 1);
+    assert_eq!(cluster.copy(owner, "k"), None);
+    cluster.start(owner);
+    cluster.pass(Duration::from_secs(3));
+    assert_eq!(cluster.copy(owner, "k").unwrap(), ["v"]);
+    assert_eq!(cluster.hints(fallback), 0);
+    assert_eq!(cluster.copy(fallback, "k"), None, "a fallback keeps nothing that is not its own");
+}
+
+/// The owner comes back between the arrival of the deferred write and the moment its hint is on disk: the listing that
+/// its return starts finds nothing yet.
+#[test]
+fn a_hint_that_is_written_while_its_owner_returns_is_handed_over() {
+    let mut cluster = Cluster::new(5);
+    let list = cluster.preference("k");
+    let (owner, fallback) = (list[2], list[3]);
+    cluster.crash(owner);
+    cluster.nodes.get_mut(&fallback).unwrap().loads = false;
+    cluster.start_request(list[0], put("k", "v", Cover::Held));
+    cluster.run();
+    cluster.start(owner);
+    cluster.run();
+    cluster.load(fallback);
+    assert_eq!(cluster.hints(fallback), 1);
+    cluster.pass(Duration::from_secs(3));
+    assert_eq!(cluster.copy(owner, "k").unwrap(), ["v"]);
+    assert_eq!(cluster.hints(fallback), 0);
+}
+
+#[test]
+fn a_fallback_keeps_what_another_owner_still_waits_for() {
+    let mut cluster = Cluster::new(5);
+    let list = cluster.preference("k");
+    let (first, second, fallback) = (list[1], list[2], list[3]);
+    // Two owners are down in turn, and the same fallback stands in for both.
+    cluster.crash(first);
+    cluster.put(list[0], "k", "one", Cover::Held);
+    cluster.crash(second);
+    cluster.put(list[0], "k", "two", Cover::Held);
+    assert!(cluster.hints(fallback) >= 1);
+    cluster.start(first);
+    cluster.pass(Duration::from_secs(3));
+    cluster.start(second);
+    cluster.pass(Duration::from_secs(3));
+    for owner in &list[..3] {
+        assert_eq!(cluster.copy(*owner, "k").unwrap(), ["two"], "owner {owner}");
+    }
+    for other in &list[3..] {
+        assert_eq!(cluster.copy(*other, "k"), None, "fallback {other}");
+        assert_eq!(cluster.hints(*other), 0);
+    }
+}
+
+/// A fallback mints, hands over, drops its copy and mints again: the second write must not claim the first.
+#[test]
+fn a_fallback_that_mints_twice_erases_nothing() {
+    let mut cluster = Cluster::new(5);
+    let list = cluster.preference("k");
+    let fallback = list[3];
+    for value in ["first", "second"] {
+        // Only the fallback is left of the coordinators: it mints.
+        for owner in &list[..3] {
+            cluster.crash(*owner);
+        }
+        let w = WriteOptions { w: Some(Level::One), ..WriteOptions::default() };
+        let Op::Put { key, value, content_type, expiry, cover, .. } = put("k", value, Cover::Nothing) else {
+            unreachable!()
+        };
+        let op = Op::Put { key, value, content_type, expiry, cover, options: w };
+        let reply = cluster.request(fallback, op);
+        assert!(matches!(reply, Reply::Written { .. }), "{reply:?}");
+        for owner in &list[..3] {
+            cluster.start(*owner);
+        }
+        cluster.pass(Duration::from_secs(5));
+        assert_eq!(cluster.copy(fallback, "k"), None, "handed over and dropped");
+    }
+    let (mut values, _) = cluster.get(list[0], "k");
+    values.sort();
+    assert_eq!(values, ["first", "second"]);
+}
+
+#[test]
+fn an_empty_fallback_never_says_absent() {
+    let mut cluster = Cluster::new(5);
+    let list = cluster.preference("k");
+    cluster.put(list[0], "k", "v", Cover::Held);
+    for owner in &list[..3] {
+        cluster.crash(*owner);
+    }
+    let reply = cluster.request(list[3], Op::Get { key: "k".into(), options: r(Level::One) });
+    assert_eq!(reply, Reply::Failed(OpError::Quorum { need: Need::R, have: 0, want: 1 }));
+}
+
+/// A coordinator that stands in for a dead owner owes it a hint like any other fallback.
+#[test]
+fn a_hint_for_nobody_who_could_be_served_is_refused() {
+    let mut cluster = Cluster::new(3);
+    for nobody in [A, gramme_ring::NodeId(99)] {
+        let call = gramme_quorum::message::CallId(nobody.0);
+        let message = Message::Write {
+            call,
+            layout: cluster.layout.version(),
+            purpose: gramme_quorum::message::Purpose::Write,
+            key: "k".into(),
+            object: object::encode(&Object::new()),
+            hint: Some(nobody),
+            outranked_by: None,
+        };
+        cluster.input(A, Input::Peer(B, message));
+        cluster.run();
+        let refused = Message::Refused { call, why: gramme_quorum::message::Refusal::Malformed };
+        assert!(cluster.delivered.contains(&(A, B, refused)));
+    }
+    assert_eq!(cluster.hints(A), 0);
+}
+
+#[test]
+fn a_fallback_acknowledges_only_if_it_keeps_both_the_write_and_the_hint() {
+    let refuses: [fn(Place) -> bool; 2] = [|place| place.0 >= 0x8000, |place| place.0 < 0x4000];
+    for refuses in refuses {
+        let mut cluster = Cluster::new(5);
+        let list = cluster.preference("k");
+        cluster.crash(list[2]);
+        cluster.crash(list[4]);
+        cluster.nodes.get_mut(&list[3]).unwrap().refuses = refuses;
+        let Op::Put { key, value, content_type, expiry, cover, .. } = put("k", "v", Cover::Held) else {
+            unreachable!()
+        };
+        let options = WriteOptions { w: Some(Level::All), ..WriteOptions::default() };
+        let reply = cluster.request(list[0], Op::Put { key, value, content_type, expiry, cover, options });
+        assert_eq!(reply, Reply::Failed(OpError::Indeterminate { need: Need::W, have: 2, want: 3 }));
+    }
+}
+
+#[test]
+fn a_coordinating_fallback_keeps_a_hint() {
+    let mut cluster = Cluster::new(5);
+    let list = cluster.preference("k");
+    cluster.crash(list[2]);
+    cluster.put(list[3], "k", "v", Cover::Held);
+    assert_eq!(cluster.hints(list[3]), 1, "the fallback coordinated, and stands in for the third owner");
+    cluster.start(list[2]);
+    cluster.pass(Duration::from_secs(3));
+    assert_eq!(cluster.copy(list[2], "k").unwrap(), ["v"]);
+    assert_eq!(cluster.hints(list[3]), 0);
+    assert_eq!(cluster.copy(list[3], "k"), None);
+}
+
+#[test]
+fn a_hint_that_a_full_disk_keeps_goes_when_there_is_room() {
+    let mut cluster = Cluster::new(3);
+    cluster.crash(C);
+    cluster.put(A, "k", "v", Cover::Held);
+    assert_eq!(cluster.hints(A), 1);
+    cluster.nodes.get_mut(&A).unwrap().disk_full = true;
+    cluster.start(C);
+    cluster.pass(Duration::from_secs(3));
+    assert_eq!(cluster.copy(C, "k").unwrap(), ["v"]);
+    assert_eq!(cluster.hints(A), 1, "its removal finds no room");
+    cluster.nodes.get_mut(&A).unwrap().disk_full = false;
+    cluster.pass(Duration::from_secs(3));
+    assert_eq!(cluster.hints(A), 0);
+}
