@@ -83,8 +83,7 @@ pub fn run(data: &[u8]) {
 
 impl World {
     fn new() -> World {
-        let replica =
-            |actor| Replica { minter: Minter::new(Actor(actor)), copies: Default::default() };
+        let replica = |actor| Replica { minter: Minter::new(Actor(actor)), copies: Default::default() };
         World {
             replicas: [replica(1), replica(2), replica(3)],
             clients: Default::default(),

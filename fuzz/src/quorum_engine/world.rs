@@ -50,6 +50,8 @@ pub(super) struct World {
     now: Now,
     wire: VecDeque<(usize, usize, Message)>,
     cut: BTreeSet<(usize, usize)>,
+    /// Who has been told that messages to whom pile up.
+    congested: BTreeSet<(usize, usize)>,
     open: BTreeMap<RequestId, Asked>,
     asked: u64,
     contexts: Vec<(Bytes, GrowableContext)>,
@@ -91,6 +93,7 @@ impl World {
             now: Now { instant: Instant(0), wall_ms: 1_750_000_000_000 },
             wire: VecDeque::new(),
             cut: BTreeSet::new(),
+            congested: BTreeSet::new(),
             open: BTreeMap::new(),
             asked: 0,
             contexts: Vec::new(),
@@ -168,8 +171,12 @@ impl World {
             // A liar's disk may vanish as well.
             27 => self.crash(at, !self.strict && source.flag()),
             28 => self.nodes[at].full = source.flag(),
-            29 => self.alter(at, source),
-            30 => self.fail(at, source),
+            29 if !self.strict => self.alter(at, source),
+            30 if !self.strict => self.fail(at, source),
+            29 | 30 => {
+                let other = source.below(self.nodes.len());
+                self.congest(at, other);
+            }
             // The wall clock jumps, either way.
             _ => self.now.wall_ms = 1_750_000_000_000 + u64::from(source.u16()) * 100,
         }
@@ -458,9 +465,6 @@ impl World {
 
     /// Sends what an honest peer would not: a message with a byte changed, or any message at all.
     fn alter(&mut self, at: usize, source: &mut Source<'_>) {
-        if self.strict {
-            return;
-        }
         let mut bytes = Vec::new();
         let from = if source.flag() {
             let Some((from, _, message)) = self.pick(source) else { return };
@@ -479,12 +483,21 @@ impl World {
         }
     }
 
+    /// Messages to another node pile up, or have gone out.
+    fn congest(&mut self, at: usize, other: usize) {
+        if at != other {
+            let now = self.congested.insert((at, other)) || !self.congested.remove(&(at, other));
+            self.input(at, Input::Congested(NodeId(other as u64 + 1), now));
+        }
+    }
+
     /// Disks fail.
     fn fail(&mut self, at: usize, source: &mut Source<'_>) {
-        if self.strict {
-            return;
-        }
-        match source.byte() % 3 {
+        match source.byte() % 4 {
+            3 => {
+                let other = source.below(self.nodes.len());
+                self.congest(at, other);
+            }
             0 => {
                 self.nodes[at].poisoned = true;
                 self.nodes[at].syncing = None;
@@ -521,6 +534,9 @@ impl World {
             if self.nodes[at].poisoned {
                 self.crash(at, false);
             }
+        }
+        for (at, other) in core::mem::take(&mut self.congested) {
+            self.input(at, Input::Congested(NodeId(other as u64 + 1), false));
         }
         for (a, b) in core::mem::take(&mut self.cut) {
             self.link(a, b, true);
