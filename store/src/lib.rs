@@ -88,6 +88,7 @@ mod segment;
 mod segments;
 #[cfg(feature = "std")]
 mod shared;
+mod snapshot;
 mod store;
 mod summary;
 mod sync;
@@ -109,6 +110,7 @@ pub use recovery::{Damage, DamageKind, Progress, Recovery, Torn};
 pub use segment::SegmentId;
 #[cfg(feature = "std")]
 pub use shared::SharedStore;
+pub use snapshot::{CopyProgress, Snapshot};
 pub use store::{Stats, Store};
 pub use sync::{Durable, Position, SyncDone, SyncJob};
 pub use upkeep::Maintenance;
