@@ -78,6 +78,8 @@ pub(crate) struct Replay<'p, F> {
     pub(crate) last_sequence: u64,
     /// The greatest (segment, offset) before which all was durable.
     pub(crate) watermark: (SegmentId, u64),
+    /// The last sequence that was durable, by the same.
+    durable: u64,
     pub(crate) tree: Option<HashTree>,
     /// Entries that the tree does not count: their keys are not known.
     pub(crate) uncounted: BTreeSet<(u16, u64)>,
@@ -109,6 +111,7 @@ impl<'p, F: DiskFile> Replay<'p, F> {
             recovery,
             last_sequence: manifest.entries.iter().map(|entry| entry.last).max().unwrap_or(0),
             watermark: (SegmentId(0), 0),
+            durable: 0,
             tree: hashes.tree.map(HashTree::new),
             uncounted: BTreeSet::new(),
             hashes,
@@ -238,6 +241,7 @@ impl<'p, F: DiskFile> Replay<'p, F> {
         segment.indexed = summary.source == Source::IndexFile;
         self.last_sequence = self.last_sequence.max(summary.last);
         self.watermark = self.watermark.max(summary.watermark);
+        self.durable = self.durable.max(summary.durable);
         if entry.sealed.is_none() {
             segment.tail = summary.end;
         } else if summary.read_to < segment.tail {
@@ -303,8 +307,53 @@ impl<'p, F: DiskFile> Replay<'p, F> {
             self.note_damage(number, segment.tail, durable, DamageKind::CutOff);
             self.segments[number].tail = durable;
         }
+        self.look_for_cuts();
         self.recovery.damage.sort_by_key(|damage| (damage.segment, damage.start));
         Ok(())
+    }
+
+    /// A segment that was durable, and of which no manifest says where it ends, may have been cut off where a record ends:
+    /// then sequences are missing between it and the next, for the log has them without gaps.
+    fn look_for_cuts(&mut self) {
+        let mut order: Vec<u16> = Vec::new();
+        for (number, segment) in self.segments.iter() {
+            if segment.kind == SegmentKind::Log && !segment.sealed {
+                order.push(number);
+            }
+        }
+        order.sort_by_key(|number| self.segments[*number].id);
+        let damaged = |recovery: &Recovery, id| {
+            recovery
+                .damage
+                .iter()
+                .any(|damage| damage.segment == Some(id) && damage.kind != DamageKind::SegmentHeader)
+        };
+        let mut cuts = Vec::new();
+        for (at, number) in order.iter().enumerate() {
+            let segment = &self.segments[*number];
+            if segment.id >= self.watermark.0 || damaged(&self.recovery, segment.id) {
+                continue;
+            }
+            if segment.is_empty() {
+                // Nothing is left, not even the header: then it can't be told from one that was full.
+                if self.recovery.damage.iter().any(|damage| damage.segment == Some(segment.id)) {
+                    cuts.push(*number);
+                }
+                continue;
+            }
+            let next =
+                order[at + 1..].iter().map(|later| &self.segments[*later]).find(|later| !later.is_empty());
+            let due = segment.last + 1;
+            let (first, known) =
+                next.map_or((u64::MAX, false), |next| (next.first, damaged(&self.recovery, next.id)));
+            if due <= self.durable && first > due && !known {
+                cuts.push(*number);
+            }
+        }
+        for number in cuts {
+            let tail = self.segments[number].tail;
+            self.note_damage(number, tail, tail, DamageKind::CutOff);
+        }
     }
 
     /// Takes lines into the index; those of one slot in the order that they have.
@@ -338,6 +387,7 @@ impl<'p, F: DiskFile> Replay<'p, F> {
         match line.kind {
             Kind::Watermark => {
                 self.watermark = self.watermark.max((SegmentId(line.fingerprint), line.tag));
+                self.durable = self.durable.max(line.sequence);
             }
             Kind::Put | Kind::Expiring | Kind::Lost => {
                 let dropped =
