@@ -1,16 +1,23 @@
 //! The log on real files, in the system's temporary directory (`TMPDIR` names another disk).
 //!
-//! Keys of 16 bytes, values of 100 and 1024; everything fits into the page cache. With `--features peers` and
-//! `peers-native`, other people's stores get and put the same, not synced, in the same run.
+//! Keys of 16 bytes, values of 100 and 1024; everything fits into the page cache. Beside the store stand the limits of what it
+//! is made of (`raw`: write, pread, fdatasync), and with `--features peers,peers-native` (and `peers-rocksdb`) other
+//! people's stores, which get and put the same in the same run. `figures` prints what criterion has no form for:
+//! memory per key, latency tails, amplification.
+
+mod figures;
+#[cfg(any(feature = "peers", feature = "peers-native", feature = "peers-rocksdb"))]
+mod peers;
+mod raw;
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use gramme_store::{FileDisk, Options, Read, Store};
+use gramme_store::{FileDisk, Options, Read, SharedStore, Store};
 use std::hint::black_box;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
-const KEYS: u64 = 100_000;
+const KEYS: u64 = 200_000;
 /// Puts between two steps of upkeep, as a server makes them.
 const UPKEEP: u64 = 256;
 
@@ -96,6 +103,15 @@ fn get(c: &mut Criterion) {
                 }
             });
         });
+        group.bench_function(BenchmarkId::new("hit, seen in place", bytes), |bench| {
+            bench.iter(|| {
+                n = (n + 61_803) % KEYS;
+                store
+                    .get_with(slot(n), &key(n), |value| value.bytes.len())
+                    .expect("no damage")
+                    .expect("there")
+            });
+        });
         if bytes == 100 {
             group.bench_function("miss", |bench| {
                 bench.iter(|| {
@@ -109,149 +125,91 @@ fn get(c: &mut Criterion) {
     group.finish();
 }
 
-/// What other stores have in common. A put need not survive a power cut; a get returns the value's length.
-#[cfg(any(feature = "peers", feature = "peers-native"))]
-trait Peer {
-    fn put(&mut self, key: &[u8], value: &[u8]);
-    fn get(&self, key: &[u8]) -> Option<usize>;
+/// Writers that each wait until their put is durable.
+fn durable(c: &mut Criterion) {
+    for bytes in [100, 1024] {
+        let mut group = c.benchmark_group("store/put, durable");
+        group.sample_size(10);
+        for writers in [1, 8, 32] {
+            let directory = tempfile::tempdir().expect("room for a store");
+            let disk = FileDisk::open(directory.path()).expect("a directory of ours");
+            let (store, _) = SharedStore::open(disk, Options::new([7; 16])).expect("a store of ours");
+            group.throughput(Throughput::Elements(1));
+            group.bench_function(BenchmarkId::new(format!("{writers} writers"), bytes), |bench| {
+                bench.iter_custom(|puts| {
+                    from_threads(writers, puts, |n| {
+                        store.put(slot(n), &key(n), &VALUE[..bytes], n).expect("a disk that syncs");
+                    })
+                });
+            });
+        }
+        group.finish();
+    }
 }
 
-#[cfg(any(feature = "peers", feature = "peers-native"))]
-fn peer(c: &mut Criterion, name: &str, mut peer: impl Peer) {
-    let value = [b'v'; 100];
-    (0..KEYS).for_each(|n| peer.put(&key(n), &value));
-    let mut group = c.benchmark_group("store/peers, 100");
-    group.throughput(Throughput::Elements(1));
-    let mut n = 0;
-    group.bench_function(BenchmarkId::new("put, overwriting, not synced", name), |bench| {
-        bench.iter(|| {
-            n = (n + 1) % KEYS;
-            peer.put(&key(n), &value);
-        });
+/// The longest value of these benchmarks.
+static VALUE: [u8; 1024] = [b'v'; 1024];
+
+/// Makes so many puts from so many threads; answers how long it took.
+fn from_threads(threads: u64, puts: u64, put: impl Fn(u64) + Sync) -> Duration {
+    let begun = Instant::now();
+    std::thread::scope(|scope| {
+        for thread in 0..threads {
+            let put = &put;
+            scope.spawn(move || (thread..puts).step_by(usize::try_from(threads).expect("few")).for_each(put));
+        }
     });
-    group.bench_function(BenchmarkId::new("hit", name), |bench| {
-        bench.iter(|| {
-            n = (n + 61_803) % KEYS;
-            assert_eq!(peer.get(black_box(&key(n))), Some(100));
-        });
-    });
-    group.bench_function(BenchmarkId::new("miss", name), |bench| {
-        bench.iter(|| {
-            n += 1;
-            assert_eq!(peer.get(black_box(&key(n + 2 * KEYS))), None);
-        });
-    });
-    group.finish();
+    begun.elapsed()
 }
 
-#[cfg(feature = "peers")]
-mod rust_peers {
-    use super::{Criterion, Peer, peer};
-    use redb::ReadableDatabase;
-
-    struct Redb(redb::Database);
-
-    const TABLE: redb::TableDefinition<'_, &[u8], &[u8]> = redb::TableDefinition::new("records");
-
-    impl Peer for Redb {
-        fn put(&mut self, key: &[u8], value: &[u8]) {
-            let mut write = self.0.begin_write().expect("the only writer");
-            write.set_durability(redb::Durability::None).expect("no savepoints here");
-            write.open_table(TABLE).expect("its table").insert(key, value).expect("room for a record");
-            write.commit().expect("room for a record");
-        }
-
-        fn get(&self, key: &[u8]) -> Option<usize> {
-            let table = self.0.begin_read().map(|read| read.open_table(TABLE)).expect("a reader");
-            table.expect("its table").get(key).expect("no damage").map(|value| value.value().len())
-        }
-    }
-
-    struct Fjall(fjall::Keyspace);
-
-    impl Peer for Fjall {
-        fn put(&mut self, key: &[u8], value: &[u8]) {
-            self.0.insert(key, value).expect("room for a record");
-        }
-
-        fn get(&self, key: &[u8]) -> Option<usize> {
-            self.0.get(key).expect("no damage").map(|value| value.len())
-        }
-    }
-
-    pub(crate) fn run(c: &mut Criterion) {
-        let directory = tempfile::tempdir().expect("room for a store");
-        let database = redb::Database::create(directory.path().join("redb")).expect("a new database");
-        peer(c, "redb", Redb(database));
-        let database =
-            fjall::Database::builder(directory.path().join("fjall")).open().expect("a new database");
-        let keyspace =
-            database.keyspace("records", fjall::KeyspaceCreateOptions::default).expect("a new keyspace");
-        peer(c, "fjall", Fjall(keyspace));
-    }
-}
-
-#[cfg(feature = "peers-native")]
-mod native_peers {
-    use super::{Criterion, Peer, peer};
-    use heed::types::Bytes;
-    use heed::{Database, Env, EnvFlags, EnvOpenOptions};
-
-    struct Lmdb(Env, Database<Bytes, Bytes>);
-
-    impl Peer for Lmdb {
-        fn put(&mut self, key: &[u8], value: &[u8]) {
-            let mut write = self.0.write_txn().expect("the only writer");
-            self.1.put(&mut write, key, value).expect("room for a record");
-            write.commit().expect("room for a record");
-        }
-
-        fn get(&self, key: &[u8]) -> Option<usize> {
-            let read = self.0.read_txn().expect("a reader");
-            self.1.get(&read, key).expect("no damage").map(<[u8]>::len)
-        }
-    }
-
-    pub(crate) fn run(c: &mut Criterion) {
-        let directory = tempfile::tempdir().expect("room for a store");
-        let mut options = EnvOpenOptions::new();
-        options.map_size(1 << 30);
-        // SAFETY: nobody else opens this new directory, and the file system is a local one; without syncs only a
-        // power cut damages the file, and nobody opens it after one.
-        let env =
-            unsafe { options.flags(EnvFlags::NO_SYNC).open(directory.path()) }.expect("a new environment");
-        let mut write = env.write_txn().expect("the only writer");
-        let database = env.create_database(&mut write, None).expect("its table");
-        write.commit().expect("room for a table");
-        peer(c, "LMDB", Lmdb(env, database));
-    }
-}
-
-#[cfg_attr(not(any(feature = "peers", feature = "peers-native")), expect(unused_variables))]
+#[cfg_attr(
+    not(any(feature = "peers", feature = "peers-native", feature = "peers-rocksdb")),
+    expect(clippy::needless_pass_by_ref_mut, unused_variables)
+)]
 fn peers(c: &mut Criterion) {
-    #[cfg(feature = "peers")]
-    rust_peers::run(c);
-    #[cfg(feature = "peers-native")]
-    native_peers::run(c);
+    #[cfg(any(feature = "peers", feature = "peers-native", feature = "peers-rocksdb"))]
+    peers::run(c);
 }
 
 fn reopen(c: &mut Criterion) {
     let mut group = c.benchmark_group("store/open");
-    group.sample_size(10).throughput(Throughput::Elements(KEYS));
+    group.sample_size(10);
     for bytes in [100, 1024] {
         let (directory, store) = filled(bytes);
-        drop(store);
-        group.bench_function(BenchmarkId::new(format!("{KEYS} records"), bytes), |bench| {
-            let check = |store: Store<FileDisk>| assert_eq!(store.len(), KEYS);
-            bench.iter_batched(|| (), |()| check(open(directory.path())), BatchSize::PerIteration);
-        });
+        store.close().expect("a disk that syncs");
+        for (how, index_files, threads) in [
+            ("index files", true, 1),
+            ("index files, 2 threads", true, 2),
+            ("scan", false, 1),
+            ("scan, 2 threads", false, 2),
+        ] {
+            let open = || {
+                let disk = FileDisk::open(directory.path()).expect("a directory of ours");
+                let options = Options::new([7; 16]).with_index_files(index_files).with_open_threads(threads);
+                Store::open(disk, options).expect("a store of ours")
+            };
+            let log = open().0.stats().log_bytes;
+            group.throughput(if index_files { Throughput::Elements(KEYS) } else { Throughput::Bytes(log) });
+            group.bench_function(BenchmarkId::new(how, bytes), |bench| {
+                let check = |store: Store<FileDisk>| assert_eq!(store.len(), KEYS);
+                bench.iter_batched(|| (), |()| check(open().0), BatchSize::PerIteration);
+            });
+        }
     }
     group.finish();
 }
 
+fn raw_limits(c: &mut Criterion) {
+    raw::run(c);
+}
+
+fn printed(_: &mut Criterion) {
+    figures::run();
+}
+
 criterion_group! {
     name = benches;
-    config = Criterion::default().warm_up_time(Duration::from_millis(200)).measurement_time(Duration::from_millis(800));
-    targets = put, get, reopen, peers
+    config = Criterion::default().warm_up_time(Duration::from_millis(200)).measurement_time(Duration::from_millis(600)).sample_size(20);
+    targets = printed, raw_limits, put, get, peers, durable, reopen
 }
 criterion_main!(benches);
