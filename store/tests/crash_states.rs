@@ -147,7 +147,7 @@ fn every_crash_of_every_short_workload_is_survived() {
     for _ in 0..3 {
         let longer = workloads
             .iter()
-            .flat_map(|ops| choices.iter().map(|op| [ops.as_slice(), &[op.clone()]].concat()));
+            .flat_map(|ops| choices.iter().map(|op| [ops.as_slice(), std::slice::from_ref(op)].concat()));
         workloads = longer.collect();
         for ops in &workloads {
             // The crashes before the last operation are those of the workload without it.
