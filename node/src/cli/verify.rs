@@ -78,7 +78,8 @@ impl Verify {
                 DamageKind::Altered => "its bytes are not those that were sealed".to_owned(),
                 DamageKind::Removed => "it was sealed here, and is gone from the manifest".to_owned(),
                 DamageKind::HeadUnknown => {
-                    "the given head is not in it: the store was cut back, or rewritten, or is another one".to_owned()
+                    "the given head is not in it: the store was cut back, or rewritten, or is another one"
+                        .to_owned()
                 }
                 _ => "damaged".to_owned(),
             };
