@@ -99,6 +99,7 @@ mod segments;
 mod shared;
 mod snapshot;
 mod store;
+mod summarise;
 mod summary;
 mod sync;
 mod upkeep;
