@@ -35,7 +35,7 @@
 //!
 //! # Slots
 //!
-//! Every key lives in a slot, a number that the caller chooses. A slot can be [listed](Store::list) and
+//! Every key lives in a slot, a number that the caller chooses (0 if it needs none). A slot can be [listed](Store::list) and
 //! [dropped](Store::drop_slot) with one record. The index has one small hash table per slot, so that its growth is never
 //! felt; an index entry takes 22 bytes whatever the key's length.
 //!
@@ -49,6 +49,15 @@
 //! [`Read::Absent`] means that the key is not there. A key whose record is damaged is *unknown*, and its read an error
 //! ([`ReadError::Damaged`]). [`Recovery`] says at each opening what was found: damage to durable records, told from what a
 //! crash left of writes that were never synced.
+//!
+//! # Starting, comparing, vouching, copying
+//!
+//! - A segment that is full is *sealed*: it gets an index file, from which the next opening takes it without reading it. An index file
+//!   that is not of the very segment is passed over.
+//! - With a [tree key](Options::tree_key) the store keeps a [`HashTree`] over slots: replicas compare its sums to find what differs.
+//! - Sealed segments' hashes are chained. [`verify()`] gives the chain's [`Head`]; remembered elsewhere, it shows later that nothing
+//!   was altered, removed, reordered or cut off since.
+//! - A [`Snapshot`] is the store of one moment, to be copied to another disk while this one goes on.
 //!
 //! # Features
 //!
@@ -88,7 +97,9 @@ mod segment;
 mod segments;
 #[cfg(feature = "std")]
 mod shared;
+mod snapshot;
 mod store;
+mod summarise;
 mod summary;
 mod sync;
 mod upkeep;
@@ -109,6 +120,7 @@ pub use recovery::{Damage, DamageKind, Progress, Recovery, Torn};
 pub use segment::SegmentId;
 #[cfg(feature = "std")]
 pub use shared::SharedStore;
+pub use snapshot::{CopyProgress, Snapshot};
 pub use store::{Stats, Store};
 pub use sync::{Durable, Position, SyncDone, SyncJob};
 pub use upkeep::Maintenance;

@@ -187,8 +187,10 @@ impl<D: Disk> Store<D> {
             // A sync is still out. Without its end nothing can be said of the tail.
             return Ok(());
         }
-        let mut last: Vec<u16> = self.active.into_iter().chain(self.spare).collect();
-        last.extend(self.rolled.iter().copied());
+        // Those that were written to since the last manifest: a sync that comes late leaves many of them.
+        let open = |segment: &Segment<D::File>| segment.listed && !segment.sealed;
+        let last: Vec<u16> =
+            self.segments.iter().filter(|(_, segment)| open(segment)).map(|(number, _)| number).collect();
         for number in last {
             let segment = &mut self.segments[number];
             segment.file.truncate(segment.tail).map_err(WriteError::Disk)?;

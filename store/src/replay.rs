@@ -14,16 +14,14 @@ use crate::segment::{
     FORMAT, HeaderState, SEGMENT_HEADER_BYTES, Segment, SegmentHeader, SegmentId, SegmentKind,
 };
 use crate::segments::SegmentTable;
-use crate::summary::{self, Fate, Hashes, Line, Sink, Source, Summary, Suspect};
+use crate::summarise::{Job, News, each_summary};
+use crate::summary::{Fate, Hashes, Line, Source, Summary, Suspect};
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
 use siphasher::sip::SipHasher13;
 
-/// From so many bytes of segments on it pays to summarise several at once.
-#[cfg(feature = "std")]
-const PARALLEL_BYTES: u64 = 8 << 20;
 /// From so many lines on it pays to take them slot by slot, each table while it is in the processor's cache.
 const GROUPED_LINES: usize = 4096;
 
@@ -46,30 +44,6 @@ impl Plan {
     }
 }
 
-/// One segment to be summarised.
-struct Job<'m, F> {
-    entry: &'m Entry,
-    file: F,
-    place: Place,
-    index: Option<(F, Subject)>,
-    /// An index file is there and can't be opened.
-    index_is_bad: bool,
-}
-
-impl<F: DiskFile> Job<'_, F> {
-    fn run(&self, hashes: &Hashes, sink: Sink<'_>) -> Result<Summary, DiskError> {
-        let mut source = if self.index_is_bad { Source::ScanForBadIndexFile } else { Source::Scan };
-        if let Some((file, subject)) = &self.index {
-            // Lines from blocks that were whole are true, whatever the rest is: the scan finds them again.
-            match index_file::read(file, subject, sink) {
-                Ok(Some(summary)) if self.file.size()? >= subject.len => return Ok(summary),
-                _ => source = Source::ScanForBadIndexFile,
-            }
-        }
-        summary::scan(self.file.clone(), self.place, self.entry, hashes, source, sink)
-    }
-}
-
 /// The log being read back into an index.
 pub(crate) struct Replay<'p, F> {
     pub(crate) segments: SegmentTable<F>,
@@ -78,6 +52,8 @@ pub(crate) struct Replay<'p, F> {
     pub(crate) last_sequence: u64,
     /// The greatest (segment, offset) before which all was durable.
     pub(crate) watermark: (SegmentId, u64),
+    /// The last sequence that was durable, by the same.
+    durable: u64,
     pub(crate) tree: Option<HashTree>,
     /// Entries that the tree does not count: their keys are not known.
     pub(crate) uncounted: BTreeSet<(u16, u64)>,
@@ -109,6 +85,7 @@ impl<'p, F: DiskFile> Replay<'p, F> {
             recovery,
             last_sequence: manifest.entries.iter().map(|entry| entry.last).max().unwrap_or(0),
             watermark: (SegmentId(0), 0),
+            durable: 0,
             tree: hashes.tree.map(HashTree::new),
             uncounted: BTreeSet::new(),
             hashes,
@@ -238,6 +215,7 @@ impl<'p, F: DiskFile> Replay<'p, F> {
         segment.indexed = summary.source == Source::IndexFile;
         self.last_sequence = self.last_sequence.max(summary.last);
         self.watermark = self.watermark.max(summary.watermark);
+        self.durable = self.durable.max(summary.durable);
         if entry.sealed.is_none() {
             segment.tail = summary.end;
         } else if summary.read_to < segment.tail {
@@ -303,8 +281,53 @@ impl<'p, F: DiskFile> Replay<'p, F> {
             self.note_damage(number, segment.tail, durable, DamageKind::CutOff);
             self.segments[number].tail = durable;
         }
+        self.look_for_cuts();
         self.recovery.damage.sort_by_key(|damage| (damage.segment, damage.start));
         Ok(())
+    }
+
+    /// A segment that was durable, and of which no manifest says where it ends, may have been cut off where a record ends:
+    /// then sequences are missing between it and the next, for the log has them without gaps.
+    fn look_for_cuts(&mut self) {
+        let mut order: Vec<u16> = Vec::new();
+        for (number, segment) in self.segments.iter() {
+            if segment.kind == SegmentKind::Log && !segment.sealed {
+                order.push(number);
+            }
+        }
+        order.sort_by_key(|number| self.segments[*number].id);
+        let damaged = |recovery: &Recovery, id| {
+            recovery
+                .damage
+                .iter()
+                .any(|damage| damage.segment == Some(id) && damage.kind != DamageKind::SegmentHeader)
+        };
+        let mut cuts = Vec::new();
+        for (at, number) in order.iter().enumerate() {
+            let segment = &self.segments[*number];
+            if segment.id >= self.watermark.0 || damaged(&self.recovery, segment.id) {
+                continue;
+            }
+            if segment.is_empty() {
+                // Nothing is left, not even the header: then it can't be told from one that was full.
+                if self.recovery.damage.iter().any(|damage| damage.segment == Some(segment.id)) {
+                    cuts.push(*number);
+                }
+                continue;
+            }
+            let next =
+                order[at + 1..].iter().map(|later| &self.segments[*later]).find(|later| !later.is_empty());
+            let due = segment.last + 1;
+            let (first, known) =
+                next.map_or((u64::MAX, false), |next| (next.first, damaged(&self.recovery, next.id)));
+            if due <= self.durable && first > due && !known {
+                cuts.push(*number);
+            }
+        }
+        for number in cuts {
+            let tail = self.segments[number].tail;
+            self.note_damage(number, tail, tail, DamageKind::CutOff);
+        }
     }
 
     /// Takes lines into the index; those of one slot in the order that they have.
@@ -338,6 +361,7 @@ impl<'p, F: DiskFile> Replay<'p, F> {
         match line.kind {
             Kind::Watermark => {
                 self.watermark = self.watermark.max((SegmentId(line.fingerprint), line.tag));
+                self.durable = self.durable.max(line.sequence);
             }
             Kind::Put | Kind::Expiring | Kind::Lost => {
                 let dropped =
@@ -446,91 +470,6 @@ impl<'p, F: DiskFile> Replay<'p, F> {
         // It was whole a moment ago. If it no longer is, the one at hand is all there is.
         Ok(header.is_none_or(|header| line.sequence > header.sequence))
     }
-}
-
-/// What becomes known of a segment, in this order. Numbers are those that `Begins` was answered with.
-enum News {
-    Begins,
-    Lines(u16, Vec<Line>),
-    Ends(u16, Summary),
-}
-
-/// Summarises segments and hands the parts on in order. At most two batches of lines for each thread are in memory.
-#[cfg_attr(not(feature = "std"), allow(unused_variables))]
-fn each_summary<F: DiskFile>(
-    jobs: &[Job<'_, F>],
-    hashes: &Hashes,
-    threads: usize,
-    mut take: impl FnMut(usize, News) -> Result<u16, OpenError>,
-) -> Result<(), OpenError> {
-    #[cfg(feature = "std")]
-    {
-        let bytes: u64 = jobs.iter().map(|job| job.entry.sealed.unwrap_or(job.entry.capacity)).sum();
-        if threads > 1 && jobs.len() > 1 && bytes >= PARALLEL_BYTES {
-            return in_parallel(jobs, hashes, threads.min(jobs.len()), take);
-        }
-    }
-    for (at, job) in jobs.iter().enumerate() {
-        let number = take(at, News::Begins)?;
-        let mut failed = Ok(());
-        let summary = job.run(hashes, &mut |lines| {
-            failed = take(at, News::Lines(number, lines)).map(|_| ());
-            failed.is_ok()
-        });
-        failed?;
-        take(at, News::Ends(number, summary?))?;
-    }
-    Ok(())
-}
-
-#[cfg(feature = "std")]
-fn in_parallel<F: DiskFile>(
-    jobs: &[Job<'_, F>],
-    hashes: &Hashes,
-    threads: usize,
-    mut take: impl FnMut(usize, News) -> Result<u16, OpenError>,
-) -> Result<(), OpenError> {
-    use std::sync::mpsc::sync_channel;
-    enum Part {
-        Lines(Vec<Line>),
-        End(Result<Summary, DiskError>),
-    }
-    // Files are handles to be sent, not shared: each thread gets its own.
-    let mut shares: Vec<Vec<Job<'_, F>>> = Vec::new();
-    shares.resize_with(threads, Vec::new);
-    for (at, job) in jobs.iter().enumerate() {
-        let index = job.index.clone();
-        shares[at % threads].push(Job { entry: job.entry, file: job.file.clone(), index, ..*job });
-    }
-    std::thread::scope(|scope| {
-        let mut parts = Vec::new();
-        for share in shares {
-            let (sender, receiver) = sync_channel(1);
-            parts.push(receiver);
-            scope.spawn(move || {
-                for job in share {
-                    let summary = job.run(hashes, &mut |lines| sender.send(Part::Lines(lines)).is_ok());
-                    // Nobody listens any more after an error.
-                    if sender.send(Part::End(summary)).is_err() {
-                        return;
-                    }
-                }
-            });
-        }
-        for at in 0..jobs.len() {
-            let number = take(at, News::Begins)?;
-            let summary = loop {
-                match parts[at % threads].recv() {
-                    Ok(Part::Lines(lines)) => take(at, News::Lines(number, lines))?,
-                    Ok(Part::End(summary)) => break summary?,
-                    // The thread panicked, and so will the scope.
-                    Err(_) => return Ok(()),
-                };
-            };
-            take(at, News::Ends(number, summary))?;
-        }
-        Ok(())
-    })
 }
 
 pub(crate) fn read_header<F: DiskFile>(file: &F) -> Result<HeaderState, OpenError> {

@@ -5,8 +5,10 @@ use crate::error::{OpenError, ReadError, WriteError};
 use crate::options::Options;
 use crate::read::{Cursor, Page, Read};
 use crate::recovery::Recovery;
+use crate::snapshot::Snapshot;
 use crate::store::{Stats, Store};
 use crate::sync::{Durable, Position};
+use core::ops::RangeInclusive;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -153,6 +155,15 @@ impl<D: Disk> Inside<D> {
             state.unattended_bytes = 0;
             loop {
                 let Some(store) = &mut state.store else { return };
+                // Sealing reads a whole segment: without the lock.
+                if let Some(mut job) = store.begin_seal() {
+                    drop(state);
+                    while let Ok(true) = job.step(STEP_BYTES as u64) {}
+                    state = self.state();
+                    let Some(store) = &mut state.store else { return };
+                    store.end_seal(job);
+                    continue;
+                }
                 // An error is met by the writers, too, when they need what could not be made.
                 let Ok(done) = store.maintain(STEP_BYTES) else { break };
                 if done.needs_sync {
@@ -308,6 +319,45 @@ impl<D: Disk + Send + 'static> SharedStore<D> {
     /// As for [`Store::list`].
     pub fn list(&self, slot: u16, cursor: Cursor, limit: usize) -> Result<Page, ReadError> {
         self.read(|store| store.list(slot, cursor, limit))
+    }
+
+    /// As [`Store::put_expiring`], and returns when that is durable.
+    ///
+    /// # Errors
+    /// As for [`put`](Self::put).
+    pub fn put_expiring(
+        &self,
+        slot: u16,
+        key: &[u8],
+        value: &[u8],
+        tag: u64,
+        expires: u64,
+    ) -> Result<Durable, WriteError> {
+        let written = self.write(key.len() + value.len(), true, |store| {
+            store.put_expiring(slot, key, value, tag, expires)
+        })?;
+        Ok(written.1.expect("it was waited for"))
+    }
+
+    /// As [`Store::set_time`].
+    pub fn set_time(&self, now: u64) {
+        self.read(|store| store.set_time(now));
+    }
+
+    /// As [`Store::snapshot`]: writers wait for the taking of it, and not for the copying.
+    ///
+    /// # Errors
+    /// As for [`Store::snapshot`].
+    pub fn snapshot(&self) -> Result<Snapshot<D>, WriteError> {
+        self.read(|store| store.snapshot())
+    }
+
+    /// The root of the [hash tree](Store::tree), and the sum over each of these ranges of slots; `None` without a tree.
+    pub fn tree_sums(&self, ranges: &[RangeInclusive<u16>]) -> Option<(u128, Vec<u128>)> {
+        self.read(|store| {
+            let tree = store.tree()?;
+            Some((tree.root(), ranges.iter().map(|range| tree.range(range.clone())).collect()))
+        })
     }
 
     /// Keys in all slots.

@@ -64,6 +64,8 @@ pub(crate) struct Summary {
     pub(crate) removals: u64,
     /// The greatest of its watermarks.
     pub(crate) watermark: (SegmentId, u64),
+    /// The last sequence that was durable, by its watermarks; known from a scan only.
+    pub(crate) durable: u64,
     pub(crate) suspects: Vec<Suspect>,
     /// Where the last record ends, or what a crash left between two.
     pub(crate) end: u64,
@@ -90,6 +92,7 @@ impl Summary {
             last: 0,
             removals: 0,
             watermark: (SegmentId(0), 0),
+            durable: 0,
             suspects: Vec::new(),
             end: crate::segment::SEGMENT_HEADER_BYTES as u64,
             read_to: 0,
@@ -123,6 +126,7 @@ impl Summary {
                 self.records += u64::from(intact);
                 if intact && !mended && header.kind == Kind::Watermark {
                     self.watermark = self.watermark.max((SegmentId(header.fingerprint), header.tag));
+                    self.durable = self.durable.max(header.sequence);
                     return true;
                 }
                 let key = intact.then(|| {

@@ -250,3 +250,15 @@ fn segments_side_by_side_on_files_come_to_the_same_as_one_by_one() {
     }
     let _ = std::fs::remove_dir_all(&directory);
 }
+
+#[test]
+fn a_store_that_was_synced_only_at_its_end_is_sealed_when_it_is_closed() {
+    let disk = MemDisk::new();
+    let (mut store, _) = Store::open(disk.clone(), options(1)).expect("opens");
+    for n in 0..300u32 {
+        store.put(1, &n.to_le_bytes(), &[1; 200], 1).expect("room");
+    }
+    store.close().expect("closes");
+    let (_, recovery) = Store::open(disk, options(2)).expect("opens");
+    assert!(recovery.segments > 8 && recovery.index_files >= recovery.segments - 1, "{recovery:?}");
+}

@@ -1,0 +1,374 @@
+//! Figures that are no times per operation: memory per key, latency tails, amplification. Printed, not sampled.
+
+use crate::{KEYS, VALUE, key, open, slot};
+use gramme_store::{Disk, DiskError, DiskFile, FileDisk, Options, Read, SharedStore, Store};
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+/// Counts what is allocated now.
+struct Meter;
+
+static ALLOCATED: AtomicU64 = AtomicU64::new(0);
+
+#[global_allocator]
+static METER: Meter = Meter;
+
+// SAFETY: every call goes on to the system's allocator as it came.
+unsafe impl GlobalAlloc for Meter {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATED.fetch_add(layout.size() as u64, Relaxed);
+        // SAFETY: the caller's promises are the same.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        ALLOCATED.fetch_sub(layout.size() as u64, Relaxed);
+        // SAFETY: the caller's promises are the same.
+        unsafe { System.dealloc(at, layout) }
+    }
+}
+
+pub(crate) fn run() {
+    // In a test run (`-- --test`) each benchmark runs once, and these would take longer than all of them.
+    if std::env::args().any(|argument| argument == "--test") {
+        return;
+    }
+    costs();
+    openings();
+    shared_syncs();
+    memory();
+    tails();
+    amplification();
+}
+
+/// Processor time of this thread so far, in nanoseconds: what a busy machine changes least.
+fn processor_time() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    u64::try_from(now.tv_sec * 1_000_000_000 + now.tv_nsec).expect("since the thread began")
+}
+
+const ROUNDS: u64 = 9;
+/// Operations that are timed together; of the peers fewer, for theirs take longer.
+const TIMES: u64 = 20_000;
+const PEER_TIMES: u64 = 4_000;
+/// Fewer keys than the store has, too: they take as long to fill.
+const PEER_KEYS: u64 = 50_000;
+
+/// Processor time per operation, the store's beside the raw ones and the peers', in rounds: medians.
+#[allow(clippy::cast_precision_loss)]
+fn costs() {
+    for bytes in [100, 1024] {
+        let (_directory, mut store) = crate::filled(bytes);
+        let value = &VALUE[..bytes];
+        let folder = tempfile::tempdir().expect("room");
+        let path = folder.path().join("raw");
+        let file = std::fs::File::options().create(true).truncate(true).read(true).write(true).open(path);
+        let file = file.expect("a file");
+        let len = (56 + bytes).next_multiple_of(8);
+        let record = &[VALUE, VALUE].concat()[..len];
+        let lap = 32 << 20;
+        file.write_all_at(&vec![0; lap + 4096], 0).expect("room");
+        let mut into = vec![0; len];
+        let mut names = Vec::new();
+        let mut taken: Vec<Vec<u64>> = Vec::new();
+        let peers = peers(folder.path(), value);
+        for round in 0..ROUNDS {
+            let mut row = 0;
+            let mut measure = |name: String, times: u64, act: &mut dyn FnMut(u64)| {
+                let before = processor_time();
+                (0..times).for_each(|n| act(round * times + n));
+                let spent = (processor_time() - before) / times;
+                if round == 0 {
+                    names.push(name);
+                    taken.push(Vec::new());
+                }
+                taken[row].push(spent);
+                row += 1;
+            };
+            let place = |n: u64| n * len as u64 % lap as u64;
+            let scattered = |n: u64| n * 61_803 % KEYS;
+            measure("raw write".into(), TIMES, &mut |n| file.write_all_at(record, place(n)).expect("room"));
+            measure("put".into(), TIMES, &mut |n| {
+                store.put(slot(n % KEYS), &key(n % KEYS), value, n).expect("room");
+            });
+            // Off the put path, and not counted.
+            while store.maintain(1 << 20).is_ok_and(|done| done.more) {}
+            store.sync().expect("a disk that syncs");
+            measure("raw pread".into(), TIMES, &mut |n| {
+                file.read_exact_at(&mut into, place(scattered(n))).expect("readable");
+            });
+            measure("get hit".into(), TIMES, &mut |n| {
+                let n = scattered(n);
+                assert!(matches!(store.get(slot(n), &key(n)), Ok(Read::Value { .. })));
+            });
+            measure("get hit, in place".into(), TIMES, &mut |n| {
+                let n = scattered(n);
+                assert_eq!(store.get_with(slot(n), &key(n), |value| value.bytes.len()), Ok(Some(bytes)));
+            });
+            measure("get miss".into(), TIMES, &mut |n| {
+                assert!(matches!(store.get(slot(n % 16_384), &key(n + 2 * KEYS)), Ok(Read::Absent)));
+            });
+            for (name, peer) in &peers {
+                measure(format!("{name}: put"), PEER_TIMES, &mut |n| peer.put(&key(n % PEER_KEYS), value));
+                measure(format!("{name}: get hit"), PEER_TIMES, &mut |n| {
+                    assert_eq!(peer.get(&key(n * 61_803 % PEER_KEYS)), Some(bytes));
+                });
+                measure(format!("{name}: get miss"), PEER_TIMES, &mut |n| {
+                    assert_eq!(peer.get(&key(n + 2 * KEYS)), None)
+                });
+            }
+        }
+        for (name, mut spent) in names.into_iter().zip(taken) {
+            spent.sort_unstable();
+            println!("figure: processor time, {bytes} B: {name}: {} ns", spent[spent.len() / 2]);
+        }
+    }
+}
+
+#[cfg(any(feature = "peers", feature = "peers-native", feature = "peers-rocksdb"))]
+fn peers(path: &Path, value: &[u8]) -> Vec<(&'static str, Box<dyn crate::peers::Peer>)> {
+    let peers = crate::peers::open_all(path);
+    for (_, peer) in &peers {
+        (0..PEER_KEYS).for_each(|n| peer.put(&key(n), value));
+    }
+    peers
+}
+
+/// No peers were asked for.
+#[cfg(not(any(feature = "peers", feature = "peers-native", feature = "peers-rocksdb")))]
+fn peers(_: &Path, _: &[u8]) -> Vec<(&'static str, Box<dyn Peer>)> {
+    Vec::new()
+}
+
+#[cfg(not(any(feature = "peers", feature = "peers-native", feature = "peers-rocksdb")))]
+trait Peer {
+    fn put(&self, key: &[u8], value: &[u8]);
+    fn get(&self, key: &[u8]) -> Option<usize>;
+}
+
+/// Processor time of an opening, with one thread.
+#[allow(clippy::cast_precision_loss)]
+fn openings() {
+    for bytes in [100, 1024] {
+        let (directory, store) = crate::filled(bytes);
+        store.close().expect("a disk that syncs");
+        for index_files in [true, false] {
+            let mut spent = Vec::new();
+            let mut log = 0;
+            for _ in 0..7 {
+                let disk = FileDisk::open(directory.path()).expect("a directory of ours");
+                let options = Options::new([7; 16]).with_index_files(index_files).with_open_threads(1);
+                let before = processor_time();
+                let (store, _) = Store::open(disk, options).expect("a store of ours");
+                spent.push(processor_time() - before);
+                assert_eq!(store.len(), KEYS);
+                log = store.stats().log_bytes;
+            }
+            spent.sort_unstable();
+            let median = spent[spent.len() / 2] as f64;
+            println!(
+                "figure: opening, {bytes} B, index files {index_files}: {:.1} M entries/s, {:.2} GB/s of log",
+                KEYS as f64 * 1e3 / median,
+                log as f64 / median
+            );
+        }
+    }
+}
+
+/// How many durable puts share a sync.
+#[allow(clippy::cast_precision_loss)]
+fn shared_syncs() {
+    for writers in [1, 8, 32] {
+        let directory = tempfile::tempdir().expect("room for a store");
+        let (written, synced) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+        let disk = FileDisk::open(directory.path()).expect("a directory of ours");
+        let disk = Counted { disk, written, synced: synced.clone() };
+        let (store, _) = SharedStore::open(disk, Options::new([7; 16])).expect("a store of ours");
+        let before = synced.load(Relaxed);
+        let puts = writers * 200;
+        let took = crate::from_threads(writers, puts, |n| {
+            store.put(slot(n), &key(n), &VALUE[..100], n).expect("a disk that syncs");
+        });
+        let syncs = synced.load(Relaxed) - before;
+        println!(
+            "figure: durable puts, {writers} writers: {:.1} per sync, {:.0} a second",
+            puts as f64 / syncs as f64,
+            puts as f64 / took.as_secs_f64()
+        );
+    }
+}
+
+/// Bytes of memory per key, as the number of keys goes from one power of two to the next: tables double on the way.
+fn memory() {
+    let directory = tempfile::tempdir().expect("room for a store");
+    let mut store = open(directory.path());
+    let base = ALLOCATED.load(Relaxed);
+    let (mut sum, mut least, mut most, mut samples) = (0.0, f64::MAX, 0.0f64, 0.0);
+    for n in 1..=(1u64 << 20) {
+        store.put(slot(n % 1024), &key(n), b"", n).expect("room");
+        if n.is_multiple_of(256) {
+            store.maintain(1 << 20).expect("a disk that takes it");
+        }
+        if n >= 1 << 19 && n.is_multiple_of(1 << 14) {
+            #[allow(clippy::cast_precision_loss)]
+            let per_key = (ALLOCATED.load(Relaxed) - base) as f64 / n as f64;
+            (sum, samples) = (sum + per_key, samples + 1.0);
+            (least, most) = (least.min(per_key), most.max(per_key));
+        }
+    }
+    println!(
+        "figure: memory per key, 0.5 to 1 M keys in 1,024 slots: mean {:.1} B, {least:.1} to {most:.1} B",
+        sum / samples
+    );
+}
+
+/// Latencies of puts, with upkeep that seals and compacts on another thread's behalf, and without.
+fn tails() {
+    let mut quiet = Duration::ZERO;
+    for upkeep in [false, true] {
+        let directory = tempfile::tempdir().expect("room for a store");
+        let mut store = open(directory.path());
+        let mut times = Vec::new();
+        let keys = 100_000;
+        for n in 0..600_000u64 {
+            let begun = Instant::now();
+            store.put(slot(n % keys), &key(n % keys), &VALUE[..100], n).expect("room");
+            times.push(begun.elapsed());
+            // Segments are prepared in both cases; sealing and compaction in one.
+            if upkeep && n.is_multiple_of(64) {
+                store.maintain(64 << 10).expect("a disk that takes it");
+                if n.is_multiple_of(8192) {
+                    store.sync().expect("a disk that syncs");
+                }
+            }
+        }
+        times.sort_unstable();
+        let (median, tail) = (times[times.len() / 2], times[times.len() / 1000 * 999]);
+        if upkeep {
+            let ratio = tail.as_secs_f64() / quiet.as_secs_f64();
+            println!(
+                "figure: put while sealing and compacting: median {median:?}, p99.9 {tail:?}: {ratio:.1} x"
+            );
+        } else {
+            quiet = tail;
+            println!("figure: put without: median {median:?}, p99.9 {tail:?}");
+        }
+    }
+}
+
+/// A disk that counts what is written to it, and its syncs.
+struct Counted {
+    disk: FileDisk,
+    written: Arc<AtomicU64>,
+    synced: Arc<AtomicU64>,
+}
+
+#[derive(Clone)]
+struct CountedFile {
+    file: <FileDisk as Disk>::File,
+    written: Arc<AtomicU64>,
+    synced: Arc<AtomicU64>,
+}
+
+impl Counted {
+    fn file(&self, file: <FileDisk as Disk>::File) -> CountedFile {
+        CountedFile { file, written: self.written.clone(), synced: self.synced.clone() }
+    }
+}
+
+impl Disk for Counted {
+    type File = CountedFile;
+    type Lock = <FileDisk as Disk>::Lock;
+
+    fn lock(&self) -> Result<Self::Lock, DiskError> {
+        self.disk.lock()
+    }
+    fn list(&self) -> Result<Vec<String>, DiskError> {
+        self.disk.list()
+    }
+    fn open(&self, name: &str) -> Result<CountedFile, DiskError> {
+        Ok(self.file(self.disk.open(name)?))
+    }
+    fn create(&self, name: &str, bytes: u64) -> Result<CountedFile, DiskError> {
+        Ok(self.file(self.disk.create(name, bytes)?))
+    }
+    fn rename(&self, from: &str, to: &str) -> Result<(), DiskError> {
+        self.disk.rename(from, to)
+    }
+    fn remove(&self, name: &str) -> Result<(), DiskError> {
+        self.disk.remove(name)
+    }
+    fn sync_dir(&self) -> Result<(), DiskError> {
+        self.disk.sync_dir()
+    }
+}
+
+impl DiskFile for CountedFile {
+    fn size(&self) -> Result<u64, DiskError> {
+        self.file.size()
+    }
+    fn read_at(&self, offset: u64, into: &mut [u8]) -> Result<usize, DiskError> {
+        self.file.read_at(offset, into)
+    }
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<(), DiskError> {
+        self.written.fetch_add(bytes.len() as u64, Relaxed);
+        self.file.write_at(offset, bytes)
+    }
+    fn sync_data(&self) -> Result<(), DiskError> {
+        self.synced.fetch_add(1, Relaxed);
+        self.file.sync_data()
+    }
+    fn truncate(&self, bytes: u64) -> Result<(), DiskError> {
+        self.file.truncate(bytes)
+    }
+}
+
+/// Space and writes under random overwriting, with and without index files.
+#[allow(clippy::cast_precision_loss)]
+fn amplification() {
+    for index_files in [true, false] {
+        let directory = tempfile::tempdir().expect("room for a store");
+        let path: &Path = directory.path();
+        let written = Arc::new(AtomicU64::new(0));
+        let disk = FileDisk::open(path).expect("a directory of ours");
+        let disk = Counted { disk, written: written.clone(), synced: Arc::new(AtomicU64::new(0)) };
+        let options = Options::new([7; 16]).with_segment_bytes(1 << 20).with_index_files(index_files);
+        let (mut store, _) = Store::open(disk, options).expect("a store of ours");
+        let keys = 200_000;
+        let mut word = 1u64;
+        let (mut before, mut space, mut samples) = (0, 0.0, 0.0);
+        let puts = 2_000_000u64;
+        for n in 0..puts {
+            word = word.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let at = if n < keys { n } else { (word >> 33) % keys };
+            store.put(slot(at), &key(at), &VALUE[..100], n).expect("room");
+            if n.is_multiple_of(64) {
+                store.maintain(64 << 10).expect("a disk that takes it");
+            }
+            if n.is_multiple_of(8192) {
+                store.sync().expect("a disk that syncs");
+            }
+            if n == puts / 2 {
+                before = written.load(Relaxed);
+            }
+            if n > puts / 2 && n.is_multiple_of(10_000) {
+                let files: u64 = std::fs::read_dir(path)
+                    .expect("listed")
+                    .filter_map(|entry| Some(entry.ok()?.metadata().ok()?.len()))
+                    .sum();
+                space += files as f64 / store.stats().live_bytes as f64;
+                samples += 1.0;
+            }
+        }
+        let logical = (puts / 2 * 160) as f64;
+        println!(
+            "figure: random overwriting, index files {index_files}: all files {:.2} x live, written {:.2} x the records",
+            space / samples,
+            (written.load(Relaxed) - before) as f64 / logical
+        );
+    }
+}

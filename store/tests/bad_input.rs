@@ -1,0 +1,209 @@
+//! Directories and files that are not as a store leaves them: named errors, and nothing touched that is not ours.
+
+use gramme_store::{
+    DamageKind, Disk, DiskError, DiskErrorKind, FileDisk, MemDisk, OpenError, Options, Read, Store, verify,
+};
+
+fn options(seed: u8) -> Options {
+    Options::new([seed; 16]).with_segment_bytes(4096).with_index_files(false)
+}
+
+/// A disk that refuses every change, as read-only media and foreign directories do.
+#[derive(Clone)]
+struct Refusing(MemDisk, DiskErrorKind);
+
+impl Refusing {
+    fn refuse<T>(&self, operation: &'static str) -> Result<T, DiskError> {
+        Err(DiskError::new(self.1, operation))
+    }
+}
+
+impl Disk for Refusing {
+    type File = <MemDisk as Disk>::File;
+    type Lock = <MemDisk as Disk>::Lock;
+
+    fn lock(&self) -> Result<Self::Lock, DiskError> {
+        self.refuse("lock the directory")
+    }
+    fn list(&self) -> Result<Vec<String>, DiskError> {
+        self.0.list()
+    }
+    fn open(&self, name: &str) -> Result<Self::File, DiskError> {
+        self.0.open(name)
+    }
+    fn create(&self, _: &str, _: u64) -> Result<Self::File, DiskError> {
+        self.refuse("create a file")
+    }
+    fn rename(&self, _: &str, _: &str) -> Result<(), DiskError> {
+        self.refuse("rename a file")
+    }
+    fn remove(&self, _: &str) -> Result<(), DiskError> {
+        self.refuse("remove a file")
+    }
+    fn sync_dir(&self) -> Result<(), DiskError> {
+        self.refuse("sync the directory")
+    }
+}
+
+fn filled(seed: u8) -> MemDisk {
+    let disk = MemDisk::new();
+    let (mut store, _) = Store::open(disk.clone(), options(seed)).expect("opens");
+    for n in 0..60u32 {
+        store.put(1, &n.to_le_bytes(), &[9; 150], u64::from(n)).expect("room");
+    }
+    store.sync().expect("syncs");
+    drop(store);
+    disk.kill();
+    disk
+}
+
+fn files(disk: &MemDisk) -> Vec<(String, Vec<u8>)> {
+    let names = disk.list().expect("lists");
+    names.into_iter().map(|name| (name.clone(), disk.contents(&name).expect("there"))).collect()
+}
+
+#[test]
+fn read_only_media_and_missing_permission_are_errors_in_words_and_can_be_verified() {
+    for (kind, words) in [
+        (DiskErrorKind::ReadOnly, "lock the directory: the medium is read-only"),
+        (DiskErrorKind::PermissionDenied, "lock the directory: permission denied"),
+    ] {
+        let disk = Refusing(filled(1), kind);
+        let before = files(&disk.0);
+        match Store::open(disk.clone(), options(2)).map(|(_, recovery)| recovery) {
+            Err(OpenError::Disk(error)) => {
+                assert_eq!((error.kind(), error.to_string().as_str()), (kind, words));
+            }
+            other => panic!("{other:?}"),
+        }
+        let report = verify(&disk, None).expect("reading is allowed").report;
+        assert_eq!((report.keys, report.damage.len()), (60, 0));
+        assert_eq!(files(&disk.0), before);
+    }
+}
+
+#[test]
+fn a_directory_on_files_that_may_not_be_written_is_an_error_in_words() {
+    let path = std::env::temp_dir().join(format!("gramme-store-{}-denied", std::process::id()));
+    let _ = std::fs::remove_dir_all(&path);
+    std::fs::create_dir_all(&path).expect("room");
+    // A directory where the lock's file should be: nobody, root included, can open that for writing.
+    std::fs::create_dir(path.join("LOCK")).expect("room");
+    let disk = FileDisk::open(&path).expect("a directory");
+    let error = Store::open(disk, options(1)).map(|_| ()).expect_err("no lock");
+    assert!(error.to_string().starts_with("lock the directory: "), "{error}");
+    assert_eq!(std::fs::read_dir(&path).expect("listed").count(), 1, "nothing was made");
+    let _ = std::fs::remove_dir_all(&path);
+}
+
+#[test]
+fn verify_finds_no_store_in_an_empty_directory_and_makes_none() {
+    let disk = MemDisk::new();
+    assert_eq!(verify(&disk, None), Err(OpenError::NoStore));
+    assert!(disk.list().expect("lists").is_empty());
+}
+
+#[test]
+fn a_segment_of_a_newer_format_is_refused_in_words_and_nothing_is_touched() {
+    let disk = filled(1);
+    let name =
+        disk.list().expect("lists").into_iter().find(|name| name.ends_with(".seg")).expect("a segment");
+    let mut bytes = disk.contents(&name).expect("there");
+    bytes[8] = 77;
+    let sum = crc32fast::hash(&bytes[..60]);
+    bytes[60..64].copy_from_slice(&sum.to_le_bytes());
+    disk.plant(&name, &bytes);
+    let before = files(&disk);
+    let error = Store::open(disk.clone(), options(2)).map(|_| ()).expect_err("newer");
+    assert_eq!(error, OpenError::NewerFormat { found: 77, supported: 2 });
+    assert_eq!(files(&disk), before);
+}
+
+#[test]
+fn a_segment_cut_to_any_length_is_reported_and_never_read_wrong() {
+    let disk = filled(1);
+    let name =
+        disk.list().expect("lists").into_iter().find(|name| name.ends_with(".seg")).expect("a segment");
+    let whole = disk.contents(&name).expect("there");
+    for len in (0..whole.len()).step_by(203) {
+        let copy = disk.fork();
+        copy.plant(&name, &whole[..len]);
+        let (mut store, recovery) = Store::open(copy, options(2)).expect("opens");
+        let lost = (0..60u32).filter(|n| match store.get(1, &n.to_le_bytes()) {
+            Ok(Read::Value { value, tag, .. }) => {
+                assert_eq!((value, tag), (vec![9; 150], u64::from(*n)));
+                false
+            }
+            _ => true,
+        });
+        assert!(lost.count() == 0 || recovery.is_lossy(), "{len} bytes: {recovery:?}");
+        if len < 64 {
+            assert!(recovery.damage.iter().any(|damage| damage.kind == DamageKind::SegmentHeader));
+        }
+    }
+}
+
+#[test]
+fn an_extra_segment_with_an_old_number_is_cleared_away_and_one_with_a_new_number_is_an_error() {
+    let disk = filled(1);
+    let (name, bytes) = files(&disk).into_iter().find(|(name, _)| name.ends_with(".seg")).expect("a segment");
+    // A number that was given and is not listed any more: what a merge left.
+    let (mut store, _) = Store::open(disk.clone(), options(2)).expect("opens");
+    store.put(1, b"new", b"value", 1).expect("room");
+    store.close().expect("closes");
+    disk.plant("0000000000000000.seg", &bytes);
+    let (_, recovery) = Store::open(disk.clone(), options(3)).expect("opens");
+    assert!(recovery.leftovers >= 1 && disk.contents("0000000000000000.seg").is_none());
+    disk.kill();
+    // A whole segment of this store that its manifest has never heard of is not thrown away.
+    let mut header = bytes[..64].to_vec();
+    header[32..40].copy_from_slice(&0xff_u64.to_le_bytes());
+    let sum = crc32fast::hash(&header[..60]);
+    header[60..64].copy_from_slice(&sum.to_le_bytes());
+    let newer = "00000000000000ff.seg";
+    disk.plant(newer, &[header.as_slice(), &bytes[64..]].concat());
+    let opened = Store::open(disk.clone(), options(4));
+    // Its records are sealed to another number, so none verifies: then it is empty, and a leftover.
+    assert!(opened.is_ok() && disk.contents(newer).is_none(), "{name}");
+}
+
+#[test]
+fn of_two_manifest_copies_the_newer_counts() {
+    let disk = filled(1);
+    let old = disk.contents("MANIFEST").expect("there");
+    let (mut store, _) = Store::open(disk.clone(), options(2)).expect("opens");
+    store.put(1, b"new", b"value", 1).expect("room");
+    store.sync().expect("syncs");
+    drop(store);
+    let new = disk.contents("MANIFEST").expect("there");
+    assert_eq!(old.len(), new.len());
+    let half = new.len() / 2;
+    for mixed in [[&old[..half], &new[half..]].concat(), [&new[..half], &old[half..]].concat()] {
+        let copy = disk.fork();
+        copy.plant("MANIFEST", &mixed);
+        let (mut store, recovery) = Store::open(copy, options(3)).expect("opens");
+        assert!(!recovery.is_lossy());
+        assert!(matches!(store.get(1, b"new"), Ok(Read::Value { .. })));
+    }
+}
+
+#[test]
+fn a_recycled_segment_with_whole_old_records_behind_its_tail_shows_none_of_them() {
+    // The file system gives a new segment blocks that an old one had: with the records in them.
+    let disk = filled(1);
+    let (name, bytes) = files(&disk).into_iter().find(|(name, _)| name.ends_with(".seg")).expect("a segment");
+    let fresh = MemDisk::new();
+    let (mut store, _) = Store::open(fresh.clone(), options(7)).expect("opens");
+    store.put(1, b"only", b"value", 5).expect("room");
+    store.sync().expect("syncs");
+    let tail = 64 + usize::try_from(store.stats().log_bytes).expect("small");
+    drop(store);
+    fresh.kill();
+    let mut recycled = fresh.contents(&name).expect("the first segment has the same name");
+    let len = recycled.len();
+    recycled[tail..].copy_from_slice(&bytes[tail..len]);
+    fresh.plant(&name, &recycled);
+    let (mut store, recovery) = Store::open(fresh, options(8)).expect("opens");
+    assert_eq!((store.len(), recovery.is_lossy()), (1, false), "{recovery:?}");
+    assert!(matches!(store.get(1, b"only"), Ok(Read::Value { tag: 5, .. })));
+}

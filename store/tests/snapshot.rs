@@ -1,0 +1,129 @@
+//! Snapshots: a backup without stopping.
+
+use gramme_store::{Disk, DiskErrorKind, MemDisk, Options, Read, SharedStore, Store, verify};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+fn options(seed: u8) -> Options {
+    Options::new([seed; 16]).with_segment_bytes(8192)
+}
+
+fn value(store: &mut Store<MemDisk>, key: u32) -> Option<u64> {
+    match store.get(1, &key.to_le_bytes()).expect("whole") {
+        Read::Value { tag, .. } => Some(tag),
+        Read::Absent => None,
+        Read::Pending(_) => panic!("reads are inline here"),
+    }
+}
+
+#[test]
+fn a_snapshot_is_the_store_of_its_moment_whatever_comes_after() {
+    // Taken at every stage of writing, sealing and merging.
+    for steps in 0..40 {
+        let disk = MemDisk::new();
+        let (mut store, _) = Store::open(disk.clone(), options(1)).expect("opens");
+        for n in 0..200u32 {
+            store.put(1, &(n % 80).to_le_bytes(), &[1; 200], u64::from(n)).expect("room");
+        }
+        store.delete(1, &5u32.to_le_bytes()).expect("room");
+        store.sync().expect("syncs");
+        for _ in 0..steps {
+            let done = store.maintain(3000).expect("maintains");
+            if done.needs_sync {
+                store.sync().expect("syncs");
+            }
+        }
+        store.put(1, &6u32.to_le_bytes(), b"not synced", 777).expect("room");
+        let snapshot = store.snapshot().expect("the disk is well");
+        assert_eq!(snapshot.through(), store.position());
+        // The store goes on: everything is overwritten and merged away.
+        for n in 0..400u32 {
+            store.put(1, &(n % 80).to_le_bytes(), &[2; 200], 5000).expect("room");
+        }
+        for _ in 0..100 {
+            store.sync().expect("syncs");
+            store.maintain(1 << 20).expect("maintains");
+        }
+        let copy = MemDisk::new();
+        let mut last = 0;
+        snapshot
+            .copy_to(&copy, |progress| {
+                assert!(progress.bytes_done > last && progress.bytes_done <= progress.bytes);
+                last = progress.bytes_done;
+            })
+            .expect("room");
+        assert!(last > 0);
+        copy.crash(steps);
+        let verified = verify(&copy, None).expect("a store");
+        assert!(verified.report.damage.is_empty() && verified.report.torn.is_empty(), "{verified:?}");
+        let (mut backup, _) = Store::open(copy, options(2)).expect("opens");
+        assert_eq!(backup.len(), 79);
+        for key in 0..80 {
+            let newest = (0..200).rev().find(|n| n % 80 == key).map(u64::from);
+            let expected = match key {
+                5 => None,
+                6 => Some(777),
+                _ => newest,
+            };
+            assert_eq!(value(&mut backup, key), expected, "key {key} after {steps} steps");
+        }
+    }
+}
+
+#[test]
+fn a_copy_that_was_cut_off_is_no_store_and_a_store_is_not_copied_over() {
+    let (mut store, _) = Store::open(MemDisk::new(), options(1)).expect("opens");
+    for n in 0..100u32 {
+        store.put(1, &n.to_le_bytes(), &[1; 200], 1).expect("room");
+    }
+    let snapshot = store.snapshot().expect("the disk is well");
+    for cut in 0..12 {
+        let copy = MemDisk::new();
+        copy.cut_power_after(cut);
+        assert!(snapshot.copy_to(&copy, |_| {}).is_err(), "{cut}");
+        copy.crash(cut);
+        assert!(Store::open(copy.clone(), options(2)).is_err() || copy.list().expect("lists").len() < 6);
+    }
+    let copy = MemDisk::new();
+    snapshot.copy_to(&copy, |_| {}).expect("room");
+    let before = copy.list().expect("lists");
+    let refused = snapshot.copy_to(&copy, |_| {}).expect_err("there is a store");
+    assert_eq!(refused.kind(), DiskErrorKind::AlreadyExists);
+    assert_eq!(copy.list().expect("lists"), before);
+}
+
+#[test]
+fn writers_go_on_while_a_shared_store_is_copied() {
+    let (store, _) = SharedStore::open(MemDisk::new(), options(1)).expect("opens");
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for thread in 0..3u32 {
+            let (store, stop) = (&store, &stop);
+            scope.spawn(move || {
+                let mut n = 0u64;
+                while !stop.load(Ordering::Relaxed) {
+                    n += 1;
+                    store
+                        .put(
+                            1,
+                            &(thread << 16 | u32::try_from(n % 50).expect("small")).to_le_bytes(),
+                            &[3; 100],
+                            n,
+                        )
+                        .expect("room");
+                }
+            });
+        }
+        for _ in 0..20 {
+            let promised = store.sync().expect("syncs");
+            let snapshot = store.snapshot().expect("the disk is well");
+            assert!(snapshot.through() >= promised.through());
+            let copy = MemDisk::new();
+            snapshot.copy_to(&copy, |_| {}).expect("room");
+            let report = verify(&copy, None).expect("a store").report;
+            assert!(report.damage.is_empty() && report.torn.is_empty(), "{report:?}");
+            let (backup, _) = Store::open(copy, options(2)).expect("opens");
+            assert!(backup.position() >= promised.through());
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+}

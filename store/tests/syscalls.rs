@@ -1,0 +1,101 @@
+//! System calls that fail, injected from outside the process by strace: interrupted and failed transfers, a full disk, failed
+//! syncs. Whatever happens, what the process said was durable is there afterwards.
+//!
+//! Where strace is missing or may not trace, this says so and checks nothing.
+
+use gramme_store::{FileDisk, Options, Read, Store};
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::Command;
+
+const DIRECTORY: &str = "GRAMME_STORE_SYSCALLS_DIRECTORY";
+const PUTS: u64 = 400;
+
+fn open(directory: &Path) -> Store<FileDisk> {
+    let options = Options::new([3; 16]).with_segment_bytes(16 << 10);
+    Store::open(FileDisk::open(directory).expect("a directory"), options).expect("opens").0
+}
+
+/// The child: writes until it is through or something fails, and says what is durable.
+#[test]
+fn child() {
+    let Some(directory) = std::env::var_os(DIRECTORY) else { return };
+    let options = Options::new([2; 16]).with_segment_bytes(16 << 10);
+    let Ok(disk) = FileDisk::open(&directory) else { return };
+    let Ok((mut store, _)) = Store::open(disk, options) else { return };
+    for n in 1..=PUTS {
+        if store.put(1, &(n % 50).to_le_bytes(), &[7; 300], n).is_err() {
+            println!("refused {n}");
+            continue;
+        }
+        if n % 10 == 0 {
+            match store.sync() {
+                Ok(_) => println!("durable {n}"),
+                Err(_) => assert!(!store.writable(), "a failed sync is never tried again"),
+            }
+            let _ = store.maintain(4096);
+        }
+    }
+}
+
+#[test]
+fn failed_system_calls_lose_nothing_that_was_promised() {
+    let base = std::env::temp_dir().join(format!("gramme-store-{}-syscalls", std::process::id()));
+    let traced = Command::new("strace").args(["-o", "/dev/null", "true"]).status();
+    if !traced.is_ok_and(|status| status.success()) {
+        println!("strace is missing or may not trace here: nothing was checked");
+        return;
+    }
+    let mut promised_in_all = 0;
+    for (at, inject) in [
+        "pwrite64:error=EINTR:when=2+3",
+        // The first ones are the program loader's.
+        "pread64:error=EINTR:when=20+2",
+        "fdatasync:error=EIO:when=9",
+        "fdatasync:error=EIO:when=3",
+        "pwrite64:error=EIO:when=60",
+        "pwrite64:error=ENOSPC:when=40+9",
+        "fallocate:error=ENOSPC:when=4+1",
+        "fallocate:error=EINTR:when=1+2",
+        "rename:error=EIO:when=3",
+        "openat:error=EMFILE:when=40+1",
+    ]
+    .iter()
+    .enumerate()
+    {
+        let directory = base.join(at.to_string());
+        let run = Command::new("strace")
+            .args(["-f", "-qq", "-o", "/dev/null", "-e", &format!("inject={inject}")])
+            .arg(std::env::current_exe().expect("this program"))
+            .args(["--exact", "child", "--nocapture", "--test-threads=1"])
+            .env(DIRECTORY, &directory)
+            .output()
+            .expect("it traced before");
+        let out = String::from_utf8_lossy(&run.stdout);
+        let said = |what: &str| -> BTreeSet<u64> {
+            out.lines().filter_map(|line| line.split(what).nth(1)?.parse().ok()).collect()
+        };
+        let (promised, refused) = (said("durable ").last().copied().unwrap_or(0), said("refused "));
+        promised_in_all += promised;
+        if inject.contains("EINTR") {
+            assert_eq!(promised, PUTS, "{inject}: an interruption is no error: {out}");
+        }
+        if !directory.join("MANIFEST").exists() {
+            assert_eq!(promised, 0, "{inject}");
+            continue;
+        }
+        let mut store = open(&directory);
+        for key in 0..50u64 {
+            let last = (1..=promised).rev().find(|n| n % 50 == key && !refused.contains(n));
+            match store.get(1, &key.to_le_bytes()).expect("readable") {
+                Read::Value { tag, .. } => {
+                    assert!(Some(tag) >= last && tag % 50 == key, "{inject}: key {key}")
+                }
+                Read::Absent => assert_eq!(last, None, "{inject}: key {key}"),
+                Read::Pending(_) => panic!("reads are inline here"),
+            }
+        }
+    }
+    assert!(promised_in_all > 3 * PUTS, "{promised_in_all}");
+    let _ = std::fs::remove_dir_all(&base);
+}
