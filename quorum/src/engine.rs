@@ -60,6 +60,7 @@ pub struct Engine {
     pub(crate) forwards: BTreeMap<CallId, Forward>,
     /// Writes that wait until replicas take messages again, oldest first.
     pub(crate) held: VecDeque<Request>,
+    pub(crate) held_bytes: usize,
     pub(crate) timers: BTreeSet<(Instant, Timer)>,
     pub(crate) peers: BTreeMap<NodeId, Peer>,
     pub(crate) handoffs: BTreeMap<NodeId, Handoff>,
@@ -111,6 +112,7 @@ impl Engine {
             reads: BTreeMap::new(),
             forwards: BTreeMap::new(),
             held: VecDeque::new(),
+            held_bytes: 0,
             timers: BTreeSet::new(),
             peers: others.iter().map(|id| (*id, peer(*id))).collect(),
             handoffs: others.iter().map(|id| (*id, Handoff::unknown())).collect(),

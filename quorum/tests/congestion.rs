@@ -61,6 +61,23 @@ fn a_write_that_only_congestion_holds_up_waits() {
 }
 
 #[test]
+fn what_waits_is_bounded() {
+    let mut cluster = Cluster::new(3);
+    congested(&mut cluster, A, B, true);
+    congested(&mut cluster, A, C, true);
+    let value = "x".repeat(15 << 20);
+    let requests: Vec<_> =
+        (0..6).map(|i| cluster.start_request(A, put(&format!("key {i}"), &value, Cover::Held))).collect();
+    let overloaded =
+        requests.iter().filter(|r| cluster.replies.get(r) == Some(&Reply::Failed(OpError::Overloaded)));
+    assert_eq!(overloaded.count(), 2, "four of 15 MiB may wait, the others are told at once");
+    congested(&mut cluster, A, B, false);
+    cluster.run();
+    let written = requests.iter().filter(|r| matches!(cluster.replies.get(r), Some(Reply::Written { .. })));
+    assert_eq!(written.count(), 4);
+}
+
+#[test]
 fn a_congested_peer_is_not_sent_what_it_asks_for() {
     let mut cluster = Cluster::new(3);
     cluster.put(A, "k", "v", Cover::Held);

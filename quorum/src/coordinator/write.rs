@@ -18,6 +18,9 @@ use gramme_vclock::GrowableContext as Context;
 /// with a larger stamp must have come in between.
 const MAX_ROUNDS: u8 = 8;
 
+/// Bytes of writes that wait until replicas take messages again.
+const MAX_HELD: usize = 64 << 20;
+
 /// A write being coordinated here. It lives on after its answer until every replica has it or has a hint.
 #[derive(Debug)]
 pub(crate) struct Write {
@@ -40,6 +43,16 @@ pub(crate) struct Write {
     deadline: Instant,
     patience: Instant,
     round: u8,
+}
+
+impl Request {
+    fn size(&self) -> usize {
+        let value = match &self.content {
+            Content::Value { bytes, .. } => bytes.len(),
+            Content::Tombstone => 0,
+        };
+        self.key.len() + value
+    }
 }
 
 /// The write as it went out.
@@ -82,6 +95,11 @@ impl Engine {
         let plan = self.write_plan(&request.key);
         debug_assert!(plan.target(self.config.node).is_some(), "only a coordinator starts a write");
         if out_of_reach(&plan, needs).is_some() {
+            let size = request.size();
+            if self.held_bytes + size > self.config.limits.object().max(MAX_HELD) {
+                return self.answer(request.origin, Reply::Failed(OpError::Overloaded));
+            }
+            self.held_bytes += size;
             self.timers.insert((request.deadline, Timer::Held));
             return self.held.push_back(request);
         }
@@ -107,6 +125,7 @@ impl Engine {
 
     /// A replica takes messages again, or is gone: writes that waited for that are looked at once more.
     pub(crate) fn release_held(&mut self, now: Now) {
+        self.held_bytes = 0;
         for request in core::mem::take(&mut self.held) {
             if self.plan(&request.key).target(self.config.node).is_some() {
                 self.start_write(now, request);
@@ -121,6 +140,7 @@ impl Engine {
         let (late, held) =
             core::mem::take(&mut self.held).into_iter().partition(|r| r.deadline <= now.instant);
         self.held = held;
+        self.held_bytes = self.held.iter().map(Request::size).sum();
         let late: VecDeque<Request> = late;
         for request in late {
             self.answer(request.origin, Reply::Failed(OpError::Overloaded));
