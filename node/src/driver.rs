@@ -12,10 +12,11 @@ use crate::log::say;
 use crate::mail::Mailbox;
 use crate::peer::Peers;
 use crate::signal::Signal;
+use crate::spawn::Spawner;
 use gramme_quorum::{Engine, Input, Instant, LoadId, Now};
 use gramme_store::{Disk, ReadDone, ReadJob, SyncDone, SyncJob};
+use smol::Timer;
 use smol::future::{FutureExt, yield_now};
-use smol::{LocalExecutor, Timer};
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io;
@@ -67,7 +68,7 @@ pub(crate) struct Driver<D: Disk> {
     pub(crate) recovered: Box<dyn Fn()>,
     /// Raised by handles and the mailbox.
     pub(crate) wake: Signal,
-    pub(crate) spawn: Rc<LocalExecutor<'static>>,
+    pub(crate) spawn: Spawner,
 }
 
 /// Tells from outside whether a driver has anything left to do.
@@ -109,7 +110,7 @@ where
         let syncing = Rc::new(Cell::new(false));
         let quiet =
             Quiet { syncing: Rc::clone(&syncing), handle: self.handle.clone(), peers: self.peers.clone() };
-        let spawn = Rc::clone(&self.spawn);
+        let spawn = self.spawn.clone();
         let pump = Pump {
             parts: self,
             finished,

@@ -36,6 +36,8 @@ mod server;
 #[cfg(feature = "server")]
 mod signal;
 #[cfg(feature = "server")]
+mod spawn;
+#[cfg(feature = "server")]
 mod stop;
 
 /// Runs the command line (the program's name comes first) and says how it ended: 0 well, 1 a failure, 2 misuse.

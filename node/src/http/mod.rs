@@ -16,11 +16,11 @@ mod time;
 mod tests;
 
 use crate::handle::Handle;
+use crate::spawn::Spawner;
 use crate::stop::Stop;
 use body::Budget;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use smol::LocalExecutor;
 use smol::future::or;
 use smol::io::AsyncReadExt;
 use smol::net::{TcpListener, TcpStream};
@@ -50,12 +50,7 @@ struct Server {
 }
 
 /// Serves HTTP clients until `stop` is requested; returns once every connection has ended.
-pub(crate) async fn serve(
-    listener: TcpListener,
-    handle: Handle,
-    spawn: Rc<LocalExecutor<'static>>,
-    stop: Stop,
-) {
+pub(crate) async fn serve(listener: TcpListener, handle: Handle, spawn: Spawner, stop: Stop) {
     let server = Rc::new(Server { handle, clients: Cell::new(0), budget: Rc::default() });
     let (alive, ended) = smol::channel::bounded::<()>(1);
     loop {

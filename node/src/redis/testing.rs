@@ -3,6 +3,7 @@
 use crate::clock::wall_ms;
 use crate::handle::{Bounds, Handle, Inspect, MemberInfo, Parts};
 use crate::signal::Signal;
+use crate::spawn::Spawner;
 use crate::stop::{StopSource, stop};
 use bytes::Bytes;
 use gramme_quorum::{Config, Engine, Input, Instant, Loaded, Now, Op, Output, Place, RequestId};
@@ -132,7 +133,7 @@ pub(crate) fn with_server<F, S, T>(
     serve: F,
     test: impl FnOnce(SocketAddr, StopSource) -> T,
 ) where
-    F: FnOnce(TcpListener, Handle, Rc<LocalExecutor<'static>>, crate::stop::Stop) -> S,
+    F: FnOnce(TcpListener, Handle, Spawner, crate::stop::Stop) -> S,
     S: Future<Output = ()> + 'static,
     T: Future<Output = ()>,
 {
@@ -143,7 +144,7 @@ pub(crate) fn with_server<F, S, T>(
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("it is bound");
         executor.spawn(node.pump(order)).detach();
-        let server = executor.spawn(serve(listener, handle, Rc::clone(&executor), stop));
+        let server = executor.spawn(serve(listener, handle, Spawner::new(&executor), stop));
         test(address, source).await;
         // The test dropped or moved the source: the server ends.
         server.await;
