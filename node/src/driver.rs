@@ -14,6 +14,7 @@ use crate::peer::Peers;
 use crate::signal::Signal;
 use crate::spawn::Spawner;
 use gramme_quorum::{Engine, Input, Instant, LoadId, Now};
+use gramme_ring::Slot;
 use gramme_store::{Disk, ReadDone, ReadJob, SyncDone, SyncJob};
 use smol::Timer;
 use smol::future::{FutureExt, yield_now};
@@ -48,6 +49,12 @@ impl<D: Disk> Hosted<D> {
 impl<D: Disk> Inspect for Hosted<D> {
     fn inspect(&self, look: &mut dyn FnMut(&Engine)) {
         look(self.0.borrow().engine());
+    }
+
+    fn size_of(&self, key: &[u8]) -> Option<usize> {
+        let mut host = self.0.borrow_mut();
+        // A damaged record has no size; it is fetched from elsewhere.
+        host.store_mut().get_with(Slot::of(key).index(), key, |found| found.bytes.len()).ok().flatten()
     }
 }
 
@@ -162,8 +169,12 @@ where
     async fn run(mut self) {
         let mut alarm = Alarm::default();
         loop {
-            self.turn();
+            let more = self.turn();
             self.begin_sync();
+            if more {
+                yield_now().await;
+                continue;
+            }
             if self.chores && self.do_chore().await {
                 continue;
             }
@@ -172,8 +183,9 @@ where
         }
     }
 
-    /// Takes what has come, in the order in which each source brought it.
-    fn turn(&mut self) {
+    /// Takes what has come, in the order in which each source brought it, and of large reads one. Whether there may be
+    /// more of those.
+    fn turn(&mut self) -> bool {
         let now = self.parts.clock.now();
         self.perform();
         while let Some(finished) = self.next_finished() {
@@ -195,11 +207,17 @@ where
         while let Some((id, op)) = self.parts.handle.next_submitted() {
             self.feed(now, Input::Client(id, op));
         }
+        let large = self.parts.handle.next_large();
+        let more = large.is_some();
+        if let Some((id, op)) = large {
+            self.feed(now, Input::Client(id, op));
+        }
         if self.host_deadline().is_some_and(|at| at <= now.instant) {
             self.feed(now, Input::Tick);
             // Room may have come back on a disk that was full, without a write of ours.
             self.chores |= self.last_chore.elapsed() >= CHORES_AT_REST;
         }
+        more
     }
 
     fn feed(&self, now: Now, input: Input) {
@@ -265,7 +283,8 @@ where
     }
 
     fn deadline(&self) -> Option<std::time::Instant> {
-        self.host_deadline().map(|at| self.parts.clock.to_system(at))
+        let host = self.host_deadline().map(|at| self.parts.clock.to_system(at));
+        host.into_iter().chain(self.parts.handle.deadline()).min()
     }
 
     fn report_writing(&mut self, now: Now) {

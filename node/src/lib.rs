@@ -8,6 +8,10 @@
 pub mod host;
 
 #[cfg(feature = "server")]
+mod budget;
+#[cfg(feature = "server")]
+mod calls;
+#[cfg(feature = "server")]
 mod cli;
 #[cfg(feature = "server")]
 mod clock;

@@ -355,7 +355,7 @@ impl Node {
         (engine.r, engine.w) = (config.r, config.w);
         engine.limits = Limits { value: config.value_limit, ..Limits::default() };
         engine.timing = Timing { request: config.timeout, ..Timing::default() };
-        let bounds = Bounds { requests: engine.limits.requests, ..Bounds::default() };
+        let bounds = Bounds { requests: engine.limits.requests, ..Bounds::for_values(config.value_limit) };
 
         let members = membership.members();
         let engine = Engine::new(engine, membership.layout.clone(), clock.now());

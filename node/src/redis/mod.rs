@@ -14,6 +14,8 @@ pub mod resp;
 pub mod write;
 
 #[cfg(test)]
+mod pressure_tests;
+#[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
