@@ -12,10 +12,12 @@ use crate::log::say;
 use crate::mail::Mailbox;
 use crate::peer::Peers;
 use crate::signal::Signal;
+use crate::spawn::Spawner;
 use gramme_quorum::{Engine, Input, Instant, LoadId, Now};
+use gramme_ring::Slot;
 use gramme_store::{Disk, ReadDone, ReadJob, SyncDone, SyncJob};
+use smol::Timer;
 use smol::future::{FutureExt, yield_now};
-use smol::{LocalExecutor, Timer};
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io;
@@ -48,6 +50,12 @@ impl<D: Disk> Inspect for Hosted<D> {
     fn inspect(&self, look: &mut dyn FnMut(&Engine)) {
         look(self.0.borrow().engine());
     }
+
+    fn size_of(&self, key: &[u8]) -> Option<usize> {
+        let mut host = self.0.borrow_mut();
+        // A damaged record has no size; it is fetched from elsewhere.
+        host.store_mut().get_with(Slot::of(key).index(), key, |found| found.bytes.len()).ok().flatten()
+    }
 }
 
 /// What the disk has finished.
@@ -67,7 +75,7 @@ pub(crate) struct Driver<D: Disk> {
     pub(crate) recovered: Box<dyn Fn()>,
     /// Raised by handles and the mailbox.
     pub(crate) wake: Signal,
-    pub(crate) spawn: Rc<LocalExecutor<'static>>,
+    pub(crate) spawn: Spawner,
 }
 
 /// Tells from outside whether a driver has anything left to do.
@@ -109,7 +117,7 @@ where
         let syncing = Rc::new(Cell::new(false));
         let quiet =
             Quiet { syncing: Rc::clone(&syncing), handle: self.handle.clone(), peers: self.peers.clone() };
-        let spawn = Rc::clone(&self.spawn);
+        let spawn = self.spawn.clone();
         let pump = Pump {
             parts: self,
             finished,
@@ -161,8 +169,12 @@ where
     async fn run(mut self) {
         let mut alarm = Alarm::default();
         loop {
-            self.turn();
+            let more = self.turn();
             self.begin_sync();
+            if more {
+                yield_now().await;
+                continue;
+            }
             if self.chores && self.do_chore().await {
                 continue;
             }
@@ -171,8 +183,9 @@ where
         }
     }
 
-    /// Takes what has come, in the order in which each source brought it.
-    fn turn(&mut self) {
+    /// Takes what has come, in the order in which each source brought it, and of large reads one. Whether there may be
+    /// more of those.
+    fn turn(&mut self) -> bool {
         let now = self.parts.clock.now();
         self.perform();
         while let Some(finished) = self.next_finished() {
@@ -194,11 +207,17 @@ where
         while let Some((id, op)) = self.parts.handle.next_submitted() {
             self.feed(now, Input::Client(id, op));
         }
+        let large = self.parts.handle.next_large();
+        let more = large.is_some();
+        if let Some((id, op)) = large {
+            self.feed(now, Input::Client(id, op));
+        }
         if self.host_deadline().is_some_and(|at| at <= now.instant) {
             self.feed(now, Input::Tick);
             // Room may have come back on a disk that was full, without a write of ours.
             self.chores |= self.last_chore.elapsed() >= CHORES_AT_REST;
         }
+        more
     }
 
     fn feed(&self, now: Now, input: Input) {
@@ -264,7 +283,8 @@ where
     }
 
     fn deadline(&self) -> Option<std::time::Instant> {
-        self.host_deadline().map(|at| self.parts.clock.to_system(at))
+        let host = self.host_deadline().map(|at| self.parts.clock.to_system(at));
+        host.into_iter().chain(self.parts.handle.deadline()).min()
     }
 
     fn report_writing(&mut self, now: Now) {

@@ -5,9 +5,13 @@
 //! first polled, so a connection can start a whole pipeline in order and await the answers in order.
 //!
 //! What bounds it: at most [`Bounds::requests`] requests and [`Bounds::bytes`] bytes of keys and values are in
-//! flight; past either the answer is [`OpError::Overloaded`], at once, and nothing was done.
+//! flight; past either the answer is [`OpError::Overloaded`], at once, and nothing was done. What reads bring is
+//! counted by a [`Budget`]: reads for which it has no room wait their turn, each at most [`Bounds::wait`].
 
+use crate::budget::{ANSWERS, Budget, Charge, LARGE};
+use crate::calls::{Calls, Share, Waits};
 use crate::signal::Signal;
+use bytes::Bytes;
 use gramme_quorum::{Engine, Op, OpError, Reply, RequestId};
 use gramme_ring::NodeId;
 use gramme_vclock::{GrowableContext as Context, SealError, SealKey, TokenError};
@@ -16,7 +20,14 @@ use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Poll, Waker};
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+/// What an answer takes besides its values, roughly.
+const OVERHEAD: usize = 256;
+
+const LARGE_LANE: usize = 0;
+const SMALL_LANE: usize = 1;
 
 /// What a caller of [`Handle::call`] waits for besides the clock.
 #[derive(Clone, Copy, Debug)]
@@ -25,11 +36,30 @@ pub(crate) struct Bounds {
     pub(crate) requests: usize,
     /// Bytes of keys and values of requests in flight.
     pub(crate) bytes: usize,
+    /// Bytes of answers that wait to be sent, or are being fetched.
+    pub(crate) answers: usize,
+    /// How long a read may wait for room among those, before it is answered that there was none.
+    pub(crate) wait: Duration,
+    /// How long a client may take nothing of its answers while others wait for the room that they take.
+    pub(crate) patience: Duration,
+}
+
+impl Bounds {
+    /// The default where values have this limit: at least four answers of the largest fit.
+    pub(crate) fn for_values(value_limit: usize) -> Bounds {
+        Bounds { answers: ANSWERS.max(4 * largest(value_limit)), ..Bounds::default() }
+    }
 }
 
 impl Default for Bounds {
     fn default() -> Self {
-        Bounds { requests: 16_384, bytes: 256 << 20 }
+        Bounds {
+            requests: 16_384,
+            bytes: 256 << 20,
+            answers: ANSWERS,
+            wait: Duration::from_secs(30),
+            patience: Duration::from_secs(3),
+        }
     }
 }
 
@@ -61,6 +91,9 @@ pub(crate) struct Addresses {
 pub(crate) trait Inspect {
     /// Calls `look` once.
     fn inspect(&self, look: &mut dyn FnMut(&Engine));
+
+    /// Bytes of this node's copy of a key, if it has one.
+    fn size_of(&self, key: &[u8]) -> Option<usize>;
 }
 
 /// What a handle is made of besides its queue.
@@ -95,8 +128,25 @@ struct Shared {
     value_limit: usize,
     calls: RefCell<Calls>,
     submitted: RefCell<VecDeque<(RequestId, Op)>>,
+    /// Reads that wait for room, large ones and others, each in the order in which they came.
+    lanes: RefCell<[VecDeque<Waiting>; 2]>,
+    /// Large reads that need not wait.
+    large: RefCell<VecDeque<(RequestId, Op)>>,
+    budget: Rc<Budget>,
+    /// The last key that was found to be large.
+    sized: Cell<Option<(Bytes, usize)>>,
+    /// What reads of keys without a copy here brought lately.
+    elsewhere: Cell<usize>,
     bytes: Cell<usize>,
     wake: Signal,
+}
+
+/// A read that waits for room.
+struct Waiting {
+    id: RequestId,
+    op: Op,
+    share: Share,
+    until: Instant,
 }
 
 impl Handle {
@@ -111,6 +161,11 @@ impl Handle {
             value_limit: parts.value_limit,
             calls: RefCell::default(),
             submitted: RefCell::default(),
+            lanes: RefCell::default(),
+            large: RefCell::default(),
+            budget: Budget::new(parts.bounds.answers, wake.clone()),
+            sized: Cell::default(),
+            elsewhere: Cell::new(largest(parts.value_limit)),
             bytes: Cell::new(0),
             wake,
         }))
@@ -118,17 +173,44 @@ impl Handle {
 
     /// Submits a request, now. Dropping the future abandons the answer, not the request.
     pub(crate) fn call(&self, op: Op) -> Call {
+        self.call_in(op, &Waits::default())
+    }
+
+    /// The same; a read for which there is no room waits for it, and is one of `waits` meanwhile. Writes, and small
+    /// reads behind large ones, pass it.
+    pub(crate) fn call_in(&self, op: Op, waits: &Waits) -> Call {
         let size = size_of_op(&op);
         let bytes = self.0.bytes.get().saturating_add(size);
         let mut calls = self.0.calls.borrow_mut();
         if calls.in_flight >= self.0.bounds.requests || bytes > self.0.bounds.bytes {
-            return Call(CallState::Refused);
+            return Call { shared: Rc::clone(&self.0), state: CallState::Refused };
         }
         self.0.bytes.set(bytes);
         let id = calls.open(size);
-        self.0.submitted.borrow_mut().push_back((id, op));
+        drop(calls);
         self.0.wake.raise();
-        Call(CallState::Open { shared: Rc::clone(&self.0), id })
+        if let Op::Get { key, .. } = &op {
+            let share = self.estimate(key);
+            let mut lanes = self.0.lanes.borrow_mut();
+            let lane = &mut lanes[if share.bytes > LARGE { LARGE_LANE } else { SMALL_LANE }];
+            if !lane.is_empty() || !self.0.budget.admits(share.bytes) {
+                let until = Instant::now() + self.0.bounds.wait;
+                lane.push_back(Waiting { id, op, share, until });
+                self.0.calls.borrow_mut().cell(id).1.waits = Some(waits.enter());
+                self.0.budget.set_waiting(lanes.iter().map(VecDeque::len).sum());
+                return Call { shared: Rc::clone(&self.0), state: CallState::Open(id) };
+            }
+            self.begin(id, share);
+            if share.known && share.bytes > LARGE {
+                self.0.large.borrow_mut().push_back((id, op));
+                return Call { shared: Rc::clone(&self.0), state: CallState::Open(id) };
+            }
+        } else {
+            // Its size may be another one now.
+            self.0.sized.take();
+        }
+        self.0.submitted.borrow_mut().push_back((id, op));
+        Call { shared: Rc::clone(&self.0), state: CallState::Open(id) }
     }
 
     /// Requests submitted and not yet answered.
@@ -191,9 +273,100 @@ impl Handle {
         stale.is_some()
     }
 
-    /// The next submitted request: the driver's side.
+    /// The account of what answers take.
+    pub(crate) fn budget(&self) -> &Rc<Budget> {
+        &self.0.budget
+    }
+
+    /// How long a client may take nothing of its answers while others wait.
+    pub(crate) fn patience(&self) -> Duration {
+        self.0.bounds.patience
+    }
+
+    /// The next request for the engine, but for large reads: the driver's side.
     pub(crate) fn next_submitted(&self) -> Option<(RequestId, Op)> {
-        self.0.submitted.borrow_mut().pop_front()
+        self.next_waiting(SMALL_LANE).or_else(|| self.0.submitted.borrow_mut().pop_front())
+    }
+
+    /// The next large read. Each keeps the engine busy for long, so that others should have their turn between two.
+    pub(crate) fn next_large(&self) -> Option<(RequestId, Op)> {
+        self.0.large.borrow_mut().pop_front().or_else(|| self.next_waiting(LARGE_LANE))
+    }
+
+    /// The next read that has waited for room and has it.
+    fn next_waiting(&self, lane: usize) -> Option<(RequestId, Op)> {
+        loop {
+            let mut lanes = self.0.lanes.borrow_mut();
+            let first = lanes[lane].front()?;
+            // Nobody waits for it, or nobody does any longer.
+            let over = self.0.calls.borrow_mut().is_abandoned(first.id) || first.until <= Instant::now();
+            if !over && !self.0.budget.admits(first.share.bytes) {
+                return None;
+            }
+            let Waiting { id, op, share, .. } = lanes[lane].pop_front().expect("there is a first");
+            self.0.budget.set_waiting(lanes.iter().map(VecDeque::len).sum());
+            drop(lanes);
+            if !over {
+                self.begin(id, share);
+                return Some((id, op));
+            }
+            self.answer(id, Reply::Failed(OpError::Overloaded));
+        }
+    }
+
+    /// When to ask for the next request at the latest: the driver's side.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.0.lanes.borrow().iter().filter_map(|lane| lane.front()).map(|first| first.until).min()
+    }
+
+    /// What a read will bring, at most if possible.
+    fn estimate(&self, key: &Bytes) -> Share {
+        let most = largest(self.0.value_limit);
+        if self.0.budget.is_plentiful(most) {
+            return Share { bytes: most, ..Share::default() };
+        }
+        // It costs as much as reading the value, and many ask for the same one at a time.
+        let known = self.0.sized.take().filter(|(last, _)| last == key);
+        let size = known.map_or_else(|| self.0.engine.size_of(key), |(_, size)| Some(size));
+        match size {
+            Some(bytes) => {
+                if bytes > LARGE {
+                    self.0.sized.set(Some((key.clone(), bytes)));
+                }
+                Share { bytes: bytes + OVERHEAD, known: true, ..Share::default() }
+            }
+            None => Share { bytes: self.0.elsewhere.get(), guessed: true, ..Share::default() },
+        }
+    }
+
+    fn begin(&self, id: RequestId, share: Share) {
+        self.0.budget.change(0, share.bytes);
+        let mut calls = self.0.calls.borrow_mut();
+        let cell = calls.cell(id).1;
+        cell.share = share;
+        cell.waits = None;
+    }
+
+    /// Counts an answer in place of its estimate. Whether there is room for it; there is unless it was guessed.
+    fn weigh(&self, id: RequestId, reply: &Reply) -> bool {
+        let mut calls = self.0.calls.borrow_mut();
+        let share = &mut calls.cell(id).1.share;
+        let bytes = match reply {
+            Reply::Read(_) => OVERHEAD + weight(reply),
+            _ => 0,
+        };
+        if share.guessed {
+            // Large ones count at once and are forgotten slowly.
+            let before = self.0.elsewhere.get();
+            self.0.elsewhere.set(bytes.max(before - before.div_ceil(16)));
+        }
+        let before = share.bytes;
+        let fits = bytes <= before || before == self.0.budget.used() || self.0.budget.fits(bytes - before);
+        share.bytes = if fits { bytes } else { 0 };
+        let after = share.bytes;
+        drop(calls);
+        self.0.budget.change(before, after);
+        fits
     }
 
     /// Delivers a reply: the driver's side.
@@ -201,149 +374,69 @@ impl Handle {
     /// # Panics
     /// If `id` names no open request: the engine answers each exactly once.
     pub(crate) fn answer(&self, id: RequestId, reply: Reply) {
-        let (size, waker) = self.0.calls.borrow_mut().answer(id, reply);
+        let fits = self.weigh(id, &reply);
+        let reply = if fits { reply } else { Reply::Failed(OpError::Overloaded) };
+        let (size, waker, unread) = self.0.calls.borrow_mut().answer(id, reply);
         self.0.bytes.set(self.0.bytes.get() - size);
+        self.0.budget.change(unread, 0);
         if let Some(waker) = waker {
             waker.wake();
         }
     }
 }
 
-/// The answer to one request, once it is there.
-pub(crate) struct Call(CallState);
+/// The answer to one request, once it is there, and what it takes until it is sent.
+pub(crate) struct Call {
+    shared: Rc<Shared>,
+    state: CallState,
+}
 
 enum CallState {
-    Open { shared: Rc<Shared>, id: RequestId },
+    Open(RequestId),
     Refused,
     Done,
 }
 
 impl Future for Call {
-    type Output = Reply;
+    type Output = (Reply, Charge);
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut std::task::Context<'_>) -> Poll<Reply> {
-        let reply = match &self.0 {
-            CallState::Open { shared, id } => match shared.calls.borrow_mut().poll(*id, cx.waker()) {
-                Some(reply) => reply,
+    fn poll(mut self: Pin<&mut Self>, cx: &mut std::task::Context<'_>) -> Poll<(Reply, Charge)> {
+        let (reply, bytes) = match self.state {
+            CallState::Open(id) => match self.shared.calls.borrow_mut().poll(id, cx.waker()) {
+                Some(answered) => answered,
                 None => return Poll::Pending,
             },
-            CallState::Refused => Reply::Failed(OpError::Overloaded),
+            CallState::Refused => (Reply::Failed(OpError::Overloaded), 0),
             CallState::Done => panic!("a call was polled after its answer"),
         };
-        self.0 = CallState::Done;
-        Poll::Ready(reply)
+        self.state = CallState::Done;
+        Poll::Ready((reply, Charge::counted(&self.shared.budget, bytes)))
     }
 }
 
 impl Drop for Call {
     fn drop(&mut self) {
-        if let CallState::Open { shared, id } = &self.0 {
+        if let CallState::Open(id) = self.state {
             // The reply may be large; it is dropped after the table is let go.
-            let unread = shared.calls.borrow_mut().abandon(*id);
-            drop(unread);
+            let unread = self.shared.calls.borrow_mut().abandon(id);
+            if let Some((reply, bytes)) = unread {
+                drop(reply);
+                self.shared.budget.change(bytes, 0);
+            }
         }
     }
 }
 
-/// Open requests: a slab whose cells carry a generation, so that an id is never mistaken for a later one.
-#[derive(Default)]
-struct Calls {
-    cells: Vec<CallCell>,
-    free: Vec<u32>,
-    in_flight: usize,
+/// Bytes of the largest object that a node takes from a client, its siblings included.
+fn largest(value_limit: usize) -> usize {
+    value_limit + value_limit / 4 + OVERHEAD
 }
 
-struct CallCell {
-    generation: u32,
-    size: usize,
-    state: State,
-}
-
-enum State {
-    Vacant,
-    Waiting(Option<Waker>),
-    Answered(Reply),
-    /// Nobody waits any more; the cell is freed by the answer.
-    Abandoned,
-}
-
-impl Calls {
-    fn open(&mut self, size: usize) -> RequestId {
-        self.in_flight += 1;
-        let index = match self.free.pop() {
-            Some(index) => index,
-            None => {
-                let index = u32::try_from(self.cells.len()).expect("fewer calls than 2^32");
-                self.cells.push(CallCell { generation: 0, size: 0, state: State::Vacant });
-                index
-            }
-        };
-        let cell = &mut self.cells[index as usize];
-        cell.size = size;
-        cell.state = State::Waiting(None);
-        RequestId(u64::from(cell.generation) << 32 | u64::from(index))
-    }
-
-    #[allow(clippy::cast_possible_truncation)] // the two halves of an id
-    fn cell(&mut self, id: RequestId) -> (u32, &mut CallCell) {
-        let (generation, index) = ((id.0 >> 32) as u32, id.0 as u32);
-        let cell = &mut self.cells[index as usize];
-        assert_eq!(cell.generation, generation, "a request was answered twice");
-        (index, cell)
-    }
-
-    fn close(&mut self, index: u32) {
-        let cell = &mut self.cells[index as usize];
-        cell.state = State::Vacant;
-        cell.generation = cell.generation.wrapping_add(1);
-        self.free.push(index);
-    }
-
-    fn answer(&mut self, id: RequestId, reply: Reply) -> (usize, Option<Waker>) {
-        let (index, cell) = self.cell(id);
-        let size = cell.size;
-        let waker = match std::mem::replace(&mut cell.state, State::Answered(reply)) {
-            State::Waiting(waker) => waker,
-            State::Abandoned => {
-                self.close(index);
-                None
-            }
-            State::Vacant | State::Answered(_) => panic!("a request was answered twice"),
-        };
-        self.in_flight -= 1;
-        (size, waker)
-    }
-
-    fn poll(&mut self, id: RequestId, waker: &Waker) -> Option<Reply> {
-        let (index, cell) = self.cell(id);
-        match &mut cell.state {
-            State::Waiting(current) => {
-                if !current.as_ref().is_some_and(|w| w.will_wake(waker)) {
-                    *current = Some(waker.clone());
-                }
-                None
-            }
-            State::Answered(_) => {
-                let State::Answered(reply) = std::mem::replace(&mut cell.state, State::Vacant) else {
-                    unreachable!("matched above")
-                };
-                self.close(index);
-                Some(reply)
-            }
-            State::Vacant | State::Abandoned => unreachable!("only its call frees a cell"),
-        }
-    }
-
-    fn abandon(&mut self, id: RequestId) -> Option<Reply> {
-        let (index, cell) = self.cell(id);
-        match std::mem::replace(&mut cell.state, State::Abandoned) {
-            State::Waiting(_) => None,
-            State::Answered(reply) => {
-                self.close(index);
-                Some(reply)
-            }
-            State::Vacant | State::Abandoned => unreachable!("only its call frees a cell"),
-        }
+/// Bytes of values in a reply.
+pub(crate) fn weight(reply: &Reply) -> usize {
+    match reply {
+        Reply::Read(reading) => reading.siblings.iter().map(|found| found.value.len()).sum(),
+        _ => 0,
     }
 }
 
@@ -351,47 +444,5 @@ fn size_of_op(op: &Op) -> usize {
     match op {
         Op::Put { key, value, .. } => key.len() + value.len(),
         other => other.key().len(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn ok(calls: &mut Calls, id: RequestId) -> (usize, Option<Waker>) {
-        calls.answer(id, Reply::Failed(OpError::Unwritable))
-    }
-
-    #[test]
-    fn an_abandoned_call_frees_its_cell_when_it_is_answered() {
-        let mut calls = Calls::default();
-        let first = calls.open(3);
-        assert!(calls.abandon(first).is_none());
-        assert_eq!(calls.in_flight, 1);
-        assert_eq!(ok(&mut calls, first).0, 3);
-        let second = calls.open(5);
-        assert_ne!(first, second, "an id is not used again");
-        assert_eq!(calls.cells.len(), 1, "but its cell is");
-    }
-
-    #[test]
-    fn an_answer_waits_for_its_caller() {
-        let mut calls = Calls::default();
-        let (a, b) = (calls.open(1), calls.open(1));
-        ok(&mut calls, b);
-        assert!(calls.poll(a, Waker::noop()).is_none());
-        assert!(matches!(calls.poll(b, Waker::noop()), Some(Reply::Failed(OpError::Unwritable))));
-        assert!(ok(&mut calls, a).1.is_some(), "the caller that polled is woken");
-        assert_eq!(calls.in_flight, 0);
-    }
-
-    #[test]
-    #[should_panic(expected = "answered twice")]
-    fn a_second_answer_is_a_defect() {
-        let mut calls = Calls::default();
-        let id = calls.open(1);
-        assert!(calls.abandon(id).is_none());
-        ok(&mut calls, id);
-        ok(&mut calls, id);
     }
 }

@@ -8,6 +8,10 @@
 pub mod host;
 
 #[cfg(feature = "server")]
+mod budget;
+#[cfg(feature = "server")]
+mod calls;
+#[cfg(feature = "server")]
 mod cli;
 #[cfg(feature = "server")]
 mod clock;
@@ -35,6 +39,8 @@ pub mod redis;
 mod server;
 #[cfg(feature = "server")]
 mod signal;
+#[cfg(feature = "server")]
+mod spawn;
 #[cfg(feature = "server")]
 mod stop;
 

@@ -10,6 +10,7 @@ use crate::log::say;
 use crate::mail::Mailbox;
 use crate::peer::{Local, Moved, Peers, Setting};
 use crate::signal::Signal;
+use crate::spawn::Spawner;
 use crate::stop::{Stop, StopSource, stop};
 use crate::{http, redis};
 use gramme_quorum::{Config as EngineConfig, Engine, Limits, Timing, wire};
@@ -133,20 +134,28 @@ pub(crate) fn serve(settings: &Settings, child: bool) -> Result<(), ServeError> 
     let listeners = Listeners::bind(&config)?;
     let (identity, membership, store) = open(&dir, &config, &listeners.addresses)?;
 
-    let spawn = Rc::new(LocalExecutor::new());
+    let executor = Rc::new(LocalExecutor::new());
+    let spawn = Spawner::new(&executor);
     let (source, stopping) = stop();
     let node = Node::start(&config, &dir, identity, membership, store, listeners, &spawn, &stopping)?;
     let hosted = Rc::clone(&node.hosted);
-    smol::block_on(spawn.run(node.run(source, child)))?;
-
+    let served = smol::block_on(executor.run(node.run(source, child)));
     // With the tasks go their handles; what is left is ours alone, and can be closed in good order.
-    drop(spawn);
-    if let Some(host) = Hosted::into_host(hosted)
-        && let Err(error) = host.into_store().close()
-    {
-        say!("the store was not closed in good order: {error}; the next start reads it all");
+    drop(executor);
+    close(hosted);
+    served
+}
+
+fn close(hosted: Rc<Hosted<FileDisk>>) {
+    let closed = match Hosted::into_host(hosted) {
+        Some(host) => host.into_store().close().map_err(|error| error.to_string()),
+        None => Err("a task still holds it, which is a defect of this program".to_owned()),
+    };
+    if let Err(why) = closed {
+        say!(
+            "the store was not closed in good order: {why}; nothing is lost by that, the next start reads more of it"
+        );
     }
-    Ok(())
 }
 
 /// Holds the data directory for this process.
@@ -322,7 +331,7 @@ struct Node {
     quiet: Quiet,
     clock: Clock,
     listeners: Listeners,
-    spawn: Rc<LocalExecutor<'static>>,
+    spawn: Spawner,
     stopping: Stop,
 }
 
@@ -335,7 +344,7 @@ impl Node {
         membership: Membership,
         opened: OpenStore,
         listeners: Listeners,
-        spawn: &Rc<LocalExecutor<'static>>,
+        spawn: &Spawner,
         stopping: &Stop,
     ) -> Result<Node, ServeError> {
         let clock = Clock::start();
@@ -346,7 +355,7 @@ impl Node {
         (engine.r, engine.w) = (config.r, config.w);
         engine.limits = Limits { value: config.value_limit, ..Limits::default() };
         engine.timing = Timing { request: config.timeout, ..Timing::default() };
-        let bounds = Bounds { requests: engine.limits.requests, ..Bounds::default() };
+        let bounds = Bounds { requests: engine.limits.requests, ..Bounds::for_values(config.value_limit) };
 
         let members = membership.members();
         let engine = Engine::new(engine, membership.layout.clone(), clock.now());
@@ -375,7 +384,7 @@ impl Node {
             },
             handle: handle.clone(),
             mail: mail.clone(),
-            spawn: Rc::clone(spawn),
+            spawn: spawn.clone(),
             stop: stopping.clone(),
             max_frame: wire::max_frame(config.value_limit),
             moved: remember_moves(dir.clone(), membership),
@@ -389,7 +398,7 @@ impl Node {
             clock,
             recovered,
             wake,
-            spawn: Rc::clone(spawn),
+            spawn: spawn.clone(),
         }
         .start()
         .map_err(|e| ServeError::Io("can't start the thread that syncs", e))?;
@@ -401,7 +410,7 @@ impl Node {
             quiet,
             clock,
             listeners,
-            spawn: Rc::clone(spawn),
+            spawn: spawn.clone(),
             stopping: stopping.clone(),
         })
     }
@@ -438,13 +447,13 @@ impl Node {
         let redis = self.spawn.spawn(redis::serve(
             redis,
             self.handle.clone(),
-            Rc::clone(&self.spawn),
+            self.spawn.clone(),
             self.stopping.clone(),
         ));
         let http = self.spawn.spawn(http::serve(
             http,
             self.handle.clone(),
-            Rc::clone(&self.spawn),
+            self.spawn.clone(),
             self.stopping.clone(),
         ));
         announce(child, self.id, &addresses);

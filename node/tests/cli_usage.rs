@@ -11,6 +11,11 @@ fn misuse_ends_with_2_and_failure_with_1() {
         (&["fly"][..], 2, "gramme: unrecognized subcommand 'fly'"),
         (&["serve", "--redsi", "x"], 2, "--redis"),
         (&["dev", "--nodes", "0"], 2, "1..=16"),
+        (
+            &["dev", "--dir", "/nonexistent", "--port", "65530"],
+            2,
+            "need ports beyond 65535: choose a lower --port",
+        ),
         (&[], 2, "dev"),
         (
             &["serve", "--dir", "/nonexistent", "--r", "0"],

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Cluster, Redis, Resp, Writer, assert_all_there};
+use common::{Cluster, Redis, Resp, Writer, assert_all_there, run, stderr, stdout};
 
 #[test]
 fn any_one_node_may_die_under_load() {
@@ -93,9 +93,21 @@ fn a_polite_stop_answers_first_and_loses_nothing() {
     assert!(status.success(), "{status}");
     assert!(cluster.node(0).said().contains("stopping"));
     assert!(!cluster.node(0).said().contains("still in flight"), "{}", cluster.node(0).said());
+    assert!(!cluster.node(0).said().contains("not closed"), "{}", cluster.node(0).said());
+    assert_eq!(last_stop(&cluster, 0), "clean");
     let acknowledged = writer.finish();
     assert_all_there(cluster.redis(1), &acknowledged);
     cluster.restart(0);
     cluster.node(0).wait_for("other members are connected");
     assert_all_there(cluster.redis(0), &acknowledged);
+    cluster.kill(0);
+    assert_eq!(last_stop(&cluster, 0), "unclean");
+}
+
+/// What `gramme verify` says of the end of the node's last run.
+fn last_stop(cluster: &Cluster, node: u16) -> String {
+    let output = run(&["verify", cluster.node_dir(node).to_str().expect("it is text")]);
+    let said = stdout(&output);
+    let (_, how) = said.split_once("last stop ").unwrap_or_else(|| panic!("{said}{}", stderr(&output)));
+    how.lines().next().unwrap_or_default().to_owned()
 }

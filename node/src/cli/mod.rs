@@ -7,7 +7,7 @@ mod verify;
 mod view;
 
 use crate::config::{KEYS, Settings};
-use crate::dev::{self, MOST_NODES, Wish};
+use crate::dev::{self, DevError, MOST_NODES, Wish};
 use crate::server;
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Arg, ArgAction, ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -20,12 +20,20 @@ use std::process::ExitCode;
 use verify::Verify;
 use view::View;
 
-/// A command that failed: what, why, what to do. Exit code 1.
-pub(crate) struct Failure(String);
+/// A command that failed: what, why, what to do.
+pub(crate) struct Failure {
+    text: String,
+    code: u8,
+}
 
 impl Failure {
     pub(crate) fn new(text: impl Into<String>) -> Failure {
-        Failure(text.into())
+        Failure { text: text.into(), code: 1 }
+    }
+
+    /// It could never have worked as it was asked for.
+    fn misuse(text: impl Into<String>) -> Failure {
+        Failure { text: text.into(), code: 2 }
     }
 }
 
@@ -162,9 +170,10 @@ pub(crate) fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Err(error) => return usage(&error),
     };
     let outcome = match cli.command {
-        Command::Dev(Dev { nodes, dir, port }) => {
-            dev::run(&Wish { nodes, dir, port }).map_err(|e| Failure(format!("dev: {e}")))
-        }
+        Command::Dev(Dev { nodes, dir, port }) => dev::run(&Wish { nodes, dir, port }).map_err(|e| match e {
+            DevError::Ports { .. } => Failure::misuse(format!("dev: {e}")),
+            _ => Failure::new(format!("dev: {e}")),
+        }),
         Command::Serve(serve) => run_serve(&serve),
         Command::Status(view) => view.show("status"),
         Command::Ring(view) => view.show("ring"),
@@ -182,15 +191,15 @@ pub(crate) fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
-        Err(Failure(text)) => {
+        Err(Failure { text, code }) => {
             crate::log::line(format_args!("{text}"));
-            ExitCode::from(1)
+            ExitCode::from(code)
         }
     }
 }
 
 fn run_serve(serve: &Serve) -> Result<(), Failure> {
-    let failure = |e: &dyn std::fmt::Display| Failure(format!("serve: {e}"));
+    let failure = |e: &dyn std::fmt::Display| Failure::new(format!("serve: {e}"));
     let settings = Settings::collect(&serve.flags, |name| std::env::var_os(name), serve.config.clone())
         .map_err(|e| failure(&e))?;
     if serve.print_config {
@@ -204,7 +213,7 @@ fn print(bytes: &[u8]) -> Result<(), Failure> {
     let mut out = std::io::stdout().lock();
     match out.write_all(bytes).and_then(|()| out.flush()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(Failure(format!("can't write the output: {error}")))
+            Err(Failure::new(format!("can't write the output: {error}")))
         }
         _ => Ok(()),
     }

@@ -4,6 +4,7 @@
 //! that the read returned. Without a context a write adds a value beside those that are there.
 
 use super::body::receive;
+use super::client::Client;
 use super::query::parameters;
 use super::router::{Answer, Refusal, with_type};
 use super::{Server, siblings};
@@ -28,6 +29,7 @@ const LONGEST: Duration = Duration::from_secs(3600);
 
 pub(super) async fn answer(
     server: &Rc<Server>,
+    client: &Client,
     key: Bytes,
     request: Request<Incoming>,
 ) -> Result<Answer, Refusal> {
@@ -36,7 +38,7 @@ pub(super) async fn answer(
     }
     let method = request.method();
     if method == Method::GET || method == Method::HEAD {
-        get(server, key, &request).await
+        get(server, client, key, &request).await
     } else if method == Method::PUT {
         put(server, key, request).await
     } else if method == Method::DELETE {
@@ -124,9 +126,16 @@ fn seal(server: &Server, key: &[u8], context: &Context, answer: &mut Answer) -> 
     Ok(())
 }
 
-async fn get(server: &Rc<Server>, key: Bytes, request: &Request<Incoming>) -> Result<Answer, Refusal> {
+async fn get(
+    server: &Rc<Server>,
+    client: &Client,
+    key: Bytes,
+    request: &Request<Incoming>,
+) -> Result<Answer, Refusal> {
     let options = Parameters::parse(request, &["r", "pr", "timeout"])?.read;
-    match server.handle.call(Op::Get { key: key.clone(), options }).await {
+    let (reply, charge) = server.handle.call(Op::Get { key: key.clone(), options }).await;
+    client.read(charge);
+    match reply {
         Reply::Read(reading) => show(server, &key, &reading, request),
         Reply::Failed(error) => Err(error.into()),
         Reply::Written { .. } => unreachable!("a read is answered by a reading"),
@@ -208,7 +217,7 @@ async fn delete(server: &Rc<Server>, key: Bytes, request: &Request<Incoming>) ->
 }
 
 async fn written(server: &Rc<Server>, key: &[u8], op: Op) -> Result<Answer, Refusal> {
-    match server.handle.call(op).await {
+    match server.handle.call(op).await.0 {
         Reply::Written { context, .. } => {
             let mut answer = Response::new(Full::default());
             *answer.status_mut() = StatusCode::NO_CONTENT;

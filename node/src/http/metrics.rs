@@ -30,8 +30,14 @@ pub(super) fn answer(server: &Server) -> Result<Answer, Refusal> {
     );
     one("ring_version", "gauge", "Version of the ring in force.", ring);
     one("requests_in_flight", "gauge", "Requests of clients in flight.", server.handle.in_flight() as u64);
+    one(
+        "answer_bytes",
+        "gauge",
+        "Bytes of answers that are being fetched, wait, or are being sent.",
+        server.handle.budget().used() as u64,
+    );
     one("disk_operations_waiting", "gauge", "Local operations that wait for the disk.", status.local as u64);
-    one("http_connections", "gauge", "Connections of HTTP clients.", server.clients.get() as u64);
+    one("http_connections", "gauge", "Connections of HTTP clients.", server.clients.borrow().len() as u64);
     one("read_repairs_total", "counter", "Stale copies that reads have repaired.", status.repairs);
     one("hints_kept_total", "counter", "Hints written for owners that were away.", status.hints_kept);
     one("hints_handed_total", "counter", "Hints that their owners acknowledged.", status.hints_handed);

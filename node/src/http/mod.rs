@@ -1,10 +1,17 @@
 //! HTTP/1.1: keys and values for everything that speaks HTTP, and what operators and their tools look at.
 //!
 //! What bounds it: connections, bytes of a request's head, the time that a head and a body may take, bytes of a
-//! body, and bytes of all bodies that are being received.
+//! body, and bytes of all bodies that are being received; and what answers take, together with those of other
+//! protocols, by the node's [budget](crate::budget). When there are too many connections the one that has been idle
+//! longest gives way; if all are being served, the new one is answered 503.
+//!
+//! Two refusals are hyper's own, by status and without words: 431 for a head of more than 192 KiB, and 414 for a
+//! request line whose target has more than 65,534 bytes. So the longest keys, of 65,536 bytes (21,843 of them if all
+//! are percent-encoded), can be had by the Redis protocol only.
 
 mod api;
 mod body;
+mod client;
 mod kv;
 mod metrics;
 mod query;
@@ -16,23 +23,30 @@ mod time;
 mod tests;
 
 use crate::handle::Handle;
+use crate::spawn::Spawner;
 use crate::stop::Stop;
 use body::Budget;
+use client::{Client, Watched};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use smol::LocalExecutor;
 use smol::future::or;
-use smol::io::AsyncReadExt;
+use smol::io::{AsyncReadExt, AsyncWriteExt};
 use smol::net::{TcpListener, TcpStream};
 use smol_hyper::rt::{FuturesIo, SmolTimer};
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::Duration;
 
-/// Clients at one time; one more is sent away.
+/// Clients at one time; for one more the one that has been idle longest gives way.
 const CLIENTS: usize = 2048;
+/// Clients that are being refused at one time; one more is closed without a word.
+const REFUSALS: usize = 64;
+/// What a client is told when all others are being served.
+const FULL: &str = "too many connections are being served at this node; try again\n";
 /// Bytes of a request's head: a path and a context of 64 KiB each, and headers as browsers send them.
 const HEAD_BYTES: usize = 192 << 10;
 /// How long a request's head may take, and a connection may idle.
@@ -45,18 +59,27 @@ const LINGER: Duration = Duration::from_secs(1);
 /// What all connections share.
 struct Server {
     handle: Handle,
-    clients: Cell<usize>,
+    limit: usize,
+    clients: RefCell<BTreeMap<u64, Rc<Client>>>,
+    next_client: Cell<u64>,
+    refusals: Cell<usize>,
     budget: Rc<Budget>,
 }
 
 /// Serves HTTP clients until `stop` is requested; returns once every connection has ended.
-pub(crate) async fn serve(
-    listener: TcpListener,
-    handle: Handle,
-    spawn: Rc<LocalExecutor<'static>>,
-    stop: Stop,
-) {
-    let server = Rc::new(Server { handle, clients: Cell::new(0), budget: Rc::default() });
+pub(crate) async fn serve(listener: TcpListener, handle: Handle, spawn: Spawner, stop: Stop) {
+    serve_within(CLIENTS, listener, handle, spawn, stop).await;
+}
+
+async fn serve_within(limit: usize, listener: TcpListener, handle: Handle, spawn: Spawner, stop: Stop) {
+    let server = Rc::new(Server {
+        handle,
+        limit,
+        clients: RefCell::default(),
+        next_client: Cell::new(0),
+        refusals: Cell::new(0),
+        budget: Rc::default(),
+    });
     let (alive, ended) = smol::channel::bounded::<()>(1);
     loop {
         let accepted = or(async { Some(listener.accept().await) }, async {
@@ -66,17 +89,20 @@ pub(crate) async fn serve(
         match accepted.await {
             None => break,
             Some(Ok((stream, _))) => {
-                if server.clients.get() < CLIENTS {
-                    let (server, stop, alive) = (Rc::clone(&server), stop.clone(), alive.clone());
-                    server.clients.set(server.clients.get() + 1);
-                    spawn
-                        .spawn(async move {
-                            attend(&server, stream, &stop).await;
-                            server.clients.set(server.clients.get() - 1);
-                            drop(alive);
-                        })
-                        .detach();
-                }
+                let (server, stop, alive) = (Rc::clone(&server), stop.clone(), alive.clone());
+                let admitted = server.admit();
+                spawn
+                    .spawn(async move {
+                        match admitted {
+                            Some((id, client)) => {
+                                or(attend(&server, &client, stream, &stop), client.end.wait()).await;
+                                server.clients.borrow_mut().remove(&id);
+                            }
+                            None => or(server.refuse(stream), stop.requested()).await,
+                        }
+                        drop(alive);
+                    })
+                    .detach();
             }
             // The client left before it was accepted.
             Some(Err(e)) if e.kind() == std::io::ErrorKind::ConnectionAborted => {}
@@ -92,20 +118,72 @@ pub(crate) async fn serve(
     let _ = ended.recv().await;
 }
 
-/// Serves one client until it leaves or errs; after a stop, until the request in hand is answered.
-async fn attend(server: &Rc<Server>, stream: TcpStream, stop: &Stop) {
+impl Server {
+    /// A place for one more client, if need be that of the one that has been idle longest.
+    fn admit(&self) -> Option<(u64, Rc<Client>)> {
+        let mut clients = self.clients.borrow_mut();
+        if clients.len() >= self.limit {
+            let idle = clients.iter().filter_map(|(id, client)| Some((client.idle_since()?, *id)));
+            let (_, longest) = idle.min()?;
+            if let Some(client) = clients.remove(&longest) {
+                client.end.raise();
+            }
+        }
+        let id = self.next_client.get();
+        self.next_client.set(id + 1);
+        let client = Rc::new(Client::new(&self.handle));
+        clients.insert(id, Rc::clone(&client));
+        Some((id, client))
+    }
+
+    /// Tells a client that there is no place for it.
+    async fn refuse(&self, mut stream: TcpStream) {
+        if self.refusals.get() >= REFUSALS {
+            return;
+        }
+        self.refusals.set(self.refusals.get() + 1);
+        let answer = format!(
+            "HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\n\
+             Retry-After: 1\r\nConnection: close\r\n\r\n{FULL}",
+            FULL.len()
+        );
+        // The socket's buffer is empty: it fits, or the client is gone.
+        if stream.write_all(answer.as_bytes()).await.is_ok()
+            && stream.shutdown(std::net::Shutdown::Write).is_ok()
+        {
+            linger(stream).await;
+        }
+        self.refusals.set(self.refusals.get() - 1);
+    }
+}
+
+/// Waits for the client to close, reading what it still sends: a socket that is closed with unread bytes takes back
+/// the last answer.
+async fn linger(mut stream: TcpStream) {
+    let mut scratch = [0; 4096];
+    let drain = async { while stream.read(&mut scratch).await.is_ok_and(|n| n > 0) {} };
+    let too_long = async {
+        smol::Timer::after(LINGER).await;
+    };
+    or(drain, too_long).await;
+}
+
+/// Serves one client until it leaves or errs, or takes nothing while others wait; after a stop, until the request in
+/// hand is answered.
+async fn attend(server: &Rc<Server>, client: &Rc<Client>, stream: TcpStream, stop: &Stop) {
     // Fails only if the client is gone again.
     if stream.set_nodelay(true).is_err() {
         return;
     }
-    let shared = Rc::clone(server);
-    let service = service_fn(move |request| router::answer(Rc::clone(&shared), request));
+    let (shared, asking) = (Rc::clone(server), Rc::clone(client));
+    let service = service_fn(move |request| router::answer(Rc::clone(&shared), Rc::clone(&asking), request));
+    let watched = Watched { stream: stream.clone(), client: Rc::clone(client) };
     let connection = http1::Builder::new()
         .timer(SmolTimer::new())
         .header_read_timeout(HEAD_TIME)
         .max_buf_size(HEAD_BYTES)
         .half_close(true)
-        .serve_connection(FuturesIo::new(stream.clone()), service);
+        .serve_connection(FuturesIo::new(watched), service);
     let mut connection = pin!(connection);
     let mut stopped = pin!(stop.requested());
     let mut stopping = false;
@@ -114,18 +192,16 @@ async fn attend(server: &Rc<Server>, stream: TcpStream, stop: &Stop) {
             stopping = true;
             connection.as_mut().graceful_shutdown();
         }
-        connection.as_mut().poll(cx)
+        match connection.as_mut().poll(cx) {
+            Poll::Ready(served) => Poll::Ready(served.is_ok()),
+            Poll::Pending if client.is_stalled(cx) => Poll::Ready(false),
+            Poll::Pending => Poll::Pending,
+        }
     })
     .await;
     // A broken connection is its client's affair. Else it was closed in good order, maybe while its client was
-    // sending a body that had been refused: a socket closed with unread bytes takes back the answer.
-    if served.is_ok() && !stopping {
-        let mut stream = stream;
-        let mut scratch = [0; 4096];
-        let drain = async { while stream.read(&mut scratch).await.is_ok_and(|n| n > 0) {} };
-        let too_long = async {
-            smol::Timer::after(LINGER).await;
-        };
-        or(or(drain, too_long), stop.requested()).await;
+    // sending a body that had been refused.
+    if served && !stopping {
+        or(linger(stream), stop.requested()).await;
     }
 }

@@ -1,12 +1,13 @@
 //! Which request is answered by what, and how errors are told.
 
 use super::body::BodyError;
+use super::client::Client;
 use super::query::BadEscape;
 use super::{Server, api, kv, metrics};
 use bytes::Bytes;
 use gramme_quorum::OpError;
 use http_body_util::Full;
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use hyper::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use hyper::{Method, Request, Response, StatusCode};
 use std::convert::Infallible;
@@ -112,16 +113,23 @@ pub(super) fn with_type(status: StatusCode, media: &'static str, body: Bytes) ->
 /// Answers one request.
 pub(super) fn answer(
     server: Rc<Server>,
+    client: Rc<Client>,
     request: Request<Incoming>,
 ) -> Pin<Box<dyn Future<Output = Result<Answer, Infallible>>>> {
-    Box::pin(async move { Ok(route(&server, request).await.unwrap_or_else(Refusal::answer)) })
+    Box::pin(async move {
+        client.asked();
+        let answer = route(&server, &client, request).await.unwrap_or_else(Refusal::answer);
+        let length = answer.body().size_hint().exact().unwrap_or_default();
+        client.answered(usize::try_from(length).expect("a body is in memory"));
+        Ok(answer)
+    })
 }
 
-async fn route(server: &Rc<Server>, request: Request<Incoming>) -> Result<Answer, Refusal> {
+async fn route(server: &Rc<Server>, client: &Client, request: Request<Incoming>) -> Result<Answer, Refusal> {
     // The path stays percent-encoded here: a key may hold any byte, a slash as well.
     if let Some(key) = request.uri().path().strip_prefix("/kv/") {
         let key = Bytes::from(super::query::percent_decode(key)?);
-        return kv::answer(server, key, request).await;
+        return kv::answer(server, client, key, request).await;
     }
     let read: fn(&Server) -> Result<Answer, Refusal> = match request.uri().path() {
         "/" => api::index,

@@ -1,11 +1,14 @@
 //! The server over real sockets, with a real engine behind it.
 
-use super::serve;
-use crate::handle::Bounds;
+use super::{serve, serve_within};
+use crate::handle::{Bounds, Handle};
 use crate::redis::testing::{Order, rest, with_server};
-use smol::io::AsyncWriteExt;
+use smol::io::{AsyncReadExt, AsyncWriteExt};
 use smol::net::TcpStream;
+use std::cell::RefCell;
 use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
 
 /// An answer taken apart.
 #[derive(Debug)]
@@ -207,10 +210,15 @@ fn garbage_and_endless_heads_are_refused() {
 
 #[test]
 fn overload_is_told_at_once() {
-    with_server(Bounds { requests: 0, bytes: 0 }, Order::Fifo, serve, async |at, _stop| {
-        let got = ask(at, "GET", "/kv/a", &[], b"").await;
-        assert_eq!((got.status, got.header("retry-after")), (429, Some("1")));
-    });
+    with_server(
+        Bounds { requests: 0, bytes: 0, ..Bounds::default() },
+        Order::Fifo,
+        serve,
+        async |at, _stop| {
+            let got = ask(at, "GET", "/kv/a", &[], b"").await;
+            assert_eq!((got.status, got.header("retry-after")), (429, Some("1")));
+        },
+    );
 }
 
 #[test]
@@ -258,5 +266,106 @@ fn a_stop_closes_idle_connections() {
         drop(stop);
         assert_eq!(rest(&mut idle).await, b"");
         assert!(rest(&mut used).await.ends_with(b"ok\n"));
+    });
+}
+
+/// Gets a value over a connection that stays open.
+async fn keep_asking(stream: &mut TcpStream) {
+    crate::redis::testing::expect(
+        stream,
+        b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\n",
+    )
+    .await;
+    let mut got = Vec::new();
+    while !got.ends_with(b"\r\n\r\nok\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).await.unwrap();
+        got.push(byte[0]);
+    }
+}
+
+#[test]
+fn the_connection_that_was_idle_longest_gives_way() {
+    let serve = |listener, handle, spawn, stop| serve_within(3, listener, handle, spawn, stop);
+    with_server(Bounds::default(), Order::Fifo, serve, async |at, _stop| {
+        let mut first = TcpStream::connect(at).await.unwrap();
+        let mut second = TcpStream::connect(at).await.unwrap();
+        keep_asking(&mut first).await;
+        keep_asking(&mut second).await;
+        // Never says a word, but came after.
+        let mut silent = TcpStream::connect(at).await.unwrap();
+        keep_asking(&mut first).await;
+        let mut fourth = TcpStream::connect(at).await.unwrap();
+        keep_asking(&mut fourth).await;
+        assert_eq!(rest(&mut second).await, b"");
+        keep_asking(&mut first).await;
+        keep_asking(&mut silent).await;
+    });
+}
+
+#[test]
+fn who_finds_all_places_taken_is_told_so() {
+    let serve = |listener, handle, spawn, stop| serve_within(2, listener, handle, spawn, stop);
+    with_server(Bounds::default(), Order::Fifo, serve, async |at, _stop| {
+        let mut busy = Vec::new();
+        for _ in 0..2 {
+            let mut client = TcpStream::connect(at).await.unwrap();
+            let head = b"PUT /kv/a HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n";
+            // Told to go on: it is being served.
+            crate::redis::testing::expect(&mut client, head, b"HTTP/1.1 100 Continue\r\n\r\n").await;
+            busy.push(client);
+        }
+        let got = ask(at, "GET", "/kv/a", &[], b"").await;
+        assert_eq!((got.status, got.header("retry-after")), (503, Some("1")));
+        assert_eq!(got.text(), "too many connections are being served at this node; try again\n");
+        for client in &mut busy {
+            crate::redis::testing::expect(client, b"hi", b"HTTP/1.1 204 No Content\r\n").await;
+        }
+    });
+}
+
+#[test]
+fn answers_that_nobody_takes_are_bounded() {
+    const LIMIT: usize = 8 << 20;
+    let bounds = Bounds { answers: LIMIT, patience: Duration::from_millis(50), ..Bounds::default() };
+    let seen: Rc<RefCell<Option<Handle>>> = Rc::default();
+    let keep = Rc::clone(&seen);
+    let serve = move |listener, handle: Handle, spawn, stop| {
+        *keep.borrow_mut() = Some(handle.clone());
+        serve(listener, handle, spawn, stop)
+    };
+    with_server(bounds, Order::Fifo, serve, async |at, _stop| {
+        let handle = seen.borrow().clone().expect("it serves");
+        let value = vec![b'v'; 4 << 20];
+        assert_eq!(ask(at, "PUT", "/kv/big", &[], &value).await.status, 204);
+        let mut hogs = Vec::new();
+        for _ in 0..16 {
+            let mut hog = TcpStream::connect(at).await.unwrap();
+            let request = b"GET /kv/big HTTP/1.1\r\nHost: x\r\n\r\n".repeat(8);
+            hog.write_all(&request).await.unwrap();
+            hogs.push(hog);
+        }
+        while !handle.budget().is_short() {
+            smol::future::yield_now().await;
+            assert!(handle.budget().used() <= LIMIT + (4 << 20));
+        }
+        // They are cut off for those who take what they asked for.
+        assert!(ask(at, "GET", "/kv/big", &[], b"").await.body == value);
+        drop(hogs);
+        while handle.budget().used() > 0 {
+            smol::future::yield_now().await;
+        }
+    });
+}
+
+#[test]
+fn too_long_a_target_is_refused_by_its_status_alone() {
+    with_address(async |at| {
+        // The longest that hyper takes, "/kv/" included.
+        let key = "k".repeat(65_534 - 4);
+        assert_eq!(ask(at, "GET", &format!("/kv/{key}"), &[], b"").await.status, 404);
+        let got = ask(at, "GET", &format!("/kv/{key}k"), &[], b"").await;
+        assert_eq!((got.status, got.text()), (414, ""));
     });
 }

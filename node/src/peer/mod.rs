@@ -20,11 +20,11 @@ use crate::handle::{Addresses, Handle};
 use crate::log::say;
 use crate::mail::Mailbox;
 use crate::signal::Signal;
+use crate::spawn::Spawner;
 use crate::stop::Stop;
 use accept::Incoming;
 use gramme_quorum::{Input, message::Message, wire};
 use gramme_ring::NodeId;
-use smol::LocalExecutor;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
@@ -51,7 +51,7 @@ pub(crate) struct Setting {
     /// Where inputs go.
     pub(crate) mail: Mailbox,
     /// Runs the tasks.
-    pub(crate) spawn: Rc<LocalExecutor<'static>>,
+    pub(crate) spawn: Spawner,
     /// When to end.
     pub(crate) stop: Stop,
     /// Bytes of the largest frame.

@@ -1,13 +1,13 @@
 //! How the engine's replies become answers.
 
 use super::write::Writer;
+use crate::budget::Charge;
 use crate::clock::wall_ms;
 use crate::handle::Handle;
 use bytes::Bytes;
 use gramme_quorum::{OpError, Reading, Reply};
 
 /// A finished answer of a command that took several steps.
-#[derive(Debug, PartialEq, Eq)]
 pub(super) enum Answer {
     /// `+OK`.
     Ok,
@@ -15,20 +15,23 @@ pub(super) enum Answer {
     Null,
     /// A number.
     Integer(i64),
-    /// A value.
-    Value(Bytes),
+    /// A value, and what it is counted for.
+    Value(Bytes, Charge),
     /// An error with its kind.
     Error(String),
 }
 
 impl Answer {
-    pub(super) fn write(&self, out: &mut Writer) {
+    pub(super) fn write(self, out: &mut Writer) {
         match self {
             Answer::Ok => out.ok(),
             Answer::Null => out.null(),
-            Answer::Integer(n) => out.integer(*n),
-            Answer::Value(value) => out.bulk(value),
-            Answer::Error(text) => out.error(text),
+            Answer::Integer(n) => out.integer(n),
+            Answer::Value(value, charge) => {
+                out.bulk(&value);
+                drop(charge);
+            }
+            Answer::Error(text) => out.error(&text),
         }
     }
 }
@@ -125,14 +128,6 @@ impl Shape {
             (Shape::Removed, Reply::Written { replaced, .. }) => out.integer(replaced.into()),
             (_, Reply::Written { .. }) => out.ok(),
         }
-    }
-}
-
-/// The largest value in a reply: what tells how many replies may be waited for at a time.
-pub(super) fn weight(reply: &Reply) -> usize {
-    match reply {
-        Reply::Read(reading) => reading.siblings.iter().map(|found| found.value.len()).sum(),
-        _ => 0,
     }
 }
 

@@ -6,6 +6,7 @@ use super::pipeline::Pipeline;
 use super::resp::{Parser, ProtocolError, Request};
 use super::write::Writer;
 use super::{Client, READ_BYTES, Server};
+use crate::budget::Stall;
 use crate::stop::Stop;
 use smol::Async;
 use std::future::{Future, poll_fn};
@@ -90,6 +91,9 @@ pub(super) struct Connection {
     unparsed: bool,
     /// What this connection was seen to hold of a command that is not complete.
     held: usize,
+    stall: Stall,
+    /// When it last asked for room for answers.
+    asked: u64,
 }
 
 impl Drop for Connection {
@@ -109,6 +113,8 @@ impl Connection {
             closing: false,
             unparsed: false,
             held: 0,
+            stall: Stall::new(server.handle.budget(), server.handle.patience()),
+            asked: 0,
             server,
             client,
         }
@@ -160,8 +166,13 @@ impl Connection {
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         for _ in 0..TURNS {
+            let room = self.server.handle.budget().has_room(cx, &mut self.asked);
             // Everything that can be started or answered now is, before anything is sent.
-            if self.take_commands() | self.pipeline.collect(cx, &mut self.writer) | self.read(cx)? {
+            let progress = (room && self.take_commands())
+                | self.pipeline.collect(cx, &mut self.writer)
+                | (room && self.read(cx)?);
+            self.count();
+            if progress {
                 continue;
             }
             if self.unsent() == 0 {
@@ -172,17 +183,32 @@ impl Connection {
                 };
             }
             match self.socket.poll_write(cx, &self.writer.out[self.sent..]) {
+                Poll::Pending if self.stall.is_over(cx) => {
+                    return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+                }
                 Poll::Pending => return Poll::Pending,
-                Poll::Ready(result) => self.sent += result?,
+                Poll::Ready(result) => {
+                    let n = result?;
+                    self.sent += n;
+                    self.stall.took(n);
+                }
             }
             if self.unsent() == 0 {
                 self.sent = 0;
                 self.writer.out.clear();
                 self.writer.out.shrink_to(KEEP_BYTES);
+                self.stall.end();
+                self.count();
             }
         }
         cx.waker().wake_by_ref();
         Poll::Pending
+    }
+
+    /// Counts what it holds of answers, beyond what every connection may keep.
+    fn count(&mut self) {
+        let kept = self.writer.out.capacity();
+        self.pipeline.count(if kept > KEEP_BYTES { kept } else { 0 });
     }
 
     fn unsent(&self) -> usize {

@@ -67,6 +67,16 @@ impl Many {
         (self.arguments.len() - 1) / if self.each == Each::Set { 2 } else { 1 }
     }
 
+    /// Whether operation `index` is there and its outcome matters.
+    pub(super) fn wants(&self, index: usize) -> bool {
+        index < self.len() && !self.is_refused()
+    }
+
+    /// Whether the values gathered were too many: the answer is an error whatever the others are.
+    pub(super) fn is_refused(&self) -> bool {
+        self.bytes > ANSWER_BYTES
+    }
+
     pub(super) fn is_write(&self) -> bool {
         matches!(self.each, Each::Set | Each::Delete)
     }
@@ -109,7 +119,7 @@ impl Many {
                 if self.each == Each::Get {
                     let value = shown.map(|found| found.value);
                     self.bytes += value.as_ref().map_or(0, Bytes::len);
-                    if self.bytes > ANSWER_BYTES {
+                    if self.is_refused() {
                         // It will be refused; what was gathered need not be kept.
                         self.values = Vec::new();
                     } else {
@@ -132,17 +142,19 @@ impl Many {
     }
 
     /// The answer, once all replies were taken.
-    pub(super) fn write(&self, out: &mut Writer) {
+    pub(super) fn write(&mut self, out: &mut Writer) {
         if let Some((_, error)) = self.failures.first() {
             return out.error(&self.failure(error));
         }
         match self.each {
-            Each::Get if self.bytes > ANSWER_BYTES => {
+            Each::Get if self.is_refused() => {
                 out.error(&format!("TOOLARGE answer: the values come to more than {ANSWER_BYTES} bytes"));
             }
             Each::Get => {
+                out.out.reserve(self.bytes + 32 * self.values.len());
                 out.array(self.values.len());
-                for value in &self.values {
+                // Each goes as soon as it is written: the answer is not held twice.
+                for value in self.values.drain(..) {
                     out.bulk_or_null(value.as_ref());
                 }
             }

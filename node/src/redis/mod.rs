@@ -14,17 +14,20 @@ pub mod resp;
 pub mod write;
 
 #[cfg(test)]
+mod pressure_tests;
+#[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
 use crate::handle::Handle;
+use crate::spawn::Spawner;
 use crate::stop::Stop;
 use connection::Connection;
 use gramme_quorum::MAX_KEY;
 use resp::Limits;
+use smol::Async;
 use smol::net::{TcpListener, TcpStream};
-use smol::{Async, LocalExecutor};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::hash::RandomState;
@@ -93,25 +96,14 @@ struct About {
 }
 
 /// Serves Redis clients until `stop` is requested; returns once every connection has ended.
-pub(crate) async fn serve(
-    listener: TcpListener,
-    handle: Handle,
-    spawn: Rc<LocalExecutor<'static>>,
-    stop: Stop,
-) {
+pub(crate) async fn serve(listener: TcpListener, handle: Handle, spawn: Spawner, stop: Stop) {
     // A key or a context may be longer than a value, where that is configured to be short.
     let argument = handle.value_limit().max(MAX_KEY);
     let bounds = Bounds { command: Limits { argument, ..Limits::default() }, ..Bounds::default() };
     serve_within(bounds, listener, handle, spawn, stop).await;
 }
 
-async fn serve_within(
-    bounds: Bounds,
-    listener: TcpListener,
-    handle: Handle,
-    spawn: Rc<LocalExecutor<'static>>,
-    stop: Stop,
-) {
+async fn serve_within(bounds: Bounds, listener: TcpListener, handle: Handle, spawn: Spawner, stop: Stop) {
     let server = Rc::new(Server {
         handle,
         bounds,

@@ -1,14 +1,17 @@
 //! One connection's commands in flight: started as soon as they are read, answered in the order they came in.
 //!
-//! What bounds it: the parts (operations on one key) that are outstanding, fewer if the node is busy or the
-//! values are large; the bytes of answers that wait for earlier ones. Past a bound no further command is taken,
-//! so the client's own bytes wait in its socket: pressure instead of an error.
+//! What bounds it: the parts (operations on one key) that are outstanding, fewer if the node is busy or short of
+//! room for answers, or the values are large; the bytes of answers that wait for earlier ones. Past a bound no
+//! further command is taken, so the client's own bytes wait in its socket: pressure instead of an error. All these
+//! shape one connection; what all of them may hold together is the [budget](crate::budget)'s to say.
 
-use super::answer::{Answer, Shape, weight};
+use super::answer::{Answer, Shape};
 use super::key_order::{KeyHash, KeyOrder};
 use super::many::Many;
 use super::write::{Version, Writer};
-use crate::handle::{Call, Handle};
+use crate::budget::Charge;
+use crate::calls::Waits;
+use crate::handle::{Call, Handle, weight};
 use gramme_quorum::{Op, Reply};
 use std::collections::VecDeque;
 use std::future::Future;
@@ -52,8 +55,12 @@ pub(super) struct Pipeline {
     front: u64,
     keys: KeyOrder<PartId>,
     outstanding: usize,
+    /// Reads that wait for room; meanwhile nothing else is asked for.
+    waits: Waits,
     /// Bytes of finished answers in the queue.
     waiting_bytes: usize,
+    /// Counts those, and what was written and is not yet sent.
+    charge: Charge,
     /// What a read weighed lately; `None` before the first.
     typical: Option<usize>,
 }
@@ -82,6 +89,8 @@ enum Entry {
         parts: VecDeque<Part>,
         issued: usize,
         taken: usize,
+        /// What was gathered of its answer is counted for this.
+        charge: Charge,
         version: Version,
     },
 }
@@ -101,14 +110,14 @@ enum PartState {
 }
 
 enum End {
-    Reply(Reply),
+    Reply(Reply, Charge),
     Answer(Answer),
 }
 
 impl Part {
-    fn start(&mut self, handle: &Handle) {
+    fn start(&mut self, handle: &Handle, waits: &Waits) {
         self.state = match std::mem::replace(&mut self.state, PartState::Ended) {
-            PartState::Waiting(op) => PartState::Running(handle.call(*op)),
+            PartState::Waiting(op) => PartState::Running(handle.call_in(*op, waits)),
             PartState::WaitingFlow(flow) => PartState::RunningFlow(flow),
             _ => unreachable!("a part starts once"),
         };
@@ -117,7 +126,9 @@ impl Part {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         let end = match &mut self.state {
             PartState::Waiting(_) | PartState::WaitingFlow(_) => return Poll::Pending,
-            PartState::Running(call) => Pin::new(call).poll(cx).map(End::Reply),
+            PartState::Running(call) => {
+                Pin::new(call).poll(cx).map(|(reply, charge)| End::Reply(reply, charge))
+            }
             PartState::RunningFlow(flow) => flow.as_mut().poll(cx).map(End::Answer),
             PartState::Ended => unreachable!("an ended part is taken off"),
         };
@@ -126,17 +137,28 @@ impl Part {
         }
         end
     }
+
+    /// Ends a read that nobody wants any more. Says whether it could: what waits for its key has to begin first.
+    fn give_up(&mut self) -> bool {
+        let running = matches!(self.state, PartState::Running(_));
+        if running {
+            self.state = PartState::Ended;
+        }
+        running
+    }
 }
 
 impl Pipeline {
     pub(super) fn new(handle: Handle, hasher: RandomState) -> Pipeline {
         Pipeline {
+            charge: Charge::counted(handle.budget(), 0),
             handle,
             hasher,
             queue: VecDeque::new(),
             front: 0,
             keys: KeyOrder::default(),
             outstanding: 0,
+            waits: Waits::default(),
             waiting_bytes: 0,
             typical: None,
         }
@@ -152,7 +174,13 @@ impl Pipeline {
         self.queue.len() < COMMANDS
             && self.waiting_bytes + unsent < ANSWER_BYTES
             && self.outstanding < self.window()
-            && !matches!(self.queue.back(), Some(Entry::Many { many, issued, .. }) if *issued < many.len())
+            && self.waits.is_empty()
+            && !matches!(self.queue.back(), Some(Entry::Many { many, issued, .. }) if many.wants(*issued))
+    }
+
+    /// Counts what the connection holds besides answers that are not yet written: these queued here, and `unsent`.
+    pub(super) fn count(&mut self, unsent: usize) {
+        self.charge.set(self.waiting_bytes + unsent);
     }
 
     fn window(&self) -> usize {
@@ -187,7 +215,9 @@ impl Pipeline {
                 Entry::Flow { part: Part { key, state }, version }
             }
             Job::Many(many) => {
-                Entry::Many { many: Box::new(many), parts: VecDeque::new(), issued: 0, taken: 0, version }
+                let charge = Charge::counted(self.handle.budget(), 0);
+                let (many, parts) = (Box::new(many), VecDeque::new());
+                Entry::Many { many, parts, issued: 0, taken: 0, charge, version }
             }
         };
         self.queue.push_back(entry);
@@ -201,7 +231,7 @@ impl Pipeline {
     fn begin_op(&mut self, id: PartId, key: KeyHash, write: bool, op: Op) -> Part {
         self.outstanding += 1;
         let state = if self.keys.begin(key, write, id) {
-            PartState::Running(self.handle.call(op))
+            PartState::Running(self.handle.call_in(op, &self.waits))
         } else {
             PartState::Waiting(Box::new(op))
         };
@@ -211,11 +241,11 @@ impl Pipeline {
     /// Issues further parts of the last command, as far as the window allows. Only the last can have any left.
     fn issue(&mut self) {
         let window = self.window();
-        while self.outstanding < window {
+        while self.outstanding < window && self.waits.is_empty() {
             let queued = self.queue.len() as u64;
             let Some(Entry::Many { many, issued, .. }) = self.queue.back_mut() else { return };
             let (entry, index) = (self.front + queued - 1, *issued);
-            if index == many.len() {
+            if !many.wants(index) {
                 return;
             }
             *issued += 1;
@@ -249,13 +279,13 @@ impl Pipeline {
                 return true;
             }
             Entry::One { part, shape, version } => {
-                let Poll::Ready(End::Reply(reply)) = part.poll(cx) else { return false };
+                let Poll::Ready(End::Reply(reply, _charge)) = part.poll(cx) else { return false };
                 let weight = weight(&reply);
                 out.version = *version;
                 shape.write(&self.handle, reply, out);
                 let key = part.key;
                 self.pop();
-                (key, weight)
+                (key, Some(weight))
             }
             Entry::Flow { part, version } => {
                 let Poll::Ready(End::Answer(answer)) = part.poll(cx) else { return false };
@@ -263,16 +293,27 @@ impl Pipeline {
                 answer.write(out);
                 let key = part.key;
                 self.pop();
-                (key, 0)
+                (key, Some(0))
             }
-            Entry::Many { many, parts, taken, version, .. } => {
+            Entry::Many { many, parts, taken, charge, version, .. } => {
                 let part = parts.front_mut().expect("a command of many keys has parts in flight");
-                let Poll::Ready(End::Reply(reply)) = part.poll(cx) else { return false };
-                let (key, weight) = (part.key, weight(&reply));
-                many.take(*taken, reply);
+                let key = part.key;
+                let weight = if many.is_refused() && part.give_up() {
+                    None
+                } else {
+                    let Poll::Ready(End::Reply(reply, part_charge)) = part.poll(cx) else { return false };
+                    let weight = weight(&reply);
+                    many.take(*taken, reply);
+                    charge.absorb(part_charge);
+                    if many.is_refused() {
+                        // Nothing of it is kept.
+                        charge.set(0);
+                    }
+                    Some(weight)
+                };
                 parts.pop_front();
                 *taken += 1;
-                if *taken == many.len() {
+                if parts.is_empty() && !many.wants(*taken) {
                     out.version = *version;
                     many.write(out);
                     self.pop();
@@ -291,12 +332,15 @@ impl Pipeline {
     }
 
     /// A part has ended: its key is free for those that wait, the window for those not yet issued.
-    fn end(&mut self, key: KeyHash, weight: usize) {
+    fn end(&mut self, key: KeyHash, weight: Option<usize>) {
         self.outstanding -= 1;
-        // Large values count at once and are forgotten slowly.
-        let before = self.typical.unwrap_or(0);
-        self.typical = Some(weight.max(before - before.div_ceil(16)));
-        let (queue, front, handle) = (&mut self.queue, self.front, &self.handle);
+        if let Some(weight) = weight {
+            // Large values count at once and are forgotten slowly.
+            let before = self.typical.unwrap_or(0);
+            self.typical = Some(weight.max(before - before.div_ceil(16)));
+        }
+        let (queue, front) = (&mut self.queue, self.front);
+        let (handle, waits) = (&self.handle, &self.waits);
         self.keys.end(key, |id| {
             let at = usize::try_from(id.entry - front).expect("an index into the queue");
             let part = match &mut queue[at] {
@@ -304,7 +348,7 @@ impl Pipeline {
                 Entry::Many { parts, taken, .. } => &mut parts[id.index - *taken],
                 Entry::Answer(_) => unreachable!("an answer waits for no key"),
             };
-            part.start(handle);
+            part.start(handle, waits);
         });
         self.issue();
     }

@@ -3,10 +3,11 @@
 use crate::clock::wall_ms;
 use crate::handle::{Bounds, Handle, Inspect, MemberInfo, Parts};
 use crate::signal::Signal;
+use crate::spawn::Spawner;
 use crate::stop::{StopSource, stop};
 use bytes::Bytes;
 use gramme_quorum::{Config, Engine, Input, Instant, Loaded, Now, Op, Output, Place, RequestId};
-use gramme_ring::{Layout, Member, NodeId};
+use gramme_ring::{Layout, Member, NodeId, Slot};
 use gramme_vclock::{Actor, SealKey};
 use smol::LocalExecutor;
 use smol::io::{AsyncReadExt, AsyncWriteExt};
@@ -22,11 +23,16 @@ fn now() -> Now {
     Now { instant: Instant(0), wall_ms: wall_ms() }
 }
 
-struct EngineCell(RefCell<Engine>);
+struct EngineCell(RefCell<Engine>, RefCell<BTreeMap<(Place, Bytes), Bytes>>);
 
 impl Inspect for EngineCell {
     fn inspect(&self, look: &mut dyn FnMut(&Engine)) {
         look(&self.0.borrow());
+    }
+
+    fn size_of(&self, key: &[u8]) -> Option<usize> {
+        let place = Place(Slot::of(key).index());
+        self.1.borrow().get(&(place, Bytes::copy_from_slice(key))).map(Bytes::len)
     }
 }
 
@@ -42,7 +48,6 @@ pub(crate) enum Order {
 struct Node {
     handle: Handle,
     engine: Rc<EngineCell>,
-    disk: BTreeMap<(Place, Bytes), Bytes>,
     wake: Signal,
 }
 
@@ -50,7 +55,10 @@ impl Node {
     fn new(bounds: Bounds) -> Node {
         let me = NodeId(0x1234);
         let layout = Layout::compute(3, 16, &[Member::new(me)], None).expect("one member is enough");
-        let engine = Rc::new(EngineCell(RefCell::new(Engine::new(Config::new(me, Actor(7)), layout, now()))));
+        let engine = Rc::new(EngineCell(
+            RefCell::new(Engine::new(Config::new(me, Actor(7)), layout, now())),
+            RefCell::default(),
+        ));
         let member = MemberInfo { id: me, weight: 1, zone: String::new(), addresses: Default::default() };
         let inspect: Rc<dyn Inspect> = Rc::<EngineCell>::clone(&engine);
         let wake = Signal::default();
@@ -64,7 +72,7 @@ impl Node {
             value_limit: 16 << 20,
         };
         let handle = Handle::new(parts, wake.clone());
-        Node { handle, engine, disk: BTreeMap::new(), wake }
+        Node { handle, engine, wake }
     }
 
     /// Runs the engine for ever.
@@ -76,9 +84,16 @@ impl Node {
         };
         self.settle();
         loop {
-            waiting.extend(std::iter::from_fn(|| self.handle.next_submitted()));
+            let next = || self.handle.next_submitted().or_else(|| self.handle.next_large());
+            waiting.extend(std::iter::from_fn(next));
             if waiting.is_empty() {
-                self.wake.wait().await;
+                let late = async {
+                    match self.handle.deadline() {
+                        Some(at) => drop(smol::Timer::at(at).await),
+                        None => std::future::pending().await,
+                    }
+                };
+                smol::future::or(self.wake.wait(), late).await;
                 continue;
             }
             let at = match order {
@@ -100,6 +115,7 @@ impl Node {
     /// Performs what the engine asks for, and what follows from it.
     fn settle(&mut self) {
         let mut engine = self.engine.0.borrow_mut();
+        let mut disk = self.engine.1.borrow_mut();
         let mut inputs: Vec<Input> = Vec::new();
         loop {
             while let Some(output) = engine.poll() {
@@ -107,13 +123,13 @@ impl Node {
                     Output::Reply(id, reply) => self.handle.answer(id, reply),
                     Output::Append { id, place, key, value } => {
                         match value {
-                            Some((bytes, _)) => self.disk.insert((place, key), bytes),
-                            None => self.disk.remove(&(place, key)),
+                            Some((bytes, _)) => disk.insert((place, key), bytes),
+                            None => disk.remove(&(place, key)),
                         };
                         inputs.push(Input::Synced(id));
                     }
                     Output::Load { id, place, key } => {
-                        let found = self.disk.get(&(place, key)).cloned();
+                        let found = disk.get(&(place, key)).cloned();
                         inputs.push(Input::Loaded(id, found.map_or(Loaded::Absent, Loaded::Found)));
                     }
                     _ => {}
@@ -132,7 +148,7 @@ pub(crate) fn with_server<F, S, T>(
     serve: F,
     test: impl FnOnce(SocketAddr, StopSource) -> T,
 ) where
-    F: FnOnce(TcpListener, Handle, Rc<LocalExecutor<'static>>, crate::stop::Stop) -> S,
+    F: FnOnce(TcpListener, Handle, Spawner, crate::stop::Stop) -> S,
     S: Future<Output = ()> + 'static,
     T: Future<Output = ()>,
 {
@@ -143,7 +159,7 @@ pub(crate) fn with_server<F, S, T>(
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("it is bound");
         executor.spawn(node.pump(order)).detach();
-        let server = executor.spawn(serve(listener, handle, Rc::clone(&executor), stop));
+        let server = executor.spawn(serve(listener, handle, Spawner::new(&executor), stop));
         test(address, source).await;
         // The test dropped or moved the source: the server ends.
         server.await;

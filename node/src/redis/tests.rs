@@ -326,7 +326,7 @@ fn too_large_a_value_is_refused_and_the_connection_lives() {
 
 #[test]
 fn a_partial_mset_names_its_keys() {
-    let one = Bounds { requests: 1, bytes: 1 << 20 };
+    let one = Bounds { requests: 1, bytes: 1 << 20, ..Bounds::default() };
     with_server(one, Order::Fifo, serve, async |address, _stop| {
         let mut client = TcpStream::connect(address).await.unwrap();
         expect(

@@ -68,6 +68,8 @@ impl Writer {
 
     /// A string of bytes.
     pub fn bulk(&mut self, bytes: &[u8]) {
+        // In one go: growing for the line end would double a large buffer.
+        self.out.reserve(bytes.len() + 32);
         self.header(b'$', bytes.len());
         self.out.extend_from_slice(bytes);
         self.out.extend_from_slice(b"\r\n");

@@ -2,23 +2,35 @@
 
 import contextlib
 import random
+import resource
+import socket
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 from cluster import Cluster, Node
 
-from .harness import client, equal, fresh, test
+from .harness import Skip, client, equal, fresh, starts, test
 from .wire import Wire
 
 # What a node may take on for all connections of one such test together.
 ROOM = 24 << 20
+# The same with answers that nobody takes: the bound on those, 256 MiB, and half as much again for what the engine
+# holds of the reads in hand and the allocator keeps.
+ANSWERS = 384 << 20
+# Clients that take nothing are cut off after 3 seconds, if others wait for the room. A dozen of the largest values fit
+# at a time, so that who comes behind many of those waits a few times as long.
+PATIENCE = 3
 
 
 @contextlib.contextmanager
 def unharmed(cluster: Cluster, room: int = ROOM) -> Iterator[None]:
     """Meanwhile clients of every node write and read, quickly and without one error, and no node takes much memory."""
     before = [node.memory() for node in cluster.nodes]
+    for node in cluster.nodes:
+        # Its peak begins anew.
+        Path(f"/proc/{node.pid}/clear_refs").write_text("5")
     stop = threading.Event()
     slowest, failures = [0.0], []
 
@@ -51,7 +63,7 @@ def unharmed(cluster: Cluster, room: int = ROOM) -> Iterator[None]:
     assert not failures, failures
     assert slowest[0] < 2, f"a bystander waited {slowest[0]:.1f} s"
     for node, was in zip(cluster.nodes, before, strict=True):
-        grown = node.memory() - was
+        grown = node.memory("VmHWM") - was
         assert grown < room, f"{node} grew by {grown >> 20} MiB"
 
 
@@ -141,20 +153,115 @@ def slow_and_silent_connections_disturb_nobody(cluster: Cluster) -> None:
         equal(r.get("half"), None)
 
 
+class Hog(Wire):
+    """A client that asks and takes nothing, as if its window were closed."""
+
+    def __init__(self, port: int, *requests: bytes, primed_by: bytes = b""):
+        super().__init__(port)
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        if primed_by:
+            self.send(primed_by)
+            self.receive(b"$1\r\n1\r\n")
+        self.socket.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            for request in requests:
+                self.socket.send(request)
+
+
+def values(cluster: Cluster, **sizes: int) -> dict[str, bytes]:
+    """Fresh keys, one for each name, with values of this many bytes."""
+    keys = {name: fresh(name).encode() for name in sizes}
+    with client(cluster.nodes[0]) as r:
+        for name, size in sizes.items():
+            r.set(keys[name], b"1" * size)
+    return keys
+
+
+def settle(node: Node, within: float = 1.0) -> None:
+    """Lets a node do its worst: until its answers no longer grow, and at least this long."""
+    until, last = time.monotonic() + within, -1
+    while (now := node.memory()) > last or time.monotonic() < until:
+        last = max(now, last)
+        time.sleep(0.1)
+
+
+def a_proper_client_reads(node: Node, key: bytes, size: int, rounds: int = 1) -> None:
+    """It waits for room until those are cut off who take nothing; `rounds` of them come before it."""
+    began = time.monotonic()
+    with client(node, socket_timeout=60) as r:
+        equal(len(r.get(key)), size)
+    took = time.monotonic() - began
+    assert took < (PATIENCE + 2) * rounds + 2, f"a large value took {took:.1f} s"
+
+
 @test
-def a_client_that_never_reads_is_not_buffered_without_end(cluster: Cluster) -> None:
+def one_client_that_never_reads_is_not_buffered_without_end(cluster: Cluster) -> None:
     a = cluster.nodes[0]
-    key = fresh().encode()
-    with client(a) as r:
-        r.set(key, b"v" * 100_000)
-    # A node holds at most 64 MiB of answers for all that do not take them. These would be 2.4 GB.
-    with unharmed(cluster, room=96 << 20), Wire(a.redis) as wire:
-        wire.socket.setblocking(False)
-        request = b"GET %s\r\n" % key * 1000
-        for _ in range(24):
-            with contextlib.suppress(BlockingIOError):
-                wire.socket.send(request)
-            time.sleep(0.02)
+    keys = values(cluster, small=1, middle=100_000, big=16 << 20)
+    get = {name: b"GET %s\r\n" % key for name, key in keys.items()}
+    # 2.4 GB, once the node has seen how small values are; then 4 GiB.
+    with unharmed(cluster, ANSWERS), Hog(a.redis, *[get["middle"] * 1000] * 24, primed_by=get["small"]):
+        settle(a)
+    with unharmed(cluster, ANSWERS), Hog(a.redis, get["big"] * 256, primed_by=get["small"]):
+        settle(a)
+        a_proper_client_reads(a, keys["big"], 16 << 20)
+
+
+@test
+def many_clients_that_never_read_are_not_buffered_without_end(cluster: Cluster) -> None:
+    a = cluster.nodes[0]
+    keys = values(cluster, small=1, middle=1 << 20, big=16 << 20)
+    get = {name: b"GET %s\r\n" % key for name, key in keys.items()}
+    # 4 GiB, 4 GiB by those of whom the node knows nothing, and half of that by another protocol.
+    for port, count, request, primed_by in [
+        (a.redis, 20, get["middle"] * 200, get["small"]),
+        (a.redis, 60, get["big"] * 4, b""),
+        (a.http, 30, b"GET /kv/%s HTTP/1.1\r\nHost: x\r\n\r\n" % keys["big"], b""),
+    ]:
+        with unharmed(cluster, ANSWERS), contextlib.ExitStack() as stack:
+            for _ in range(count):
+                stack.enter_context(Hog(port, request, primed_by=primed_by))
+            settle(a)
+            a_proper_client_reads(a, keys["big"], 16 << 20, rounds=8)
+
+
+@test
+def too_large_an_answer_is_refused_in_words_where_memory_is_short(cluster: Cluster) -> None:
+    a = cluster.nodes[0]
+    keys = values(cluster, small=1, big=16 << 20)
+    before = resource.prlimit(a.pid, resource.RLIMIT_AS)
+    resource.prlimit(a.pid, resource.RLIMIT_AS, (2_500_000 << 10, before[1]))
+    try:
+        with unharmed(cluster, ANSWERS), Wire(a.redis, 30) as wire:
+            # Primed: the node would ask for all of them at once.
+            wire.send(b"GET %s\r\n" % keys["small"])
+            wire.receive(b"$1\r\n1\r\n")
+            wire.send(b"MGET" + b" %s" % keys["big"] * 256 + b"\r\nPING\r\n")
+            starts(wire.receive(b"\r\n"), b"-TOOLARGE answer: the values come to more than 67108864 bytes")
+            equal(wire.receive(b"\r\n"), b"+PONG\r\n")
+            wire.send(b"MGET" + b" %s" % keys["big"] * 3 + b"\r\n")
+            wire.receive(b"*3\r\n")
+    finally:
+        resource.prlimit(a.pid, resource.RLIMIT_AS, before)
+
+
+@test
+def idle_http_connections_give_way(cluster: Cluster) -> None:
+    a = cluster.nodes[0]
+    needed = 3000
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < needed + 100:
+        raise Skip(f"it takes {needed} connections, the limit of open files is {hard}")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, needed + 100), hard))
+    try:
+        with contextlib.ExitStack() as stack:
+            idle = [stack.enter_context(Wire(a.http)) for _ in range(needed)]
+            with Wire(a.http) as wire:
+                wire.send(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+                starts(wire.receive(b"ok\n"), b"HTTP/1.1 200 ")
+            assert idle[0].is_closed(3), "the one that was idle longest is kept"
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 @test

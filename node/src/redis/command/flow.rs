@@ -1,6 +1,7 @@
 //! Commands that read before they write. What they replace is what they read, by its context: a value written
 //! meanwhile by another client stays as a sibling, it is never overwritten unseen.
 
+use crate::budget::Charge;
 use crate::clock::wall_ms;
 use crate::handle::Handle;
 use crate::redis::answer::Answer;
@@ -8,16 +9,17 @@ use bytes::Bytes;
 use gramme_quorum::{Cover, Expiry, Op, OpError, ReadOptions, Reading, Reply, WriteOptions};
 use gramme_vclock::GrowableContext as Context;
 
-async fn read(handle: &Handle, key: &Bytes) -> Result<Reading, OpError> {
-    match handle.call(Op::Get { key: key.clone(), options: ReadOptions::default() }).await {
-        Reply::Read(reading) => Ok(reading),
+async fn read(handle: &Handle, key: &Bytes) -> Result<(Reading, Charge), OpError> {
+    let (reply, charge) = handle.call(Op::Get { key: key.clone(), options: ReadOptions::default() }).await;
+    match reply {
+        Reply::Read(reading) => Ok((reading, charge)),
         Reply::Failed(error) => Err(error),
         Reply::Written { .. } => unreachable!("a read is answered by a reading"),
     }
 }
 
 async fn write(handle: &Handle, op: Op) -> Result<Context, OpError> {
-    match handle.call(op).await {
+    match handle.call(op).await.0 {
         Reply::Written { context, .. } => Ok(context),
         Reply::Failed(error) => Err(error),
         Reply::Read(_) => unreachable!("a write is not answered by a reading"),
@@ -46,7 +48,8 @@ pub(super) struct Overwrite {
 /// `SET … KEEPTTL`, `SET … GET`.
 pub(super) async fn overwrite(handle: Handle, key: Bytes, new: Overwrite) -> Answer {
     answered(async {
-        let shown = read(&handle, &key).await?.siblings.into_iter().next();
+        let (reading, charge) = read(&handle, &key).await?;
+        let shown = reading.siblings.into_iter().next();
         let expiry = match &shown {
             Some(found) if new.keep_expiry => found.expiry,
             _ => new.expiry,
@@ -54,7 +57,7 @@ pub(super) async fn overwrite(handle: Handle, key: Bytes, new: Overwrite) -> Ans
         let (cover, options) = (Cover::Held, WriteOptions::default());
         write(&handle, Op::Put { key, value: new.value, content_type: None, expiry, cover, options }).await?;
         Ok(if new.answer_old {
-            shown.map_or(Answer::Null, |found| Answer::Value(found.value))
+            shown.map_or(Answer::Null, |found| Answer::Value(found.value, charge))
         } else {
             Answer::Ok
         })
@@ -65,11 +68,11 @@ pub(super) async fn overwrite(handle: Handle, key: Bytes, new: Overwrite) -> Ans
 /// `GETDEL`: deletes what was read, all siblings of it.
 pub(super) async fn take(handle: Handle, key: Bytes) -> Answer {
     answered(async {
-        let reading = read(&handle, &key).await?;
+        let (reading, charge) = read(&handle, &key).await?;
         let Some(shown) = reading.siblings.first() else { return Ok(Answer::Null) };
         let value = shown.value.clone();
         write(&handle, delete(key, reading)).await?;
-        Ok(Answer::Value(value))
+        Ok(Answer::Value(value, charge))
     })
     .await
 }
@@ -93,8 +96,8 @@ pub(super) enum Told {
 /// `EXPIRE`, `PERSIST`, `GETEX`: writes every sibling again with another expiry. Each write covers just the one
 /// that it repeats, so that a failure on the way leaves the others as they were.
 pub(super) async fn relive(handle: Handle, key: Bytes, lives: Lives, told: Told) -> Answer {
-    let reading = match read(&handle, &key).await {
-        Ok(reading) => reading,
+    let (reading, charge) = match read(&handle, &key).await {
+        Ok(read) => read,
         Err(error) => return error.into(),
     };
     let expiry = match lives {
@@ -103,7 +106,7 @@ pub(super) async fn relive(handle: Handle, key: Bytes, lives: Lives, told: Told)
     };
     let shown = reading.siblings.first().map(|found| found.value.clone());
     let answer = |changed: bool| match (told, shown) {
-        (Told::Value, Some(value)) => Answer::Value(value),
+        (Told::Value, Some(value)) => Answer::Value(value, charge),
         (Told::Value, None) => Answer::Null,
         (Told::Changed, _) => Answer::Integer(changed.into()),
     };

@@ -1,0 +1,116 @@
+//! One HTTP connection as the server sees it: whether it is idle, and what it holds of answers that its client has
+//! not taken.
+
+use crate::budget::{Charge, Stall};
+use crate::handle::Handle;
+use crate::signal::Signal;
+use smol::io::{AsyncRead, AsyncWrite};
+use smol::net::TcpStream;
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+/// What an answer's head takes, roughly.
+const HEAD: usize = 512;
+
+/// Where a connection is with its requests.
+#[derive(Clone, Copy)]
+enum Phase {
+    /// Nothing is asked, or not yet in full, since then.
+    Idle(Instant),
+    /// A request is being answered.
+    Busy,
+    /// The answer is being written.
+    Answered,
+}
+
+pub(super) struct Client {
+    phase: Cell<Phase>,
+    /// Counts what is being written.
+    unsent: RefCell<Charge>,
+    /// Counts what was read for the answer, until that is counted itself.
+    read: Cell<Option<Charge>>,
+    stall: RefCell<Stall>,
+    /// Raised when it has to give way.
+    pub(super) end: Signal,
+}
+
+impl Client {
+    pub(super) fn new(handle: &Handle) -> Client {
+        Client {
+            phase: Cell::new(Phase::Idle(Instant::now())),
+            unsent: RefCell::new(Charge::counted(handle.budget(), 0)),
+            read: Cell::new(None),
+            stall: RefCell::new(Stall::new(handle.budget(), handle.patience())),
+            end: Signal::default(),
+        }
+    }
+
+    /// Since when it has asked for nothing; `None` while it is served.
+    pub(super) fn idle_since(&self) -> Option<Instant> {
+        match self.phase.get() {
+            Phase::Idle(since) => Some(since),
+            Phase::Busy | Phase::Answered => None,
+        }
+    }
+
+    /// A request has come.
+    pub(super) fn asked(&self) {
+        self.phase.set(Phase::Busy);
+    }
+
+    /// What its answer is made from is counted already.
+    pub(super) fn read(&self, charge: Charge) {
+        self.read.set(Some(charge));
+    }
+
+    /// An answer with so large a body is handed over to be written.
+    pub(super) fn answered(&self, body: usize) {
+        self.phase.set(Phase::Answered);
+        self.unsent.borrow_mut().grow(HEAD + body);
+        self.read.set(None);
+    }
+
+    /// Whether it does not take its answer, and others wait for the room.
+    pub(super) fn is_stalled(&self, cx: &mut Context<'_>) -> bool {
+        matches!(self.phase.get(), Phase::Answered) && self.stall.borrow_mut().is_over(cx)
+    }
+}
+
+/// The connection's socket. Hyper flushes it exactly when everything it was given has been written.
+pub(super) struct Watched {
+    pub(super) stream: TcpStream,
+    pub(super) client: Rc<Client>,
+}
+
+impl AsyncRead for Watched {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_read(cx, into)
+    }
+}
+
+impl AsyncWrite for Watched {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, from: &[u8]) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(cx, from);
+        if let Poll::Ready(Ok(n)) = &written {
+            self.client.stall.borrow_mut().took(*n);
+        }
+        written
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if matches!(self.client.phase.get(), Phase::Answered) {
+            self.client.phase.set(Phase::Idle(Instant::now()));
+            self.client.unsent.borrow_mut().set(0);
+            self.client.stall.borrow_mut().end();
+        }
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_close(cx)
+    }
+}
