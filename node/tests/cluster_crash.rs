@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Cluster, Redis, Resp, Writer, assert_all_there, run, stderr, stdout};
+use common::{Cluster, Redis, Resp, Writer, assert_all_there, copy_dir, eventually, run, stderr, stdout};
 
 #[test]
 fn any_one_node_may_die_under_load() {
@@ -110,4 +110,39 @@ fn last_stop(cluster: &Cluster, node: u16) -> String {
     let said = stdout(&output);
     let (_, how) = said.split_once("last stop ").unwrap_or_else(|| panic!("{said}{}", stderr(&output)));
     how.lines().next().unwrap_or_default().to_owned()
+}
+
+/// The disk of a backup: this node does not know what it misses, nobody keeps a hint of it, and nobody reads it.
+#[test]
+fn a_member_whose_store_is_an_old_copy_catches_up_by_anti_entropy() {
+    let mut cluster = Cluster::start("old-copy", 3);
+    let writer = Writer::start("before", cluster.redis(0));
+    writer.wait_for(100);
+    writer.finish();
+    cluster.kill(2);
+    let (store, old) = (cluster.node_dir(2).join("store"), cluster.node_dir(2).with_file_name("old-copy"));
+    copy_dir(&store, &old);
+    cluster.restart(2);
+    cluster.wait_until_settled(2);
+    let writer = Writer::start("after", cluster.redis(0));
+    writer.wait_for(300);
+    let written = writer.finish();
+    for node in 0..3 {
+        cluster.wait_until_settled(node);
+    }
+    cluster.kill(2);
+    std::fs::remove_dir_all(&store).expect("it can be removed");
+    copy_dir(&old, &store);
+    cluster.restart(2);
+    eventually("the old copy is found out and mended", || {
+        let status = cluster.status(2);
+        let count = |name: &str| status[name].as_u64().expect("a number");
+        count("slots_pulled") > 0 && count("exchanges_equal") > 0
+    });
+    cluster.kill(0);
+    cluster.kill(1);
+    let mut client = Redis::connect(cluster.redis(2)).expect("it serves");
+    for (key, value) in &written {
+        assert_eq!(client.get_one(key), Ok(vec![value.as_bytes().to_vec()]), "{key}");
+    }
 }

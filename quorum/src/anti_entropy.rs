@@ -16,7 +16,7 @@ use gramme_ring::{NodeId, Partition};
 
 /// Sums for peers that wait to be made.
 const MAX_SUMS: usize = 64;
-/// Partitions whose slots are compared in one round; others that differ come in a later one.
+/// Partitions whose slots are asked for at a time.
 const MAX_PARTITIONS: usize = 16;
 
 /// Names sums that were asked for.
@@ -49,6 +49,8 @@ pub(crate) struct AntiEntropy {
     exchange: Option<Exchange>,
     /// Who was compared with last.
     last: Option<NodeId>,
+    /// Partitions that differ and were not looked into yet, in this round.
+    differing: VecDeque<u16>,
     /// Slots to be pulled: first and last.
     pub(crate) queue: VecDeque<((u16, u16), NodeId)>,
     pub(crate) equal: u64,
@@ -163,11 +165,8 @@ impl Engine {
             SumsOf::All => self.compare(now, peer, SumsOf::Partitions),
             SumsOf::Partitions => {
                 let shared: Vec<u16> = self.shared(peer).map(Partition::index).collect();
-                let partitions: Vec<u16> =
-                    differing.filter_map(|at| shared.get(at).copied()).take(MAX_PARTITIONS).collect();
-                if !partitions.is_empty() {
-                    self.compare(now, peer, SumsOf::Slots(partitions));
-                }
+                self.anti_entropy.differing = differing.filter_map(|at| shared.get(at).copied()).collect();
+                self.compare_slots(now, peer);
             }
             SumsOf::Slots(_) => {
                 let Some(ranges) = self.ranges(peer, &of) else { return };
@@ -175,7 +174,17 @@ impl Engine {
                 self.anti_entropy.slots += slots.len() as u64;
                 self.anti_entropy.queue.extend(runs(&slots).into_iter().map(|run| (run, peer)));
                 self.pump_pulls(now);
+                self.compare_slots(now, peer);
             }
+        }
+    }
+
+    /// Looks into the next partitions that differ, until there are none.
+    fn compare_slots(&mut self, now: Now, peer: NodeId) {
+        let differing = &mut self.anti_entropy.differing;
+        let next: Vec<u16> = differing.drain(..differing.len().min(MAX_PARTITIONS)).collect();
+        if !next.is_empty() {
+            self.compare(now, peer, SumsOf::Slots(next));
         }
     }
 

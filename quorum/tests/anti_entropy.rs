@@ -40,6 +40,18 @@ fn what_a_replica_missed_comes_without_a_read() {
 }
 
 #[test]
+fn a_round_looks_into_all_that_differs() {
+    let mut cluster = Cluster::new(3);
+    for i in 0..120 {
+        missed(&mut cluster, C, put(&format!("key {i}"), "v", Cover::Held));
+    }
+    // Its own round comes within ten seconds, whomever it asks.
+    cluster.pass(Duration::from_secs(11));
+    let missing = (0..120).filter(|i| cluster.copy(C, &format!("key {i}")).is_none()).count();
+    assert_eq!(missing, 0, "far more partitions differ than are asked for at a time");
+}
+
+#[test]
 fn siblings_meet_and_deleted_stays_deleted() {
     let mut cluster = Cluster::new(3);
     let context = cluster.put(A, "gone", "v", Cover::Held);
