@@ -179,7 +179,8 @@ fn open(disk: &MemDisk, versions: &BTreeMap<Key, Versions>, one_byte: bool, inde
     store.sync().expect("the disk is well");
     drop(store);
     disk.crash(5);
-    let options = Options::new([11; 16]).with_segment_bytes(4096);
+    // Index files know of records that were cut off, which a scan can't: with the same means it sees the same.
+    let options = Options::new([11; 16]).with_segment_bytes(4096).with_index_files(index_files);
     let (mut store, _) = Store::open(disk.clone(), options).expect("it opened before");
     shown.insert(new, Some(b"value".to_vec()));
     for (key, expected) in shown {
