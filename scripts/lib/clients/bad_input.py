@@ -27,6 +27,8 @@ PATIENCE = 3
 @contextlib.contextmanager
 def unharmed(cluster: Cluster, room: int = ROOM) -> Iterator[None]:
     """Meanwhile clients of every node write and read, quickly and without one error, and no node takes much memory."""
+    # Gigabytes keep a small machine busy, whoever else is served meanwhile.
+    patience = 2 if room == ROOM else 8
     before = [node.memory() for node in cluster.nodes]
     for node in cluster.nodes:
         # Its peak begins anew.
@@ -37,7 +39,7 @@ def unharmed(cluster: Cluster, room: int = ROOM) -> Iterator[None]:
     def work(node: Node) -> None:
         key = fresh("bystander")
         try:
-            with client(node, socket_timeout=5) as r:
+            with client(node, socket_timeout=15) as r:
                 n = 0
                 while not stop.is_set():
                     began = time.monotonic()
@@ -61,7 +63,7 @@ def unharmed(cluster: Cluster, room: int = ROOM) -> Iterator[None]:
         for thread in threads:
             thread.join()
     assert not failures, failures
-    assert slowest[0] < 2, f"a bystander waited {slowest[0]:.1f} s"
+    assert slowest[0] < patience, f"a bystander waited {slowest[0]:.1f} s"
     for node, was in zip(cluster.nodes, before, strict=True):
         grown = node.memory("VmHWM") - was
         assert grown < room, f"{node} grew by {grown >> 20} MiB"
