@@ -105,13 +105,18 @@ pub(crate) fn new_salt(seed: &[u8; 16], id: SegmentId, generation: u64) -> u64 {
 }
 
 impl<D: Disk> Store<D> {
+    /// Whether the active segment has room for a record of `len` bytes, and `reserve` beyond it.
+    pub(crate) fn has_room(&self, len: u64, reserve: u64) -> bool {
+        self.active.is_some_and(|active| self.segments[active].room() >= len + reserve)
+    }
+
     /// Sees to it that the active segment has room for a record of `len` bytes. On an error nothing has changed.
     pub(crate) fn make_room(&mut self, len: u64, urgency: Urgency) -> Result<(), WriteError> {
         let reserve = match urgency {
             Urgency::Put => self.options.removal_reserve(),
             Urgency::Removal => 0,
         };
-        if self.active.is_some_and(|active| self.segments[active].room() >= len + reserve) {
+        if self.has_room(len, reserve) {
             return Ok(());
         }
         let capacity = SEGMENT_HEADER_BYTES as u64 + len + self.options.removal_reserve();

@@ -97,6 +97,9 @@ impl<D: Disk> Store<D> {
     ///
     /// One write to the disk; now and then a new segment too, unless [`maintain`](Self::maintain) has prepared one.
     ///
+    /// A put that makes its key's record smaller has room kept for it on a full disk, as a [`delete`](Self::delete) has: a
+    /// tombstone of the caller's own in a value's place, say.
+    ///
     /// # Errors
     /// As [`WriteError`] says: lengths, no space, a disk that failed. The key then is what it was before.
     pub fn put(&mut self, slot: u16, key: &[u8], value: &[u8], tag: u64) -> Result<Position, WriteError> {
@@ -145,7 +148,8 @@ impl<D: Disk> Store<D> {
         let kind = if expires.is_some() { Kind::Expiring } else { Kind::Put };
         let sequence = self.next_sequence;
         let draft = Draft { kind, slot, sequence, fingerprint, tag, expires, key, value };
-        let location = self.append(&draft, Urgency::Put)?;
+        let urgency = if self.shrinks(&draft) { Urgency::Removal } else { Urgency::Put };
+        let location = self.append(&draft, urgency)?;
         self.segments.gain(location);
         let old = self.index.set(slot, fingerprint, location, tag);
         if let Some(old) = &old {
@@ -166,7 +170,8 @@ impl<D: Disk> Store<D> {
     /// Removes a key: for good, once a sync covers the position. A key that is not there costs nothing; the position then
     /// is that of the last write, which may have been its removal.
     ///
-    /// One read and one write of the disk. Deletes have room kept for them that puts may not use, so that a full disk can be emptied.
+    /// One read and one write of the disk. Deletes have room kept for them that other puts than those that shrink a record may
+    /// not use, so that a full disk can be emptied.
     ///
     /// # Errors
     /// As [`WriteError`] says. The key then is what it was before.
@@ -229,6 +234,17 @@ impl<D: Disk> Store<D> {
         Ok(Position(draft.sequence))
     }
 
+    /// Whether a record takes less than the one that it replaces. That frees space in the end, and each key can do it a few
+    /// times only, so it spares the reserve. Where nothing is scarce it is not asked.
+    fn shrinks(&self, draft: &Draft<'_>) -> bool {
+        let len = draft.record_len();
+        if self.has_room(len as u64, self.options.removal_reserve()) {
+            return false;
+        }
+        let before = self.index.get(draft.slot, draft.fingerprint);
+        before.is_some_and(|hit| SizeClass::of(len).bytes() < hit.location.size.bytes())
+    }
+
     fn nothing_to_write(&self) -> Result<Position, WriteError> {
         if self.poisoned { Err(WriteError::Poisoned) } else { Ok(Position(self.next_sequence - 1)) }
     }
@@ -255,7 +271,7 @@ impl<D: Disk> Store<D> {
         }
         segment.tail = offset + len as u64;
         segment.note_sequence(draft.sequence);
-        if urgency == Urgency::Removal {
+        if matches!(draft.kind, Kind::Delete | Kind::DropSlot) {
             segment.removals += len as u64;
         }
         self.next_sequence += 1;

@@ -320,6 +320,40 @@ fn a_full_disk_refuses_puts_keeps_deleting_and_goes_on_when_there_is_room() {
     assert!(value(&mut store, 0, b"again").is_some());
 }
 
+/// A replicated store deletes by a put: the tombstone of what is deleted.
+#[test]
+fn on_a_full_disk_a_put_that_shrinks_its_record_has_the_room_of_deletes() {
+    let disk = MemDisk::new();
+    let (mut store, _) = Store::open(disk.clone(), options()).expect("opens");
+    disk.set_capacity(Some(60_000));
+    let mut stored = 0u32;
+    while store.put(0, &stored.to_le_bytes(), &[1; 1000], 0).is_ok() {
+        stored += 1;
+    }
+    for n in 0u32.. {
+        if store.put(1, &n.to_le_bytes(), &[1; 10], 0).is_err() {
+            break;
+        }
+    }
+    store.sync().expect("a full disk syncs");
+    let refused = Err(WriteError::NoSpace);
+    assert_eq!(store.put(0, &0u32.to_le_bytes(), &[2; 1000], 0), refused, "as large as before");
+    assert_eq!(store.put(0, &0u32.to_le_bytes(), &[2; 2000], 0), refused, "larger");
+    assert_eq!(store.put(0, b"another", &[2; 10], 0), refused, "small, but no less than was there");
+    for n in 0..5u32 {
+        store.put(0, &n.to_le_bytes(), &[3; 40], 1).expect("shrinking has room");
+    }
+    store.sync().expect("syncs");
+    disk.set_capacity(None);
+    drop(store);
+    let (mut store, recovery) = Store::open(disk, options()).expect("opens");
+    assert!(recovery.damage.is_empty() && recovery.torn.is_empty(), "{recovery:?}");
+    for n in 0..stored {
+        let expected = if n < 5 { (vec![3; 40], 1) } else { (vec![1; 1000], 0) };
+        assert_eq!(value(&mut store, 0, &n.to_le_bytes()), Some(expected));
+    }
+}
+
 #[test]
 fn a_read_that_fails_is_not_an_absent_key() {
     let disk = MemDisk::new();

@@ -1,4 +1,4 @@
-"""A disk that is full: writes answer errors, reads go on, nothing acknowledged is lost, and room mends it."""
+"""A disk that is full: writes answer errors, reads and deletes go on, nothing acknowledged is lost, and room mends it."""
 
 import contextlib
 import os
@@ -50,7 +50,7 @@ class Filled:
         self.cluster = cluster
         self.ballast = disk / "ballast"
         self.clients = [client(node) for node in cluster.nodes]
-        self.acknowledged: dict[str, bytes] = {}
+        self.acknowledged: dict[str, bytes | None] = {}
         self.tried = 0
 
     def write(self) -> bool:
@@ -79,6 +79,12 @@ class Filled:
             assert self.tried < 20_000, "20,000 writes of 5 kB fit into what is left of 96 MB"
         assert len(self.acknowledged) > 300
 
+    def delete(self, count: int) -> None:
+        """Deleting works on a full disk: it takes none of the room that is not there."""
+        for at, key in enumerate(list(self.acknowledged)[:count]):
+            equal(self.clients[at % 3].delete(key), 1)
+            self.acknowledged[key] = None
+
     def make_room(self) -> None:
         self.ballast.unlink()
 
@@ -98,13 +104,15 @@ class Filled:
         self.clients = [client(node) for node in self.cluster.nodes]
         wait_until(lambda: all([self.write() for _ in range(3)]), "writing goes on where there is room again")
         assert all([self.write() for _ in range(300)])
-        key, value = next(iter(self.acknowledged.items()))
+        key, value = next(reversed(self.acknowledged.items()))
         equal(self.clients[0].execute_command("DYN.GET", key, "R", 3)[1], [value])
 
 
 @test
 def a_full_disk_stops_writes_not_reads_and_room_mends_it(cluster: Cluster) -> None:
     with full_cluster(cluster) as full:
+        full.check()
+        full.delete(30)
         full.check()
         full.make_room()
         full.writes_again()
