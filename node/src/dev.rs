@@ -12,7 +12,7 @@ use crate::handle::Addresses;
 use crate::identity::{DataDir, DirError, Identity, Membership, write_durably};
 use crate::log::say;
 use crate::server::{self, PARTITIONS, REPLICAS, ServeError, tell};
-use gramme_ring::{Layout, Member, NodeId};
+use gramme_ring::{ClusterId, Member, Membership as Ring, NodeId};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::env;
@@ -241,13 +241,14 @@ fn found(dir: &Path, mark: &Mark) -> Result<(), DevError> {
         identities.push(first.sibling().map_err(random)?);
     }
     let members: Vec<Member> = identities.iter().map(|identity| Member::new(identity.node)).collect();
-    let layout = Layout::compute(REPLICAS, PARTITIONS, &members, None)
+    let ring = Ring::found(ClusterId(first.cluster), REPLICAS, PARTITIONS, &members)
         .map_err(|e| DevError::Found(ServeError::Layout(e)))?;
     let places: BTreeMap<NodeId, Addresses> =
         (1..).zip(&identities).map(|(node, identity)| (identity.node, addresses(mark.port, node))).collect();
-    let membership = Membership::new(layout, places);
+    let membership = Membership { node: first.node, ring, addresses: places };
     for (node, identity) in (1..).zip(&identities) {
         let data = DataDir::new(node_dir(dir, node));
+        let membership = Membership { node: identity.node, ..membership.clone() };
         server::found(&data, identity, &membership).map_err(|error| match error {
             ServeError::StoreWithoutIdentity(_) => DevError::MarkMissing(dir.to_owned()),
             error => DevError::Found(error),
@@ -282,9 +283,9 @@ fn check(dir: &Path, mark: &Mark) -> Result<(), DevError> {
         found.iter().map(|(node, _, identity, _)| (identity.node, addresses(mark.port, *node))).collect();
     let (_, first_dir, first, first_membership) = &found[0];
     for (_, data, identity, membership) in &found {
-        let known = membership.layout.members().iter().map(|m| m.id);
+        let known = membership.members().into_iter().map(|m| m.id);
         if identity.cluster != first.cluster
-            || membership.layout.hash() != first_membership.layout.hash()
+            || membership.ring.cluster() != first_membership.ring.cluster()
             || !known.eq(places.keys().copied())
         {
             return Err(DevError::Strangers(first_dir.path().to_owned(), data.path().to_owned()));
@@ -294,7 +295,7 @@ fn check(dir: &Path, mark: &Mark) -> Result<(), DevError> {
     if moved {
         for (node, data, _, membership) in &found {
             save_settings(data, &addresses(mark.port, *node))?;
-            data.save_membership(&Membership::new(membership.layout.clone(), places.clone()))?;
+            data.save_membership(&Membership { addresses: places.clone(), ..membership.clone() })?;
         }
         mark.save(dir)?;
     }

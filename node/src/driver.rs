@@ -5,9 +5,11 @@
 //! serves all who wait for it: group commit without a timer. The driver owns no policy; what happens is the
 //! engine's choice.
 
+use crate::book::Book;
 use crate::clock::Clock;
 use crate::handle::{Handle, Inspect};
 use crate::host::{Effect, Host};
+use crate::identity::DataDir;
 use crate::log::say;
 use crate::mail::Mailbox;
 use crate::peer::Peers;
@@ -71,8 +73,10 @@ pub(crate) struct Driver<D: Disk> {
     pub(crate) mail: Mailbox,
     pub(crate) peers: Peers,
     pub(crate) clock: Clock,
-    /// Called when the node is complete again.
-    pub(crate) recovered: Box<dyn Fn()>,
+    /// What is written down of the cluster.
+    pub(crate) book: Rc<Book>,
+    /// Where it is remembered that something may be missing.
+    pub(crate) dir: DataDir,
     /// Raised by handles and the mailbox.
     pub(crate) wake: Signal,
     pub(crate) spawn: Spawner,
@@ -207,6 +211,9 @@ where
         while let Some((id, op)) = self.parts.handle.next_submitted() {
             self.feed(now, Input::Client(id, op));
         }
+        while let Some((id, op)) = self.parts.handle.next_change() {
+            self.feed(now, Input::Cluster(id, op));
+        }
         let large = self.parts.handle.next_large();
         let more = large.is_some();
         if let Some((id, op)) = large {
@@ -230,6 +237,15 @@ where
     }
 
     fn perform(&self) {
+        let mut others = false;
+        self.perform_effects(&mut others);
+        if others {
+            self.parts.peers.follow();
+        }
+    }
+
+    /// `others`: the engine may have other peers afterwards.
+    fn perform_effects(&self, others: &mut bool) {
         let mut host = self.parts.host.0.borrow_mut();
         loop {
             while let Some(effect) = host.poll() {
@@ -237,12 +253,46 @@ where
                     Effect::Send(to, message) => self.parts.peers.send(to, &message),
                     Effect::Reply(id, reply) => self.parts.handle.answer(id, reply),
                     Effect::Fetch(id, job) => self.fetch(id, job),
-                    Effect::Recovered => (self.parts.recovered)(),
+                    Effect::Save(membership) => {
+                        *others = true;
+                        let saved = self.parts.book.save(*membership);
+                        if let Err(error) = &saved {
+                            say!("can't write down a change of the cluster: {error}; it is left out until that works");
+                        }
+                        host.saved(self.parts.clock.now(), saved.is_ok());
+                    }
+                    Effect::Known(node, facts) => {
+                        *others = true;
+                        self.parts.peers.known(node, &facts);
+                    }
+                    Effect::Cluster(id, done) => self.parts.handle.cluster_answered(id, done),
+                    Effect::Incomplete => self.remember_loss(),
+                    Effect::Recovered => self.forget_loss(),
                 }
             }
             // Before the next input, which might add to it.
             let Some(peer) = self.parts.peers.next_congested() else { return };
             host.handle(self.parts.clock.now(), Input::Congested(peer, true));
+        }
+    }
+
+    fn remember_loss(&self) {
+        let why = "the store is older than the other nodes remember it";
+        say!(
+            "{why}: was it restored from a backup? This node takes writes, but its copies count toward no quorum until it \
+             has what it may lack from the other owners"
+        );
+        if let Err(error) = self.parts.dir.mark_incomplete(why) {
+            say!("can't write that down: {error}; the next start finds it out anew");
+        }
+    }
+
+    fn forget_loss(&self) {
+        match self.parts.dir.clear_incomplete() {
+            Ok(()) => say!("everything that was missing is back from the other owners: this node is complete"),
+            Err(error) => {
+                say!("can't write down that this node is complete: {error}; its next start looks again")
+            }
         }
     }
 

@@ -8,15 +8,18 @@
 //! flight; past either the answer is [`OpError::Overloaded`], at once, and nothing was done. What reads bring is
 //! counted by a [`Budget`]: reads for which it has no room wait their turn, each at most [`Bounds::wait`].
 
+use crate::book::Book;
 use crate::budget::{ANSWERS, Budget, Charge, LARGE};
 use crate::calls::{Calls, Share, Waits};
+use crate::identity::members;
 use crate::signal::Signal;
 use bytes::Bytes;
-use gramme_quorum::{Engine, Op, OpError, Reply, RequestId};
-use gramme_ring::NodeId;
+use gramme_quorum::{ClusterError, ClusterOp, Engine, Op, OpError, Reply, RequestId};
+use gramme_ring::{Member, NodeId};
 use gramme_vclock::{GrowableContext as Context, SealError, SealKey, TokenError};
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
+use smol::channel::{Sender, bounded};
+use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -104,8 +107,8 @@ pub(crate) struct Parts {
     pub(crate) cluster: u64,
     /// The key with which the cluster's contexts are sealed.
     pub(crate) seal: SealKey,
-    /// All members, this node included.
-    pub(crate) members: Vec<MemberInfo>,
+    /// Where each node serves.
+    pub(crate) book: Rc<Book>,
     /// The engine.
     pub(crate) engine: Rc<dyn Inspect>,
     /// The bounds.
@@ -122,12 +125,16 @@ struct Shared {
     node: NodeId,
     cluster: u64,
     seal: SealKey,
-    members: RefCell<Rc<[MemberInfo]>>,
+    book: Rc<Book>,
     engine: Rc<dyn Inspect>,
     bounds: Bounds,
     value_limit: usize,
     calls: RefCell<Calls>,
     submitted: RefCell<VecDeque<(RequestId, Op)>>,
+    /// Operators' changes, and who waits for them.
+    changes: RefCell<VecDeque<(RequestId, ClusterOp)>>,
+    changing: RefCell<BTreeMap<RequestId, Sender<Result<(), ClusterError>>>>,
+    next_change: Cell<u64>,
     /// Reads that wait for room, large ones and others, each in the order in which they came.
     lanes: RefCell<[VecDeque<Waiting>; 2]>,
     /// Large reads that need not wait.
@@ -155,12 +162,15 @@ impl Handle {
             node: parts.node,
             cluster: parts.cluster,
             seal: parts.seal,
-            members: RefCell::new(parts.members.into()),
+            book: parts.book,
             engine: parts.engine,
             bounds: parts.bounds,
             value_limit: parts.value_limit,
             calls: RefCell::default(),
             submitted: RefCell::default(),
+            changes: RefCell::default(),
+            changing: RefCell::default(),
+            next_change: Cell::new(0),
             lanes: RefCell::default(),
             large: RefCell::default(),
             budget: Budget::new(parts.bounds.answers, wake.clone()),
@@ -213,6 +223,30 @@ impl Handle {
         Call { shared: Rc::clone(&self.0), state: CallState::Open(id) }
     }
 
+    /// Makes an operator's change of the cluster.
+    pub(crate) async fn change(&self, op: ClusterOp) -> Result<(), ClusterError> {
+        let id = RequestId(self.0.next_change.get());
+        self.0.next_change.set(id.0 + 1);
+        let (sender, answer) = bounded(1);
+        self.0.changing.borrow_mut().insert(id, sender);
+        self.0.changes.borrow_mut().push_back((id, op));
+        self.0.wake.raise();
+        // Without an answer the node is stopping.
+        answer.recv().await.unwrap_or(Err(ClusterError::NotSaved))
+    }
+
+    /// The next change for the engine: the driver's side.
+    pub(crate) fn next_change(&self) -> Option<(RequestId, ClusterOp)> {
+        self.0.changes.borrow_mut().pop_front()
+    }
+
+    pub(crate) fn cluster_answered(&self, id: RequestId, done: Result<(), ClusterError>) {
+        if let Some(sender) = self.0.changing.borrow_mut().remove(&id) {
+            // Whoever asked may be gone.
+            let _ = sender.try_send(done);
+        }
+    }
+
     /// Requests submitted and not yet answered.
     pub(crate) fn in_flight(&self) -> usize {
         self.0.calls.borrow().in_flight
@@ -244,8 +278,20 @@ impl Handle {
     }
 
     /// All members with their addresses as last heard, by id.
-    pub(crate) fn members(&self) -> Rc<[MemberInfo]> {
-        Rc::clone(&self.0.members.borrow())
+    pub(crate) fn members(&self) -> Vec<MemberInfo> {
+        let members = self.engine(|engine| members(engine.membership()));
+        let info = |member: Member| MemberInfo {
+            id: member.id,
+            weight: member.weight,
+            zone: member.zone.as_str().to_owned(),
+            addresses: self.addresses(member.id).unwrap_or_default(),
+        };
+        members.into_iter().map(info).collect()
+    }
+
+    /// Where a node serves, as last heard.
+    pub(crate) fn addresses(&self, node: NodeId) -> Option<Addresses> {
+        self.0.book.addresses(node)
     }
 
     /// Looks at the engine: its layout, its peers, its counters. `look` must not call back into this handle's
@@ -261,16 +307,9 @@ impl Handle {
         seen.expect("inspect calls its argument")
     }
 
-    /// A member told us where it serves now. Says whether that was news.
+    /// A node told us where it serves now. Says whether that was news.
     pub(crate) fn learn_addresses(&self, id: NodeId, addresses: &Addresses) -> bool {
-        let mut members = self.0.members.borrow_mut();
-        let stale = members.iter().position(|m| m.id == id && m.addresses != *addresses);
-        if let Some(at) = stale {
-            let mut changed = members.to_vec();
-            changed[at].addresses = addresses.clone();
-            *members = changed.into();
-        }
-        stale.is_some()
+        self.0.book.learn(id, addresses)
     }
 
     /// The account of what answers take.

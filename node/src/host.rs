@@ -6,10 +6,10 @@
 use bytes::Bytes;
 use gramme_quorum::message::Message;
 use gramme_quorum::{
-    AppendId, Engine, Input, Instant, ListCursor, ListId, LoadId, Loaded, Now, Output, Page, Place, Reply,
-    RequestId,
+    AppendId, ClusterError, Engine, HINT_PLACES, Input, Instant, ListCursor, ListId, LoadId, Loaded, Now, Opening, Output, Page,
+    Place, RUN_KEY, RUN_PLACE, Reply, RequestId,
 };
-use gramme_ring::NodeId;
+use gramme_ring::{Membership, NodeId};
 use gramme_store::{Cursor, Disk, Position, Read, ReadDone, ReadError, ReadJob, Store, SyncDone, SyncJob};
 use std::collections::VecDeque;
 use std::fmt;
@@ -20,6 +20,14 @@ pub enum Effect<D: Disk> {
     Send(NodeId, Message),
     /// Answer a client.
     Reply(RequestId, Reply),
+    /// What came of an operator's change.
+    Cluster(RequestId, Result<(), ClusterError>),
+    /// Write this down, durably, and say so with [`Host::saved`] before anything else is done.
+    Save(Box<Membership>),
+    /// A node says this of itself.
+    Known(NodeId, Vec<u8>),
+    /// This node's store is older than others remember it: its next runs may miss something, until it has recovered.
+    Incomplete,
     /// Run this read, here or on another thread, and hand it to [`Host::finish_read`].
     Fetch(LoadId, ReadJob<D>),
     /// Nothing that this node acknowledged is missing here any more: its next run is complete.
@@ -32,6 +40,10 @@ impl<D: Disk> fmt::Debug for Effect<D> {
             Effect::Send(to, message) => f.debug_tuple("Send").field(to).field(message).finish(),
             Effect::Reply(to, reply) => f.debug_tuple("Reply").field(to).field(reply).finish(),
             Effect::Fetch(id, job) => f.debug_tuple("Fetch").field(id).field(job).finish(),
+            Effect::Cluster(id, done) => f.debug_tuple("Cluster").field(id).field(done).finish(),
+            Effect::Save(membership) => f.debug_tuple("Save").field(membership).finish(),
+            Effect::Known(node, facts) => f.debug_tuple("Known").field(node).field(facts).finish(),
+            Effect::Incomplete => f.write_str("Incomplete"),
             Effect::Recovered => f.write_str("Recovered"),
         }
     }
@@ -49,6 +61,8 @@ pub struct Host<D: Disk> {
     performed: AppendId,
     synced: AppendId,
     syncing: bool,
+    /// A membership is being written down; what comes next waits for that.
+    saving: bool,
     observer: Option<Observer>,
 }
 
@@ -80,6 +94,7 @@ impl<D: Disk> Host<D> {
             performed: AppendId(0),
             synced: AppendId(0),
             syncing: false,
+            saving: false,
             observer: None,
         };
         host.pump(now);
@@ -89,6 +104,13 @@ impl<D: Disk> Host<D> {
     /// Takes one input and does all that follows from it on the disk.
     pub fn handle(&mut self, now: Now, input: Input) {
         self.inputs.push_back(input);
+        self.pump(now);
+    }
+
+    /// What was to be saved is, or could not be.
+    pub fn saved(&mut self, now: Now, done: bool) {
+        self.saving = false;
+        self.inputs.push_front(Input::Saved(done));
         self.pump(now);
     }
 
@@ -168,7 +190,7 @@ impl<D: Disk> Host<D> {
 
     /// Hints in the store, for all owners together.
     pub fn hints(&self) -> u64 {
-        self.engine.hint_places().map(|place| self.store.slot_len(place.0)).sum()
+        (HINT_PLACES.0.0..=HINT_PLACES.1.0).map(|place| self.store.slot_len(place)).sum()
     }
 
     /// Ends the run and gives the store back.
@@ -178,14 +200,18 @@ impl<D: Disk> Host<D> {
 
     fn pump(&mut self, now: Now) {
         self.perform();
-        while let Some(input) = self.inputs.pop_front() {
+        while !self.saving
+            && let Some(input) = self.inputs.pop_front()
+        {
             self.engine.handle(now, input);
             self.perform();
         }
     }
 
     fn perform(&mut self) {
-        while let Some(output) = self.engine.poll() {
+        while !self.saving
+            && let Some(output) = self.engine.poll()
+        {
             if let Some(observer) = &mut self.observer {
                 observer(&output);
             }
@@ -220,6 +246,20 @@ impl<D: Disk> Host<D> {
                     let sums = ranges.iter().map(|(first, last)| tree.range(*first..=*last)).collect();
                     self.inputs.push_back(Input::Summed(id, sums));
                 }
+                Output::DropSlot { id, place } => {
+                    self.performed = id;
+                    match self.store.drop_slot(place.0) {
+                        Ok(position) => self.unsynced.push_back((id, position)),
+                        Err(_) => self.inputs.push_front(Input::AppendFailed(id)),
+                    }
+                }
+                Output::Save(membership) => {
+                    self.saving = true;
+                    self.effects.push_back(Effect::Save(membership));
+                }
+                Output::Known(node, facts) => self.effects.push_back(Effect::Known(node, facts)),
+                Output::Cluster(id, done) => self.effects.push_back(Effect::Cluster(id, done)),
+                Output::Incomplete => self.effects.push_back(Effect::Incomplete),
                 Output::Recovered => self.effects.push_back(Effect::Recovered),
                 other => unreachable!("an output that this host does not know: {other:?}"),
             }
@@ -260,6 +300,20 @@ impl<D: Disk> Host<D> {
             }
         }
         Some(listed)
+    }
+}
+
+/// Which opening of its store this is, for the engine's configuration.
+pub fn opening<D: Disk>(store: &mut Store<D>) -> Opening {
+    let position = store.position().as_u64();
+    let record = match store.get(RUN_PLACE.0, RUN_KEY) {
+        Ok(Read::Pending(job)) => store.finish_read(job.run()),
+        other => other,
+    };
+    match record {
+        Ok(Read::Value { value, .. }) => Opening::new(Some(&value), position),
+        // A record that can't be read is like one of an old copy: peers find out what it is worth.
+        Ok(Read::Absent | Read::Pending(_)) | Err(_) => Opening::new(None, position),
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! DIR/identity      text, readable by its owner only: node id, cluster id, the key that seals contexts, the secret
-//! DIR/membership    the committed layout, as a table with its hash, and where each member serves
+//! DIR/membership    what is known of the cluster (layouts, what is staged, how far a transition has come), and where each
+//!                   node serves
 //! DIR/store/        the node's log
 //! DIR/gramme.toml   settings, if there are any
 //! DIR/incomplete    there if the store was found missing or damaged, until all is back from the other owners: this node's
@@ -12,9 +13,9 @@
 //! Founding creates the store first (and stops if there is one with data), then writes the membership, then the
 //! identity: a directory with an identity has everything, one without is not founded. Every file is written beside its place, synced and renamed.
 
-use crate::handle::{Addresses, MemberInfo};
+use crate::handle::Addresses;
 use data_encoding::HEXLOWER_PERMISSIVE as HEX;
-use gramme_ring::{Layout, NodeId};
+use gramme_ring::{Layout, Member, Membership as Ring, NodeId};
 use gramme_vclock::SealKey;
 use hmac::{Hmac, KeyInit, Mac};
 use serde::{Deserialize, Serialize};
@@ -146,36 +147,26 @@ fn hex<const N: usize>(text: &str, key: &str) -> Result<[u8; N], String> {
     bytes.ok_or_else(|| format!("{key} is not {} hexadecimal digits", 2 * N))
 }
 
-/// The committed members: the layout, and where each of them serves.
+/// What is known of the cluster, and where each of its nodes serves.
 #[derive(Clone, Serialize, Deserialize)]
 pub(crate) struct Membership {
-    pub(crate) layout: Layout,
-    /// The layout's hash when it was committed; what is loaded must agree.
-    hash: u64,
+    /// Whose file it is.
+    pub(crate) node: NodeId,
+    pub(crate) ring: Ring,
     pub(crate) addresses: BTreeMap<NodeId, Addresses>,
 }
 
 impl Membership {
-    pub(crate) fn new(layout: Layout, addresses: BTreeMap<NodeId, Addresses>) -> Membership {
-        Membership { hash: layout.hash(), layout, addresses }
-    }
-
-    /// All members with their addresses, by id.
-    pub(crate) fn members(&self) -> Vec<MemberInfo> {
-        let info = |member: &gramme_ring::Member| MemberInfo {
-            id: member.id,
-            weight: member.weight,
-            zone: member.zone.as_str().to_owned(),
-            addresses: self.addresses.get(&member.id).cloned().unwrap_or_default(),
-        };
-        self.layout.members().iter().map(info).collect()
+    /// The members of the layouts in use, by id.
+    pub(crate) fn members(&self) -> Vec<Member> {
+        members(&self.ring)
     }
 
     /// `"gramme/m"`, version (u16), CRC-32 of the rest (u32), the rest in postcard; integers little-endian.
     fn to_bytes(&self) -> Vec<u8> {
         let body = postcard::to_allocvec(self).expect("a membership can be encoded");
         let mut bytes = MEMBERSHIP_MAGIC.to_vec();
-        bytes.extend_from_slice(&1u16.to_le_bytes());
+        bytes.extend_from_slice(&MEMBERSHIP_FORMAT.to_le_bytes());
         bytes.extend_from_slice(&crc32fast::hash(&body).to_le_bytes());
         bytes.extend_from_slice(&body);
         bytes
@@ -185,8 +176,8 @@ impl Membership {
         let rest = bytes.strip_prefix(MEMBERSHIP_MAGIC).ok_or("it is not a membership file")?;
         let (version, rest) = rest.split_first_chunk().ok_or("it is cut short")?;
         let version = u16::from_le_bytes(*version);
-        if version != 1 {
-            return Err(format!("it has format {version}, this release reads 1"));
+        if version != MEMBERSHIP_FORMAT {
+            return Err(format!("it has format {version}, this release reads {MEMBERSHIP_FORMAT}"));
         }
         let (sum, body) = rest.split_first_chunk().ok_or("it is cut short")?;
         if u32::from_le_bytes(*sum) != crc32fast::hash(body) {
@@ -194,14 +185,26 @@ impl Membership {
         }
         let (membership, rest): (Membership, _) =
             postcard::take_from_bytes(body).map_err(|e| e.to_string())?;
-        if !rest.is_empty() || membership.layout.hash() != membership.hash {
-            return Err("its layout is not the one that was committed".to_owned());
+        if !rest.is_empty() {
+            return Err("there is more after its end".to_owned());
         }
         Ok(membership)
     }
 }
 
+/// The members of the layouts in use, by id: while a transition is live those that it brings and those that it takes leave of.
+pub(crate) fn members(ring: &Ring) -> Vec<Member> {
+    let leaving = ring.transition().map(|transition| transition.from());
+    let layouts = ring.layout().into_iter().chain(leaving);
+    let mut members: BTreeMap<NodeId, Member> = BTreeMap::new();
+    for member in layouts.flat_map(Layout::members) {
+        members.entry(member.id).or_insert_with(|| member.clone());
+    }
+    members.into_values().collect()
+}
+
 const MEMBERSHIP_MAGIC: &[u8] = b"gramme/m";
+const MEMBERSHIP_FORMAT: u16 = 2;
 
 /// Why a data directory can't be used. Nothing in it was changed.
 #[derive(Debug)]
@@ -213,8 +216,8 @@ pub(crate) enum DirError {
     Damaged(PathBuf, String),
     /// An identity without its membership.
     Missing(PathBuf),
-    /// The identity's node is not in its membership.
-    NotMember(PathBuf, NodeId),
+    /// Its files belong to different nodes.
+    OtherNode(PathBuf, NodeId),
     /// There are files of someone else.
     Foreign(PathBuf, String),
 }
@@ -229,10 +232,9 @@ impl fmt::Display for DirError {
             DirError::Missing(path) => {
                 write!(f, "{} is missing beside a node's data: restore it from a backup", path.display())
             }
-            DirError::NotMember(path, node) => write!(
+            DirError::OtherNode(path, node) => write!(
                 f,
-                "{}: node {node} is not a member of the cluster that its directory describes: these files belong to \
-                 different nodes",
+                "{}: its membership file is that of node {node}: restore this node's own from a backup",
                 path.display()
             ),
             DirError::Foreign(path, name) => write!(
@@ -274,8 +276,8 @@ impl DataDir {
         let text = std::str::from_utf8(&identity).map_err(|e| damaged(IDENTITY, e.to_string()))?;
         let identity = Identity::from_text(text).map_err(|why| damaged(IDENTITY, why))?;
         let membership = Membership::from_bytes(&membership).map_err(|why| damaged(MEMBERSHIP, why))?;
-        if !membership.layout.is_member(identity.node) {
-            return Err(DirError::NotMember(self.0.clone(), identity.node));
+        if membership.node != identity.node {
+            return Err(DirError::OtherNode(self.0.clone(), membership.node));
         }
         Ok(Some((identity, membership)))
     }

@@ -1,5 +1,5 @@
 use super::*;
-use gramme_ring::Member;
+use gramme_ring::ClusterId;
 
 /// A directory of our own that goes when we do.
 struct Scratch(PathBuf);
@@ -20,9 +20,11 @@ impl Drop for Scratch {
 
 fn a_node() -> (Identity, Membership) {
     let identity = Identity::random().expect("the system has randomness");
-    let layout = Layout::compute(3, 256, &[Member::new(identity.node)], None).expect("one member is enough");
+    let ring = Ring::found(ClusterId(identity.cluster), 3, 256, &[Member::new(identity.node)])
+        .expect("one member is enough");
     let addresses = Addresses { peer: "h:1".into(), redis: "h:2".into(), http: "h:3".into() };
-    (identity.clone(), Membership::new(layout, BTreeMap::from([(identity.node, addresses)])))
+    let addresses = BTreeMap::from([(identity.node, addresses)]);
+    (identity.clone(), Membership { node: identity.node, ring, addresses })
 }
 
 fn found(dir: &DataDir, identity: &Identity, membership: &Membership) -> Result<(), DirError> {
@@ -42,9 +44,9 @@ fn what_was_founded_is_what_is_loaded() {
     assert_eq!((seen.node, seen.cluster), (identity.node, identity.cluster));
     assert_eq!(seen.seal.0, identity.seal.0);
     assert_eq!(seen.secret, identity.secret);
-    assert_eq!(members.layout, membership.layout);
+    assert_eq!(members.ring, membership.ring);
     assert_eq!(members.members(), membership.members());
-    assert_eq!(members.members()[0].addresses.redis, "h:2");
+    assert_eq!(members.addresses[&identity.node].redis, "h:2");
 }
 
 #[cfg(unix)]
@@ -138,5 +140,5 @@ fn a_node_among_the_files_of_another_is_refused() {
     let (_, membership) = a_node();
     let (other, _) = a_node();
     found(&dir, &other, &membership).expect("founding trusts its caller");
-    assert!(matches!(dir.load(), Err(DirError::NotMember(_, node)) if node == other.node));
+    assert!(matches!(dir.load(), Err(DirError::OtherNode(_, node)) if node != other.node));
 }

@@ -1,26 +1,28 @@
 //! One node, from its settings to its last sync.
 
+use crate::book::Book;
 use crate::clock::Clock;
 use crate::config::{Config, ConfigError, Settings};
 use crate::driver::{Driver, Hosted, Quiet};
 use crate::handle::{Addresses, Bounds, Handle, Parts};
-use crate::host::Host;
+use crate::host::{Host, opening};
 use crate::identity::{DataDir, DirError, Identity, Membership};
 use crate::log::say;
 use crate::mail::Mailbox;
-use crate::peer::{Local, Moved, Peers, Setting};
+use crate::peer::{Local, Peers, Setting};
 use crate::signal::Signal;
 use crate::spawn::Spawner;
 use crate::stop::{Stop, StopSource, stop};
 use crate::{http, redis};
 use gramme_quorum::{Config as EngineConfig, Engine, Limits, Timing, wire};
-use gramme_ring::{Layout, LayoutError, Member, NodeId};
+use gramme_ring::membership::FoundError;
+use gramme_ring::{ClusterId, Layout, Member, Membership as Ring, NodeId};
 use gramme_store::{FileDisk, OpenError, Options, Recovery, Store};
 use gramme_vclock::Actor;
 use smol::future::or;
 use smol::net::TcpListener;
 use smol::{Async, LocalExecutor, Timer};
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::{self, File, TryLockError};
@@ -62,7 +64,7 @@ pub(crate) enum ServeError {
     /// The store holds data although the directory has no identity.
     StoreWithoutIdentity(PathBuf),
     /// The layout of a new cluster.
-    Layout(LayoutError),
+    Layout(FoundError),
     /// The system.
     Io(&'static str, io::Error),
 }
@@ -233,7 +235,7 @@ fn open(dir: &DataDir, config: &Config, addresses: &Addresses) -> Result<Opened,
         *mine = addresses.clone();
         dir.save_membership(&membership)?;
     }
-    let replicas = membership.layout.replicas();
+    let replicas = membership.ring.layout().map_or(u8::MAX, Layout::replicas);
     for (name, level) in [("r", config.r), ("w", config.w)] {
         if level > replicas {
             return Err(ConfigError::new(format!(
@@ -255,8 +257,10 @@ fn found_one(
 ) -> Result<(Identity, Membership), ServeError> {
     let identity = Identity::random().map_err(|e| ServeError::Io("can't draw a random identity", e))?;
     let member = Member { id: identity.node, weight: config.weight, zone: config.zone.clone() };
-    let layout = Layout::compute(REPLICAS, PARTITIONS, &[member], None).map_err(ServeError::Layout)?;
-    let membership = Membership::new(layout, BTreeMap::from([(identity.node, addresses.clone())]));
+    let ring = Ring::found(ClusterId(identity.cluster), REPLICAS, PARTITIONS, &[member])
+        .map_err(ServeError::Layout)?;
+    let addresses = BTreeMap::from([(identity.node, addresses.clone())]);
+    let membership = Membership { node: identity.node, ring, addresses };
     found(dir, &identity, &membership)?;
     say!(
         "founded cluster {:016x} with this node, {}, as its only member in {}",
@@ -357,16 +361,22 @@ impl Node {
         engine.timing = Timing { request: config.timeout, ..Timing::default() };
         let bounds = Bounds { requests: engine.limits.requests, ..Bounds::for_values(config.value_limit) };
 
-        let members = membership.members();
-        let engine = Engine::new(engine, membership.layout.clone(), clock.now());
-        let hosted = Hosted::new(Host::new(engine, opened.store, clock.now()));
+        let mut store = opened.store;
+        engine.opening = opening(&mut store);
+        let mut engine = Engine::new(engine, membership.ring.clone(), clock.now());
+        let facts = postcard::to_allocvec(&listeners.addresses).expect("addresses can be encoded");
+        if engine.set_facts(facts).is_err() {
+            say!("this node's addresses are too long to be told to others: give shorter names with --advertise");
+        }
+        let hosted = Hosted::new(Host::new(engine, store, clock.now()));
+        let book = Book::new(Some(dir.clone()), membership);
         let wake = Signal::default();
         let handle = Handle::new(
             Parts {
                 node: identity.node,
                 cluster: identity.cluster,
                 seal: identity.seal,
-                members,
+                book: Rc::clone(&book),
                 engine: Rc::clone(&hosted) as _,
                 bounds,
                 value_limit: config.value_limit,
@@ -387,16 +397,15 @@ impl Node {
             spawn: spawn.clone(),
             stop: stopping.clone(),
             max_frame: wire::max_frame(config.value_limit),
-            moved: remember_moves(dir.clone(), membership),
         });
-        let recovered = forget_loss(dir.clone());
         let quiet = Driver {
             host: Rc::clone(&hosted),
             handle: handle.clone(),
             mail,
             peers: peers.clone(),
             clock,
-            recovered,
+            book,
+            dir: dir.clone(),
             wake,
             spawn: spawn.clone(),
         }
@@ -493,28 +502,6 @@ impl Node {
         }
         Ok(())
     }
-}
-
-/// Writes the membership anew whenever a member has moved. That is rare, small and done at once.
-fn remember_moves(dir: DataDir, membership: Membership) -> Moved {
-    let membership = RefCell::new(membership);
-    Box::new(move |node, addresses| {
-        let mut membership = membership.borrow_mut();
-        membership.addresses.insert(node, addresses.clone());
-        if let Err(error) = dir.save_membership(&membership) {
-            say!("can't write down where node {node} is now: {error}; it will be learned again");
-        }
-    })
-}
-
-/// Forgets that anything was missing.
-fn forget_loss(dir: DataDir) -> Box<dyn Fn()> {
-    Box::new(move || match dir.clear_incomplete() {
-        Ok(()) => say!("everything that was missing is back from the other owners: this node is complete"),
-        Err(error) => {
-            say!("can't write down that this node is complete: {error}; its next start looks again")
-        }
-    })
 }
 
 fn random_words() -> io::Result<[u64; 2]> {

@@ -66,7 +66,7 @@ impl Engine {
         self.stop_stalled_pulls(now);
         // A node that is recovering compares everything already.
         let busy = self.anti_entropy.exchange.is_some() || !self.pulls.is_empty();
-        if busy || self.recovery.is_some() {
+        if busy || !self.recovery.is_idle() || self.view.transition().is_some() {
             return;
         }
         let after = self.anti_entropy.last.map_or(Bound::Unbounded, Bound::Excluded);
@@ -81,8 +81,11 @@ impl Engine {
 
     /// The partitions that both this node and a peer own.
     fn shared(&self, peer: NodeId) -> impl Iterator<Item = Partition> + '_ {
-        let mine = self.layout.partitions_of(self.config.node).map(|(partition, _)| partition);
-        mine.filter(move |partition| self.layout.is_owner(*partition, peer))
+        let layout = self.view.membership().layout();
+        layout.into_iter().flat_map(move |layout| {
+            let mine = layout.partitions_of(self.config.node).map(|(partition, _)| partition);
+            mine.filter(move |partition| layout.is_owner(*partition, peer))
+        })
     }
 
     /// The ranges of slots that are meant, each for one sum; `None` if the question makes no sense.
@@ -90,7 +93,7 @@ impl Engine {
         match of {
             SumsOf::All | SumsOf::Partitions => Some(self.shared(peer).map(ends).collect()),
             SumsOf::Slots(partitions) => {
-                let count = self.layout.partition_count();
+                let count = self.view.membership().layout()?.partition_count();
                 let known = partitions.iter().map(|index| count.partition((*index).into()));
                 let known: Vec<Partition> = known.collect::<Option<_>>()?;
                 let slots = known.iter().flat_map(|partition| partition.slots());
@@ -104,7 +107,7 @@ impl Engine {
         let call = self.out.call();
         let id = self.out.sums(ranges);
         self.sums.insert(id, SumsFor::Exchange(call));
-        self.out.send(peer, Message::Sums { call, layout: self.layout.version(), of: of.clone() });
+        self.out.send(peer, Message::Sums { call, layout: self.view.version(), of: of.clone() });
         let began = now.instant;
         self.anti_entropy.exchange = Some(Exchange { peer, call, of, ours: None, theirs: None, began });
     }
@@ -186,6 +189,13 @@ impl Engine {
         if !next.is_empty() {
             self.compare(now, peer, SumsOf::Slots(next));
         }
+    }
+
+    /// Partitions have other owners now: what was under way is of no use.
+    pub(crate) fn stop_exchanges(&mut self) {
+        self.anti_entropy.exchange = None;
+        self.anti_entropy.queue.clear();
+        self.anti_entropy.differing.clear();
     }
 
     /// A peer can't be reached, or refused: its round is over.

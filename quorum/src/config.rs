@@ -1,5 +1,6 @@
 //! An engine's settings.
 
+use crate::opening::Opening;
 use core::time::Duration;
 use gramme_ring::NodeId;
 use gramme_vclock::Actor;
@@ -11,6 +12,8 @@ pub struct Config {
     pub node: NodeId,
     /// The actor of this run: 64 fresh random bits at each open of the store, never used before.
     pub actor: Actor,
+    /// Which opening of the store this is.
+    pub opening: Opening,
     /// Keys the digests by which copies are compared; the same on all nodes of a cluster, secret from clients.
     pub digest_key: [u8; 16],
     /// The store may have lost acknowledged data (a damage report, a copy restored from elsewhere): answers are merged
@@ -34,6 +37,7 @@ impl Config {
         Config {
             node,
             actor,
+            opening: Opening::default(),
             digest_key: [0; 16],
             incomplete: false,
             r: 2,
@@ -92,6 +96,8 @@ pub struct Timing {
     pub patience: Duration,
     /// A heartbeat goes to each peer this often when nothing else does.
     pub heartbeat: Duration,
+    /// A node tells one other at random what it knows of the cluster this often.
+    pub gossip: Duration,
     /// A node compares its copies with one other node's this often.
     pub exchange: Duration,
     /// Handoff to an owner that refused or fell silent is tried again after this.
@@ -104,6 +110,7 @@ impl Default for Timing {
             request: Duration::from_secs(5),
             patience: Duration::from_millis(400),
             heartbeat: Duration::from_millis(250),
+            gossip: Duration::from_secs(1),
             exchange: Duration::from_secs(10),
             retry: Duration::from_secs(1),
         }

@@ -5,22 +5,26 @@ use crate::config::Config;
 use crate::coordinator::request::Forward;
 use crate::coordinator::write::{Request, Write};
 use crate::coordinator::{Plan, read::Read};
-use crate::failure_detector::FailureDetector;
-use crate::handoff::{Forgetting, Handoff, hint_place};
-use crate::input::{Input, ListId, LoadId, Output, Place};
+use crate::handoff::{Forgetting, Handoff};
+use crate::input::{Input, ListId, LoadId, Output};
 use crate::journal::{Durable, Outbox};
 use crate::message::{CallId, Copy, Message, Refusal, Want};
 use crate::object;
-use crate::peers::{Peer, Recent};
-use crate::pull::{Budget, Listing, Pull, PullId};
+use crate::opening::Opening;
+use crate::membership::Saving;
+use crate::peers::Peer;
+use crate::pull::{Budget, Listing, Offer, Pull, PullId};
 use crate::recovery::Recovery;
 use crate::replica::{self, Event, Held, Merge, Reader, Replica, Source, Task, Waiting};
 use crate::status::{PeerStatus, Status};
+use crate::sweep::{Departed, Sweep};
 use crate::time::{Instant, Now};
+use crate::view::View;
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::vec::Vec;
 use bytes::Bytes;
-use gramme_ring::{Layout, LayoutVersion, NodeId, Slot};
+use gramme_ring::gossip::{Gossip, GossipError};
+use gramme_ring::{Layout, Membership, NodeId, Slot};
 use gramme_vclock::{Hlc, Stamp};
 
 /// Damaged keys being healed at one time.
@@ -38,7 +42,9 @@ pub(crate) enum Timer {
     Held,
     Heartbeat,
     Exchange,
+    Gossip,
     Recovery,
+    Sweep,
     /// There is something left of this second's budget.
     Pulls,
     /// Write this run's actor again: the disk refused it.
@@ -52,7 +58,9 @@ pub(crate) enum Timer {
 #[derive(Debug)]
 pub struct Engine {
     pub(crate) config: Config,
-    pub(crate) layout: Layout,
+    pub(crate) view: View,
+    pub(crate) saving: Option<Saving>,
+    pub(crate) opening: Opening,
     pub(crate) out: Outbox,
     pub(crate) replica: Replica,
     pub(crate) writes: BTreeMap<CallId, Write>,
@@ -70,7 +78,13 @@ pub struct Engine {
     pub(crate) pulls: BTreeMap<PullId, Pull>,
     pub(crate) pull_calls: BTreeMap<CallId, PullId>,
     pub(crate) listings: BTreeMap<ListId, Listing>,
-    pub(crate) recovery: Option<Recovery>,
+    pub(crate) offers: VecDeque<Offer>,
+    pub(crate) recovery: Recovery,
+    pub(crate) sweep: Sweep,
+    pub(crate) departed: Option<Departed>,
+    /// The layout, by its hash, whose partitions this node gets, and the one for which it gives others away.
+    pub(crate) gaining: Option<u64>,
+    pub(crate) offering: Option<u64>,
     pub(crate) anti_entropy: AntiEntropy,
     pub(crate) sums: BTreeMap<SumsId, SumsFor>,
     pub(crate) budget: Budget,
@@ -84,45 +98,43 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// An engine that follows `layout`. Its first output stores this run's actor; until that is durable,
+    /// An engine that knows this of the cluster: what the last run [saved](Output::Save), what founded the cluster, or
+    /// nothing, if it is to join one. Its first output stores this run's actor; until that is durable,
     /// writes are refused (see [`Status::ready`]).
     ///
     /// # Panics
     /// If R or W is zero, or a limit is.
     #[must_use]
-    pub fn new(config: Config, layout: Layout, now: Now) -> Engine {
+    pub fn new(config: Config, membership: Membership, now: Now) -> Engine {
         assert!(config.r >= 1 && config.w >= 1, "R and W are at least 1");
         let limits = config.limits;
         assert!(limits.siblings > 0 && limits.requests > 0 && limits.local > 0 && limits.handoff > 0);
-        let detector = FailureDetector::new(config.timing.heartbeat, now.instant);
-        let others: Vec<NodeId> =
-            layout.members().iter().map(|m| m.id).filter(|id| *id != config.node).collect();
-        let peer = |_| Peer {
-            connected: false,
-            suspected: false,
-            congested: false,
-            detector: detector.clone(),
-            forwarded: Recent::default(),
-        };
+        let mut gossip = Gossip::new(config.node, config.opening.number(), config.actor.0);
+        *gossip.membership_mut() = membership;
         let clock = Hlc::new(Stamp::ZERO);
         let mut engine = Engine {
             out: Outbox::new(config.actor.0),
-            replica: Replica::new(config.actor, config.digest_key, limits, clock, others.is_empty()),
+            replica: Replica::new(config.actor, config.digest_key, limits, clock, false),
             writes: BTreeMap::new(),
             reads: BTreeMap::new(),
             forwards: BTreeMap::new(),
             held: VecDeque::new(),
             held_bytes: 0,
             timers: BTreeSet::new(),
-            peers: others.iter().map(|id| (*id, peer(*id))).collect(),
-            handoffs: others.iter().map(|id| (*id, Handoff::unknown())).collect(),
+            peers: BTreeMap::new(),
+            handoffs: BTreeMap::new(),
             forgetting: BTreeMap::new(),
             hint_loads: BTreeMap::new(),
             healing: BTreeSet::new(),
             pulls: BTreeMap::new(),
             pull_calls: BTreeMap::new(),
             listings: BTreeMap::new(),
-            recovery: None,
+            offers: VecDeque::new(),
+            recovery: Recovery::default(),
+            sweep: Sweep::default(),
+            departed: None,
+            gaining: None,
+            offering: None,
             anti_entropy: AntiEntropy::default(),
             sums: BTreeMap::new(),
             budget: Budget::new(now.instant, config.limits.repair),
@@ -131,14 +143,47 @@ impl Engine {
             repairs: 0,
             hints_kept: 0,
             hints_handed: 0,
+            view: View::new(gossip),
+            saving: None,
+            opening: config.opening,
             config,
-            layout,
         };
         engine.store_actor();
-        engine.start_recovery(now);
-        engine.timers.insert((now.instant + engine.config.timing.heartbeat, Timer::Heartbeat));
-        engine.timers.insert((now.instant + engine.config.timing.exchange, Timer::Exchange));
+        engine.sync_peers(now);
+        if engine.config.incomplete {
+            engine.lost_all(now);
+        }
+        let timing = engine.config.timing;
+        engine.timers.insert((now.instant + timing.heartbeat, Timer::Heartbeat));
+        engine.timers.insert((now.instant + timing.exchange, Timer::Exchange));
+        engine.timers.insert((now.instant + timing.gossip, Timer::Gossip));
+        engine.layout_changed(now);
         engine
+    }
+
+    /// What this node says of itself to all others, where it listens, say; they get it by [`Output::Known`].
+    ///
+    /// # Errors
+    /// [`GossipError::FactsTooLong`] past 1 KiB; nothing was changed then.
+    pub fn set_facts(&mut self, facts: Vec<u8>) -> Result<(), GossipError> {
+        self.view.gossip.set_facts(facts)
+    }
+
+    /// What is known of the cluster: layouts, what is staged, and how far a transition has come.
+    #[must_use]
+    pub fn membership(&self) -> &Membership {
+        self.view.membership()
+    }
+
+    /// The nodes to be connected with: members, and those who wish to be.
+    pub fn peers(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.peers.keys().copied()
+    }
+
+    /// What a node said of itself.
+    #[must_use]
+    pub fn facts(&self, node: NodeId) -> Option<&[u8]> {
+        self.view.gossip.record(node).map(|record| &record.facts[..])
     }
 
     /// Takes one input. All outputs must have been polled before.
@@ -150,6 +195,8 @@ impl Engine {
         self.fire_timers(now);
         match input {
             Input::Client(request, op) => self.client(now, request, op),
+            Input::Cluster(id, op) => self.cluster_op(id, op),
+            Input::Saved(done) => self.saved(now, done),
             Input::Peer(from, message) => self.peer(now, from, message),
             Input::Connected(node) => self.connected(now, node),
             Input::Disconnected(node) => self.disconnected(now, node),
@@ -162,17 +209,22 @@ impl Engine {
                 }
             }
             Input::Listed(id, page) => {
-                if !self.listed_for(id, &page) {
+                if !self.listed_for(id, &page)
+                    && !self.sweep_listed(now, id, &page)
+                    && !self.hints_looked_through(now, id, &page)
+                {
                     self.hints_listed(now, id, page);
                 }
             }
             Input::Summed(id, sums) => self.summed(now, id, sums),
             Input::AppendFailed(append) => {
+                self.out.put_failed(append);
                 for waiting in self.replica.append_failed(append) {
                     self.not_stored(now, waiting, false);
                 }
             }
             Input::Synced(through) => {
+                self.out.put_synced(through);
                 for done in self.replica.synced(through) {
                     self.stored(now, done);
                 }
@@ -184,6 +236,7 @@ impl Engine {
             }
             Input::Tick => {}
         }
+        self.advance_transition(now);
     }
 
     /// The next thing to do, until `None`.
@@ -197,24 +250,20 @@ impl Engine {
         self.timers.first().map(|(at, _)| *at)
     }
 
-    /// The layout in force.
+    /// The layout that is committed, while a transition is live the one that is entered; `None` while none is known.
     #[must_use]
-    pub const fn layout(&self) -> &Layout {
-        &self.layout
+    pub fn layout(&self) -> Option<&Layout> {
+        self.view.membership().layout()
     }
 
-    /// The key's owners and, after them, every other member, each with whether it is an owner and alive.
+    /// The key's owners, by the layout that reads go by, and after them every other member, each with whether it is an owner and
+    /// alive.
     #[must_use]
     pub fn preference(&self, key: &[u8]) -> Vec<(NodeId, bool, bool)> {
-        let partition = self.layout.partition_of(Slot::of(key));
+        let Some(layout) = self.view.reading() else { return Vec::new() };
         let owners = usize::from(self.replicas());
-        let list = self.layout.preference(partition);
+        let list = layout.preference(layout.partition_of(Slot::of(key)));
         list.enumerate().map(|(rank, node)| (node, rank < owners, self.is_alive(node))).collect()
-    }
-
-    /// The slots in which this node keeps hints, each once.
-    pub fn hint_places(&self) -> impl Iterator<Item = Place> {
-        self.peers.keys().map(|id| hint_place(*id)).collect::<BTreeSet<_>>().into_iter()
     }
 
     /// How the engine is doing.
@@ -230,7 +279,9 @@ impl Engine {
         Status {
             ready: self.ready,
             writable: self.replica.journal.is_writable(),
-            incomplete_partitions: self.incomplete_partitions(),
+            incomplete_partitions: self.recovery.remaining().0,
+            gaining_partitions: self.recovery.remaining().1,
+            sweeping_partitions: self.sweep.remaining(),
             requests: self.open,
             local: self.replica.tasks(),
             timers: self.timers.len(),
@@ -243,28 +294,16 @@ impl Engine {
         }
     }
 
-    /// Copies per key: N, or all members where there are fewer.
-    pub(crate) fn replicas(&self) -> u8 {
-        let members = u8::try_from(self.layout.members().len()).unwrap_or(u8::MAX);
-        self.layout.replicas().min(members)
-    }
-
     pub(crate) fn is_alive(&self, node: NodeId) -> bool {
         node == self.config.node || self.peers.get(&node).is_some_and(|p| p.connected && !p.suspected)
     }
 
+    /// Whom to ask for a key, by the layout that reads go by. Its nodes coordinate writes, too: they have what there is.
     pub(crate) fn plan(&self, key: &[u8]) -> Plan {
-        let partition = self.layout.partition_of(Slot::of(key));
-        let owners = usize::from(self.replicas());
-        Plan::new(owners, self.layout.preference(partition), |node| self.is_alive(node))
-    }
-
-    /// The same for a write, with those for absent to whom nothing more should be sent.
-    pub(crate) fn write_plan(&self, key: &[u8]) -> Plan {
-        let partition = self.layout.partition_of(Slot::of(key));
-        let owners = usize::from(self.replicas());
-        let takes = |node| self.is_alive(node) && !self.is_congested(node);
-        Plan::new(owners, self.layout.preference(partition), takes)
+        match self.view.reading() {
+            Some(layout) => View::plan(layout, Slot::of(key), |node| self.is_alive(node)),
+            None => Plan::new(0, [], |_| false),
+        }
     }
 
     fn peer(&mut self, now: Now, from: NodeId, message: Message) {
@@ -288,27 +327,28 @@ impl Engine {
             return self.out.send(from, Message::Refused { call, why: Refusal::Overloaded });
         }
         match message {
-            Message::Heartbeat => {}
-            Message::Write { call, layout, purpose: _, key, object, hint, outranked_by } => {
-                if let Err(why) = self.check_call(layout, &key) {
-                    return self.out.send(from, Message::Refused { call, why });
+            Message::Heartbeat { run, mark } => self.heartbeat_from(from, run, mark),
+            Message::Outdated { mark } => self.went_backwards(now, mark),
+            Message::Write { call, layout, purpose: _, key, object, hints, outranked_by } => {
+                if let Err(why) = self.view.check_write(layout).and_then(|()| self.check_call(&key)) {
+                    return self.refuse(from, call, why);
                 }
                 let Ok(object) = object::decode(&object) else {
                     return self.out.send(from, Message::Refused { call, why: Refusal::Malformed });
                 };
-                if let Some(owner) = hint {
-                    // Nobody stands in for this node here, nor for a stranger.
-                    if !self.peers.contains_key(&owner) {
-                        return self.out.send(from, Message::Refused { call, why: Refusal::Malformed });
-                    }
+                // Nobody stands in for this node here, nor for a stranger, nor for many.
+                if hints.len() > 2 || hints.iter().any(|owner| !self.peers.contains_key(owner)) {
+                    return self.out.send(from, Message::Refused { call, why: Refusal::Malformed });
+                }
+                if !hints.is_empty() {
                     self.forgetting.remove(&key);
                 }
                 let source = Source::Peer(from, call);
-                let merge = Merge { source, object, outranked_by, hint, heals: false };
+                let merge = Merge { source, object, outranked_by, hints, heals: false };
                 self.replica.start(&mut self.out, &key, Task::Merge(merge));
             }
-            Message::Read { call, layout, key, want } => match self.check_call(layout, &key) {
-                Err(why) => self.out.send(from, Message::Refused { call, why }),
+            Message::Read { call, layout, key, want } => match self.view.check(layout).and_then(|()| self.check_call(&key)) {
+                Err(why) => self.refuse(from, call, why),
                 Ok(()) => {
                     self.replica.start(&mut self.out, &key, Task::Read(Reader::Peer(from, call, want)));
                 }
@@ -319,31 +359,46 @@ impl Engine {
                     self.write_acknowledged(now, call, from, outranking);
                 }
             }
-            Message::Copy { call, copy, incomplete } => {
+            Message::Copy { call, copy, incomplete, run } => {
+                let incomplete = incomplete || self.is_outdated(from, run);
                 if !self.pull_copied(now, call, from, &copy) {
                     self.read_copied(now, call, from, copy, incomplete);
                 }
             }
-            Message::List { call, layout, slots, cursor } => {
-                if self.same_layout(from, call, layout) {
-                    self.list_for(from, call, slots, cursor);
-                }
-            }
+            Message::List { call, layout, slots, cursor } => match self.view.check(layout) {
+                Err(why) => self.refuse(from, call, why),
+                Ok(()) => self.list_for(from, call, slots, cursor),
+            },
             Message::Sums { call, layout, of } => {
-                if self.same_layout(from, call, layout) {
+                if layout == self.view.version() && self.view.transition().is_none() {
                     self.sums_for(from, call, &of);
+                } else {
+                    self.refuse(from, call, Refusal::Layout(self.view.version()));
                 }
             }
+            Message::Gossip(message) => self.gossiped(now, from, message),
+            Message::Offer { call, layout, slots } => match self.view.check(layout) {
+                Err(why) => self.refuse(from, call, why),
+                Ok(()) => self.offered(now, from, call, slots),
+            },
+            Message::Offered { call, whole } => self.offer_taken(now, call, from, whole),
             Message::Summed { call, sums } => self.peer_summed(now, call, from, sums),
-            Message::Listed { call, keys, next, complete } => {
+            Message::Listed { call, keys, next, complete, run } => {
+                let complete = complete && !self.is_outdated(from, run);
                 self.pull_listed(now, call, from, keys, next, complete);
             }
             Message::Refused { call, why } => {
+                if let Refusal::Layout(version) = why
+                    && version != self.view.version()
+                {
+                    self.gossip_with(from);
+                }
                 if self.forwards.get(&call).is_some_and(|f| f.to == from) {
                     self.forward_elsewhere(call);
                 } else if !self.handoff_refused(now, call, from)
                     && !self.pull_refused(now, call, from)
                     && !self.exchange_refused(call, from)
+                    && !self.offer_refused(call, from)
                 {
                     self.write_refused(now, call, from, why);
                     self.read_failed(now, call, from);
@@ -354,20 +409,16 @@ impl Engine {
         }
     }
 
-    /// Whether the sender goes by the same layout; if not, its call is refused.
-    fn same_layout(&mut self, from: NodeId, call: CallId, layout: LayoutVersion) -> bool {
-        let same = layout == self.layout.version();
-        if !same {
-            let why = Refusal::Layout(self.layout.version());
-            self.out.send(from, Message::Refused { call, why });
+    /// Refuses a call. Where layouts differ, one of the two has something to learn.
+    fn refuse(&mut self, to: NodeId, call: CallId, why: Refusal) {
+        self.out.send(to, Message::Refused { call, why });
+        if matches!(why, Refusal::Layout(_)) {
+            self.gossip_with(to);
         }
-        same
     }
 
-    fn check_call(&self, layout: LayoutVersion, key: &Bytes) -> Result<(), Refusal> {
-        if layout != self.layout.version() {
-            Err(Refusal::Layout(self.layout.version()))
-        } else if key.is_empty() || key.len() > crate::MAX_KEY {
+    fn check_call(&self, key: &Bytes) -> Result<(), Refusal> {
+        if key.is_empty() || key.len() > crate::MAX_KEY {
             Err(Refusal::Malformed)
         } else if self.replica.is_full() {
             Err(Refusal::Overloaded)
@@ -393,7 +444,9 @@ impl Engine {
                 Timer::Held => self.expire_held(now),
                 Timer::Heartbeat => self.heartbeat(now),
                 Timer::Exchange => self.exchange_timer(now),
+                Timer::Gossip => self.gossip_timer(now),
                 Timer::Recovery => self.recovery_timer(now),
+                Timer::Sweep => self.sweep_timer(now),
                 Timer::Pulls => self.pump_waiting(now),
                 Timer::Actor => self.store_actor(),
             }
@@ -402,9 +455,10 @@ impl Engine {
 
     // The local copies.
 
-    fn store_actor(&mut self) {
-        let value = Bytes::copy_from_slice(&self.config.actor.0.to_be_bytes());
-        let append = self.out.append(replica::RUN, Bytes::from_static(b"actor"), Some((value, 0)));
+    pub(crate) fn store_actor(&mut self) {
+        let words = [self.config.actor.0, self.opening.base()];
+        let value = Bytes::from(words.map(u64::to_be_bytes).concat());
+        let append = self.out.append(replica::RUN, Bytes::from_static(replica::RUN_KEY), Some((value, 0)));
         self.replica.journal.hold(append, Waiting::Actor);
     }
 
@@ -442,7 +496,7 @@ impl Engine {
             Reader::Handoff(owner) => self.handoff_read(now, owner, key, held),
             Reader::Pull(pull, digest) => self.pull_read(now, pull, digest, key, &held),
             Reader::Peer(to, call, want) => {
-                let incomplete = self.is_incomplete(Slot::of(&key));
+                let (incomplete, run) = (self.is_incomplete(Slot::of(&key)), self.run());
                 let copy = match (held, want) {
                     (Held::Unknown, _) => {
                         return self.out.send(to, Message::Refused { call, why: Refusal::Unknown });
@@ -451,7 +505,7 @@ impl Engine {
                     (Held::Object { encoded, .. }, Want::Object) => Copy::Object(encoded),
                     (Held::Object { digest, .. }, Want::Digest) => Copy::Digest(digest),
                 };
-                self.out.send(to, Message::Copy { call, copy, incomplete });
+                self.out.send(to, Message::Copy { call, copy, incomplete, run });
             }
         }
     }

@@ -30,6 +30,8 @@ pub(crate) struct Handoff {
     active: bool,
     /// A hint was added, or one could not be handed over, since the listing began.
     again: bool,
+    /// A hint was added in this run.
+    expected: bool,
     listing: Option<ListId>,
     cursor: Option<ListCursor>,
     queue: VecDeque<Bytes>,
@@ -60,6 +62,7 @@ impl Engine {
     /// There is something for `owner`: hand it over, at once if it idles, else when it is back or done.
     pub(crate) fn expect_handoff(&mut self, now: Now, owner: NodeId) {
         let handoff = self.handoffs.entry(owner).or_default();
+        handoff.expected = true;
         if handoff.active {
             handoff.again = true;
         } else if !handoff.pending {
@@ -185,11 +188,11 @@ impl Engine {
                     owner,
                     Message::Write {
                         call,
-                        layout: self.layout.version(),
+                        layout: self.view.version(),
                         purpose: Purpose::Handoff,
                         key,
                         object: encoded,
-                        hint: None,
+                        hints: Vec::new(),
                         outranked_by: None,
                     },
                 );
@@ -240,12 +243,12 @@ impl Engine {
             return self.expect_handoff(now, owner);
         }
         // A fallback's copy has served; an owner's stays. It goes only if no other owner waits for it.
-        let partition = self.layout.partition_of(Slot::of(&key));
-        if self.layout.is_owner(partition, self.config.node) || self.replica.expects_hint(&key) {
+        let mut others = self.view.owners(Slot::of(&key));
+        if others.contains(&self.config.node) || self.replica.expects_hint(&key) {
             return;
         }
         let Some(digest) = digest else { return };
-        let others: Vec<NodeId> = self.layout.owners(partition).filter(|o| *o != owner).collect();
+        others.retain(|other| *other != owner);
         if others.is_empty() {
             return self.replica.start(&mut self.out, &key, Task::Forget { digest });
         }
@@ -281,6 +284,7 @@ impl Default for Handoff {
             pending: false,
             active: false,
             again: false,
+            expected: false,
             listing: None,
             cursor: None,
             queue: VecDeque::new(),
@@ -299,6 +303,11 @@ impl Handoff {
         Handoff { pending: true, ..Handoff::default() }
     }
 
+    /// A look at all hints has found none for this owner.
+    pub(crate) fn found_none(&mut self) {
+        self.pending &= self.active || self.expected;
+    }
+
     pub(crate) const fn is_pending(&self) -> bool {
         self.pending
     }
@@ -306,8 +315,8 @@ impl Handoff {
     fn stop(&mut self) {
         if self.active {
             // Reads under way come back and are put off; their count goes on.
-            let Handoff { reading, armed, .. } = *self;
-            *self = Handoff { pending: true, reading, armed, ..Handoff::default() };
+            let Handoff { reading, armed, expected, .. } = *self;
+            *self = Handoff { pending: true, reading, armed, expected, ..Handoff::default() };
         }
     }
 }

@@ -1,11 +1,13 @@
 //! What goes into the engine and what comes out of it.
 
 use crate::anti_entropy::SumsId;
+use crate::membership::{ClusterError, ClusterOp};
 use crate::message::Message;
 use crate::op::{Op, Reply, RequestId};
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 use bytes::Bytes;
-use gramme_ring::NodeId;
+use gramme_ring::{Membership, NodeId};
 use serde::{Deserialize, Serialize};
 
 /// Where a record lies in the store: a data slot (0 to 16383) or one of the engine's own (16384 and up).
@@ -61,6 +63,8 @@ pub struct Page {
 pub enum Input {
     /// A client asks.
     Client(RequestId, Op),
+    /// An operator asks; the answer is [`Output::Cluster`].
+    Cluster(RequestId, ClusterOp),
     /// A peer's message arrived. Messages may be lost, repeated and reordered.
     Peer(NodeId, Message),
     /// A connection to this peer stands: it can be sent to.
@@ -76,7 +80,9 @@ pub enum Input {
     Listed(ListId, Option<Page>),
     /// An [`Output::Sums`] was performed.
     Summed(SumsId, Vec<u128>),
-    /// An [`Output::Append`] was refused by the store, which is as it was before.
+    /// An [`Output::Save`] was performed (`true`), or could not be. Handed in before anything else.
+    Saved(bool),
+    /// An [`Output::Append`] or [`Output::DropSlot`] was refused by the store, which is as it was before.
     AppendFailed(AppendId),
     /// Every append up to and including this one, except those that failed, is on stable storage.
     Synced(AppendId),
@@ -136,6 +142,24 @@ pub enum Output {
         /// The ranges.
         ranges: Vec<(u16, u16)>,
     },
+    /// Remove all records of a slot, as an append of the same numbering.
+    DropSlot {
+        /// To be repeated in the answer; one more than the last append.
+        id: AppendId,
+        /// The slot.
+        place: Place,
+    },
+    /// Write down the membership, durably and before any later output is performed, and say so with [`Input::Saved`]: the
+    /// next run starts from it.
+    Save(Box<Membership>),
+    /// A node, which may be no member (yet), says this of itself: what was given to [`Engine::set_facts`](crate::Engine::set_facts)
+    /// there.
+    Known(NodeId, Vec<u8>),
+    /// What came of an operator's change: it is durable here, and spreads; or nothing was changed.
+    Cluster(RequestId, Result<(), ClusterError>),
+    /// This node's store turns out to be older than others remember it: an old copy, or an empty one. Until
+    /// [`Output::Recovered`] every run is [incomplete](crate::Config::incomplete).
+    Incomplete,
     /// All that this node may have lost (see [`Config::incomplete`](crate::Config::incomplete)) is durable here again: the
     /// next run is complete.
     Recovered,

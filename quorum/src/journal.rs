@@ -3,12 +3,14 @@
 
 use crate::anti_entropy::SumsId;
 use crate::input::{AppendId, Input, ListCursor, ListId, LoadId, Output, Place};
+use crate::membership::ClusterError;
 use crate::message::{CallId, Message};
 use crate::op::{Reply, RequestId};
+use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 use bytes::Bytes;
-use gramme_ring::NodeId;
+use gramme_ring::{Membership, NodeId};
 
 /// Something whose writes are on stable storage. There is no other way to get one than from
 /// [`Journal::synced`].
@@ -112,6 +114,9 @@ pub(crate) struct Outbox {
     list: u64,
     sums: u64,
     call: u64,
+    /// Appends of values that are not durable yet, and how many are.
+    puts: VecDeque<AppendId>,
+    durable_puts: u64,
 }
 
 impl Outbox {
@@ -139,8 +144,28 @@ impl Outbox {
     pub(crate) fn append(&mut self, place: Place, key: Bytes, value: Option<(Bytes, u64)>) -> AppendId {
         self.append += 1;
         let id = AppendId(self.append);
+        if value.is_some() {
+            self.puts.push_back(id);
+        }
         self.outputs.push_back(Output::Append { id, place, key, value });
         id
+    }
+
+    pub(crate) fn put_failed(&mut self, append: AppendId) {
+        if let Ok(at) = self.puts.binary_search(&append) {
+            self.puts.remove(at);
+        }
+    }
+
+    pub(crate) fn put_synced(&mut self, through: AppendId) {
+        let durable = self.puts.partition_point(|append| *append <= through);
+        self.puts.drain(..durable);
+        self.durable_puts += durable as u64;
+    }
+
+    /// Values that were appended in this run and are durable: each has moved the log on.
+    pub(crate) const fn durable_puts(&self) -> u64 {
+        self.durable_puts
     }
 
     pub(crate) const fn last_append(&self) -> AppendId {
@@ -172,6 +197,27 @@ impl Outbox {
         let id = SumsId(self.sums);
         self.outputs.push_back(Output::Sums { id, ranges });
         id
+    }
+
+    pub(crate) fn save(&mut self, membership: Box<Membership>) {
+        self.outputs.push_back(Output::Save(membership));
+    }
+
+    pub(crate) fn known(&mut self, node: NodeId, facts: Vec<u8>) {
+        self.outputs.push_back(Output::Known(node, facts));
+    }
+
+    pub(crate) fn cluster(&mut self, id: RequestId, done: Result<(), ClusterError>) {
+        self.outputs.push_back(Output::Cluster(id, done));
+    }
+
+    pub(crate) fn incomplete(&mut self) {
+        self.outputs.push_back(Output::Incomplete);
+    }
+
+    pub(crate) fn drop_slot(&mut self, place: Place) {
+        self.append += 1;
+        self.outputs.push_back(Output::DropSlot { id: AppendId(self.append), place });
     }
 
     pub(crate) fn recovered(&mut self) {

@@ -10,14 +10,14 @@
 //! ```
 //! use bytes::Bytes;
 //! use gramme_quorum::*;
-//! use gramme_ring::{Layout, Member, NodeId};
+//! use gramme_ring::{ClusterId, Member, Membership, NodeId};
 //! use gramme_vclock::Actor;
 //! use std::collections::BTreeMap;
 //!
 //! let me = NodeId(1);
-//! let layout = Layout::compute(3, 256, &[Member::new(me)], None).unwrap();
+//! let cluster = Membership::found(ClusterId(1), 3, 256, &[Member::new(me)]).unwrap();
 //! let now = Now::default();
-//! let mut engine = Engine::new(Config::new(me, Actor(7)), layout, now);
+//! let mut engine = Engine::new(Config::new(me, Actor(7)), cluster, now);
 //! let mut disk = BTreeMap::new();
 //! let mut replies = Vec::new();
 //!
@@ -78,16 +78,21 @@ mod failure_detector;
 mod handoff;
 mod input;
 mod journal;
+mod membership;
 pub mod message;
 pub mod object;
 mod op;
+mod opening;
 mod peers;
 mod pull;
 mod recovery;
 mod replica;
 mod status;
+mod sweep;
 mod tally;
 mod time;
+mod transition;
+mod view;
 mod window;
 pub mod wire;
 
@@ -97,13 +102,23 @@ pub use coordinator::{Plan, Target};
 pub use engine::Engine;
 pub use failure_detector::FailureDetector;
 pub use input::{AppendId, Input, ListCursor, ListId, LoadId, Loaded, Output, Page, Place};
+pub use membership::{ClusterError, ClusterOp};
 pub use object::{Content, Object, Rank, Version};
 pub use op::{
     Cover, Expiry, Found, Level, Need, Op, OpError, ReadOptions, Reading, Reply, RequestId, WriteOptions,
 };
+pub use opening::{Opening, Run};
 pub use status::{PeerStatus, Status};
 pub use tally::{Shortfall, Tally, Verdict};
 pub use time::{Duration, Instant, Now};
+
+/// Where an engine keeps the record of its runs.
+pub const RUN_PLACE: Place = replica::RUN;
+/// The record's key.
+pub const RUN_KEY: &[u8] = replica::RUN_KEY;
+
+/// The first and the last of the slots in which an engine keeps hints.
+pub const HINT_PLACES: (Place, Place) = (Place(0x8000), Place(0xffff));
 
 /// Bytes of the longest key.
 pub const MAX_KEY: usize = 65_536;

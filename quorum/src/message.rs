@@ -3,6 +3,7 @@
 use crate::input::ListCursor;
 use crate::object::Rank;
 use crate::op::{Op, Reply};
+use crate::opening::Run;
 use alloc::vec::Vec;
 use bytes::Bytes;
 use gramme_ring::{LayoutVersion, NodeId};
@@ -74,8 +75,19 @@ pub enum Copy {
 /// One message between engines.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Message {
-    /// "I am alive"; sent when there is nothing else to say.
-    Heartbeat,
+    /// "I am alive"; sent a few times a second.
+    Heartbeat {
+        /// Which opening of its store this is: its number exceeds all marks of earlier ones.
+        run: Run,
+        /// How far its log has come, durably.
+        mark: u64,
+    },
+    /// A heartbeat told of an opening that is no later than this mark, which another opening of the same store told: the store
+    /// was put back from an old copy.
+    Outdated {
+        /// The mark.
+        mark: u64,
+    },
     /// Merge this object into your copy, durably.
     Write {
         /// Repeated in the acknowledgement.
@@ -88,8 +100,8 @@ pub enum Message {
         key: Bytes,
         /// The encoded object.
         object: Bytes,
-        /// The owner for whom the receiver is to keep it, as a fallback.
-        hint: Option<NodeId>,
+        /// The owners for whom the receiver is to keep it, as a fallback: one by each layout in use at the most.
+        hints: Vec<NodeId>,
         /// For a plain write: report the siblings that it does not cover and that outrank this.
         outranked_by: Option<Rank>,
     },
@@ -117,8 +129,10 @@ pub enum Message {
         call: CallId,
         /// What there is.
         copy: Copy,
-        /// Whether this replica may miss data that it acknowledged: then it counts toward no quorum.
+        /// Whether this replica may miss data: then it counts toward no quorum.
         incomplete: bool,
+        /// Which opening of its store this is (see [`Message::Heartbeat`]): one that is too early counts as incomplete.
+        run: Run,
     },
     /// A write or read was refused; nothing changed.
     Refused {
@@ -162,6 +176,8 @@ pub enum Message {
         next: Option<ListCursor>,
         /// Nothing that this replica ever acknowledged is missing.
         complete: bool,
+        /// Which opening of its store this is.
+        run: Run,
     },
     /// What do your copies add up to?
     Sums {
@@ -171,6 +187,24 @@ pub enum Message {
         layout: LayoutVersion,
         /// Which sums.
         of: SumsOf,
+    },
+    /// What is known of the cluster's members, and of what they say of themselves.
+    Gossip(gramme_ring::gossip::Message),
+    /// Pull these slots from me: you own them, and I don't, or not for long.
+    Offer {
+        /// Repeated in the answer.
+        call: CallId,
+        /// The sender's layout.
+        layout: LayoutVersion,
+        /// The first slot and the last.
+        slots: (u16, u16),
+    },
+    /// The pull has ended.
+    Offered {
+        /// Which offer.
+        call: CallId,
+        /// All of it is durable here.
+        whole: bool,
     },
     /// The sums.
     Summed {

@@ -24,6 +24,8 @@ const PAGE_BYTES: usize = 256 << 10;
 const SHORT_PAGE: usize = 4;
 /// Listings for peers that wait for the disk.
 const MAX_LISTINGS: usize = 64;
+/// Offers of peers that wait for their turn.
+const MAX_OFFERS: usize = 64;
 /// Pulls at a time.
 const MAX_PULLS: usize = 8;
 /// The budget is renewed this often.
@@ -55,6 +57,8 @@ pub(crate) struct Pull {
     /// Something of this page could not be had: the pull proves nothing.
     failed: bool,
     pub(crate) progress: Instant,
+    /// The peer's offer, to be answered when it ends.
+    offer: Option<CallId>,
 }
 
 impl Pull {
@@ -67,6 +71,14 @@ impl Pull {
     fn is_waiting(&self) -> bool {
         self.listing.is_some() || !self.fetching.is_empty()
     }
+}
+
+/// A peer's offer that waits for its turn.
+#[derive(Debug)]
+pub(crate) struct Offer {
+    pub(crate) peer: NodeId,
+    call: CallId,
+    slots: (u16, u16),
 }
 
 /// What pulls may fetch.
@@ -119,7 +131,7 @@ impl Engine {
     // The side that pulls.
 
     /// Begins to copy these slots from `peer`.
-    fn start_pull(&mut self, now: Now, peer: NodeId, slots: (u16, u16)) {
+    fn start_pull(&mut self, now: Now, peer: NodeId, slots: (u16, u16), offer: Option<CallId>) {
         let id = PullId(self.out.call());
         let pull = Pull {
             peer,
@@ -133,6 +145,7 @@ impl Engine {
             fetching: BTreeMap::new(),
             failed: false,
             progress: now.instant,
+            offer,
         };
         self.pulls.insert(id, pull);
         self.ask_page(id);
@@ -143,7 +156,7 @@ impl Engine {
         let call = self.out.call();
         pull.listing = Some(call);
         self.pull_calls.insert(call, id);
-        let (layout, slots, cursor) = (self.layout.version(), pull.slots, pull.cursor);
+        let (layout, slots, cursor) = (self.view.version(), pull.slots, pull.cursor);
         self.out.send(pull.peer, Message::List { call, layout, slots, cursor });
     }
 
@@ -180,7 +193,7 @@ impl Engine {
     fn pump_pull(&mut self, now: Now, id: PullId) {
         let mut room = self.budget.room();
         room = room.saturating_sub(self.pulls.values().map(|pull| pull.fetching.len()).sum());
-        let layout = self.layout.version();
+        let layout = self.view.version();
         let Some(pull) = self.pulls.get_mut(&id) else { return };
         while room > 0
             && let Some(key) = pull.wanted.pop_front()
@@ -242,7 +255,7 @@ impl Engine {
             Some(object) => {
                 pull.local += 1;
                 let source = Source::Pull(id);
-                let merge = Merge { source, object, outranked_by: None, hint: None, heals: false };
+                let merge = Merge { source, object, outranked_by: None, hints: Vec::new(), heals: false };
                 self.replica.start(&mut self.out, &key, Task::Merge(merge));
             }
             // If it is absent, it was dropped there since it was listed.
@@ -299,17 +312,24 @@ impl Engine {
         for call in pull.listing.iter().chain(pull.fetching.keys()) {
             self.pull_calls.remove(call);
         }
-        self.recovery_pulled(pull.peer, pull.slots, whole);
+        if let Some(call) = pull.offer {
+            self.out.send(pull.peer, Message::Offered { call, whole });
+        }
+        self.recovery_pulled(now, pull.peer, pull.slots, whole);
         self.pump_pulls(now);
     }
 
     /// Starts as many pulls as there may be: what recovery needs first, then what differs.
     pub(crate) fn pump_pulls(&mut self, now: Now) {
         while self.pulls.len() < MAX_PULLS {
-            let next = self.next_to_recover().or_else(|| self.anti_entropy.queue.pop_front());
-            let Some((slots, peer)) = next else { break };
+            let offered = |offer: Offer| (offer.slots, offer.peer, Some(offer.call));
+            let plain = |(slots, peer)| (slots, peer, None);
+            let next = self.next_to_recover().map(plain);
+            let next = next.or_else(|| self.offers.pop_front().map(offered));
+            let next = next.or_else(|| self.anti_entropy.queue.pop_front().map(plain));
+            let Some((slots, peer, offer)) = next else { break };
             if self.is_alive(peer) {
-                self.start_pull(now, peer, slots);
+                self.start_pull(now, peer, slots, offer);
             }
         }
         self.pump_waiting(now);
@@ -325,6 +345,27 @@ impl Engine {
         if self.pulls.values().any(|pull| !pull.wanted.is_empty()) {
             self.timers.insert((self.budget.until, Timer::Pulls));
         }
+    }
+
+    /// A peer offers what it does not own, or is about to own no more.
+    pub(crate) fn offered(&mut self, now: Now, peer: NodeId, call: CallId, slots: (u16, u16)) {
+        let mine = |index| Slot::new(index).is_some_and(|slot| self.view.is_owner(slot, self.config.node));
+        let why = if slots.0 > slots.1 || !mine(slots.0) || !mine(slots.1) {
+            Refusal::Malformed
+        } else if self.offers.len() >= MAX_OFFERS {
+            Refusal::Overloaded
+        } else {
+            let again = self.pulls.values_mut().find(|p| (p.peer, p.slots) == (peer, slots) && p.offer.is_some());
+            let queued = self.offers.iter_mut().find(|offer| (offer.peer, offer.slots) == (peer, slots));
+            match (again, queued) {
+                // Only the last asking is answered.
+                (Some(pull), _) => pull.offer = Some(call),
+                (None, Some(offer)) => offer.call = call,
+                (None, None) => self.offers.push_back(Offer { peer, call, slots }),
+            }
+            return self.pump_pulls(now);
+        };
+        self.out.send(peer, Message::Refused { call, why });
     }
 
     // The side that is asked.
@@ -366,7 +407,9 @@ impl Engine {
         }
         let lost = Slot::new(slots.0).is_none_or(|slot| self.is_incomplete(slot));
         let complete = page.unreadable == 0 && !lost;
-        self.out.send(to, Message::Listed { call, keys: page.keys.clone(), next: page.next, complete });
+        let run = self.run();
+        let keys = page.keys.clone();
+        self.out.send(to, Message::Listed { call, keys, next: page.next, complete, run });
         true
     }
 }

@@ -1,48 +1,117 @@
-//! Recovery: a node that may have lost what it acknowledged gets it back from the other owners.
+//! Recovery: a node that may have lost what it acknowledged gets it back from the other owners; a node that is to own
+//! more gets that in the same way.
 //!
 //! Until then its copies are merged by readers and count toward no quorum. N − W + 1 other owners intersect every write
-//! quorum that this node was part of, so a partition is complete again when it was pulled from that many, each of them
+//! quorum that this node was part of, so a partition is complete when it was pulled from that many, each of them
 //! complete itself. (A write acknowledged by a fallback comes back with that one's hint; a write with W = 1 may have been here alone.)
 
-use crate::anti_entropy::ends;
 use crate::engine::{Engine, Timer};
 use crate::time::Now;
+use crate::transition::units;
+use crate::view::copies;
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 use gramme_ring::{NodeId, Slot};
 
-/// What is still to be recovered.
+/// What is still to be had from others.
 #[derive(Debug, Default)]
 pub(crate) struct Recovery {
-    /// Partitions, with the owners that were pulled from.
-    open: BTreeMap<u16, Vec<NodeId>>,
-    queue: VecDeque<(u16, NodeId)>,
+    /// Partitions by their first slots.
+    open: BTreeMap<u16, Unit>,
+    queue: VecDeque<((u16, u16), NodeId)>,
+    armed: bool,
+    /// All may be lost, and what that is shows when the layout is known.
+    all: bool,
+}
+
+#[derive(Debug)]
+struct Unit {
+    last: u16,
+    /// It may have been lost here; otherwise this node never had it.
+    lost: bool,
+    /// The owners that it was pulled from.
+    done: Vec<NodeId>,
+}
+
+impl Recovery {
+    /// Something that was acknowledged here may be missing.
+    pub(crate) fn has_lost(&self) -> bool {
+        self.all || self.open.values().any(|unit| unit.lost)
+    }
+
+    /// Something that this node is to own is still missing.
+    pub(crate) fn has_gains(&self) -> bool {
+        self.open.values().any(|unit| !unit.lost)
+    }
+
+    pub(crate) fn is_idle(&self) -> bool {
+        self.open.is_empty()
+    }
+
+    /// Partitions that are not complete here: lost ones, and gained ones.
+    pub(crate) fn remaining(&self) -> (usize, usize) {
+        let lost = self.open.values().filter(|unit| unit.lost).count();
+        (lost, self.open.len() - lost)
+    }
+
+    /// The transition that would have brought them is over.
+    pub(crate) fn forget_gains(&mut self) {
+        self.open.retain(|_, unit| unit.lost);
+    }
+
+    fn insert(&mut self, units: impl IntoIterator<Item = (u16, u16)>, lost: bool) {
+        for (first, last) in units {
+            let unit = self.open.entry(first).or_insert(Unit { last, lost, done: Vec::new() });
+            unit.lost |= lost;
+            unit.last = unit.last.max(last);
+        }
+    }
 }
 
 impl Engine {
-    /// Begins, if this node's store may have lost something.
-    pub(crate) fn start_recovery(&mut self, now: Now) {
-        if !self.config.incomplete {
+    /// This node's store may have lost something: all that it owns is to be had from others.
+    pub(crate) fn lost_all(&mut self, now: Now) {
+        self.recovery.all = self.view.reading().is_none();
+        if self.recovery.all {
             return;
         }
-        let owned = self.layout.partitions_of(self.config.node).map(|(partition, _)| partition);
-        let open: BTreeMap<u16, Vec<NodeId>> = owned.map(|p| (p.index(), Vec::new())).collect();
-        if open.is_empty() {
-            return self.out.recovered();
+        let me = self.config.node;
+        let owned = |(first, _): &(u16, u16)| Slot::new(*first).is_some_and(|slot| self.view.is_owner(slot, me));
+        let finest = self.view.writing().max_by_key(|layout| layout.partitions());
+        let lost: Vec<(u16, u16)> = finest.into_iter().flat_map(units).filter(owned).collect();
+        self.recovery.insert(lost, true);
+        if self.recovery.has_lost() {
+            self.begin_recovery(now);
+        } else {
+            self.out.recovered();
         }
-        self.recovery = Some(Recovery { open, queue: VecDeque::new() });
-        self.timers.insert((now.instant + self.config.timing.retry, Timer::Recovery));
     }
 
-    /// Whether this node may lack writes in this slot that it acknowledged.
+    /// A transition brings these.
+    pub(crate) fn gain(&mut self, now: Now, units: Vec<(u16, u16)>) {
+        self.recovery.insert(units, false);
+        self.begin_recovery(now);
+        self.continue_recovery(now);
+    }
+
+    /// Whether what was lost can be told by now.
+    pub(crate) fn resume_recovery(&mut self, now: Now) {
+        if self.recovery.all {
+            self.lost_all(now);
+        }
+        self.continue_recovery(now);
+    }
+
+    fn begin_recovery(&mut self, now: Now) {
+        if !self.recovery.is_idle() && !core::mem::replace(&mut self.recovery.armed, true) {
+            self.timers.insert((now.instant + self.config.timing.retry, Timer::Recovery));
+        }
+    }
+
+    /// Whether this node may lack writes in this slot: some that it acknowledged, or older ones.
     pub(crate) fn is_incomplete(&self, slot: Slot) -> bool {
-        let partition = self.layout.partition_of(slot).index();
-        self.recovery.as_ref().is_some_and(|recovery| recovery.open.contains_key(&partition))
-    }
-
-    /// Partitions that may be incomplete here.
-    pub(crate) fn incomplete_partitions(&self) -> usize {
-        self.recovery.as_ref().map_or(0, |recovery| recovery.open.len())
+        let unit = self.recovery.open.range(..=slot.index()).next_back();
+        unit.is_some_and(|(_, unit)| slot.index() <= unit.last)
     }
 
     /// How many other owners intersect every write quorum.
@@ -51,77 +120,80 @@ impl Engine {
         (self.replicas() + 1).saturating_sub(self.config.w).clamp(1, others.max(1))
     }
 
+    /// From whom a partition can be had, and from how many of them it takes. Where so many owners were given up that there are
+    /// not enough, it takes all that are left; what was lost here takes one at least.
+    fn sources(&self, first: u16, lost: bool) -> (Vec<NodeId>, usize) {
+        let (Some(layout), Some(slot)) = (self.view.reading(), Slot::new(first)) else { return (Vec::new(), 1) };
+        let removed = |node: &NodeId| self.view.membership().is_removed(*node);
+        let owners = layout.owners(layout.partition_of(slot));
+        let others: Vec<NodeId> =
+            owners.filter(|node| *node != self.config.node && !removed(node)).collect();
+        let wanted = usize::from((copies(layout) + 1).saturating_sub(self.config.w).max(1));
+        let wanted = wanted.min(others.len()).max(usize::from(lost));
+        (others, wanted)
+    }
+
     /// A peer is back, or it is time to look again: who can be pulled from?
     pub(crate) fn continue_recovery(&mut self, now: Now) {
-        let Some(recovery) = &self.recovery else { return };
-        let wanted = usize::from(self.witnesses());
-        let count = self.layout.partition_count();
+        if self.recovery.is_idle() {
+            return;
+        }
         let mut queue = VecDeque::new();
-        for (&index, done) in &recovery.open {
-            let Some(partition) = count.partition(index.into()) else { continue };
-            let slots = ends(partition);
+        let mut whole = Vec::new();
+        for (&first, unit) in &self.recovery.open {
+            let slots = (first, unit.last);
             let under_way = |node| self.pulls.values().any(|p| p.slots == slots && p.peer == node);
-            let mut missing = wanted - done.len();
-            for owner in self.layout.owners(partition).filter(|node| *node != self.config.node) {
-                if missing > 0 && !done.contains(&owner) && self.is_alive(owner) {
+            let (owners, wanted) = self.sources(first, unit.lost);
+            let done = unit.done.iter().filter(|node| owners.contains(node)).count();
+            if done >= wanted {
+                whole.push(first);
+                continue;
+            }
+            let mut missing = wanted - done;
+            for owner in owners {
+                if missing > 0 && !unit.done.contains(&owner) && self.is_alive(owner) {
                     missing -= 1;
                     if !under_way(owner) {
-                        queue.push_back((index, owner));
+                        queue.push_back((slots, owner));
                     }
                 }
             }
         }
-        if let Some(recovery) = &mut self.recovery {
-            recovery.queue = queue;
+        self.recovery.queue = queue;
+        let lost = self.recovery.has_lost();
+        for first in whole {
+            self.recovery.open.remove(&first);
+        }
+        if lost && !self.recovery.has_lost() {
+            self.out.recovered();
         }
         self.pump_pulls(now);
     }
 
     /// The next partition to be pulled.
     pub(crate) fn next_to_recover(&mut self) -> Option<((u16, u16), NodeId)> {
-        let count = self.layout.partition_count();
-        let recovery = self.recovery.as_mut()?;
-        while let Some((index, peer)) = recovery.queue.pop_front() {
-            if recovery.open.contains_key(&index)
-                && let Some(partition) = count.partition(index.into())
-            {
-                return Some((ends(partition), peer));
+        while let Some((slots, peer)) = self.recovery.queue.pop_front() {
+            if self.recovery.open.get(&slots.0).is_some_and(|unit| unit.last == slots.1) {
+                return Some((slots, peer));
             }
         }
         None
     }
 
     /// A pull has ended; `whole` if all of the peer's copies are here, durably, and the peer was complete.
-    pub(crate) fn recovery_pulled(&mut self, peer: NodeId, slots: (u16, u16), whole: bool) {
-        let wanted = usize::from(self.witnesses());
-        let Some(first) = Slot::new(slots.0) else { return };
-        let partition = self.layout.partition_of(first);
-        let index = partition.index();
-        let Some(recovery) = &mut self.recovery else { return };
-        if whole
-            && slots == ends(partition)
-            && let Some(done) = recovery.open.get_mut(&index)
-        {
-            done.push(peer);
-            if done.len() >= wanted {
-                recovery.open.remove(&index);
-            }
-        }
-        if recovery.open.is_empty() {
-            self.recovery = None;
-            self.out.recovered();
+    pub(crate) fn recovery_pulled(&mut self, now: Now, peer: NodeId, slots: (u16, u16), whole: bool) {
+        let Some(unit) = self.recovery.open.get_mut(&slots.0).filter(|unit| unit.last == slots.1) else { return };
+        if whole {
+            unit.done.push(peer);
+            self.continue_recovery(now);
         }
     }
 
     /// Ends what has stalled, and looks again.
     pub(crate) fn recovery_timer(&mut self, now: Now) {
-        if self.recovery.is_none() {
-            return;
-        }
+        self.recovery.armed = false;
         self.stop_stalled_pulls(now);
         self.continue_recovery(now);
-        if self.recovery.is_some() {
-            self.timers.insert((now.instant + self.config.timing.retry, Timer::Recovery));
-        }
+        self.begin_recovery(now);
     }
 }

@@ -23,6 +23,8 @@ use gramme_vclock::{
 
 /// The slot of this node's own records, after the data slots.
 pub(crate) const RUN: Place = Place(gramme_ring::SLOTS);
+/// The key of this run's record: its actor and which opening of the store it is, 8 bytes each, big-endian.
+pub(crate) const RUN_KEY: &[u8] = b"actor";
 
 /// Who reads a local copy.
 #[derive(Debug)]
@@ -57,8 +59,8 @@ pub(crate) struct Mint {
     pub(crate) cover: Cover,
     /// To be merged first: what a read or the acknowledgements showed that this copy may lack.
     pub(crate) also: Option<Object>,
-    /// For whom a hint is to be kept with it, if this node is a fallback.
-    pub(crate) hint: Option<NodeId>,
+    /// For whom hints are to be kept with it, if this node is a fallback.
+    pub(crate) hints: Vec<NodeId>,
 }
 
 /// An object to be merged.
@@ -67,8 +69,8 @@ pub(crate) struct Merge {
     pub(crate) source: Source,
     pub(crate) object: Object,
     pub(crate) outranked_by: Option<Rank>,
-    /// For whom a hint is to be kept with it, if this node is a fallback.
-    pub(crate) hint: Option<NodeId>,
+    /// For whom hints are to be kept with it, if this node is a fallback.
+    pub(crate) hints: Vec<NodeId>,
     /// It comes from enough complete replicas to stand in for a damaged copy.
     pub(crate) heals: bool,
 }
@@ -169,6 +171,9 @@ pub(crate) struct Replica {
     pub(crate) clock: Hlc,
     pub(crate) journal: Journal<Waiting>,
     slot_of: BTreeMap<AppendId, Place>,
+    /// Slots that are about to be dropped, and whether something came into them.
+    watched: Option<(u16, u16)>,
+    touched: bool,
 }
 
 impl Replica {
@@ -191,6 +196,8 @@ impl Replica {
             clock,
             journal: Journal::new(),
             slot_of: BTreeMap::new(),
+            watched: None,
+            touched: false,
         }
     }
 
@@ -207,8 +214,34 @@ impl Replica {
     pub(crate) fn expects_hint(&self, key: &Bytes) -> bool {
         let queue = self.queues.get(key).map_or(&[][..], Vec::as_slice);
         queue.iter().any(|task| {
-            matches!(task, Task::Merge(Merge { hint: Some(_), .. }) | Task::Mint(Mint { hint: Some(_), .. }))
+            matches!(task, Task::Merge(Merge { hints, .. }) | Task::Mint(Mint { hints, .. }) if !hints.is_empty())
         })
+    }
+
+    /// The same for any key.
+    pub(crate) fn expects_hints(&self) -> bool {
+        self.queues.keys().any(|key| self.expects_hint(key))
+    }
+
+    /// From now on it is noted whether anything is put into these slots.
+    pub(crate) fn watch(&mut self, slots: Option<(u16, u16)>) {
+        (self.watched, self.touched) = (slots, false);
+    }
+
+    /// Whether something was, or is about to be.
+    pub(crate) fn was_touched(&self) -> bool {
+        let waits = |key: &Bytes| self.is_watched(place_of(key));
+        self.touched || self.queues.keys().any(waits)
+    }
+
+    fn is_watched(&self, place: Place) -> bool {
+        self.watched.is_some_and(|(first, last)| (first..=last).contains(&place.0))
+    }
+
+    /// Drops all copies of a slot.
+    pub(crate) fn drop_slot(&mut self, out: &mut Outbox, place: Place) {
+        out.drop_slot(place);
+        self.break_hold(place);
     }
 
     /// Queues a task for its key, and starts the load that it waits for.
@@ -334,7 +367,7 @@ impl Replica {
             work.put(object.clone());
             work.encoded = Some(encoded.clone());
             work.waiting.push(Waiting::Minted(mint.call));
-            work.hints.extend(mint.hint.map(|owner| (owner, Hint::Kept)));
+            work.hints.extend(mint.hints.into_iter().map(|owner| (owner, Hint::Kept)));
         } else {
             // A dot that is out and not here: no interval may reach across it.
             self.break_hold(place);
@@ -375,7 +408,7 @@ impl Replica {
         if merged.changed || work.damaged {
             work.put(object);
         }
-        work.hints.extend(merge.hint.map(|owner| (owner, Hint::Kept)));
+        work.hints.extend(merge.hints.into_iter().map(|owner| (owner, Hint::Kept)));
         work.waiting.push(match merge.source {
             Source::Peer(to, call) => {
                 let outranking = merge.outranked_by.and_then(|rank| object::outranking(&work.object, rank));
@@ -395,6 +428,7 @@ impl Replica {
                 let digest = object::digest(&self.digest_key, &encoded);
                 (encoded, digest)
             });
+            self.touched |= value.is_some() && self.is_watched(place);
             let id = out.append(place, key.clone(), value);
             self.slot_of.insert(id, place);
             last = Some(id);

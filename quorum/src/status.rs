@@ -13,6 +13,10 @@ pub struct Status {
     pub writable: bool,
     /// Partitions in which this node may miss data that it acknowledged: there its answers count toward no quorum.
     pub incomplete_partitions: usize,
+    /// Partitions that this node is about to own, and is still copying.
+    pub gaining_partitions: usize,
+    /// Partitions that this node holds and is to own no more, and that are still to be looked at or handed over.
+    pub sweeping_partitions: usize,
     /// Requests being coordinated or forwarded here.
     pub requests: usize,
     /// Local operations that wait for the disk.

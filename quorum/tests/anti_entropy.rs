@@ -5,6 +5,7 @@ mod common;
 use common::*;
 use gramme_quorum::message::{Message, SumsOf};
 use gramme_quorum::*;
+use gramme_ring::gossip::Message as Gossiped;
 use gramme_ring::NodeId;
 use std::time::Duration;
 
@@ -78,7 +79,7 @@ fn equal_replicas_exchange_one_sum_a_round() {
     let mut rounds = 0;
     for (_, _, message) in &cluster.delivered {
         match message {
-            Message::Heartbeat => {}
+            Message::Heartbeat { .. } | Message::Gossip(Gossiped::Summary { .. }) => {}
             Message::Sums { of: SumsOf::All, .. } => rounds += 1,
             Message::Summed { sums, .. } => assert_eq!(sums.len(), 1),
             other => panic!("{other:?} between equal replicas"),
@@ -136,7 +137,7 @@ fn large_values_keep_to_the_budget() {
 #[test]
 fn sums_that_make_no_sense_are_refused() {
     let mut cluster = Cluster::new(3);
-    let layout = cluster.layout.version();
+    let layout = cluster.memberships[&A].layout().unwrap().version();
     let call = message::CallId(7);
     for partitions in [vec![256], (0..17).collect()] {
         cluster.delivered.clear();

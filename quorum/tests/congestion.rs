@@ -82,7 +82,7 @@ fn a_congested_peer_is_not_sent_what_it_asks_for() {
     let mut cluster = Cluster::new(3);
     cluster.put(A, "k", "v", Cover::Held);
     congested(&mut cluster, A, B, true);
-    let layout = cluster.layout.version();
+    let layout = cluster.memberships[&A].layout().unwrap().version();
     let (key, call) = (bytes::Bytes::from("k"), CallId(99));
     let get = Op::Get { key: key.clone(), options: ReadOptions::default() };
     for question in [

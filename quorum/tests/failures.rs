@@ -312,11 +312,11 @@ fn claims_about_our_own_future_are_refused() {
     let forged = object::encode(&Object::from_parts([], seen).unwrap());
     let message = Message::Write {
         call: gramme_quorum::message::CallId(1),
-        layout: cluster.layout.version(),
+        layout: cluster.memberships[&A].layout().unwrap().version(),
         purpose: gramme_quorum::message::Purpose::Repair,
         key: "k".into(),
         object: forged,
-        hint: None,
+        hints: vec![],
         outranked_by: None,
     };
     cluster.input(A, Input::Peer(B, message));
@@ -362,8 +362,8 @@ fn nothing_accumulates() {
     let status = cluster.nodes[&A].engine.status(cluster.now.instant);
     assert_eq!(
         (status.requests, status.local, status.timers),
-        (0, 0, 2),
-        "only heartbeat and exchange are due"
+        (0, 0, 3),
+        "only heartbeat, gossip and exchange are due"
     );
     // A request that lasts past a short timeout leaves its hints all the same.
     cluster.pause(C);

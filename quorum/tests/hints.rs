@@ -117,11 +117,11 @@ fn a_hint_for_nobody_who_could_be_served_is_refused() {
         let call = gramme_quorum::message::CallId(nobody.0);
         let message = Message::Write {
             call,
-            layout: cluster.layout.version(),
+            layout: cluster.memberships[&A].layout().unwrap().version(),
             purpose: gramme_quorum::message::Purpose::Write,
             key: "k".into(),
             object: object::encode(&Object::new()),
-            hint: Some(nobody),
+            hints: vec![nobody],
             outranked_by: None,
         };
         cluster.input(A, Input::Peer(B, message));

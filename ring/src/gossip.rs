@@ -266,7 +266,9 @@ impl Gossip {
         records.retain(|id, _| id == me || !membership.is_removed(*id));
     }
 
-    fn summary(&self) -> Message {
+    /// What a [tick](Self::tick) sends, for a peer that should compare at once: a new connection, or one that goes by another
+    /// layout.
+    pub fn summary(&self) -> Message {
         // A sum, so that the order of records does not matter.
         let records = self.records.iter().fold(0u64, |sum, (id, r)| {
             sum.wrapping_add(mix2(mix2(id.0, r.head.incarnation), r.head.version))

@@ -7,9 +7,9 @@ use crate::rng::Rng;
 use crate::time::Time;
 use crate::world::Shape;
 use bytes::Bytes;
-use gramme_node::host::Host;
+use gramme_node::host::{Host, opening};
 use gramme_quorum::{Config, Engine, Output};
-use gramme_ring::{Layout, NodeId};
+use gramme_ring::{Membership, NodeId};
 use gramme_store::{Cursor, MemDisk, Options, Read, Store, SyncDone, SyncJob};
 use gramme_vclock::Actor;
 use std::cell::RefCell;
@@ -49,6 +49,10 @@ pub(crate) struct Node {
     pub(crate) kept_all: bool,
     /// It may lack what it acknowledged.
     pub(crate) incomplete: bool,
+    /// What it has written down of the cluster.
+    pub(crate) membership: Membership,
+    /// It never comes back.
+    pub(crate) gone: bool,
 }
 
 impl fmt::Debug for Node {
@@ -58,7 +62,7 @@ impl fmt::Debug for Node {
 }
 
 impl Node {
-    pub(crate) fn new(id: NodeId) -> Node {
+    pub(crate) fn new(id: NodeId, membership: Membership) -> Node {
         Node {
             id,
             disk: SimDisk::default(),
@@ -72,6 +76,8 @@ impl Node {
             outputs: Rc::default(),
             kept_all: true,
             incomplete: false,
+            membership,
+            gone: false,
         }
     }
 
@@ -79,7 +85,6 @@ impl Node {
     pub(crate) fn open(
         &mut self,
         shape: &Shape,
-        layout: &Layout,
         now: Time,
         rng: &mut Rng,
     ) -> Result<Actor, String> {
@@ -87,7 +92,7 @@ impl Node {
         seed[..8].copy_from_slice(&rng.bits().to_le_bytes());
         seed[8..].copy_from_slice(&rng.bits().to_le_bytes());
         let options = Options::new(seed).with_segment_bytes(shape.segment_bytes).with_tree_key(CLUSTER_KEY);
-        let (store, recovery) =
+        let (mut store, recovery) =
             Store::open(self.disk.inner().clone(), options).map_err(|error| error.to_string())?;
         let actor = Actor(rng.bits());
         let mut config = Config::new(self.id, actor);
@@ -100,7 +105,8 @@ impl Node {
         config.timing = shape.timing;
         config.limits.value = 1 << 20;
         let now = self.clock.now(now);
-        let engine = Engine::new(config, layout.clone(), now);
+        config.opening = opening(&mut store);
+        let engine = Engine::new(config, self.membership.clone(), now);
         let mut host = Host::new(engine, store, now);
         self.outputs.borrow_mut().clear();
         let outputs = Rc::clone(&self.outputs);

@@ -7,7 +7,7 @@ use crate::rng::Rng;
 use crate::swarm::{Kind, Storm};
 use crate::time::Time;
 use crate::workload::Workload;
-use crate::world::{Crash, Happening, Shape, World};
+use crate::world::{Alteration, Crash, Happening, Shape, World};
 use bytes::Bytes;
 use core::time::Duration;
 use gramme_quorum::{Level, Op, ReadOptions};
@@ -16,6 +16,8 @@ use gramme_quorum::{Level, Op, ReadOptions};
 const FAULT: u64 = 1 << 32;
 /// Ends of faults: a small number of kinds, with the node or round they concern.
 const MEND: u64 = 1 << 33;
+/// Nodes that could join.
+const SPARES: usize = 2;
 /// After healing the cluster must be at rest within this time.
 const REST: Duration = Duration::from_secs(60);
 
@@ -84,6 +86,7 @@ pub fn run(plan: &Plan, progress: &mut dyn FnMut(&World)) -> Outcome {
     if rng.chance(200_000) {
         shape.segment_bytes = 16 << 10;
     }
+    shape.spares = SPARES;
     let world = World::traced(plan.seed, shape, plan.trace.clone());
     let workload = Workload::new(plan.seed, plan.rate);
     let storm = Storm::draw(&mut rng);
@@ -155,6 +158,8 @@ impl Run<'_> {
                 self.world.restart(node, after);
             }
         }
+        // Who was lost is removed, if that has not been done.
+        self.world.alter_lost();
         // Time for what is under way: requests, pauses and stragglers to end, hints to move.
         self.advance(self.world.now() + Duration::from_secs(10));
         let deadline = self.world.now() + REST;
@@ -169,6 +174,7 @@ impl Run<'_> {
             if self.world.checker().violation().is_some() {
                 return;
             }
+            self.world.alter_lost();
             match self.world.unrest() {
                 None => break,
                 Some(unrest) if self.world.now() >= deadline => return self.world.fail_unrest(unrest),
@@ -317,11 +323,40 @@ impl Run<'_> {
                     self.world.restart(node, after);
                 }
             }
+            Kind::Membership => self.alter(),
             Kind::FailedSync => {
                 let node = self.node();
                 self.world.fail_syncs(node, 1);
                 self.world.alarm(end, MEND + 16 + node as u64);
             }
+        }
+    }
+
+    /// Somebody alters the membership, and perhaps somebody else does at the same time.
+    fn alter(&mut self) {
+        let commits = if self.rng.chance(200_000) { 2 } else { 1 };
+        let losses = self.world.is_complete();
+        for commit in 0..commits {
+            let members = self.world.members();
+            let at = *self.rng.pick(&members);
+            // With fewer than three members no write could be sure of two copies.
+            let many = members.len() > 3;
+            let victim = *self.rng.pick(&members);
+            let spares = self.world.spares();
+            let weight = *self.rng.pick(&[1, 1, 2, 3]);
+            let join = spares.first().map(|spare| Alteration::Member(*spare, weight));
+            let alterations: Vec<Alteration> = match (self.rng.below(5), join) {
+                (0, Some(join)) => vec![join],
+                (1, Some(join)) => vec![join, Alteration::Leave(victim)],
+                (2, _) if many => vec![Alteration::Leave(victim)],
+                // What it alone had is gone, so nobody else's disk may be at risk, nor another lost with it.
+                (3, _) if many && losses && commit == 0 && victim != at => {
+                    self.world.lose(victim);
+                    vec![Alteration::Remove(victim)]
+                }
+                _ => vec![Alteration::Member(victim, weight)],
+            };
+            self.world.alter(at, &alterations);
         }
     }
 

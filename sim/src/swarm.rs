@@ -32,10 +32,12 @@ pub enum Kind {
     FailedSync,
     /// A disk is replaced by an empty one; never two before the first node has recovered.
     Wipe,
+    /// Members come, go, change their weight, or are given up for dead, two things at a time now and then.
+    Membership,
 }
 
 /// Every kind.
-pub const KINDS: [Kind; 12] = [
+pub const KINDS: [Kind; 13] = [
     Kind::Crash,
     Kind::Blackout,
     Kind::Partition,
@@ -48,6 +50,7 @@ pub const KINDS: [Kind; 12] = [
     Kind::FullDisk,
     Kind::FailedSync,
     Kind::Wipe,
+    Kind::Membership,
 ];
 
 /// One storm: which kinds of fault it has, and how often each comes.
@@ -83,6 +86,7 @@ impl Storm {
                 Kind::FullDisk => (200_000, 5, 30),
                 Kind::FailedSync => (200_000, 10, 60),
                 Kind::Wipe => (200_000, 10, 60),
+                Kind::Membership => (500_000, 5, 40),
             };
             if rng.chance(odds) {
                 kinds.push((kind, rng.between(Duration::from_secs(least), Duration::from_secs(most))));

@@ -5,6 +5,7 @@ use crate::time::Time;
 use bytes::Bytes;
 use gramme_quorum::message::{Copy, Message};
 use gramme_quorum::{Content, Cover, Object, Op, Output, Reply};
+use gramme_ring::Slot;
 use gramme_vclock::{Actor, Dot, GrowableDotSet as DotSet, Span};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -106,6 +107,9 @@ impl Timeline {
                 };
                 self.note(now, &format!("    {node}  {what}"));
             }
+            Output::DropSlot { place, .. } if place.0 == Slot::of(&self.key).index() => {
+                self.note(now, &format!("    {node}  drops the slot"));
+            }
             // So that answers, which do not name the key, are recognized.
             Output::Send(_, Message::Write { call, key, .. } | Message::Read { call, key, .. })
                 if *key == self.key =>
@@ -126,9 +130,9 @@ impl Timeline {
         };
         let known = |call: &gramme_quorum::message::CallId| self.calls.contains_key(&call.0);
         Some(match message {
-            Message::Write { key, object: bytes, purpose, hint, .. } if *key == self.key => {
-                let hint = hint.map_or_else(String::new, |owner| format!(" for {owner}"));
-                format!("{purpose:?}{hint} {}", object(bytes))
+            Message::Write { key, object: bytes, purpose, hints, .. } if *key == self.key => {
+                let hints: String = hints.iter().map(|owner| format!(" for {owner}")).collect();
+                format!("{purpose:?}{hints} {}", object(bytes))
             }
             Message::Read { key, want, .. } if *key == self.key => format!("read, {want:?}"),
             Message::Written { call, outranking } if known(call) => {
@@ -137,7 +141,7 @@ impl Timeline {
                     .map_or_else(String::new, |bytes| format!(", outranked by {}", object(bytes)));
                 format!("written{more}")
             }
-            Message::Copy { call, copy, incomplete } if known(call) => {
+            Message::Copy { call, copy, incomplete, .. } if known(call) => {
                 let copy = match copy {
                     Copy::Object(bytes) => object(bytes),
                     Copy::Digest(digest) => format!("digest {digest:016x}"),

@@ -30,7 +30,7 @@ pub(super) fn healthz(_: &Server) -> Result<Answer, Refusal> {
 
 /// Reads and writes can be expected to succeed here.
 pub(super) fn readyz(server: &Server) -> Result<Answer, Refusal> {
-    let (status, quorum) = server.handle.engine(|engine| (look(engine), majority(engine.layout())));
+    let (status, quorum) = server.handle.engine(|engine| (look(engine), engine.layout().map_or(1, majority)));
     let alive = 1 + status.peers.iter().filter(|peer| peer.alive).count();
     let obstacle = if !status.ready {
         "starting".to_owned()
@@ -95,7 +95,7 @@ struct Peer {
 pub(super) fn status(server: &Server) -> Result<Answer, Refusal> {
     let handle = &server.handle;
     let (status, ring_version, replicas) =
-        handle.engine(|e| (look(e), e.layout().version().0, e.layout().replicas()));
+        handle.engine(|e| (look(e), e.layout().map_or(0, |l| l.version().0), e.layout().map_or(0, Layout::replicas)));
     json(&NodeStatus {
         node: handle.node().to_string(),
         cluster: format!("{:016x}", handle.cluster()),
@@ -157,7 +157,9 @@ struct Run {
 
 pub(super) fn ring(server: &Server) -> Result<Answer, Refusal> {
     server.handle.engine(|engine| {
-        let layout = engine.layout();
+        let Some(layout) = engine.layout() else {
+            return Err(Refusal::new(StatusCode::NOT_FOUND, "no layout is known here yet".to_owned()));
+        };
         let mut slots: Vec<Run> = Vec::new();
         for partition in layout.partition_count().partitions() {
             let (range, owners) = (partition.slots(), layout.owners(partition));

@@ -113,8 +113,9 @@ impl Peers {
         if node == self.0.setting.local.node {
             return Err(Refusal::InUse(node));
         }
-        if !self.0.links.contains_key(&node) {
-            return Err(Refusal::NotMember(node));
+        // Who knows the secret may ask to join, unless it was removed.
+        if self.0.setting.handle.engine(|engine| engine.membership().is_removed(node)) {
+            return Err(Refusal::Removed(node));
         }
         let incoming = self.0.incoming.borrow();
         let taken =
@@ -131,10 +132,8 @@ impl Peers {
             former.end.raise();
         }
         self.learn(remote.node, &remote.addresses);
-        if let Some(link) = self.0.links.get(&remote.node) {
-            // It is there, so it can be dialed.
-            link.nudge.raise();
-        }
+        // It is there, so it can be dialed.
+        self.link(remote.node).nudge.raise();
         let reading = async {
             if let Err(error) = self.read_messages(&mut stream, remote.node, reader, &heard).await {
                 self.complain(format_args!("connection from node {}: {error}", remote.node));

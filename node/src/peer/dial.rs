@@ -32,7 +32,7 @@ pub(super) async fn keep_connected(peers: Peers, link: Rc<Link>) {
     let mut away_since = Instant::now();
     let mut complaint = String::new();
     let mut lost = false;
-    loop {
+    while !link.end.get() {
         match connect(&peers, &link).await {
             Ok((stream, remote, reader)) => {
                 if lost {
@@ -43,7 +43,7 @@ pub(super) async fn keep_connected(peers: Peers, link: Rc<Link>) {
                 let end = or(write_outbox(&peers, &link, stream.clone()), closed(stream, reader)).await;
                 *link.outbox.borrow_mut() = Outbox::default();
                 mail.deliver(Input::Disconnected(link.peer), 0);
-                if peers.0.setting.stop.is_requested() {
+                if peers.0.setting.stop.is_requested() || link.end.get() {
                     return;
                 }
                 say!("lost node {}: {end}", link.peer);
@@ -76,8 +76,7 @@ pub(super) async fn keep_connected(peers: Peers, link: Rc<Link>) {
 }
 
 fn address(peers: &Peers, link: &Link) -> String {
-    let members = peers.0.setting.handle.members();
-    members.iter().find(|m| m.id == link.peer).map(|m| m.addresses.peer.clone()).unwrap_or_default()
+    peers.0.setting.handle.addresses(link.peer).unwrap_or_default().peer
 }
 
 async fn connect(peers: &Peers, link: &Link) -> Result<(TcpStream, Remote, FrameReader), HandshakeError> {
@@ -85,7 +84,7 @@ async fn connect(peers: &Peers, link: &Link) -> Result<(TcpStream, Remote, Frame
         let mut stream = TcpStream::connect(address(peers, link)).await?;
         stream.set_nodelay(true)?;
         let mut reader = FrameReader::new(2 * handshake::LIMIT);
-        let remote = handshake::dial(&mut stream, &mut reader, &peers.0.setting.local, link.peer).await?;
+        let remote = handshake::dial(&mut stream, &mut reader, &peers.0.setting.local, Some(link.peer)).await?;
         Ok((stream, remote, reader))
     };
     let deadline = async {
@@ -104,6 +103,9 @@ async fn write_outbox(peers: &Peers, link: &Link, mut stream: TcpStream) -> io::
         link.flush.wait().await;
         {
             let mut outbox = link.outbox.borrow_mut();
+            if link.end.get() {
+                return io::Error::other("it is no peer any more");
+            }
             if outbox.overflowed {
                 return io::Error::other("it takes messages more slowly than they come; its buffer was full");
             }
@@ -151,4 +153,38 @@ fn jittered(wait: Duration) -> Duration {
     // Without randomness there is no jitter; that is no reason not to dial.
     let _ = getrandom::fill(&mut byte);
     wait / 2 + wait / 2 * u32::from(byte[0]) / 255
+}
+
+/// Finds out who listens at an address that an operator named, and keeps connected to it from then on.
+pub(super) async fn find(peers: Peers, seed: String) {
+    let mut wait = FIRST_WAIT;
+    let mut complaint = String::new();
+    loop {
+        let attempt = async {
+            let mut stream = TcpStream::connect(&seed).await?;
+            stream.set_nodelay(true)?;
+            let mut reader = FrameReader::new(2 * handshake::LIMIT);
+            handshake::dial(&mut stream, &mut reader, &peers.0.setting.local, None).await
+        };
+        let deadline = async {
+            Timer::after(handshake::DEADLINE).await;
+            Err(HandshakeError::Deadline)
+        };
+        match or(attempt, deadline).await {
+            Ok(remote) => {
+                peers.learn(remote.node, &remote.addresses);
+                peers.link(remote.node);
+                return;
+            }
+            Err(error) => {
+                let text = format!("can't join by {seed}: {error}; trying again");
+                if text != complaint {
+                    say!("{text}");
+                    complaint = text;
+                }
+            }
+        }
+        Timer::after(jittered(wait)).await;
+        wait = (2 * wait).min(LONGEST_WAIT);
+    }
 }

@@ -117,8 +117,8 @@ pub(crate) enum Refusal {
     },
     /// The refusing side belongs to this other cluster.
     OtherCluster(u64),
-    /// The refusing side's layout has no such member.
-    NotMember(NodeId),
+    /// The node was removed from the cluster.
+    Removed(NodeId),
     /// Another process with this id is connected to the refusing side, or is it.
     InUse(NodeId),
     /// The proof was made with another secret.
@@ -134,7 +134,11 @@ impl fmt::Display for Refusal {
                  {OLDEST} to {NEWEST}): upgrade one release at a time"
             ),
             Refusal::OtherCluster(cluster) => write!(f, "it belongs to another cluster, {cluster:016x}"),
-            Refusal::NotMember(node) => write!(f, "node {node} is not a member of the cluster's layout"),
+            Refusal::Removed(node) => write!(
+                f,
+                "node {node} was removed from the cluster, for good: to use this machine again, start it with an empty \
+                 data directory and let it join as a new node"
+            ),
             Refusal::InUse(node) => write!(
                 f,
                 "node id {node} is in use by another running process: was its data directory copied? stop one of \
@@ -191,7 +195,7 @@ pub(super) async fn dial(
     stream: &mut TcpStream,
     reader: &mut FrameReader,
     local: &Local,
-    expect: NodeId,
+    expect: Option<NodeId>,
 ) -> Result<Remote, HandshakeError> {
     let hello = encode(&Hello {
         magic: MAGIC,
@@ -217,7 +221,7 @@ pub(super) async fn dial(
     if !(OLDEST..=NEWEST).contains(&challenge.version) || !sound(&challenge.addresses) {
         return Err(HandshakeError::Malformed);
     }
-    if challenge.node != expect {
+    if expect.is_some_and(|expect| challenge.node != expect) {
         return Err(HandshakeError::OtherNode(challenge.node));
     }
 
@@ -292,6 +296,11 @@ pub(super) async fn accept(
 
 fn copy(c: &Challenge) -> Challenge {
     Challenge { addresses: c.addresses.clone(), ..*c }
+}
+
+/// The addresses in what a node says of itself.
+pub(super) fn addresses(facts: &[u8]) -> Option<Addresses> {
+    postcard::from_bytes(facts).ok().filter(sound)
 }
 
 /// Addresses end up in answers to clients and in log lines: they must look like addresses.

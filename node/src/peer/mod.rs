@@ -26,7 +26,7 @@ use accept::Incoming;
 use gramme_quorum::{Input, message::Message, wire};
 use gramme_ring::NodeId;
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -38,9 +38,6 @@ const SILENCE: Duration = Duration::from_secs(10);
 
 /// A write that makes no progress for so long ends its connection.
 const STALL: Duration = Duration::from_secs(10);
-
-/// Called when a member turns out to serve elsewhere.
-pub(crate) type Moved = Box<dyn Fn(NodeId, &Addresses)>;
 
 /// What the connections are made with.
 pub(crate) struct Setting {
@@ -56,8 +53,6 @@ pub(crate) struct Setting {
     pub(crate) stop: Stop,
     /// Bytes of the largest frame.
     pub(crate) max_frame: usize,
-    /// Told of members that moved.
-    pub(crate) moved: Moved,
 }
 
 /// All connections of this node.
@@ -66,7 +61,7 @@ pub(crate) struct Peers(Rc<Inner>);
 
 struct Inner {
     setting: Setting,
-    links: BTreeMap<NodeId, Rc<Link>>,
+    links: RefCell<BTreeMap<NodeId, Rc<Link>>>,
     incoming: RefCell<BTreeMap<NodeId, Incoming>>,
     unproved: RefCell<VecDeque<(u64, Signal)>>,
     accepted: Cell<u64>,
@@ -83,6 +78,8 @@ struct Link {
     flush: Signal,
     /// The peer seems to be there: dial now.
     nudge: Signal,
+    /// It is no peer any more.
+    end: Cell<bool>,
 }
 
 #[derive(Default)]
@@ -96,32 +93,61 @@ struct Outbox {
 }
 
 impl Peers {
-    /// Starts to dial every other member, at once and for as long as the executor runs.
+    /// Starts to dial every other member, for as long as it is one and the executor runs.
     pub(crate) fn start(setting: Setting) -> Peers {
-        let others = setting.handle.members();
-        let links = others
-            .iter()
-            .filter(|member| member.id != setting.local.node)
-            .map(|member| (member.id, Rc::new(Link::new(member.id))))
-            .collect();
         let peers = Peers(Rc::new(Inner {
             setting,
-            links,
+            links: RefCell::default(),
             incoming: RefCell::default(),
             unproved: RefCell::default(),
             accepted: Cell::new(0),
             complained: Cell::new(None),
             congested: RefCell::default(),
         }));
-        for link in peers.0.links.values() {
-            peers.0.setting.spawn.spawn(dial::keep_connected(peers.clone(), Rc::clone(link))).detach();
-        }
+        peers.follow();
         peers
+    }
+
+    /// Looks for the cluster at these addresses.
+    pub(crate) fn join(&self, seeds: &[String]) {
+        for seed in seeds {
+            self.0.setting.spawn.spawn(dial::find(self.clone(), seed.clone())).detach();
+        }
+    }
+
+    /// Goes by the engine's peers: dials those that are new, and lets go of those that are gone.
+    pub(crate) fn follow(&self) {
+        let wanted: BTreeSet<NodeId> = self.0.setting.handle.engine(|engine| engine.peers().collect());
+        let gone = |id: &NodeId| !wanted.contains(id) && !self.0.incoming.borrow().contains_key(id);
+        self.0.links.borrow_mut().retain(|id, link| {
+            let gone = gone(id);
+            if gone {
+                link.end.set(true);
+                link.nudge.raise();
+                link.flush.raise();
+            }
+            !gone
+        });
+        for id in wanted {
+            self.link(id);
+        }
+    }
+
+    /// The way to a node; one is begun where there is none.
+    fn link(&self, id: NodeId) -> Rc<Link> {
+        let mut links = self.0.links.borrow_mut();
+        let link = links.entry(id).or_insert_with(|| {
+            let link = Rc::new(Link::new(id));
+            let dialing = dial::keep_connected(self.clone(), Rc::clone(&link));
+            self.0.setting.spawn.spawn(dialing).detach();
+            link
+        });
+        Rc::clone(link)
     }
 
     /// Sends, if there is a connection; otherwise the message is forgotten.
     pub(crate) fn send(&self, to: NodeId, message: &Message) {
-        let Some(link) = self.0.links.get(&to) else { return };
+        let Some(link) = self.0.links.borrow().get(&to).cloned() else { return };
         let mut outbox = link.outbox.borrow_mut();
         if !outbox.connected {
             return;
@@ -165,13 +191,21 @@ impl Peers {
     /// Whether everything was handed to the system, or has nowhere to go.
     pub(crate) fn flushed(&self) -> bool {
         let empty = |outbox: &Outbox| outbox.buffer.is_empty() && outbox.writing == 0;
-        self.0.links.values().all(|link| empty(&link.outbox.borrow()))
+        self.0.links.borrow().values().all(|link| empty(&link.outbox.borrow()))
     }
 
     /// How many peers can be sent to, and how many there are.
     pub(crate) fn connected(&self) -> (usize, usize) {
-        let connected = self.0.links.values().filter(|link| link.outbox.borrow().connected).count();
-        (connected, self.0.links.len())
+        let links = self.0.links.borrow();
+        let connected = links.values().filter(|link| link.outbox.borrow().connected).count();
+        (connected, links.len())
+    }
+
+    /// A node says where it serves, by gossip.
+    pub(crate) fn known(&self, node: NodeId, facts: &[u8]) {
+        if let Some(addresses) = handshake::addresses(facts) {
+            self.learn(node, &addresses);
+        }
     }
 
     fn learn(&self, node: NodeId, addresses: &Addresses) {
@@ -182,13 +216,12 @@ impl Peers {
                 addresses.redis,
                 addresses.http
             );
-            (self.0.setting.moved)(node, addresses);
         }
     }
 }
 
 impl Link {
     fn new(peer: NodeId) -> Link {
-        Link { peer, outbox: RefCell::default(), flush: Signal::default(), nudge: Signal::default() }
+        Link { peer, outbox: RefCell::default(), flush: Signal::default(), nudge: Signal::default(), end: Cell::new(false) }
     }
 }

@@ -1,13 +1,15 @@
 //! A cluster of one for tests: a real engine over a map in memory, pumped in this process, perhaps out of order.
 
+use crate::book::Book;
 use crate::clock::wall_ms;
-use crate::handle::{Bounds, Handle, Inspect, MemberInfo, Parts};
+use crate::handle::{Bounds, Handle, Inspect, Parts};
+use crate::identity::Membership;
 use crate::signal::Signal;
 use crate::spawn::Spawner;
 use crate::stop::{StopSource, stop};
 use bytes::Bytes;
 use gramme_quorum::{Config, Engine, Input, Instant, Loaded, Now, Op, Output, Place, RequestId};
-use gramme_ring::{Layout, Member, NodeId, Slot};
+use gramme_ring::{ClusterId, Member, Membership as Ring, NodeId, Slot};
 use gramme_vclock::{Actor, SealKey};
 use smol::LocalExecutor;
 use smol::io::{AsyncReadExt, AsyncWriteExt};
@@ -54,19 +56,19 @@ struct Node {
 impl Node {
     fn new(bounds: Bounds) -> Node {
         let me = NodeId(0x1234);
-        let layout = Layout::compute(3, 16, &[Member::new(me)], None).expect("one member is enough");
+        let founded = Ring::found(ClusterId(99), 3, 16, &[Member::new(me)]).expect("one member is enough");
         let engine = Rc::new(EngineCell(
-            RefCell::new(Engine::new(Config::new(me, Actor(7)), layout, now())),
+            RefCell::new(Engine::new(Config::new(me, Actor(7)), founded.clone(), now())),
             RefCell::default(),
         ));
-        let member = MemberInfo { id: me, weight: 1, zone: String::new(), addresses: Default::default() };
+        let known = Membership { node: me, ring: founded, addresses: BTreeMap::new() };
         let inspect: Rc<dyn Inspect> = Rc::<EngineCell>::clone(&engine);
         let wake = Signal::default();
         let parts = Parts {
             node: me,
             cluster: 99,
             seal: SealKey([5; 16]),
-            members: vec![member],
+            book: Book::new(None, known),
             engine: inspect,
             bounds,
             value_limit: 16 << 20,

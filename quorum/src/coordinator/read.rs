@@ -11,7 +11,7 @@ use crate::tally::Shortfall;
 use crate::time::{Instant, Now};
 use alloc::vec::Vec;
 use bytes::Bytes;
-use gramme_ring::{NodeId, Slot};
+use gramme_ring::{Layout, LayoutVersion, NodeId, Slot};
 
 /// A read being coordinated here. It lives on after its answer until it has repaired what was stale.
 #[derive(Debug)]
@@ -20,6 +20,8 @@ pub(crate) struct Read {
     origin: Option<Origin>,
     key: Bytes,
     needs: [(Need, u8); 2],
+    /// The layout that it goes by.
+    layout: LayoutVersion,
     plan: Plan,
     copies: Vec<Asked>,
     /// The join of all copies that arrived in full.
@@ -119,7 +121,8 @@ impl Engine {
         self.timers.insert((patience, Timer::ReadPatience(call)));
         self.timers.insert((deadline, Timer::ReadDeadline(call)));
         let (origin, merged) = (Some(origin), Object::new());
-        let read = Read { origin, key, needs, plan, copies, merged, deadline, patience };
+        let layout = self.view.reading().map_or(LayoutVersion(0), Layout::version);
+        let read = Read { origin, key, needs, layout, plan, copies, merged, deadline, patience };
         self.reads.insert(call, read);
         for target in targets {
             let want =
@@ -130,11 +133,11 @@ impl Engine {
 
     fn ask_copy(&mut self, call: CallId, node: NodeId, want: Want) {
         let Some(read) = self.reads.get(&call) else { return };
-        let key = read.key.clone();
+        let (key, layout) = (read.key.clone(), read.layout);
         if node == self.config.node {
             self.replica.start(&mut self.out, &key, Task::Read(Reader::Coordinator(call)));
         } else {
-            self.out.send(node, Message::Read { call, layout: self.layout.version(), key, want });
+            self.out.send(node, Message::Read { call, layout, key, want });
         }
     }
 
@@ -311,7 +314,7 @@ impl Engine {
                     source: Source::Repair,
                     object: read.merged.clone(),
                     outranked_by: None,
-                    hint: None,
+                    hints: Vec::new(),
                     heals: false,
                 };
                 self.replica.start(&mut self.out, &read.key, Task::Merge(merge));
@@ -322,11 +325,11 @@ impl Engine {
                     copy.node,
                     Message::Write {
                         call,
-                        layout: self.layout.version(),
+                        layout: self.view.version(),
                         purpose: Purpose::Repair,
                         key: read.key.clone(),
                         object: encoded.clone(),
-                        hint: None,
+                        hints: Vec::new(),
                         outranked_by: None,
                     },
                 );
@@ -354,6 +357,11 @@ impl Asked {
 }
 
 impl Read {
+    /// Whether the owners by this layout are asked.
+    pub(crate) fn goes_by(&self, layout: LayoutVersion) -> bool {
+        self.layout == layout
+    }
+
     fn waiting(&self) -> impl Iterator<Item = NodeId> + '_ {
         self.copies.iter().filter(|c| matches!(c.answer, Answer::Waiting(_))).map(|c| c.node)
     }

@@ -179,7 +179,7 @@ impl Engine {
                         source: Source::Repair,
                         object,
                         outranked_by: None,
-                        hint: None,
+                        hints: Vec::new(),
                         heals: true,
                     })
                 };

@@ -1,6 +1,6 @@
 //! Writes: mint a dot here, send the object to the other replicas, answer when W of them hold it.
 
-use super::{Origin, Plan, Target};
+use super::{Origin, Plan};
 use crate::engine::{Engine, Timer};
 use crate::message::{CallId, Message, Purpose, Refusal};
 use crate::object::{Content, Object, Rank};
@@ -8,10 +8,11 @@ use crate::op::{Cover, Expiry, Level, Need, OpError, Reply, WriteOptions};
 use crate::replica::{Mint, Minted, Task};
 use crate::tally::{Shortfall, Tally, Verdict};
 use crate::time::{Instant, Now};
+use crate::view::{View, copies};
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use bytes::Bytes;
-use gramme_ring::NodeId;
+use gramme_ring::{LayoutVersion, NodeId, Slot};
 use gramme_vclock::GrowableContext as Context;
 
 /// How often a plain write covers what outranks it before it gives up: each round, somebody else's write
@@ -30,19 +31,86 @@ pub(crate) struct Write {
     content: Content,
     expiry: Option<Expiry>,
     plain: bool,
-    needs: [(Need, u8); 2],
-    plan: Plan,
-    tally: Tally,
+    options: WriteOptions,
+    /// Its quorum by each layout in use: one, or two while a transition is live. It is acknowledged when all are met.
+    parts: Vec<Part>,
     sent: Option<Sent>,
     /// Siblings that a plain write must cover before it may be acknowledged.
     outranking: Option<Object>,
-    /// Owners for which this node has written a hint.
-    hinted: usize,
     /// Some replica may have written it without telling.
     uncertain: bool,
     deadline: Instant,
     patience: Instant,
     round: u8,
+}
+
+/// The quorum of a write by one layout.
+#[derive(Debug)]
+struct Part {
+    layout: LayoutVersion,
+    plan: Plan,
+    tally: Tally,
+    /// Owners for which this node has written a hint.
+    hinted: usize,
+}
+
+impl Write {
+    /// Nobody was answered yet.
+    pub(crate) fn is_open(&self) -> bool {
+        self.origin.is_some()
+    }
+
+    /// Whether it is to satisfy a quorum of this layout.
+    pub(crate) fn goes_by(&self, layout: LayoutVersion) -> bool {
+        self.parts.iter().any(|part| part.layout == layout)
+    }
+
+    /// The nodes that are asked, each once.
+    fn targets(&self) -> Vec<NodeId> {
+        let targets = self.parts.iter().flat_map(|part| &part.plan.targets);
+        let mut nodes: Vec<NodeId> = Vec::new();
+        for target in targets {
+            if !nodes.contains(&target.node) {
+                nodes.push(target.node);
+            }
+        }
+        nodes
+    }
+
+    /// The owners for whom a node stands in.
+    fn hints(&self, node: NodeId) -> Vec<NodeId> {
+        let targets = self.parts.iter().filter_map(|part| part.plan.target(node));
+        let mut owners: Vec<NodeId> = targets.filter_map(|target| target.stands_for).collect();
+        owners.dedup();
+        owners
+    }
+
+    fn is_waiting_for(&self, node: NodeId) -> bool {
+        self.parts.iter().any(|part| part.tally.is_waiting_for(node))
+    }
+
+    fn is_waiting(&self) -> bool {
+        self.parts.iter().any(|part| part.tally.waiting().next().is_some())
+    }
+
+    /// The worst of the verdicts.
+    fn verdict(&self) -> Verdict {
+        let mut verdict = Verdict::Met;
+        for part in &self.parts {
+            match part.tally.verdict() {
+                Verdict::Met => {}
+                Verdict::Pending => verdict = Verdict::Pending,
+                impossible @ Verdict::Impossible(_) => return impossible,
+            }
+        }
+        verdict
+    }
+
+    /// What is missing, of the quorum that lacks most.
+    fn shortfall(&self) -> Shortfall {
+        let short = self.parts.iter().map(|part| part.tally.shortfall());
+        short.max_by_key(|s| s.want.saturating_sub(s.have)).expect("a write has a quorum")
+    }
 }
 
 impl Request {
@@ -82,19 +150,16 @@ pub(crate) struct Request {
 impl Engine {
     /// Starts a write for which this node is one of the coordinators.
     pub(crate) fn start_write(&mut self, now: Now, request: Request) {
-        let needs = match self.write_needs(&request.options) {
-            Ok(needs) => needs,
-            Err(error) => return self.answer(request.origin, Reply::Failed(error)),
-        };
-        if let Some(Shortfall { need, have, want }) = out_of_reach(&self.plan(&request.key), needs) {
-            return self.answer(request.origin, Reply::Failed(OpError::Quorum { need, have, want }));
+        let reach = self.write_parts(&request.key, &request.options, |node| self.is_alive(node));
+        if let Err(error) = reach {
+            return self.answer(request.origin, Reply::Failed(error));
         }
         if !self.ready {
             return self.answer(request.origin, Reply::Failed(OpError::Unwritable));
         }
-        let plan = self.write_plan(&request.key);
-        debug_assert!(plan.target(self.config.node).is_some(), "only a coordinator starts a write");
-        if out_of_reach(&plan, needs).is_some() {
+        // Those to whom nothing more should be sent count as absent.
+        let takes = |node| self.is_alive(node) && !self.is_congested(node);
+        let Ok(parts) = self.write_parts(&request.key, &request.options, takes) else {
             let size = request.size();
             if self.held_bytes + size > self.config.limits.object().max(MAX_HELD) {
                 return self.answer(request.origin, Reply::Failed(OpError::Overloaded));
@@ -102,25 +167,45 @@ impl Engine {
             self.held_bytes += size;
             self.timers.insert((request.deadline, Timer::Held));
             return self.held.push_back(request);
-        }
+        };
         let write = Write {
             origin: Some(request.origin),
             key: request.key,
             content: request.content,
             expiry: request.expiry,
             plain: request.cover == Cover::Held,
-            needs,
-            tally: Tally::new(needs),
-            plan,
+            options: request.options,
+            parts,
             sent: None,
             outranking: None,
-            hinted: 0,
             uncertain: false,
             deadline: request.deadline,
             patience: now.instant,
             round: 0,
         };
         self.begin_round(now, write, request.cover, request.also);
+    }
+
+    /// The quorums of a write, none of them out of reach.
+    fn write_parts(
+        &self,
+        key: &[u8],
+        options: &WriteOptions,
+        takes: impl Fn(NodeId) -> bool,
+    ) -> Result<Vec<Part>, OpError> {
+        let mut parts = Vec::new();
+        for layout in self.view.writing() {
+            let needs = self.write_needs(options, copies(layout))?;
+            let plan = View::plan(layout, Slot::of(key), &takes);
+            if let Some(Shortfall { need, have, want }) = out_of_reach(&plan, needs) {
+                return Err(OpError::Quorum { need, have, want });
+            }
+            parts.push(Part { layout: layout.version(), plan, tally: Tally::new(needs), hinted: 0 });
+        }
+        if parts.is_empty() {
+            return Err(OpError::Quorum { need: Need::W, have: 0, want: self.config.w });
+        }
+        Ok(parts)
     }
 
     /// A replica takes messages again, or is gone: writes that waited for that are looked at once more.
@@ -149,22 +234,24 @@ impl Engine {
 
     fn begin_round(&mut self, now: Now, mut write: Write, cover: Cover, also: Option<Object>) {
         let call = self.out.call();
-        for target in &write.plan.targets {
-            write.tally.ask(target.node, target.stands_for);
+        for part in &mut write.parts {
+            for target in &part.plan.targets {
+                part.tally.ask(target.node, target.stands_for);
+            }
         }
         // A coordinator that is a fallback itself keeps a hint like any other.
-        let stands_for = write.plan.target(self.config.node).and_then(|t| t.stands_for);
+        let hints = write.hints(self.config.node);
+        if !hints.is_empty() {
+            self.forgetting.remove(&write.key);
+        }
         let mint = Mint {
             call,
             content: write.content.clone(),
             expiry: write.expiry,
             cover,
             also,
-            hint: stands_for,
+            hints,
         };
-        if stands_for.is_some() {
-            self.forgetting.remove(&write.key);
-        }
         write.patience = now.instant + self.config.timing.patience;
         self.timers.insert((write.patience, Timer::WritePatience(call)));
         self.timers.insert((write.deadline, Timer::WriteDeadline(call)));
@@ -176,7 +263,7 @@ impl Engine {
     pub(crate) fn write_refused_here(&mut self, call: CallId, error: OpError) {
         // In a later round something is out already.
         if let Some(mut write) = self.remove_write(call) {
-            let error = if write.round == 0 { error } else { indeterminate(write.tally.shortfall()) };
+            let error = if write.round == 0 { error } else { indeterminate(write.shortfall()) };
             self.finish_write(&mut write, Reply::Failed(error));
         }
     }
@@ -187,9 +274,8 @@ impl Engine {
         let Some(write) = self.writes.get_mut(&call) else { return };
         let replaced = replaced || write.sent.as_ref().is_some_and(|s| s.replaced);
         write.sent = Some(Sent { object, encoded, context, rank, replaced });
-        let targets = write.plan.targets.clone();
-        for target in targets {
-            self.send_write(call, target);
+        for node in write.targets() {
+            self.send_write(call, node);
         }
         if held {
             self.hint_uncovered(now, call);
@@ -198,21 +284,21 @@ impl Engine {
         }
     }
 
-    fn send_write(&mut self, call: CallId, target: Target) {
+    fn send_write(&mut self, call: CallId, node: NodeId) {
         let Some(write) = self.writes.get(&call) else { return };
         let Some(sent) = &write.sent else { return };
-        if target.node == self.config.node {
+        if node == self.config.node {
             return;
         }
         self.out.send(
-            target.node,
+            node,
             Message::Write {
                 call,
-                layout: self.layout.version(),
+                layout: self.view.version(),
                 purpose: Purpose::Write,
                 key: write.key.clone(),
                 object: sent.encoded.clone(),
-                hint: target.stands_for,
+                hints: write.hints(node),
                 outranked_by: write.plain.then_some(sent.rank),
             },
         );
@@ -227,7 +313,8 @@ impl Engine {
         outranking: Option<Object>,
     ) {
         let Some(write) = self.writes.get_mut(&call) else { return };
-        if !write.tally.yes(from) {
+        let news = write.parts.iter_mut().fold(false, |news, part| part.tally.yes(from) | news);
+        if !news {
             return;
         }
         if let Some(more) = outranking {
@@ -239,7 +326,8 @@ impl Engine {
     /// A replica did not take the write (`certain`: and surely never will have), or can't be asked any more.
     pub(crate) fn write_failed(&mut self, now: Now, call: CallId, node: NodeId, uncertain: bool) {
         let Some(write) = self.writes.get_mut(&call) else { return };
-        if !write.tally.no(node) {
+        let news = write.parts.iter_mut().fold(false, |news, part| part.tally.no(node) | news);
+        if !news {
             return;
         }
         write.uncertain |= uncertain && write.sent.is_some();
@@ -251,16 +339,20 @@ impl Engine {
         self.write_failed(now, call, node, false);
     }
 
-    /// Asks a fallback in place of `node`, or leaves a hint here.
+    /// Asks fallbacks in place of `node`, or leaves hints here.
     fn replace_target(&mut self, now: Now, call: CallId, node: NodeId) {
         let Some(write) = self.writes.get_mut(&call) else { return };
-        match write.plan.substitute(node) {
-            Some(target) => {
-                write.tally.ask(target.node, target.stands_for);
-                self.send_write(call, target);
+        let mut asked = Vec::new();
+        for part in &mut write.parts {
+            if let Some(target) = part.plan.substitute(node) {
+                part.tally.ask(target.node, target.stands_for);
+                asked.push(target.node);
             }
-            None => self.hint_uncovered(now, call),
         }
+        for node in asked {
+            self.send_write(call, node);
+        }
+        self.hint_uncovered(now, call);
     }
 
     /// Writes the hints for which no fallback is left: this node's own copy serves them.
@@ -270,8 +362,13 @@ impl Engine {
             return;
         }
         let key = write.key.clone();
-        let owners: Vec<NodeId> = write.plan.uncovered.iter().skip(write.hinted).copied().collect();
-        write.hinted += owners.len();
+        let mut owners: Vec<NodeId> = Vec::new();
+        for part in &mut write.parts {
+            owners.extend(part.plan.uncovered.iter().skip(part.hinted));
+            part.hinted = part.plan.uncovered.len();
+        }
+        owners.sort_unstable();
+        owners.dedup();
         for owner in owners {
             if owner != self.config.node {
                 self.keep_hint(now, owner, &key);
@@ -282,13 +379,13 @@ impl Engine {
     fn advance_write(&mut self, now: Now, call: CallId) {
         let Some(write) = self.writes.get_mut(&call) else { return };
         if write.origin.is_some() {
-            match write.tally.verdict() {
+            match write.verdict() {
                 Verdict::Pending => return,
                 Verdict::Met if write.outranking.is_some() && write.round < MAX_ROUNDS => {
                     return self.repeat_write(now, call);
                 }
                 Verdict::Met if write.outranking.is_some() => {
-                    let error = indeterminate(write.tally.shortfall());
+                    let error = indeterminate(write.shortfall());
                     self.reply_write(call, Reply::Failed(error));
                 }
                 Verdict::Met => {
@@ -297,8 +394,9 @@ impl Engine {
                     self.reply_write(call, reply);
                 }
                 Verdict::Impossible(shortfall) => {
-                    let nothing = write.tally.agreed() == 0 && !write.uncertain && write.round == 0;
-                    if nothing && write.tally.waiting().next().is_some() {
+                    let agreed = write.parts.iter().any(|part| part.tally.agreed() > 0);
+                    let nothing = !agreed && !write.uncertain && write.round == 0;
+                    if nothing && write.is_waiting() {
                         // If the rest refuse too, the failure is a definite one: worth the wait.
                         return;
                     }
@@ -307,8 +405,7 @@ impl Engine {
                 }
             }
         }
-        let done =
-            self.writes.get(&call).is_some_and(|w| w.origin.is_none() && w.tally.waiting().next().is_none());
+        let done = self.writes.get(&call).is_some_and(|w| w.origin.is_none() && !w.is_waiting());
         if done {
             self.remove_write(call);
         }
@@ -330,13 +427,14 @@ impl Engine {
             let Ok(_) = also.merge(sent.object.clone());
         }
         write.round += 1;
-        write.plan = self.write_plan(&write.key);
-        write.tally = Tally::new(write.needs);
-        write.hinted = 0;
         write.uncertain = true;
-        if write.plan.target(self.config.node).is_none() {
-            let error = indeterminate(write.tally.shortfall());
-            return self.finish_write(&mut write, Reply::Failed(error));
+        let takes = |node| self.is_alive(node) && !self.is_congested(node);
+        match self.write_parts(&write.key, &write.options, takes) {
+            Ok(parts) if self.plan(&write.key).target(self.config.node).is_some() => write.parts = parts,
+            _ => {
+                let error = indeterminate(write.shortfall());
+                return self.finish_write(&mut write, Reply::Failed(error));
+            }
         }
         self.begin_round(now, write, Cover::Held, Some(also));
     }
@@ -344,13 +442,15 @@ impl Engine {
     /// Who has not answered by now gets a stand-in, or a hint; their late answers still count.
     pub(crate) fn write_patience(&mut self, now: Now, call: CallId) {
         let Some(write) = self.writes.get(&call) else { return };
-        let silent: Vec<NodeId> = write.tally.waiting().collect();
-        let asked = write.plan.targets.len();
+        let silent = write.targets().into_iter().filter(|node| write.is_waiting_for(*node));
+        let silent: Vec<NodeId> = silent.collect();
+        let asked = |write: &Write| write.parts.iter().map(|part| part.plan.targets.len()).sum::<usize>();
+        let before = asked(write);
         for node in silent {
             self.replace_target(now, call, node);
         }
         let Some(write) = self.writes.get_mut(&call) else { return };
-        if write.origin.is_none() && write.plan.targets.len() == asked {
+        if write.origin.is_none() && asked(write) == before {
             // Answered, and hinted where it is missing: nothing is left to wait for.
             self.remove_write(call);
         } else {
@@ -363,7 +463,7 @@ impl Engine {
         self.write_patience(now, call);
         if let Some(mut write) = self.remove_write(call) {
             // Even if nothing is out yet, the mint may still be waiting for its load.
-            let error = indeterminate(write.tally.shortfall());
+            let error = indeterminate(write.shortfall());
             self.finish_write(&mut write, Reply::Failed(error));
         }
     }
@@ -371,7 +471,7 @@ impl Engine {
     /// Everything that waits for this node counts it out.
     pub(crate) fn writes_lost_peer(&mut self, now: Now, node: NodeId) {
         let calls: Vec<CallId> =
-            self.writes.iter().filter(|(_, w)| w.tally.is_waiting_for(node)).map(|(c, _)| *c).collect();
+            self.writes.iter().filter(|(_, w)| w.is_waiting_for(node)).map(|(c, _)| *c).collect();
         for call in calls {
             self.write_failed(now, call, node, true);
         }
@@ -389,8 +489,7 @@ impl Engine {
         }
     }
 
-    fn write_needs(&self, options: &WriteOptions) -> Result<[(Need, u8); 2], OpError> {
-        let replicas = self.replicas();
+    fn write_needs(&self, options: &WriteOptions, replicas: u8) -> Result<[(Need, u8); 2], OpError> {
         let resolve = |need, level: Option<Level>, default: u8| match level {
             None => Ok(default.min(replicas)),
             Some(level) => level.resolve(replicas).ok_or(OpError::Level { need, replicas }),

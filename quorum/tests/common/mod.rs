@@ -4,11 +4,11 @@
 use bytes::Bytes;
 use gramme_quorum::message::Message;
 use gramme_quorum::*;
-use gramme_ring::{Layout, Member, NodeId};
+use gramme_ring::{ClusterId, Member, Membership, NodeId};
 use gramme_vclock::{Actor, GrowableContext as Context};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-type Disk = BTreeMap<(Place, Bytes), Bytes>;
+pub(crate) type Disk = BTreeMap<(Place, Bytes), Bytes>;
 
 pub(crate) struct Node {
     pub(crate) engine: Engine,
@@ -28,7 +28,10 @@ pub(crate) struct Node {
 }
 
 pub(crate) struct Cluster {
-    pub(crate) layout: Layout,
+    /// What each node has written down of the cluster.
+    pub(crate) memberships: BTreeMap<NodeId, Membership>,
+    /// What came of operators' changes.
+    pub(crate) changes: BTreeMap<RequestId, Result<(), ClusterError>>,
     pub(crate) nodes: BTreeMap<NodeId, Node>,
     down: BTreeMap<NodeId, Disk>,
     cut: BTreeSet<(NodeId, NodeId)>,
@@ -55,8 +58,10 @@ impl Cluster {
 
     pub(crate) fn with(nodes: u64, config: fn(&mut Config)) -> Cluster {
         let members: Vec<_> = (1..=nodes).map(|id| Member::new(NodeId(id))).collect();
+        let founded = Membership::found(ClusterId(1), 3, 256, &members).unwrap();
         let mut cluster = Cluster {
-            layout: Layout::compute(3, 256, &members, None).unwrap(),
+            memberships: members.iter().map(|member| (member.id, founded.clone())).collect(),
+            changes: BTreeMap::new(),
             nodes: BTreeMap::new(),
             down: (1..=nodes).map(|id| (NodeId(id), Disk::new())).collect(),
             cut: BTreeSet::new(),
@@ -78,6 +83,28 @@ impl Cluster {
         cluster
     }
 
+    /// Starts a node that knows of nobody; it is connected to all others.
+    pub(crate) fn add(&mut self, id: NodeId) {
+        self.down.insert(id, Disk::new());
+        self.start(id);
+    }
+
+    /// Makes an operator's change at a node.
+    pub(crate) fn change(&mut self, at: NodeId, op: ClusterOp) -> Result<(), ClusterError> {
+        self.requests += 1;
+        let request = RequestId(self.requests);
+        self.input(at, Input::Cluster(request, op));
+        self.changes.remove(&request).expect("an operator is told at once")
+    }
+
+    pub(crate) fn disk_of(&self, id: NodeId) -> Disk {
+        self.down[&id].clone()
+    }
+
+    pub(crate) fn replace_disk(&mut self, id: NodeId, disk: Disk) {
+        self.down.insert(id, disk);
+    }
+
     /// Starts a node on what its last crash left, with a new actor.
     pub(crate) fn start(&mut self, id: NodeId) {
         self.start_with(id, false);
@@ -93,7 +120,10 @@ impl Cluster {
         let mut config = Config::new(id, Actor(1000 * id.0 + self.runs));
         (self.config)(&mut config);
         config.incomplete |= self.incomplete.contains(&id);
-        let engine = Engine::new(config, self.layout.clone(), self.now);
+        let run = disk.get(&(RUN_PLACE, Bytes::from_static(RUN_KEY)));
+        config.opening = Opening::new(run.map(|bytes| &bytes[..]), position(&disk));
+        let membership = self.memberships.get(&id).cloned().unwrap_or_default();
+        let engine = Engine::new(config, membership, self.now);
         let node = Node {
             engine,
             written: disk.clone(),
@@ -199,6 +229,8 @@ impl Cluster {
                         inputs.push_front(Input::AppendFailed(append));
                         continue;
                     }
+                    let position = position(&node.written) + 1;
+                    node.written.insert(POSITION, position.to_be_bytes().to_vec().into());
                     let record = (place, key);
                     node.damaged.remove(&record);
                     match value {
@@ -233,6 +265,21 @@ impl Cluster {
                 }
                 Output::Recovered => {
                     self.incomplete.remove(&id);
+                }
+                Output::Incomplete => {
+                    self.incomplete.insert(id);
+                }
+                Output::DropSlot { id: append, place } => {
+                    node.last = append;
+                    node.written.retain(|(slot, _), _| *slot != place);
+                }
+                Output::Save(membership) => {
+                    self.memberships.insert(id, *membership);
+                    inputs.push_front(Input::Saved(true));
+                }
+                Output::Known(..) => {}
+                Output::Cluster(request, done) => {
+                    self.changes.insert(request, done);
                 }
                 other => panic!("unknown output {other:?}"),
             }
@@ -409,6 +456,13 @@ impl Cluster {
         let engine = &self.nodes.values().next().unwrap().engine;
         engine.preference(key.as_bytes()).into_iter().map(|(id, ..)| id).collect()
     }
+}
+
+/// Where a disk counts its writes.
+const POSITION: (Place, Bytes) = (Place(0x7fff), Bytes::from_static(b"position"));
+
+fn position(disk: &Disk) -> u64 {
+    disk.get(&POSITION).map_or(0, |bytes| u64::from_be_bytes(bytes[..].try_into().unwrap()))
 }
 
 pub(crate) fn place(key: &str) -> Place {

@@ -46,7 +46,7 @@ pub use config::{
     MAX_SETTINGS, Standing,
 };
 use config::{Config, Described};
-pub use error::{CommitError, MergeError, StageError};
+pub use error::{CommitError, FoundError, MergeError, StageError};
 
 use crate::layout::{Layout, LayoutVersion};
 use crate::mix::SequenceHash;
@@ -150,6 +150,28 @@ impl Membership {
     /// Nothing known.
     pub fn new() -> Self {
         Membership::default()
+    }
+
+    /// A new cluster of these members, committed.
+    ///
+    /// # Errors
+    /// [`FoundError`] if a member or number can't be staged, or if there is no such layout.
+    pub fn found(
+        cluster: ClusterId,
+        replicas: u8,
+        partitions: u32,
+        members: &[crate::Member],
+    ) -> Result<Self, FoundError> {
+        let author = members.first().map_or(NodeId(0), |member| member.id);
+        let mut founded = Membership::new();
+        founded.stage(author, Change::Replicas(replicas))?;
+        founded.stage(author, Change::Partitions(partitions))?;
+        for member in members {
+            founded.stage(author, Change::Member(member.clone()))?;
+        }
+        let hash = founded.propose()?.hash();
+        founded.commit(cluster, hash)?;
+        Ok(founded)
     }
 
     /// The cluster, once something was committed.

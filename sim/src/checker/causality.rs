@@ -94,8 +94,12 @@ impl Checker {
             self.check_claims(now, node, *number, object);
         }
         for output in outputs {
-            if let Output::Append { .. } = output {
-                self.appended(now, node, output);
+            match output {
+                Output::Append { place, key, value, .. } => {
+                    self.appended(now, node, place.0, key, value.as_ref().map(|(bytes, _tag)| bytes));
+                }
+                Output::DropSlot { place, .. } => self.dropped(now, node, place.0),
+                _ => {}
             }
         }
     }

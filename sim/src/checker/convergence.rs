@@ -19,11 +19,16 @@ pub struct Unrest {
 }
 
 impl Checker {
-    /// What still differs between replicas, or waits to be handed over. `owners` names a key's owners by node number;
+    /// What still differs between replicas, or waits to be handed over, at these nodes. `owners` names a key's owners by node number;
     /// `hints`: the first slot of the engine's records of hints.
     #[must_use]
-    pub fn unrest(&self, owners: impl Fn(&[u8]) -> Vec<usize>, hints: u16) -> Option<Unrest> {
-        for node in 0..self.shadows.len() {
+    pub fn unrest(
+        &self,
+        members: &[usize],
+        owners: impl Fn(&[u8]) -> Vec<usize>,
+        hints: u16,
+    ) -> Option<Unrest> {
+        for &node in members {
             if let Some((place, record)) = self.own_records(node, hints).next() {
                 let what = format!("node {node} keeps a hint in slot {place}: {}", record.escape_ascii());
                 return Some(Unrest { invariant: Invariant::HintsDrain, key: None, what });
@@ -48,8 +53,7 @@ impl Checker {
             }
             let orphaned =
                 |node: usize| self.shadows[node].copies.get(&number).is_some_and(|copy| copy.orphaned);
-            let strange = (0..self.shadows.len())
-                .find(|node| !owners.contains(node) && live(*node).is_some() && !orphaned(*node));
+            let strange = members.iter().copied().find(|node| !owners.contains(node) && live(*node).is_some() && !orphaned(*node));
             if let Some(node) = strange {
                 return unrest(format!("node {node}, not an owner, still keeps a copy"));
             }

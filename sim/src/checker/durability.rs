@@ -3,7 +3,7 @@
 use super::{Checker, Invariant, OpId};
 use crate::time::Time;
 use bytes::Bytes;
-use gramme_quorum::{Object, Op, Output};
+use gramme_quorum::{Object, Op};
 use gramme_ring::SLOTS;
 use gramme_vclock::{Actor, Dot, GrowableDotSet as DotSet};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -96,15 +96,14 @@ impl Checker {
     }
 
     /// A node's store takes an append, or says what it holds of a key after opening.
-    pub(super) fn appended(&mut self, now: Time, node: usize, output: &Output) {
-        let Output::Append { place, key, value, .. } = output else { return };
-        let value = value.as_ref().map(|(bytes, _tag)| bytes.clone());
+    pub(super) fn appended(&mut self, now: Time, node: usize, place: u16, key: &Bytes, value: Option<&Bytes>) {
+        let value = value.cloned();
         let shadow = &mut self.shadows[node];
         shadow.appended += 1;
         let number = shadow.appended;
-        if place.0 >= SLOTS {
-            shadow.own_dirty.insert((place.0, key.clone()));
-            shadow.own.entry((place.0, key.clone())).or_default().append(number, value);
+        if place >= SLOTS {
+            shadow.own_dirty.insert((place, key.clone()));
+            shadow.own.entry((place, key.clone())).or_default().append(number, value);
             return;
         }
         let key = self.key_number(key);
@@ -131,6 +130,17 @@ impl Checker {
         copy.record.append(number, value);
         copy.object = object;
         self.shadows[node].dirty.insert(key);
+    }
+
+    /// A node drops all that it holds of a slot.
+    pub(super) fn dropped(&mut self, now: Time, node: usize, slot: u16) {
+        let keys: Vec<Bytes> = self.keys.iter().filter(|key| key.slot == slot).map(|key| key.name.clone()).collect();
+        for key in keys {
+            let number = self.numbers[&key];
+            if self.shadows[node].copies.get(&number).is_some_and(|copy| copy.record.live.is_some()) {
+                self.appended(now, node, slot, &key, None);
+            }
+        }
     }
 
     /// A copy goes: somebody else must hold what it has.

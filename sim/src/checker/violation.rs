@@ -32,6 +32,8 @@ pub enum Invariant {
     Convergence,
     /// (14) After healing all hints are handed over.
     HintsDrain,
+    /// (15) After healing all members know the same of the cluster, and no transition is live.
+    ViewsEqual,
     /// (16) Every request ends by its deadline, once, and a definite failure is never visible.
     RequestsEnd,
     /// (17) Every bound holds.
@@ -57,6 +59,7 @@ impl Invariant {
             Invariant::NothingDroppedEarly => 12,
             Invariant::Convergence => 13,
             Invariant::HintsDrain => 14,
+            Invariant::ViewsEqual => 15,
             Invariant::RequestsEnd => 16,
             Invariant::Bounds => 17,
             Invariant::Recovery => 0,
@@ -79,6 +82,7 @@ impl fmt::Display for Invariant {
             Invariant::NothingDroppedEarly => "nothing is dropped before another holds it",
             Invariant::Convergence => "replicas converge",
             Invariant::HintsDrain => "hints drain",
+            Invariant::ViewsEqual => "members know the same of the cluster",
             Invariant::RequestsEnd => "every request ends once, by its deadline, as what it was",
             Invariant::Bounds => "every bound holds",
             Invariant::Recovery => "a node opens again",

@@ -75,10 +75,10 @@ impl World {
         self.checker.wiped(node);
     }
 
-    /// Whether every node has all that it acknowledged.
+    /// Whether every node has all that it acknowledged, and all that it is to own.
     #[must_use]
     pub fn is_complete(&self) -> bool {
-        self.nodes.iter().all(|node| !node.incomplete)
+        self.nodes.iter().all(|node| !node.incomplete) && !self.is_changing()
     }
 
     /// Cuts a node's power in the midst of the disk operation that comes after so many more; it starts again after a

@@ -40,11 +40,14 @@ impl World {
     /// What still keeps the cluster from being at rest, if anything.
     #[must_use]
     pub fn unrest(&self) -> Option<Unrest> {
-        if let Some(node) = self.nodes.iter().position(|node| node.incomplete) {
+        if let Some(node) = self.members().into_iter().find(|node| self.nodes[*node].incomplete) {
             let what = format!("node {node} has not recovered what it lost");
             return Some(Unrest { invariant: Invariant::Convergence, key: None, what });
         }
-        self.checker.unrest(|key| self.owners(key), HINTS)
+        if let Some(unrest) = self.membership_unrest() {
+            return Some(unrest);
+        }
+        self.checker.unrest(&self.members(), |key| self.owners(key), HINTS)
     }
 
     /// The cluster has not come to rest in time.
@@ -55,7 +58,7 @@ impl World {
     /// With the cluster at rest: the stores hold what was written, nothing acknowledged is lost, nothing covered is back.
     pub fn check_rest(&mut self) {
         let keys: Vec<Bytes> = self.checker.keys().cloned().collect();
-        for node in 0..self.nodes.len() {
+        for node in self.members() {
             for key in &keys {
                 match self.nodes[node].read(Slot::of(key).index(), key) {
                     Ok(found) => self.checker.matches(self.now, node, key, found.as_ref()),

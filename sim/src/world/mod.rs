@@ -5,6 +5,7 @@
 
 mod control;
 mod judging;
+mod membership;
 
 use crate::checker::{Checker, Invariant, OpId};
 use crate::event_hash::EventHash;
@@ -14,12 +15,13 @@ use crate::queue::Queue;
 use crate::rng::Rng;
 use crate::time::Time;
 use crate::timeline::Timeline;
+pub use membership::Alteration;
 use bytes::Bytes;
 use core::time::Duration;
 use gramme_node::host::{Effect, Host};
 use gramme_quorum::message::{CallId, Message};
 use gramme_quorum::{Input, Output, Reply, RequestId, Timing, wire};
-use gramme_ring::{Layout, Member, NodeId, Slot};
+use gramme_ring::{ClusterId, Layout, Member, Membership, NodeId, Slot};
 use std::collections::BTreeMap;
 
 /// The first of the engine's slots for hints.
@@ -42,6 +44,8 @@ pub struct Shape {
     pub segment_bytes: u64,
     /// The engines' waits.
     pub timing: Timing,
+    /// Nodes beyond those, which are no members until somebody makes them.
+    pub spares: usize,
 }
 
 impl Shape {
@@ -49,7 +53,7 @@ impl Shape {
     #[must_use]
     pub fn new(nodes: usize) -> Shape {
         let timing = Timing { exchange: Duration::from_secs(2), ..Timing::default() };
-        Shape { nodes, replicas: 3, r: 2, w: 2, segment_bytes: 256 << 10, timing }
+        Shape { nodes, replicas: 3, r: 2, w: 2, segment_bytes: 256 << 10, timing, spares: 0 }
     }
 }
 
@@ -124,6 +128,7 @@ pub struct World {
     now: Time,
     queue: Queue<Event>,
     shape: Shape,
+    /// The newest layout that anybody has committed to.
     layout: Layout,
     network: Network,
     nodes: Vec<Node>,
@@ -154,17 +159,21 @@ impl World {
     #[must_use]
     pub fn traced(seed: u64, shape: Shape, key: Option<Bytes>) -> World {
         let mut boot_rng = Rng::stream(seed, 1);
-        let ids: Vec<NodeId> = (0..shape.nodes).map(|_| NodeId(boot_rng.bits())).collect();
-        let members: Vec<Member> = ids.iter().map(|id| Member::new(*id)).collect();
-        let layout = Layout::compute(shape.replicas, 64, &members, None).expect("a plain layout exists");
+        let count = shape.nodes + shape.spares;
+        let ids: Vec<NodeId> = (0..count).map(|_| NodeId(boot_rng.bits())).collect();
+        let members: Vec<Member> = ids[..shape.nodes].iter().map(|id| Member::new(*id)).collect();
+        let founded =
+            Membership::found(ClusterId(seed), shape.replicas, 64, &members).expect("a plain layout exists");
+        let layout = founded.layout().expect("it is committed").clone();
+        let known = |at: usize| if at < shape.nodes { founded.clone() } else { Membership::new() };
         let replicas = shape.replicas.min(u8::try_from(shape.nodes).unwrap_or(u8::MAX));
         let mut world = World {
             now: Time(0),
             queue: Queue::default(),
-            network: Network::new(shape.nodes),
-            nodes: ids.iter().map(|id| Node::new(*id)).collect(),
+            network: Network::new(count),
+            nodes: ids.iter().enumerate().map(|(at, id)| Node::new(*id, known(at))).collect(),
             numbers: ids.iter().enumerate().map(|(number, id)| (*id, number)).collect(),
-            checker: Checker::new(shape.nodes, replicas, shape.w.min(replicas)),
+            checker: Checker::new(count, replicas, shape.w.min(replicas)),
             hash: EventHash::default(),
             timeline: key.map(Timeline::new),
             network_rng: Rng::stream(seed, 2),
@@ -317,7 +326,7 @@ impl World {
             Event::Probe { node, peer } => self.probe(node, peer),
             Event::Maintain { node } => self.maintain(node),
             Event::Restart { node } => {
-                if !self.is_up(node) {
+                if !self.is_up(node) && !self.nodes[node].gone {
                     self.start(node);
                 }
             }
@@ -346,7 +355,7 @@ impl World {
 
     fn start(&mut self, node: usize) {
         let recovering = self.nodes[node].runs > 0;
-        let actor = match self.nodes[node].open(&self.shape, &self.layout, self.now, &mut self.boot_rng) {
+        let actor = match self.nodes[node].open(&self.shape, self.now, &mut self.boot_rng) {
             Ok(actor) => actor,
             // Its power failed again while it recovered.
             Err(_) if self.nodes[node].disk.has_failed() => {
@@ -415,6 +424,16 @@ impl World {
             match effect {
                 Effect::Send(to, message) => self.send(node, to, &message),
                 Effect::Reply(id, reply) => self.reply(node, OpId(id.0), reply),
+                Effect::Save(membership) => {
+                    host.saved(clock, true);
+                    self.saved(node, *membership);
+                    return self.after(node);
+                }
+                Effect::Known(..) | Effect::Cluster(..) => {}
+                Effect::Incomplete => {
+                    self.nodes[node].incomplete = true;
+                    self.note(&format!("node {node} is told that its store is an old one"));
+                }
                 Effect::Recovered => {
                     self.nodes[node].incomplete = false;
                     self.note(&format!("node {node} has recovered all that it may have lost"));
@@ -471,7 +490,7 @@ impl World {
     }
 
     fn send(&mut self, from: usize, to: NodeId, message: &Message) {
-        let to = self.numbers[&to];
+        let Some(to) = self.numbers.get(&to).copied() else { return };
         let arrivals = self.network.send(self.now, from, to, &mut self.network_rng);
         if arrivals[0].is_none() {
             self.faults += u64::from(self.network.believes(from, to));

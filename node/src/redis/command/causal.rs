@@ -120,7 +120,9 @@ pub(super) fn ring(session: &mut Session<'_>, _: &Command<'_>) -> Outcome {
     let members = session.server.handle.members();
     let out = &mut *session.writer;
     session.server.handle.engine(|engine| {
-        let layout = engine.layout();
+        let Some(layout) = engine.layout() else {
+            return Err(Refusal::new("ERR no ring is known here yet"));
+        };
         // Neighbours with the same owners are shown as one.
         let mut runs: Vec<(u16, u16, Vec<NodeId>)> = Vec::new();
         for partition in layout.partition_count().partitions() {
@@ -161,6 +163,7 @@ pub(super) fn ring(session: &mut Session<'_>, _: &Command<'_>) -> Outcome {
             out.array(owners.len());
             owners.iter().for_each(|owner| out.bulk(owner.to_string().as_bytes()));
         }
-    });
+        Ok(())
+    })?;
     Ok(Next::Answered)
 }

@@ -249,7 +249,7 @@ fn cluster(session: &Session<'_>, text: &mut String) {
     let (version, replicas, partitions) = session
         .server
         .handle
-        .engine(|e| (e.layout().version(), e.layout().replicas(), e.layout().partitions()));
+        .engine(|e| e.layout().map_or((0, 0, 0), |l| (l.version().0, l.replicas(), l.partitions())));
     line(text, "gramme_members", session.server.handle.members().len());
     line(text, "gramme_ring_version", version);
     line(text, "gramme_replicas", replicas);

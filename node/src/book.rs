@@ -1,0 +1,51 @@
+//! The address book: what is written down of the cluster, and where each node serves.
+
+use crate::handle::Addresses;
+use crate::identity::{DataDir, DirError, Membership};
+use crate::log::say;
+use gramme_ring::{Membership as Ring, NodeId};
+use std::cell::RefCell;
+use std::rc::Rc;
+
+/// A node's membership file, and what is in it.
+pub(crate) struct Book {
+    /// `None`: nothing is written down, in tests.
+    dir: Option<DataDir>,
+    membership: RefCell<Membership>,
+}
+
+impl Book {
+    pub(crate) fn new(dir: Option<DataDir>, membership: Membership) -> Rc<Book> {
+        Rc::new(Book { dir, membership: RefCell::new(membership) })
+    }
+
+    /// Writes down what is known of the cluster, durably. On an error the former state stands.
+    pub(crate) fn save(&self, ring: Ring) -> Result<(), DirError> {
+        let next = Membership { ring, ..self.membership.borrow().clone() };
+        if let Some(dir) = &self.dir {
+            dir.save_membership(&next)?;
+        }
+        *self.membership.borrow_mut() = next;
+        Ok(())
+    }
+
+    /// A node serves there now. Whether that was news.
+    pub(crate) fn learn(&self, node: NodeId, addresses: &Addresses) -> bool {
+        let mut membership = self.membership.borrow_mut();
+        if membership.addresses.get(&node) == Some(addresses) {
+            return false;
+        }
+        membership.addresses.insert(node, addresses.clone());
+        if let Some(dir) = &self.dir
+            && let Err(error) = dir.save_membership(&membership)
+        {
+            say!("can't write down where node {node} is now: {error}; it will be learned again");
+        }
+        true
+    }
+
+    /// Where a node serves, as last heard.
+    pub(crate) fn addresses(&self, node: NodeId) -> Option<Addresses> {
+        self.membership.borrow().addresses.get(&node).cloned()
+    }
+}

@@ -1,0 +1,261 @@
+//! Membership: gossip once a second, an operator's changes, and what follows from either.
+//!
+//! A change is made on a copy, written down by the caller ([`Output::Save`](crate::Output::Save)), and only then believed
+//! and told: a node that forgot what it has declared would write to the old owners alone while the others count on it.
+
+use crate::engine::{Engine, Timer};
+use crate::message::Message;
+use crate::op::RequestId;
+use crate::time::Now;
+use crate::view::copies;
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use core::fmt;
+use gramme_ring::gossip::{Gossip, Message as Gossiped, Target};
+use gramme_ring::membership::{CommitError, StageError};
+use gramme_ring::transition::AdvanceError;
+use gramme_ring::{Change, ClusterId, Membership, NodeId};
+
+/// In clusters of up to so many a change of the layout is told to all at once; in larger ones gossip spreads it.
+const TOLD_AT_ONCE: usize = 64;
+
+/// What an operator wants changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ClusterOp {
+    /// Stage a change, to be looked at and committed. To remove a node for which a transition waits takes effect at once.
+    Stage(Change),
+    /// Take back all that is staged.
+    Clear,
+    /// Commit what is staged, if it still is the proposal with this hash.
+    Commit(u64),
+}
+
+/// Why an operator's change was not made. Nothing was changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ClusterError {
+    /// It can't be staged.
+    Stage(StageError),
+    /// It can't be committed.
+    Commit(CommitError),
+    /// The node can't be removed from the transition.
+    Remove(AdvanceError),
+    /// This node is no member; ask one that is.
+    NotMember,
+    /// Another change is just being written down; try again.
+    Busy,
+    /// It could not be written down: the disk is full or failed.
+    NotSaved,
+    /// The number of partitions is chosen when a cluster is founded.
+    Partitions,
+}
+
+impl fmt::Display for ClusterError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ClusterError::Stage(error) => error.fmt(f),
+            ClusterError::Commit(error) => error.fmt(f),
+            ClusterError::Remove(error) => error.fmt(f),
+            ClusterError::NotMember => f.write_str("this node is no member of the cluster: ask one that is"),
+            ClusterError::Busy => f.write_str("another change is being written down; try again"),
+            ClusterError::NotSaved => {
+                f.write_str("the change could not be written down: the disk is full or failed")
+            }
+            ClusterError::Partitions => {
+                f.write_str("the number of partitions is chosen when a cluster is founded")
+            }
+        }
+    }
+}
+
+impl core::error::Error for ClusterError {}
+
+/// A change that is being written down.
+#[derive(Debug)]
+pub(crate) struct Saving {
+    gossip: Gossip,
+    then: Then,
+}
+
+/// What follows when it is.
+#[derive(Debug)]
+enum Then {
+    /// An answer to this node's gossip.
+    Reply(NodeId, Option<Gossiped>),
+    /// An operator is told.
+    Tell(RequestId),
+    /// Nothing.
+    Nothing,
+}
+
+impl Engine {
+    /// Once a second: one peer at random hears what is known here.
+    pub(crate) fn gossip_timer(&mut self, now: Now) {
+        self.timers.insert((now.instant + self.config.timing.gossip, Timer::Gossip));
+        for (target, message) in self.view.gossip.tick(0) {
+            if let Target::Node(peer) = target {
+                self.out.send(peer, Message::Gossip(message));
+            }
+        }
+    }
+
+    /// Asks one peer to compare what it knows.
+    pub(crate) fn gossip_with(&mut self, peer: NodeId) {
+        let summary = self.view.gossip.summary();
+        self.out.send(peer, Message::Gossip(summary));
+    }
+
+    pub(crate) fn gossiped(&mut self, now: Now, from: NodeId, message: Gossiped) {
+        // What is not taken in now comes again.
+        if self.saving.is_some() {
+            return;
+        }
+        let mut gossip = self.view.gossip.clone();
+        let Ok(mut received) = gossip.receive(from, message) else { return };
+        for id in core::mem::take(&mut received.records) {
+            if let Some(record) = gossip.record(id) {
+                self.out.known(id, record.facts.clone());
+            }
+        }
+        let reply = received.reply.take();
+        if received.membership_changed {
+            self.save(gossip, Then::Reply(from, reply));
+        } else {
+            self.view.gossip = gossip;
+            self.sync_peers(now);
+            if let Some(reply) = reply {
+                self.out.send(from, Message::Gossip(reply));
+            }
+        }
+        if let Some(head) = received.ahead_of_self {
+            self.went_backwards(now, head.incarnation);
+        }
+    }
+
+    /// Others have heard more of this node's store than this opening of it explains: it is an old copy, or was wiped.
+    pub(crate) fn went_backwards(&mut self, now: Now, mark: u64) {
+        if mark < self.opening.number() {
+            return;
+        }
+        self.opening = self.opening.past(mark);
+        let number = self.opening.number();
+        self.view.gossip.restart(number);
+        if let Some(saving) = &mut self.saving {
+            saving.gossip.restart(number);
+        }
+        // So that the next opening comes after this one.
+        self.store_actor();
+        if self.recovery.has_lost() {
+            return;
+        }
+        self.out.incomplete();
+        self.lost_all(now);
+    }
+
+    /// An operator's change.
+    pub(crate) fn cluster_op(&mut self, id: RequestId, op: ClusterOp) {
+        if self.saving.is_some() {
+            return self.out.cluster(id, Err(ClusterError::Busy));
+        }
+        let mut gossip = self.view.gossip.clone();
+        match self.change(gossip.membership_mut(), op) {
+            Ok(()) => self.save(gossip, Then::Tell(id)),
+            Err(error) => self.out.cluster(id, Err(error)),
+        }
+    }
+
+    fn change(&self, membership: &mut Membership, op: ClusterOp) -> Result<(), ClusterError> {
+        let me = self.config.node;
+        if !self.view.members().contains(&me) {
+            return Err(ClusterError::NotMember);
+        }
+        match op {
+            ClusterOp::Stage(Change::Partitions(_)) => Err(ClusterError::Partitions),
+            ClusterOp::Stage(Change::Remove(id))
+                if membership.transition().is_some_and(|t| t.waiting_for().contains(&id)) =>
+            {
+                membership.remove_during_transition(me, id).map_err(ClusterError::Remove)
+            }
+            ClusterOp::Stage(change) => membership.stage(me, change).map_err(ClusterError::Stage),
+            ClusterOp::Clear => membership.unstage_all(me).map_err(ClusterError::Stage),
+            ClusterOp::Commit(hash) => {
+                let cluster = membership.cluster().unwrap_or(ClusterId(0));
+                membership.commit(cluster, hash).map(|_| ()).map_err(ClusterError::Commit)
+            }
+        }
+    }
+
+    /// Makes a change of this node's own; whether there was one to make.
+    pub(crate) fn decide(&mut self, change: impl FnOnce(&mut Membership) -> bool) -> bool {
+        let mut gossip = self.view.gossip.clone();
+        let changed = self.saving.is_none() && change(gossip.membership_mut());
+        if changed {
+            self.save(gossip, Then::Nothing);
+        }
+        changed
+    }
+
+    fn save(&mut self, gossip: Gossip, then: Then) {
+        self.out.save(Box::new(gossip.membership().clone()));
+        self.saving = Some(Saving { gossip, then });
+    }
+
+    /// What was to be saved is, or could not be.
+    pub(crate) fn saved(&mut self, now: Now, done: bool) {
+        let Some(Saving { gossip, then }) = self.saving.take() else { return };
+        if done {
+            self.adopt(now, gossip);
+        }
+        match then {
+            Then::Tell(id) if done => self.out.cluster(id, Ok(())),
+            Then::Tell(id) => self.out.cluster(id, Err(ClusterError::NotSaved)),
+            Then::Reply(to, Some(reply)) if done => self.out.send(to, Message::Gossip(reply)),
+            Then::Reply(..) | Then::Nothing => {}
+        }
+    }
+
+    fn adopt(&mut self, now: Now, gossip: Gossip) {
+        let state = |membership: &Membership| {
+            (membership.layout().map(|l| l.hash()), membership.transition().map(|t| t.step()))
+        };
+        let before = state(self.view.membership());
+        self.view.adopt(gossip);
+        self.sync_peers(now);
+        if before == state(self.view.membership()) {
+            return;
+        }
+        if self.peers.len() <= TOLD_AT_ONCE {
+            let connected = self.peers.iter().filter(|(_, peer)| peer.connected).map(|(id, _)| *id);
+            for peer in connected.collect::<Vec<_>>() {
+                self.gossip_with(peer);
+            }
+        }
+        self.layout_changed(now);
+    }
+
+    /// Goes by the members that there are now.
+    pub(crate) fn sync_peers(&mut self, now: Now) {
+        let wanted = self.view.peers(self.config.node);
+        let gone: Vec<NodeId> = self.peers.keys().filter(|id| !wanted.contains(id)).copied().collect();
+        for id in gone {
+            // Strangers stay as long as they are connected, those removed don't.
+            let connected = self.peers.get(&id).is_some_and(|peer| peer.connected);
+            if connected && !self.view.membership().is_removed(id) {
+                continue;
+            }
+            self.peers.remove(&id);
+            self.lost(now, id);
+            self.handoffs.remove(&id);
+        }
+        for id in wanted {
+            self.add_peer(now, id);
+        }
+        self.replica.alone = self.view.members().len() <= 1;
+    }
+
+    /// What N is, by the layout that reads go by; 0 if there is none.
+    pub(crate) fn replicas(&self) -> u8 {
+        self.view.reading().map_or(0, copies)
+    }
+}

@@ -1,0 +1,115 @@
+//! Openings of a store, numbered so that a store put back from an older copy is found out.
+//!
+//! A run's number exceeds every [mark](crate::message::Message::Heartbeat) that earlier runs of the same store told: a mark
+//! counts the writes that are durable since the run began, and each of those has moved the log's position on. An old
+//! copy's log is shorter than peers have heard, an empty store's is empty.
+
+use gramme_vclock::Actor;
+use serde::{Deserialize, Serialize};
+
+/// Where a run begins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Opening {
+    base: u64,
+    position: u64,
+}
+
+impl Opening {
+    /// For a store that was opened at this position of its log (each write since its creation counted, those that a crash
+    /// took with it excepted), and that holds this record at [`RUN_PLACE`](crate::RUN_PLACE) under
+    /// [`RUN_KEY`](crate::RUN_KEY).
+    #[must_use]
+    pub fn new(record: Option<&[u8]>, position: u64) -> Opening {
+        let base = record.and_then(|bytes| bytes.get(8..16)).and_then(|bytes| bytes.try_into().ok());
+        Opening { base: base.map_or(0, u64::from_be_bytes), position }
+    }
+
+    /// The run's number, 1 or more.
+    #[must_use]
+    pub const fn number(self) -> u64 {
+        self.base.saturating_add(self.position).saturating_add(1)
+    }
+
+    /// What may be told when so many writes are durable since: less than the next opening's number.
+    pub(crate) const fn mark(self, writes: u64) -> u64 {
+        self.number().saturating_add(writes) - 1
+    }
+
+    /// The same run under a number past `mark`, which others have heard.
+    pub(crate) const fn past(self, mark: u64) -> Opening {
+        Opening { base: mark.saturating_sub(self.position), position: self.position }
+    }
+
+    pub(crate) const fn base(self) -> u64 {
+        self.base
+    }
+}
+
+/// A run of a node, as its peers know it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Run {
+    /// The [number](Opening::number) of the opening.
+    pub number: u64,
+    /// What it mints dots as: tells two runs of one number apart.
+    pub actor: Actor,
+}
+
+/// What a peer has told of its runs.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Seen {
+    run: Option<Run>,
+    mark: u64,
+}
+
+impl Seen {
+    /// Whether a run holds less than this one told.
+    pub(crate) fn outdates(&self, run: Run) -> bool {
+        self.run.is_some_and(|seen| run.number < seen.number || run != seen && run.number <= self.mark)
+    }
+
+    /// Takes in what a run that is not outdated tells.
+    pub(crate) fn see(&mut self, run: Run, mark: u64) {
+        self.mark = if self.run == Some(run) { self.mark.max(mark) } else { mark };
+        self.run = Some(run);
+    }
+
+    pub(crate) const fn mark(self) -> u64 {
+        self.mark
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The next run of a store, one of another actor.
+    fn run(opening: Opening, actor: u64) -> Run {
+        Run { number: opening.number(), actor: Actor(actor) }
+    }
+
+    #[test]
+    fn an_old_copy_is_found_out_and_a_restart_is_not() {
+        let mut seen = Seen::default();
+        let first = Opening::new(None, 0);
+        seen.see(run(first, 1), first.mark(10));
+        assert!(!seen.outdates(run(Opening::new(None, 10), 2)), "ten writes are durable, and ten were told");
+        let copy = Opening::new(None, 9);
+        assert!(seen.outdates(run(copy, 3)));
+        assert!(seen.outdates(run(first, 4)), "as it was when it was opened");
+        assert!(!seen.outdates(run(first, 1)), "a late message");
+        let found_out = copy.past(seen.mark());
+        assert!(!seen.outdates(run(found_out, 3)));
+        // At its next opening it goes on from there.
+        let record = [0u64.to_be_bytes(), found_out.base().to_be_bytes()].concat();
+        let next = Opening::new(Some(&record), 12);
+        assert_eq!(next.number(), found_out.number() + 3);
+    }
+
+    #[test]
+    fn a_run_that_wrote_nothing_leaves_nothing_to_be_missed() {
+        let mut seen = Seen::default();
+        let opening = Opening::new(None, 5);
+        seen.see(run(opening, 1), opening.mark(0));
+        assert!(!seen.outdates(run(opening, 2)));
+    }
+}

@@ -1,0 +1,259 @@
+//! Sweeping: what this node holds and does not own goes to those who own it, and then from here.
+//!
+//! Copies stay behind when a partition moves away, or when a fallback stops between a handover and its end. One partition
+//! at a time is offered to its owners, who pull it; when a write quorum of them has it durably it is dropped, unless
+//! something came meanwhile or this node still keeps hints, whose writes are such copies.
+//!
+//! Hints for a node that is no member any more are turned into hints for the present owners of their keys.
+
+use crate::engine::{Engine, Timer};
+use crate::handoff::{hint_place, hint_record};
+use crate::input::{ListCursor, ListId, Page, Place};
+use crate::message::{CallId, Message};
+use crate::time::{Instant, Now};
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::vec::Vec;
+use gramme_ring::{NodeId, Slot};
+
+/// Retry times after which an offer is made again.
+const AGAIN: u32 = 5;
+/// Hints looked at at a time.
+const PAGE: usize = 256;
+
+/// What is still to be offered.
+#[derive(Debug, Default)]
+pub(crate) struct Sweep {
+    queue: VecDeque<(u16, u16)>,
+    /// What has gone to its owners is dropped here.
+    drops: bool,
+    current: Option<Current>,
+    /// Something could not be dropped: it is looked at again.
+    left: Vec<(u16, u16)>,
+    armed: bool,
+}
+
+#[derive(Debug)]
+struct Current {
+    slots: (u16, u16),
+    /// Whether there is anything at all.
+    listing: Option<ListId>,
+    calls: BTreeMap<CallId, NodeId>,
+    took: BTreeSet<NodeId>,
+    asked: Instant,
+}
+
+impl Sweep {
+    /// Nothing is left to be offered.
+    pub(crate) fn is_done(&self) -> bool {
+        self.queue.is_empty() && self.current.is_none() && self.left.is_empty()
+    }
+
+    /// Partitions that are still to be looked at.
+    pub(crate) fn remaining(&self) -> usize {
+        self.queue.len() + self.left.len() + usize::from(self.current.is_some())
+    }
+}
+
+/// Looking for hints of nodes that are no members.
+#[derive(Debug)]
+pub(crate) struct Departed {
+    listing: ListId,
+    /// A member left meanwhile: once more from the start.
+    again: bool,
+    /// Members for whom there are hints.
+    seen: BTreeSet<NodeId>,
+}
+
+impl Engine {
+    /// Begins to offer these partitions, in place of whatever was being offered.
+    pub(crate) fn start_sweep(&mut self, now: Now, units: Vec<(u16, u16)>, drops: bool) {
+        let armed = self.sweep.armed;
+        self.sweep = Sweep { queue: units.into(), drops, current: None, left: Vec::new(), armed };
+        self.next_offer(now);
+    }
+
+    fn next_offer(&mut self, now: Now) {
+        if self.sweep.current.is_some() {
+            return;
+        }
+        let Some(slots) = self.sweep.queue.pop_front() else {
+            self.replica.watch(None);
+            if !self.sweep.left.is_empty() {
+                self.arm_sweep(now, self.config.timing.exchange);
+            }
+            return;
+        };
+        self.replica.watch(Some(slots));
+        let listing = Some(self.out.list(Place(slots.0), Place(slots.1), None, 1));
+        self.sweep.current = Some(Current {
+            slots,
+            listing,
+            calls: BTreeMap::new(),
+            took: BTreeSet::new(),
+            asked: now.instant,
+        });
+    }
+
+    fn arm_sweep(&mut self, now: Now, after: core::time::Duration) {
+        if !core::mem::replace(&mut self.sweep.armed, true) {
+            self.timers.insert((now.instant + after, Timer::Sweep));
+        }
+    }
+
+    pub(crate) fn sweep_timer(&mut self, now: Now) {
+        self.sweep.armed = false;
+        if self.sweep.current.is_none() {
+            let left = core::mem::take(&mut self.sweep.left);
+            self.sweep.queue.extend(left);
+            return self.next_offer(now);
+        }
+        self.offer(now);
+    }
+
+    /// Whether there is anything in the partition. `false` if the listing is not the sweep's.
+    pub(crate) fn sweep_listed(&mut self, now: Now, id: ListId, page: &Option<Page>) -> bool {
+        let Some(current) = self.sweep.current.as_mut().filter(|c| c.listing == Some(id)) else { return false };
+        current.listing = None;
+        if page.as_ref().is_some_and(|page| page.keys.is_empty() && page.unreadable == 0 && page.next.is_none()) {
+            self.sweep.current = None;
+            self.next_offer(now);
+        } else {
+            self.offer(now);
+        }
+        true
+    }
+
+    /// Offers the partition in hand to those of its owners who have not taken it.
+    fn offer(&mut self, now: Now) {
+        let layout = self.view.version();
+        let me = self.config.node;
+        let Some(current) = &self.sweep.current else { return };
+        let slots = current.slots;
+        let owners = self.new_owners(slots);
+        let wanted = usize::from(self.config.w).min(owners.len()).max(1);
+        if current.took.len() >= wanted {
+            return self.offered_enough(now);
+        }
+        let due = now.instant.since(current.asked) >= AGAIN * self.config.timing.retry;
+        let open: BTreeSet<NodeId> =
+            if due { BTreeSet::new() } else { current.calls.values().copied().collect() };
+        let ask = |node: &NodeId| *node != me && !open.contains(node) && self.is_alive(*node);
+        let ask: Vec<NodeId> =
+            owners.into_iter().filter(|node| !current.took.contains(node)).filter(ask).collect();
+        for node in ask {
+            let call = self.out.call();
+            self.out.send(node, Message::Offer { call, layout, slots });
+            if let Some(current) = &mut self.sweep.current {
+                current.calls.retain(|_, to| *to != node);
+                current.calls.insert(call, node);
+                current.asked = now.instant;
+            }
+        }
+        self.arm_sweep(now, self.config.timing.retry);
+    }
+
+    /// The owners by the layout that is committed, without those given up.
+    fn new_owners(&self, (first, _): (u16, u16)) -> Vec<NodeId> {
+        let Some(layout) = self.view.membership().layout() else { return Vec::new() };
+        let Some(slot) = Slot::new(first) else { return Vec::new() };
+        let owners = layout.owners(layout.partition_of(slot));
+        owners.filter(|node| !self.view.membership().is_removed(*node)).collect()
+    }
+
+    /// An owner has pulled the partition, or could not.
+    pub(crate) fn offer_taken(&mut self, now: Now, call: CallId, from: NodeId, whole: bool) {
+        let Some(current) = &mut self.sweep.current else { return };
+        if current.calls.get(&call) != Some(&from) {
+            return;
+        }
+        current.calls.remove(&call);
+        if whole {
+            current.took.insert(from);
+            self.offer(now);
+        }
+    }
+
+    /// Whether that was an offer's call; it is made again later.
+    pub(crate) fn offer_refused(&mut self, call: CallId, from: NodeId) -> bool {
+        let Some(current) = &mut self.sweep.current else { return false };
+        let ours = current.calls.get(&call) == Some(&from);
+        if ours {
+            current.calls.remove(&call);
+        }
+        ours
+    }
+
+    fn offered_enough(&mut self, now: Now) {
+        let Some(Current { slots, .. }) = self.sweep.current.take() else { return };
+        if self.sweep.drops {
+            if self.replica.was_touched() || self.has_hints() || self.replica.expects_hints() {
+                self.sweep.left.push(slots);
+            } else {
+                for place in (slots.0..=slots.1).map(Place) {
+                    self.replica.drop_slot(&mut self.out, place);
+                }
+            }
+        }
+        self.next_offer(now);
+    }
+
+    // Hints of nodes that are gone.
+
+    /// Looks through all hints for those whose owner is no member any more.
+    pub(crate) fn rehint(&mut self, _now: Now) {
+        match &mut self.departed {
+            Some(departed) => departed.again = true,
+            None => self.list_hints(None),
+        }
+    }
+
+    fn list_hints(&mut self, cursor: Option<ListCursor>) {
+        let listing = self.out.list(hint_place(NodeId(0)), hint_place(NodeId(u64::MAX)), cursor, PAGE);
+        let former = self.departed.take();
+        let (again, seen) = former.map_or((false, BTreeSet::new()), |departed| (departed.again, departed.seen));
+        self.departed = Some(Departed { listing, again, seen });
+    }
+
+    /// A page of them. `false` if the listing is for something else.
+    pub(crate) fn hints_looked_through(&mut self, now: Now, id: ListId, page: &Option<Page>) -> bool {
+        if self.departed.as_ref().is_none_or(|departed| departed.listing != id) {
+            return false;
+        }
+        let members = self.view.members();
+        // With no member known there is nobody to hand anything to.
+        let page = page.as_ref().filter(|_| !members.is_empty());
+        for (record, _) in page.iter().flat_map(|page| &page.keys) {
+            let Some((owner, key)) = record.split_first_chunk::<8>() else { continue };
+            let owner = NodeId(u64::from_be_bytes(*owner));
+            if members.contains(&owner) {
+                if let Some(departed) = &mut self.departed {
+                    departed.seen.insert(owner);
+                }
+                continue;
+            }
+            let key = record.slice_ref(key);
+            for heir in self.view.owners(Slot::of(&key)) {
+                if heir != self.config.node && members.contains(&heir) {
+                    self.keep_hint(now, heir, &key);
+                }
+            }
+            let (place, hint) = hint_record(owner, &key);
+            self.out.append(place, hint, None);
+        }
+        let again = self.departed.as_ref().is_some_and(|departed| departed.again);
+        let whole = page.is_some();
+        match page.and_then(|page| page.next) {
+            Some(next) => self.list_hints(Some(next)),
+            None => {
+                let Some(Departed { seen, .. }) = self.departed.take() else { return true };
+                if again {
+                    self.list_hints(None);
+                } else if whole {
+                    let quiet = self.handoffs.iter_mut().filter(|(owner, _)| !seen.contains(owner));
+                    quiet.for_each(|(_, handoff)| handoff.found_none());
+                }
+            }
+        }
+        true
+    }
+}

@@ -1,0 +1,97 @@
+//! From one layout to the next, this node's part: the four steps of [`gramme_ring::transition`].
+//!
+//! Acknowledge when every write under way goes by both layouts; copy what this node is to own; move the reads; before
+//! that is declared, offer what this node owns no more to those who do, so that nothing depends on it.
+
+use crate::engine::Engine;
+use crate::time::Now;
+use alloc::vec::Vec;
+use gramme_ring::{Layout, NodeId, Phase, Slot, Step};
+
+impl Engine {
+    /// Does what is due, and declares what is done. Looked at after every input while a transition is live.
+    pub(crate) fn advance_transition(&mut self, now: Now) {
+        if self.saving.is_some() {
+            return;
+        }
+        let me = self.config.node;
+        let Some(transition) = self.view.transition() else { return };
+        let (from, to) = (transition.from(), transition.to());
+        let due = transition.due(me);
+        let reached = match due {
+            Some(Phase::Acknowledged) => {
+                let version = to.version();
+                !self.writes.values().any(|write| write.is_open() && !write.goes_by(version))
+            }
+            Some(Phase::Synced) => {
+                let hash = to.hash();
+                if self.gaining != Some(hash) {
+                    let gains = difference(to, from, me);
+                    self.gaining = Some(hash);
+                    self.gain(now, gains);
+                }
+                !self.recovery.has_gains()
+            }
+            Some(Phase::Moved) => {
+                let (version, hash) = (from.version(), to.hash());
+                let stays = to.is_member(me);
+                if self.offering != Some(hash) {
+                    let losses = difference(from, to, me);
+                    self.offering = Some(hash);
+                    self.start_sweep(now, losses, false);
+                }
+                let read = self.reads.values().any(|read| read.goes_by(version));
+                !read && self.sweep.is_done() && (stays || !self.has_hints())
+            }
+            None => {
+                if transition.step() == Step::Done {
+                    self.decide(|membership| membership.settle());
+                }
+                return;
+            }
+        };
+        if reached && let Some(phase) = due {
+            self.decide(|membership| membership.advance(me, phase).unwrap_or(false));
+        }
+    }
+
+    /// Another layout is committed, or the transition has come to another step.
+    pub(crate) fn layout_changed(&mut self, now: Now) {
+        self.stop_exchanges();
+        self.rehint(now);
+        let me = self.config.node;
+        let membership = self.view.membership();
+        if membership.transition().is_none() {
+            (self.gaining, self.offering) = (None, None);
+            self.recovery.forget_gains();
+            if let Some(layout) = membership.layout().filter(|layout| layout.is_member(me)) {
+                let strays = units(layout).filter(|slots| !owns(layout, *slots, me)).collect();
+                self.start_sweep(now, strays, true);
+            }
+        }
+        self.resume_recovery(now);
+        self.release_held(now);
+    }
+
+    /// Whether this node keeps writes for others, or may.
+    pub(crate) fn has_hints(&self) -> bool {
+        let removed = |node: &NodeId| self.view.membership().is_removed(*node);
+        self.departed.is_some() || self.handoffs.iter().any(|(owner, h)| h.is_pending() && !removed(owner))
+    }
+}
+
+/// The partitions of a layout, each by its first slot and its last.
+pub(crate) fn units(layout: &Layout) -> impl Iterator<Item = (u16, u16)> {
+    layout.partition_count().partitions().map(crate::anti_entropy::ends)
+}
+
+fn owns(layout: &Layout, (first, _): (u16, u16), node: NodeId) -> bool {
+    let slot = Slot::new(first).expect("a partition's slots are slots");
+    layout.is_owner(layout.partition_of(slot), node)
+}
+
+/// What a node owns by one layout and not by the other, in the finer of their partitions.
+fn difference(has: &Layout, lacks: &Layout, node: NodeId) -> Vec<(u16, u16)> {
+    let finer = if has.partitions() >= lacks.partitions() { has } else { lacks };
+    units(finer).filter(|slots| owns(has, *slots, node) && !owns(lacks, *slots, node)).collect()
+}
