@@ -57,6 +57,8 @@ pub struct Host<D: Disk> {
     effects: VecDeque<Effect<D>>,
     /// Appends that the store has taken and no sync has covered, oldest first.
     unsynced: VecDeque<(AppendId, Position)>,
+    /// Everything up to here is on the disk.
+    durable: Position,
     /// The last append performed, and the last one reported synced.
     performed: AppendId,
     synced: AppendId,
@@ -85,12 +87,14 @@ impl<D: Disk> Host<D> {
     /// If the store was opened without a tree key.
     pub fn new(engine: Engine, store: Store<D>, now: Now) -> Host<D> {
         assert!(store.tree().is_some(), "anti-entropy compares hash trees");
+        let durable = store.position();
         let mut host = Host {
             engine,
             store,
             inputs: VecDeque::new(),
             effects: VecDeque::new(),
             unsynced: VecDeque::new(),
+            durable,
             performed: AppendId(0),
             synced: AppendId(0),
             syncing: false,
@@ -140,6 +144,7 @@ impl<D: Disk> Host<D> {
                 {
                     self.unsynced.pop_front();
                     self.synced = append;
+                    self.durable = self.durable.max(position);
                 }
                 if self.unsynced.is_empty() {
                     self.synced = self.performed;
@@ -231,7 +236,7 @@ impl<D: Disk> Host<D> {
                         None => self.store.delete(place.0, &key),
                     };
                     match done {
-                        Ok(position) => self.unsynced.push_back((id, position)),
+                        Ok(position) => self.performed(id, position),
                         // Before anything else, so that the engine mints no dot on top of one that is lost.
                         Err(_) => self.inputs.push_front(Input::AppendFailed(id)),
                     }
@@ -249,7 +254,7 @@ impl<D: Disk> Host<D> {
                 Output::DropSlot { id, place } => {
                     self.performed = id;
                     match self.store.drop_slot(place.0) {
-                        Ok(position) => self.unsynced.push_back((id, position)),
+                        Ok(position) => self.performed(id, position),
                         Err(_) => self.inputs.push_front(Input::AppendFailed(id)),
                     }
                 }
@@ -268,6 +273,14 @@ impl<D: Disk> Host<D> {
         if self.unsynced.is_empty() && !self.syncing && self.synced < self.performed {
             self.synced = self.performed;
             self.inputs.push_back(Input::Synced(self.synced));
+        }
+    }
+
+    /// An append was performed. One that changed nothing has the position of an earlier one, and needs no sync if that had
+    /// its own: none would come.
+    fn performed(&mut self, id: AppendId, position: Position) {
+        if !self.unsynced.is_empty() || position > self.durable {
+            self.unsynced.push_back((id, position));
         }
     }
 

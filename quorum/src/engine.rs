@@ -328,14 +328,21 @@ impl Engine {
         }
         match message {
             Message::Heartbeat { run, mark } => self.heartbeat_from(from, run, mark),
-            Message::Outdated { mark } => self.went_backwards(now, mark),
-            Message::Write { call, layout, purpose: _, key, object, hints, outranked_by } => {
+            Message::Outdated { run, mark } => {
+                // A former run's heartbeat may have been late.
+                if run == self.run() {
+                    self.went_backwards(now, mark);
+                }
+            }
+            Message::Write { call, layout, purpose: _, key, object, mut hints, outranked_by } => {
                 if let Err(why) = self.view.check_write(layout).and_then(|()| self.check_call(&key)) {
                     return self.refuse(from, call, why);
                 }
                 let Ok(object) = object::decode(&object) else {
                     return self.out.send(from, Message::Refused { call, why: Refusal::Malformed });
                 };
+                // What is for a node that was removed meanwhile is a copy that the owners get in other ways.
+                hints.retain(|owner| !self.view.membership().is_removed(*owner));
                 // Nobody stands in for this node here, nor for a stranger, nor for many.
                 if hints.len() > 2 || hints.iter().any(|owner| !self.peers.contains_key(owner)) {
                     return self.out.send(from, Message::Refused { call, why: Refusal::Malformed });
@@ -478,6 +485,7 @@ impl Engine {
                     self.hints_kept += 1;
                     self.expect_handoff(now, owner);
                 }
+                Event::Stored(place) => self.stored_in(now, place),
                 Event::Settled { key, owner, digest, current } => {
                     self.handoff_settled(now, key, owner, digest, current);
                 }
@@ -517,7 +525,11 @@ impl Engine {
             Waiting::Merged { to, call, outranking } => {
                 self.out.send(to, Message::Written { call, outranking });
             }
-            Waiting::Actor => self.ready = true,
+            Waiting::Actor => {
+                if !core::mem::replace(&mut self.ready, true) {
+                    self.rehint();
+                }
+            }
             Waiting::Pulled(pull) => self.pull_merged(now, pull, true),
             Waiting::HintGone(_) | Waiting::Nothing => {}
         }

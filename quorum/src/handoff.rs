@@ -53,6 +53,9 @@ pub(crate) struct Forgetting {
 impl Engine {
     /// Keeps a hint for `owner` beside this node's own copy of the key.
     pub(crate) fn keep_hint(&mut self, now: Now, owner: NodeId, key: &Bytes) {
+        if self.view.membership().is_removed(owner) {
+            return;
+        }
         let (place, hint) = hint_record(owner, key);
         self.out.append(place, hint, Some((Bytes::new(), 0)));
         self.hints_kept += 1;
@@ -61,6 +64,10 @@ impl Engine {
 
     /// There is something for `owner`: hand it over, at once if it idles, else when it is back or done.
     pub(crate) fn expect_handoff(&mut self, now: Now, owner: NodeId) {
+        if !self.view.is_member(owner) {
+            // It left, and whoever asked for the hint did not know.
+            return self.rehint();
+        }
         let handoff = self.handoffs.entry(owner).or_default();
         handoff.expected = true;
         if handoff.active {

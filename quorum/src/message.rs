@@ -82,9 +82,11 @@ pub enum Message {
         /// How far its log has come, durably.
         mark: u64,
     },
-    /// A heartbeat told of an opening that is no later than this mark, which another opening of the same store told: the store
-    /// was put back from an old copy.
+    /// This run's number is no greater than this mark, which another run of the same node told: its store was put back from an
+    /// old copy.
     Outdated {
+        /// The run, as its heartbeat told.
+        run: Run,
         /// The mark.
         mark: u64,
     },

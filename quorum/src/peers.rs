@@ -94,7 +94,7 @@ impl Engine {
             peer.seen.see(run, mark);
         } else {
             let mark = peer.seen.mark();
-            self.out.send(node, Message::Outdated { mark });
+            self.out.send(node, Message::Outdated { run, mark });
         }
     }
 

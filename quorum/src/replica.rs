@@ -146,6 +146,8 @@ pub(crate) enum Event {
     Durable(Durable<Waiting>),
     /// A hint for this owner is among the appends.
     Hinted(NodeId),
+    /// A copy is, and no hint with it.
+    Stored(Place),
     /// Whether the copy is still what was handed over.
     Settled {
         key: Bytes,
@@ -429,6 +431,9 @@ impl Replica {
                 (encoded, digest)
             });
             self.touched |= value.is_some() && self.is_watched(place);
+            if value.is_some() && !work.hints.iter().any(|(_, change)| *change == Hint::Kept) {
+                work.events.push(Event::Stored(place));
+            }
             let id = out.append(place, key.clone(), value);
             self.slot_of.insert(id, place);
             last = Some(id);

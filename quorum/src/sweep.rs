@@ -6,6 +6,7 @@
 //!
 //! Hints for a node that is no member any more are turned into hints for the present owners of their keys.
 
+use crate::anti_entropy::ends;
 use crate::engine::{Engine, Timer};
 use crate::handoff::{hint_place, hint_record};
 use crate::input::{ListCursor, ListId, Page, Place};
@@ -70,6 +71,22 @@ impl Engine {
         let armed = self.sweep.armed;
         self.sweep = Sweep { queue: units.into(), drops, current: None, left: Vec::new(), armed };
         self.next_offer(now);
+    }
+
+    /// A copy was stored, and no hint with it. Where this node owns nothing it is looked at when it can have served.
+    pub(crate) fn stored_in(&mut self, now: Now, place: Place) {
+        let me = self.config.node;
+        let Some(slot) = Slot::new(place.0).filter(|slot| !self.view.is_owner(*slot, me)) else { return };
+        // The end of a transition looks at everything, and who is no member has nobody to answer for.
+        let Some(layout) = self.view.membership().layout().filter(|layout| layout.is_member(me)) else { return };
+        if self.view.transition().is_none() {
+            let unit = ends(layout.partition_of(slot));
+            if !self.sweep.left.contains(&unit) {
+                self.sweep.left.push(unit);
+            }
+            self.sweep.drops = true;
+            self.arm_sweep(now, self.config.timing.exchange);
+        }
     }
 
     fn next_offer(&mut self, now: Now) {
@@ -200,10 +217,12 @@ impl Engine {
     // Hints of nodes that are gone.
 
     /// Looks through all hints for those whose owner is no member any more.
-    pub(crate) fn rehint(&mut self, _now: Now) {
+    pub(crate) fn rehint(&mut self) {
         match &mut self.departed {
             Some(departed) => departed.again = true,
-            None => self.list_hints(None),
+            // A run begins with its own record.
+            None if self.ready => self.list_hints(None),
+            None => {}
         }
     }
 

@@ -58,7 +58,7 @@ impl Engine {
     /// Another layout is committed, or the transition has come to another step.
     pub(crate) fn layout_changed(&mut self, now: Now) {
         self.stop_exchanges();
-        self.rehint(now);
+        self.rehint();
         let me = self.config.node;
         let membership = self.view.membership();
         if membership.transition().is_none() {
@@ -76,7 +76,7 @@ impl Engine {
     /// Whether this node keeps writes for others, or may.
     pub(crate) fn has_hints(&self) -> bool {
         let removed = |node: &NodeId| self.view.membership().is_removed(*node);
-        self.departed.is_some() || self.handoffs.iter().any(|(owner, h)| h.is_pending() && !removed(owner))
+        !self.ready || self.departed.is_some() || self.handoffs.iter().any(|(owner, h)| h.is_pending() && !removed(owner))
     }
 }
 

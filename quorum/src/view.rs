@@ -93,6 +93,11 @@ impl View {
         members.filter(|id| !self.membership().is_removed(*id)).collect()
     }
 
+    /// Whether a node is a member of a layout in use, and not given up.
+    pub(crate) fn is_member(&self, node: NodeId) -> bool {
+        self.writing().any(|layout| layout.is_member(node)) && !self.membership().is_removed(node)
+    }
+
     /// Members and those who wish to be, without `me`.
     pub(crate) fn peers(&self, me: NodeId) -> BTreeSet<NodeId> {
         let mut peers = self.members();

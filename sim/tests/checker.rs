@@ -181,7 +181,7 @@ impl History {
     }
 
     fn rest(&mut self) {
-        let unrest = self.checker.unrest(|_| vec![0, 1, 2], HINTS);
+        let unrest = self.checker.unrest(&[0, 1, 2], |_| vec![0, 1, 2], HINTS);
         let now = self.tick();
         match unrest {
             Some(unrest) => self.checker.fail_unrest(now, unrest),
@@ -256,7 +256,7 @@ fn a_message_that_claims_too_much() {
         purpose: Purpose::Write,
         key: Bytes::from_static(KEY),
         object: encode(&object(&[(b, value(second))], &[a, b])),
-        hint: None,
+        hints: vec![],
         outranked_by: None,
     };
     let now = h.tick();

@@ -240,7 +240,8 @@ impl Engine {
             }
         }
         // A coordinator that is a fallback itself keeps a hint like any other.
-        let hints = write.hints(self.config.node);
+        let mut hints = write.hints(self.config.node);
+        hints.retain(|owner| !self.view.membership().is_removed(*owner));
         if !hints.is_empty() {
             self.forgetting.remove(&write.key);
         }

@@ -72,11 +72,11 @@ impl World {
 
     /// An operator commits whatever a node has staged, if anything.
     pub fn commit(&mut self, at: usize) {
-        if let Some(Ok(proposal)) =
-            self.nodes[at].host.as_ref().map(|host| host.engine().membership().propose())
-        {
-            self.cluster_op(at, ClusterOp::Commit(proposal.hash()));
-        }
+        let proposal = self.nodes[at].host.as_ref().map(|host| host.engine().membership().propose());
+        let Some(Ok(proposal)) = proposal else { return };
+        // With fewer members no write could be sure of two copies while one is away.
+        let enough = proposal.layout().members().len() >= 3;
+        self.cluster_op(at, if enough { ClusterOp::Commit(proposal.hash()) } else { ClusterOp::Clear });
     }
 
     /// Somebody who is up sees to it that lost nodes are removed, and what waits to be committed is.
@@ -120,11 +120,13 @@ impl World {
             let membership = host.engine().membership();
             if let Some(transition) = membership.transition() {
                 let (step, late) = (transition.step(), transition.waiting_for());
-                return unrest(format!("{} is {step}, waiting for {late:?}", node.id));
+                let first = late.first().and_then(|id| self.nodes[self.numbers[id]].host.as_ref());
+                let status = first.map(|host| host.engine().status(gramme_quorum::Instant::default()));
+                return unrest(format!("{} is {step}, waiting for {late:?}: {status:?}", node.id));
             }
             let status = host.engine().status(gramme_quorum::Instant::default());
             if status.sweeping_partitions > 0 {
-                return unrest(format!("{} still sweeps {} partitions", node.id, status.sweeping_partitions));
+                return unrest(format!("{} still sweeps: {status:?}", node.id));
             }
             digests.push((node.id, membership.digest()));
         }
