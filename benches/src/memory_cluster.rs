@@ -4,7 +4,7 @@ use bytes::Bytes;
 use gramme_quorum::{
     AppendId, Config, Engine, Input, Instant, Loaded, Now, Op, Output, Page, Place, Reply, RequestId,
 };
-use gramme_ring::{Layout, Member, NodeId};
+use gramme_ring::{ClusterId, Member, Membership, NodeId};
 use gramme_vclock::Actor;
 use std::collections::{HashMap, VecDeque};
 
@@ -46,10 +46,11 @@ impl MemoryCluster {
     pub fn new(nodes: usize) -> MemoryCluster {
         let ids: Vec<NodeId> = (0..nodes).map(|at| NodeId(at as u64)).collect();
         let members: Vec<Member> = ids.iter().map(|id| Member::new(*id)).collect();
-        let layout = Layout::compute(3, 256, &members, None).expect("a plain layout of so many nodes");
+        let founded =
+            Membership::found(ClusterId(1), 3, 256, &members).expect("a plain layout of so many nodes");
         let now = Now::default();
         let node = |id: &NodeId| {
-            let engine = Engine::new(Config::new(*id, Actor(id.0 + 1)), layout.clone(), now);
+            let engine = Engine::new(Config::new(*id, Actor(id.0 + 1)), founded.clone(), now);
             Node { engine, records: HashMap::new() }
         };
         let nodes: Vec<Node> = ids.iter().map(node).collect();
@@ -133,6 +134,8 @@ impl MemoryCluster {
                     // Its nodes never differ.
                     self.pending.push_back((at, Input::Summed(id, vec![0; ranges.len()])));
                 }
+                // Its members stay.
+                Output::Known(..) => {}
                 other => panic!("an output that this cluster does not know: {other:?}"),
             }
         }

@@ -6,10 +6,10 @@ use gramme_fuzz::vclock_token::sealed;
 use gramme_quorum::message::{CallId, Copy, Message, Purpose, Refusal, Want};
 use gramme_quorum::object::{self, Content, Object, Version};
 use gramme_quorum::{
-    Cover, Expiry, Level, ListCursor, Need, Op, OpError, Place, ReadOptions, Reading, Reply, WriteOptions,
-    wire,
+    Cover, Expiry, Level, ListCursor, Need, Op, OpError, Place, ReadOptions, Reading, Reply, Run,
+    WriteOptions, wire,
 };
-use gramme_ring::gossip::{Head, Message as Gossiped};
+use gramme_ring::gossip::{self, Gossip, Head, Message as Gossiped, Record};
 use gramme_ring::{Change, ClusterId, Layout, LayoutVersion, Member, Membership, NodeId, Phase, Zone};
 use gramme_vclock::{
     Actor, Dot, GrowableContext, GrowableDotSet, GrowableSiblings, GrowableVersionVector, Span, Stamp,
@@ -181,13 +181,13 @@ fn quorum() {
     let (object, key) = (object::encode(&two), Bytes::from_static(b"cart"));
     let (call, layout) = (CallId(77), LayoutVersion(1));
     let (dot, first) = two.iter().next().expect("two siblings");
-    let write = |hint, outranked_by| Message::Write {
+    let write = |hints, outranked_by| Message::Write {
         call,
         layout,
         purpose: Purpose::Write,
         key: key.clone(),
         object: object.clone(),
-        hint,
+        hints,
         outranked_by,
     };
     let [_, (_, context), _] = contexts();
@@ -208,15 +208,29 @@ fn quorum() {
     let error = OpError::Indeterminate { need: Need::Pw, have: 1, want: 2 };
     let reading = Reading { siblings: Vec::new(), context };
     let next = Some(ListCursor { place: Place(64), at: 1 << 40 });
-    let listed = Message::Listed { call, keys: vec![(key.clone(), 9)], next, complete: true };
+    let run = Run { number: 290, actor: Actor(7) };
+    let founded = Membership::found(ClusterId(5), 3, 8, &[Member::new(NodeId(1)), Member::new(NodeId(2))]);
+    let record = Record { head: Head { incarnation: 4, version: 1 }, facts: b"10.0.0.1:7000".to_vec() };
+    let delta = gossip::Message::Delta {
+        membership: Some(Box::new(founded.expect("two members are enough"))),
+        records: vec![(NodeId(2), record)],
+        ask_membership: true,
+        ask: vec![NodeId(1)],
+    };
+    let listed = Message::Listed { call, keys: vec![(key.clone(), 9)], next, complete: true, run };
     let messages = [
-        ("heartbeat", Message::Heartbeat),
-        ("write", write(None, Some(first.rank(dot)))),
-        ("hint", write(Some(NodeId(3)), None)),
+        ("heartbeat", Message::Heartbeat { run, mark: 300 }),
+        ("outdated", Message::Outdated { run, mark: 300 }),
+        ("offer", Message::Offer { call, layout, slots: (64, 127) }),
+        ("offered", Message::Offered { call, whole: true }),
+        ("summary", Message::Gossip(Gossip::new(NodeId(1), 2, 3).summary())),
+        ("delta", Message::Gossip(delta)),
+        ("write", write(vec![], Some(first.rank(dot)))),
+        ("hint", write(vec![NodeId(3), NodeId(4)], None)),
         ("written", Message::Written { call, outranking: Some(object.clone()) }),
         ("read", Message::Read { call, layout, key: key.clone(), want: Want::Digest }),
-        ("copy", Message::Copy { call, copy: Copy::Object(object.clone()), incomplete: false }),
-        ("digest", Message::Copy { call, copy: Copy::Digest(9), incomplete: true }),
+        ("copy", Message::Copy { call, copy: Copy::Object(object.clone()), incomplete: false, run }),
+        ("digest", Message::Copy { call, copy: Copy::Digest(9), incomplete: true, run }),
         ("refused", Message::Refused { call, why: Refusal::Layout(layout) }),
         ("forward-put", Message::Forward { call, op: put }),
         ("forward-get", Message::Forward { call, op: Op::Get { key, options: ReadOptions::default() } }),

@@ -366,7 +366,9 @@ impl Node {
         let mut engine = Engine::new(engine, membership.ring.clone(), clock.now());
         let facts = postcard::to_allocvec(&listeners.addresses).expect("addresses can be encoded");
         if engine.set_facts(facts).is_err() {
-            say!("this node's addresses are too long to be told to others: give shorter names with --advertise");
+            say!(
+                "this node's addresses are too long to be told to others: give shorter names with --advertise"
+            );
         }
         let hosted = Hosted::new(Host::new(engine, store, clock.now()));
         let book = Book::new(Some(dir.clone()), membership);

@@ -8,10 +8,10 @@ use crate::coordinator::{Plan, read::Read};
 use crate::handoff::{Forgetting, Handoff};
 use crate::input::{Input, ListId, LoadId, Output};
 use crate::journal::{Durable, Outbox};
+use crate::membership::Saving;
 use crate::message::{CallId, Copy, Message, Refusal, Want};
 use crate::object;
 use crate::opening::Opening;
-use crate::membership::Saving;
 use crate::peers::Peer;
 use crate::pull::{Budget, Listing, Offer, Pull, PullId};
 use crate::recovery::Recovery;
@@ -354,12 +354,14 @@ impl Engine {
                 let merge = Merge { source, object, outranked_by, hints, heals: false };
                 self.replica.start(&mut self.out, &key, Task::Merge(merge));
             }
-            Message::Read { call, layout, key, want } => match self.view.check(layout).and_then(|()| self.check_call(&key)) {
-                Err(why) => self.refuse(from, call, why),
-                Ok(()) => {
-                    self.replica.start(&mut self.out, &key, Task::Read(Reader::Peer(from, call, want)));
+            Message::Read { call, layout, key, want } => {
+                match self.view.check(layout).and_then(|()| self.check_call(&key)) {
+                    Err(why) => self.refuse(from, call, why),
+                    Ok(()) => {
+                        self.replica.start(&mut self.out, &key, Task::Read(Reader::Peer(from, call, want)));
+                    }
                 }
-            },
+            }
             Message::Written { call, outranking } => {
                 if !self.handoff_acknowledged(now, call, from) {
                     let outranking = outranking.and_then(|bytes| object::decode(&bytes).ok());
@@ -519,7 +521,7 @@ impl Engine {
     }
 
     /// The only place from which an acknowledgement leaves.
-    fn stored(&mut self, now: Now, done: Durable<Waiting>) {
+    pub(crate) fn stored(&mut self, now: Now, done: Durable<Waiting>) {
         match done.into_inner() {
             Waiting::Minted(call) => self.write_acknowledged(now, call, self.config.node, None),
             Waiting::Merged { to, call, outranking } => {
@@ -531,6 +533,7 @@ impl Engine {
                 }
             }
             Waiting::Pulled(pull) => self.pull_merged(now, pull, true),
+            Waiting::PullEnd(pull) => self.end_pull(now, pull, true),
             Waiting::HintGone(_) | Waiting::Nothing => {}
         }
     }
@@ -549,6 +552,7 @@ impl Engine {
             // It is handed over again, and removed when there is room.
             Waiting::HintGone(owner) => self.expect_handoff(now, owner),
             Waiting::Pulled(pull) => self.pull_merged(now, pull, false),
+            Waiting::PullEnd(pull) => self.end_pull(now, pull, false),
             Waiting::Merged { .. } | Waiting::Actor | Waiting::Nothing => {}
         }
     }

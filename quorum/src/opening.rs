@@ -64,12 +64,16 @@ pub(crate) struct Seen {
 impl Seen {
     /// Whether a run holds less than this one told.
     pub(crate) fn outdates(&self, run: Run) -> bool {
-        self.run.is_some_and(|seen| run.number < seen.number || run != seen && run.number <= self.mark)
+        self.run.is_some_and(|seen| {
+            run.number < seen.number || run.actor != seen.actor && run.number <= self.mark
+        })
     }
 
     /// Takes in what a run that is not outdated tells.
     pub(crate) fn see(&mut self, run: Run, mark: u64) {
-        self.mark = if self.run == Some(run) { self.mark.max(mark) } else { mark };
+        // A run that was found out goes on under a larger number.
+        let same = self.run.is_some_and(|seen| seen.actor == run.actor);
+        self.mark = if same { self.mark.max(mark) } else { mark };
         self.run = Some(run);
     }
 
@@ -99,6 +103,10 @@ mod tests {
         assert!(!seen.outdates(run(first, 1)), "a late message");
         let found_out = copy.past(seen.mark());
         assert!(!seen.outdates(run(found_out, 3)));
+        // Those who had taken it for sound see nothing new in that.
+        let mut deceived = Seen::default();
+        deceived.see(run(copy, 3), copy.mark(100));
+        assert!(!deceived.outdates(run(found_out, 3)));
         // At its next opening it goes on from there.
         let record = [0u64.to_be_bytes(), found_out.base().to_be_bytes()].concat();
         let next = Opening::new(Some(&record), 12);

@@ -3,8 +3,8 @@
 use crate::engine::{Engine, Timer};
 use crate::failure_detector::FailureDetector;
 use crate::handoff::Handoff;
-use crate::opening::{Run, Seen};
 use crate::message::{CallId, Message};
+use crate::opening::{Run, Seen};
 use crate::time::Now;
 use alloc::collections::{BTreeSet, VecDeque};
 use alloc::vec::Vec;

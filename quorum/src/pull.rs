@@ -8,7 +8,7 @@ use crate::engine::{Engine, Timer};
 use crate::input::{ListCursor, ListId, Page, Place};
 use crate::message::{CallId, Copy, Message, Refusal, Want};
 use crate::object;
-use crate::replica::{Held, Merge, Reader, Source, Task};
+use crate::replica::{Held, Merge, Reader, Source, Task, Waiting};
 use crate::time::{Duration, Instant, Now};
 use crate::window::Window;
 use alloc::collections::{BTreeMap, VecDeque};
@@ -59,6 +59,8 @@ pub(crate) struct Pull {
     pub(crate) progress: Instant,
     /// The peer's offer, to be answered when it ends.
     offer: Option<CallId>,
+    /// It waits for the disk, and then it ends.
+    settling: bool,
 }
 
 impl Pull {
@@ -146,6 +148,7 @@ impl Engine {
             failed: false,
             progress: now.instant,
             offer,
+            settling: false,
         };
         self.pulls.insert(id, pull);
         self.ask_page(id);
@@ -215,11 +218,23 @@ impl Engine {
         }
         match pull.next {
             _ if pull.failed => self.end_pull(now, id, false),
-            None => self.end_pull(now, id, true),
+            None => self.settle_pull(now, id),
             next => {
                 pull.cursor = next;
                 self.ask_page(id);
             }
+        }
+    }
+
+    /// All of it is here; what was here before need not be durable yet.
+    fn settle_pull(&mut self, now: Now, id: PullId) {
+        let Some(pull) = self.pulls.get_mut(&id) else { return };
+        if core::mem::replace(&mut pull.settling, true) {
+            return;
+        }
+        let waiting = Waiting::PullEnd(id);
+        if let Some(done) = self.replica.journal.hold_after(self.out.last_append(), waiting) {
+            self.stored(now, done);
         }
     }
 
@@ -307,7 +322,7 @@ impl Engine {
         }
     }
 
-    fn end_pull(&mut self, now: Now, id: PullId, whole: bool) {
+    pub(crate) fn end_pull(&mut self, now: Now, id: PullId, whole: bool) {
         let Some(pull) = self.pulls.remove(&id) else { return };
         for call in pull.listing.iter().chain(pull.fetching.keys()) {
             self.pull_calls.remove(call);
@@ -355,7 +370,8 @@ impl Engine {
         } else if self.offers.len() >= MAX_OFFERS {
             Refusal::Overloaded
         } else {
-            let again = self.pulls.values_mut().find(|p| (p.peer, p.slots) == (peer, slots) && p.offer.is_some());
+            let again =
+                self.pulls.values_mut().find(|p| (p.peer, p.slots) == (peer, slots) && p.offer.is_some());
             let queued = self.offers.iter_mut().find(|offer| (offer.peer, offer.slots) == (peer, slots));
             match (again, queued) {
                 // Only the last asking is answered.

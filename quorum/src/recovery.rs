@@ -76,7 +76,8 @@ impl Engine {
             return;
         }
         let me = self.config.node;
-        let owned = |(first, _): &(u16, u16)| Slot::new(*first).is_some_and(|slot| self.view.is_owner(slot, me));
+        let owned =
+            |(first, _): &(u16, u16)| Slot::new(*first).is_some_and(|slot| self.view.is_owner(slot, me));
         let finest = self.view.writing().max_by_key(|layout| layout.partitions());
         let lost: Vec<(u16, u16)> = finest.into_iter().flat_map(units).filter(owned).collect();
         self.recovery.insert(lost, true);
@@ -123,11 +124,12 @@ impl Engine {
     /// From whom a partition can be had, and from how many of them it takes. Where so many owners were given up that there are
     /// not enough, it takes all that are left; what was lost here takes one at least.
     fn sources(&self, first: u16, lost: bool) -> (Vec<NodeId>, usize) {
-        let (Some(layout), Some(slot)) = (self.view.reading(), Slot::new(first)) else { return (Vec::new(), 1) };
+        let (Some(layout), Some(slot)) = (self.view.reading(), Slot::new(first)) else {
+            return (Vec::new(), 1);
+        };
         let removed = |node: &NodeId| self.view.membership().is_removed(*node);
         let owners = layout.owners(layout.partition_of(slot));
-        let others: Vec<NodeId> =
-            owners.filter(|node| *node != self.config.node && !removed(node)).collect();
+        let others: Vec<NodeId> = owners.filter(|node| *node != self.config.node && !removed(node)).collect();
         let wanted = usize::from((copies(layout) + 1).saturating_sub(self.config.w).max(1));
         let wanted = wanted.min(others.len()).max(usize::from(lost));
         (others, wanted)
@@ -182,7 +184,9 @@ impl Engine {
 
     /// A pull has ended; `whole` if all of the peer's copies are here, durably, and the peer was complete.
     pub(crate) fn recovery_pulled(&mut self, now: Now, peer: NodeId, slots: (u16, u16), whole: bool) {
-        let Some(unit) = self.recovery.open.get_mut(&slots.0).filter(|unit| unit.last == slots.1) else { return };
+        let Some(unit) = self.recovery.open.get_mut(&slots.0).filter(|unit| unit.last == slots.1) else {
+            return;
+        };
         if whole {
             unit.done.push(peer);
             self.continue_recovery(now);

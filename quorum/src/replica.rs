@@ -106,8 +106,10 @@ pub(crate) enum Waiting {
     Actor,
     /// The removal of a hint for this owner.
     HintGone(NodeId),
-    /// A pull.
+    /// An object of a pull.
     Pulled(PullId),
+    /// All of a pull.
+    PullEnd(PullId),
     /// Nobody waits.
     Nothing,
 }

@@ -78,7 +78,9 @@ impl Engine {
         let me = self.config.node;
         let Some(slot) = Slot::new(place.0).filter(|slot| !self.view.is_owner(*slot, me)) else { return };
         // The end of a transition looks at everything, and who is no member has nobody to answer for.
-        let Some(layout) = self.view.membership().layout().filter(|layout| layout.is_member(me)) else { return };
+        let Some(layout) = self.view.membership().layout().filter(|layout| layout.is_member(me)) else {
+            return;
+        };
         if self.view.transition().is_none() {
             let unit = ends(layout.partition_of(slot));
             if !self.sweep.left.contains(&unit) {
@@ -129,9 +131,14 @@ impl Engine {
 
     /// Whether there is anything in the partition. `false` if the listing is not the sweep's.
     pub(crate) fn sweep_listed(&mut self, now: Now, id: ListId, page: &Option<Page>) -> bool {
-        let Some(current) = self.sweep.current.as_mut().filter(|c| c.listing == Some(id)) else { return false };
+        let Some(current) = self.sweep.current.as_mut().filter(|c| c.listing == Some(id)) else {
+            return false;
+        };
         current.listing = None;
-        if page.as_ref().is_some_and(|page| page.keys.is_empty() && page.unreadable == 0 && page.next.is_none()) {
+        if page
+            .as_ref()
+            .is_some_and(|page| page.keys.is_empty() && page.unreadable == 0 && page.next.is_none())
+        {
             self.sweep.current = None;
             self.next_offer(now);
         } else {
@@ -229,7 +236,8 @@ impl Engine {
     fn list_hints(&mut self, cursor: Option<ListCursor>) {
         let listing = self.out.list(hint_place(NodeId(0)), hint_place(NodeId(u64::MAX)), cursor, PAGE);
         let former = self.departed.take();
-        let (again, seen) = former.map_or((false, BTreeSet::new()), |departed| (departed.again, departed.seen));
+        let (again, seen) =
+            former.map_or((false, BTreeSet::new()), |departed| (departed.again, departed.seen));
         self.departed = Some(Departed { listing, again, seen });
     }
 

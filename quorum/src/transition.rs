@@ -76,7 +76,9 @@ impl Engine {
     /// Whether this node keeps writes for others, or may.
     pub(crate) fn has_hints(&self) -> bool {
         let removed = |node: &NodeId| self.view.membership().is_removed(*node);
-        !self.ready || self.departed.is_some() || self.handoffs.iter().any(|(owner, h)| h.is_pending() && !removed(owner))
+        !self.ready
+            || self.departed.is_some()
+            || self.handoffs.iter().any(|(owner, h)| h.is_pending() && !removed(owner))
     }
 }
 

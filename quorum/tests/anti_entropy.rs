@@ -5,8 +5,8 @@ mod common;
 use common::*;
 use gramme_quorum::message::{Message, SumsOf};
 use gramme_quorum::*;
-use gramme_ring::gossip::Message as Gossiped;
 use gramme_ring::NodeId;
+use gramme_ring::gossip::Message as Gossiped;
 use std::time::Duration;
 
 /// A write that one owner misses, and of which nobody keeps a hint: its coordinator dies before it notices.

@@ -37,10 +37,14 @@ fn settle(cluster: &mut Cluster, written: &mut BTreeMap<String, String>) {
             return;
         }
     }
-    let state: Vec<_> = cluster.nodes.iter().map(|(id, node)| {
-        let t = node.engine.membership().transition();
-        (*id, t.map(|t| (t.step(), t.waiting_for())), node.engine.status(cluster.now.instant))
-    }).collect();
+    let state: Vec<_> = cluster
+        .nodes
+        .iter()
+        .map(|(id, node)| {
+            let t = node.engine.membership().transition();
+            (*id, t.map(|t| (t.step(), t.waiting_for())), node.engine.status(cluster.now.instant))
+        })
+        .collect();
     panic!("the transition does not end: {state:#?}");
 }
 
@@ -81,7 +85,10 @@ fn a_node_joins_while_clients_write() {
     let mut written = fill(&mut cluster, 60);
     cluster.add(D);
     cluster.pass(Duration::from_secs(5));
-    assert_eq!(cluster.nodes[&D].engine.layout().unwrap().version(), cluster.nodes[&A].engine.layout().unwrap().version());
+    assert_eq!(
+        cluster.nodes[&D].engine.layout().unwrap().version(),
+        cluster.nodes[&A].engine.layout().unwrap().version()
+    );
     assert_eq!(cluster.get(D, "key 1").0, ["value 1"], "it is no member yet, and forwards");
     commit(&mut cluster, B, vec![Change::Member(Member::new(D))]);
     settle(&mut cluster, &mut written);
@@ -159,7 +166,8 @@ fn a_member_that_dies_in_mid_transition_is_given_up() {
     cluster.crash(D);
     commit(&mut cluster, A, vec![Change::Member(Member::new(joiner))]);
     cluster.pass(Duration::from_secs(20));
-    let transition = |cluster: &Cluster| cluster.nodes[&A].engine.membership().transition().map(|t| t.waiting_for());
+    let transition =
+        |cluster: &Cluster| cluster.nodes[&A].engine.membership().transition().map(|t| t.waiting_for());
     assert_eq!(transition(&cluster), Some(vec![D]), "it is waited for");
     cluster.change(B, ClusterOp::Stage(Change::Remove(D))).unwrap();
     settle(&mut cluster, &mut written);

@@ -188,7 +188,19 @@ fn a_listing_that_makes_no_sense_proves_nothing() {
         let cursor = ListCursor { place: Place(0), at: 0 };
         for (keys, next) in [(vec![(key(0).into(), 1)], None), (vec![], Some(cursor)), (vec![], Some(cursor))]
         {
-            cluster.input(C, Input::Peer(B, Message::Listed { call, keys, next, complete: true, run: Run { number: 9, actor: gramme_vclock::Actor(9) } }));
+            cluster.input(
+                C,
+                Input::Peer(
+                    B,
+                    Message::Listed {
+                        call,
+                        keys,
+                        next,
+                        complete: true,
+                        run: Run { number: 9, actor: gramme_vclock::Actor(9) },
+                    },
+                ),
+            );
         }
     }
     assert_eq!(open(&cluster, C), 256);

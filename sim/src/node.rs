@@ -82,12 +82,7 @@ impl Node {
     }
 
     /// Starts a run: a store on the disk as it is, an engine with an actor never used before.
-    pub(crate) fn open(
-        &mut self,
-        shape: &Shape,
-        now: Time,
-        rng: &mut Rng,
-    ) -> Result<Actor, String> {
+    pub(crate) fn open(&mut self, shape: &Shape, now: Time, rng: &mut Rng) -> Result<Actor, String> {
         let mut seed = [0; 16];
         seed[..8].copy_from_slice(&rng.bits().to_le_bytes());
         seed[8..].copy_from_slice(&rng.bits().to_le_bytes());

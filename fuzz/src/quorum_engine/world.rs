@@ -5,13 +5,21 @@ use bytes::Bytes;
 use gramme_quorum::message::Message;
 use gramme_quorum::{
     AppendId, Config, Cover, Duration, Engine, Expiry, Input, Instant, Level, ListCursor, Loaded, Now, Op,
-    OpError, Output, Page, Place, ReadOptions, Reply, RequestId, WriteOptions, object, wire,
+    OpError, Opening, Output, Page, Place, RUN_KEY, RUN_PLACE, ReadOptions, Reply, RequestId, WriteOptions,
+    object, wire,
 };
-use gramme_ring::{Layout, Member, NodeId};
+use gramme_ring::{ClusterId, Member, Membership, NodeId};
 use gramme_vclock::{Actor, GrowableContext};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 type Disk = BTreeMap<(Place, Bytes), Bytes>;
+
+/// Where a disk counts its writes.
+const POSITION: (Place, Bytes) = (Place(0x7fff), Bytes::from_static(b"position"));
+
+fn position(disk: &Disk) -> u64 {
+    disk.get(&POSITION).map_or(0, |bytes| u64::from_be_bytes(bytes[..].try_into().expect("a number")))
+}
 
 const MS: u64 = 1_000_000;
 const REQUEST: Duration = Duration::from_millis(400);
@@ -43,7 +51,7 @@ struct Asked {
 }
 
 pub(super) struct World {
-    layout: Layout,
+    founded: Membership,
     config: Config,
     nodes: Vec<Node>,
     runs: u64,
@@ -67,7 +75,8 @@ impl World {
         let count = 1 + u64::from(shape % 4);
         let replicas = 1 + (shape >> 2) % 3;
         let members: Vec<Member> = (1..=count).map(|id| Member::new(NodeId(id))).collect();
-        let layout = Layout::compute(replicas, 8, &members, None).expect("members and replicas are there");
+        let founded =
+            Membership::found(ClusterId(1), replicas, 8, &members).expect("members and replicas are there");
         let most = replicas.min(u8::try_from(count).expect("four at the most"));
         let mut config = Config::new(NodeId(0), Actor(0));
         config.r = 1 + (shape >> 4) % most;
@@ -86,7 +95,7 @@ impl World {
             config.limits.handoff = 1;
         }
         let mut world = World {
-            layout,
+            founded,
             config,
             nodes: Vec::new(),
             runs: 0,
@@ -122,8 +131,10 @@ impl World {
         config.incomplete = incomplete;
         // Like random ones, actors of later runs sort anywhere among the earlier.
         config.actor = Actor(self.runs.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let run = disk.get(&(RUN_PLACE, Bytes::from_static(RUN_KEY)));
+        config.opening = Opening::new(run.map(|bytes| &bytes[..]), position(&disk));
         Node {
-            engine: Engine::new(config, self.layout.clone(), self.now),
+            engine: Engine::new(config, self.founded.clone(), self.now),
             written: disk.clone(),
             durable: disk,
             slow: Vec::new(),
@@ -263,17 +274,21 @@ impl World {
                 self.perform(at, output, &mut failed);
             }
             // A refusal is answered at once, before anything else happens.
-            let Some(append) = failed.pop_front() else { return };
-            self.nodes[at].engine.handle(self.now, Input::AppendFailed(append));
+            let Some(input) = failed.pop_front() else { return };
+            self.nodes[at].engine.handle(self.now, input);
         }
     }
 
-    fn perform(&mut self, at: usize, output: Output, failed: &mut VecDeque<AppendId>) {
+    fn perform(&mut self, at: usize, output: Output, failed: &mut VecDeque<Input>) {
         let node = &mut self.nodes[at];
         match output {
             Output::Send(to, message) => {
-                let to = usize::try_from(to.0 - 1).expect("a small id");
-                assert!(to != at && to < self.nodes.len(), "a message to {to}");
+                let to = usize::try_from(to.0.wrapping_sub(1)).unwrap_or(usize::MAX);
+                assert!(to != at, "a message to itself");
+                if to >= self.nodes.len() {
+                    assert!(!self.strict, "a message to a node that nobody spoke of");
+                    return;
+                }
                 if !self.cut.contains(&(at.min(to), at.max(to))) {
                     self.wire.push_back((at, to, message));
                 }
@@ -287,9 +302,11 @@ impl World {
                 assert_eq!(id.0, node.last_append.0 + 1, "appends are numbered in order");
                 node.last_append = id;
                 if node.poisoned || (node.full && value.is_some()) {
-                    failed.push_back(id);
+                    failed.push_back(Input::AppendFailed(id));
                     return;
                 }
+                let position = position(&node.written) + 1;
+                node.written.insert(POSITION, Bytes::copy_from_slice(&position.to_be_bytes()));
                 match value {
                     Some((bytes, _)) => node.written.insert((place, key), bytes),
                     None => node.written.remove(&(place, key)),
@@ -318,6 +335,18 @@ impl World {
                 node.slow.push(Input::Summed(id, ranges.iter().map(sum).collect()));
             }
             Output::Recovered => node.incomplete = false,
+            Output::Incomplete => node.incomplete = true,
+            Output::DropSlot { id, place } => {
+                node.last_append = id;
+                if node.poisoned {
+                    failed.push_back(Input::AppendFailed(id));
+                } else {
+                    node.written.retain(|(slot, _), _| *slot != place);
+                }
+            }
+            // No membership changes here, but lies may say so; what they bring need not last.
+            Output::Save(_) => failed.push_front(Input::Saved(false)),
+            Output::Known(..) => {}
             other => panic!("an output that this caller does not know: {other:?}"),
         }
     }
@@ -569,7 +598,10 @@ impl World {
     fn rest(&mut self) {
         let end = self.now.instant + Duration::from_millis(CALM_MS);
         while self.now.instant < end {
-            let busy = self.wire.iter().any(|(_, _, m)| !matches!(m, Message::Heartbeat));
+            let busy = self
+                .wire
+                .iter()
+                .any(|(_, _, m)| !matches!(m, Message::Heartbeat { .. } | Message::Gossip(_)));
             let idle = !busy && self.open.is_empty() && self.nodes.iter().all(|n| n.slow.is_empty());
             self.calm();
             self.check_deadlines();

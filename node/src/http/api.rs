@@ -94,8 +94,9 @@ struct Peer {
 
 pub(super) fn status(server: &Server) -> Result<Answer, Refusal> {
     let handle = &server.handle;
-    let (status, ring_version, replicas) =
-        handle.engine(|e| (look(e), e.layout().map_or(0, |l| l.version().0), e.layout().map_or(0, Layout::replicas)));
+    let (status, ring_version, replicas) = handle.engine(|e| {
+        (look(e), e.layout().map_or(0, |l| l.version().0), e.layout().map_or(0, Layout::replicas))
+    });
     json(&NodeStatus {
         node: handle.node().to_string(),
         cluster: format!("{:016x}", handle.cluster()),

@@ -15,7 +15,8 @@ fn family(text: &mut String, name: &str, kind: &str, help: &str, samples: &[(Str
 }
 
 pub(super) fn answer(server: &Server) -> Result<Answer, Refusal> {
-    let (status, ring) = server.handle.engine(|engine| (api::look(engine), engine.layout().map_or(0, |l| l.version().0)));
+    let (status, ring) =
+        server.handle.engine(|engine| (api::look(engine), engine.layout().map_or(0, |l| l.version().0)));
     let mut text = String::new();
     let mut one = |name: &str, kind: &str, help: &str, value: u64| {
         family(&mut text, name, kind, help, &[(String::new(), value)]);

@@ -245,14 +245,7 @@ impl Engine {
         if !hints.is_empty() {
             self.forgetting.remove(&write.key);
         }
-        let mint = Mint {
-            call,
-            content: write.content.clone(),
-            expiry: write.expiry,
-            cover,
-            also,
-            hints,
-        };
+        let mint = Mint { call, content: write.content.clone(), expiry: write.expiry, cover, also, hints };
         write.patience = now.instant + self.config.timing.patience;
         self.timers.insert((write.patience, Timer::WritePatience(call)));
         self.timers.insert((write.deadline, Timer::WriteDeadline(call)));

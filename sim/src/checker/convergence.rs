@@ -53,7 +53,10 @@ impl Checker {
             }
             let orphaned =
                 |node: usize| self.shadows[node].copies.get(&number).is_some_and(|copy| copy.orphaned);
-            let strange = members.iter().copied().find(|node| !owners.contains(node) && live(*node).is_some() && !orphaned(*node));
+            let strange = members
+                .iter()
+                .copied()
+                .find(|node| !owners.contains(node) && live(*node).is_some() && !orphaned(*node));
             if let Some(node) = strange {
                 return unrest(format!("node {node}, not an owner, still keeps a copy"));
             }

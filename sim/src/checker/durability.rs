@@ -96,7 +96,14 @@ impl Checker {
     }
 
     /// A node's store takes an append, or says what it holds of a key after opening.
-    pub(super) fn appended(&mut self, now: Time, node: usize, place: u16, key: &Bytes, value: Option<&Bytes>) {
+    pub(super) fn appended(
+        &mut self,
+        now: Time,
+        node: usize,
+        place: u16,
+        key: &Bytes,
+        value: Option<&Bytes>,
+    ) {
         let value = value.cloned();
         let shadow = &mut self.shadows[node];
         shadow.appended += 1;
@@ -134,8 +141,7 @@ impl Checker {
 
     /// A node drops all that it holds of a slot.
     pub(super) fn dropped(&mut self, now: Time, node: usize, slot: u16) {
-        let keys: Vec<Bytes> = self.keys.iter().filter(|key| key.slot == slot).map(|key| key.name.clone()).collect();
-        for key in keys {
+        for key in self.keys_in(slot) {
             let number = self.numbers[&key];
             if self.shadows[node].copies.get(&number).is_some_and(|copy| copy.record.live.is_some()) {
                 self.appended(now, node, slot, &key, None);

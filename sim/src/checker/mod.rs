@@ -198,6 +198,11 @@ impl Checker {
         self.keys.iter().map(|key| &key.name)
     }
 
+    /// Every key of a slot.
+    pub fn keys_in(&self, slot: u16) -> Vec<Bytes> {
+        self.keys.iter().filter(|key| key.slot == slot).map(|key| key.name.clone()).collect()
+    }
+
     /// Notes a broken promise; the first one counts, the rest may follow from it.
     pub(crate) fn fail(&mut self, at: Time, invariant: Invariant, key: Option<usize>, what: String) {
         let key = key.map(|key| self.keys[key].name.clone());

@@ -41,7 +41,12 @@ impl World {
     #[must_use]
     pub fn unrest(&self) -> Option<Unrest> {
         if let Some(node) = self.members().into_iter().find(|node| self.nodes[*node].incomplete) {
-            let what = format!("node {node} has not recovered what it lost");
+            let open = |node: &crate::node::Node| {
+                let status = node.host.as_ref()?.engine().status(gramme_quorum::Instant::default());
+                Some((status.incomplete_partitions, status.gaining_partitions))
+            };
+            let open: Vec<_> = self.nodes.iter().map(open).collect();
+            let what = format!("node {node} has not recovered what it lost; what all lack: {open:?}");
             return Some(Unrest { invariant: Invariant::Convergence, key: None, what });
         }
         if let Some(unrest) = self.membership_unrest() {

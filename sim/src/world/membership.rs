@@ -24,7 +24,11 @@ impl World {
             let transition = membership.transition().map(|t| (t.step(), t.waiting_for()));
             let what = format!("node {node} goes by layout {} ({transition:?})", layout.version());
             self.note(&what);
-            let layout = self.nodes[node].membership.layout().is_none_or(|former| former != layout).then(|| layout.clone());
+            let layout = self.nodes[node]
+                .membership
+                .layout()
+                .is_none_or(|former| former != layout)
+                .then(|| layout.clone());
             self.nodes[node].membership = membership;
             if let Some(layout) = layout
                 && layout.version() >= self.layout.version()
@@ -83,7 +87,8 @@ impl World {
     pub fn alter_lost(&mut self) {
         let members = self.members();
         let Some(at) = members.iter().copied().find(|node| self.is_up(*node)) else { return };
-        let lost: Vec<usize> = members.into_iter().filter(|node| self.nodes[*node].gone).collect();
+        // One that was about to leave is waited for, too.
+        let lost: Vec<usize> = (0..self.nodes.len()).filter(|node| self.nodes[*node].gone).collect();
         for lost in lost {
             let id = self.nodes[lost].id;
             let known = self.nodes[at].membership.is_removed(id);

@@ -15,13 +15,13 @@ use crate::queue::Queue;
 use crate::rng::Rng;
 use crate::time::Time;
 use crate::timeline::Timeline;
-pub use membership::Alteration;
 use bytes::Bytes;
 use core::time::Duration;
 use gramme_node::host::{Effect, Host};
 use gramme_quorum::message::{CallId, Message};
 use gramme_quorum::{Input, Output, Reply, RequestId, Timing, wire};
 use gramme_ring::{ClusterId, Layout, Member, Membership, NodeId, Slot};
+pub use membership::Alteration;
 use std::collections::BTreeMap;
 
 /// The first of the engine's slots for hints.
@@ -469,9 +469,15 @@ impl World {
     /// With a disk that refuses writes, not every append was performed.
     fn check_refused(&mut self, node: usize, outputs: &[Output]) {
         for output in outputs {
-            let Output::Append { place, key, .. } = output else { continue };
-            if let Ok(found) = self.nodes[node].read(place.0, key) {
-                self.checker.append_failed(node, place.0, key, found.as_ref());
+            let (place, keys) = match output {
+                Output::Append { place, key, .. } => (place.0, vec![key.clone()]),
+                Output::DropSlot { place, .. } => (place.0, self.checker.keys_in(place.0)),
+                _ => continue,
+            };
+            for key in keys {
+                if let Ok(found) = self.nodes[node].read(place, &key) {
+                    self.checker.append_failed(node, place, &key, found.as_ref());
+                }
             }
         }
     }
