@@ -222,14 +222,19 @@ impl<B: Buf<Entry<T>>, T: Copy + Ord> VersionVector<B, T> {
     /// Whether everything that `other` has seen was seen here.
     #[must_use]
     pub fn includes(&self, other: &Self) -> bool {
-        let mut sought = other.entries();
-        // One step for each entry here, whatever is found: no branch that could be guessed wrong.
-        for ours in self.entries() {
-            let [theirs, ..] = sought else { return true };
-            let found = (ours.actor == theirs.actor) & (ours.counter >= theirs.counter);
-            sought = &sought[usize::from(found)..];
-        }
-        sought.is_empty()
+        let mut ours = self.entries();
+        other.entries().iter().all(|theirs| {
+            while let [first, rest @ ..] = ours
+                && first.actor < theirs.actor
+            {
+                ours = rest;
+            }
+            let held = ours.split_first().filter(|(first, _)| first.actor == theirs.actor);
+            held.is_some_and(|(first, rest)| {
+                ours = rest;
+                first.counter >= theirs.counter
+            })
+        })
     }
 
     /// How this history relates to another. The times beside the entries have no say in it.
