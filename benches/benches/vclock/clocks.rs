@@ -41,7 +41,7 @@ impl Pair {
         let pair = |pair: u64| {
             let older = |actors: Range<u64>| actors.map(|n| (pair << 8 | n, 5)).collect();
             let newer = |actors: Range<u64>| {
-                actors.map(|n| (pair << 8 | n, 5 + u64::from((n + pair) % 2 == 0))).collect()
+                actors.map(|n| (pair << 8 | n, 5 + u64::from((n + pair).is_multiple_of(2)))).collect()
             };
             match self {
                 Pair::Newer => [older(0..entries), newer(0..entries)],
