@@ -161,6 +161,21 @@ mod inline {
             InlineVec(Place::Inline(heapless::Vec::new()))
         }
 
+        /// Appends an element on the heap.
+        #[cold]
+        #[inline(never)]
+        fn push_outside(&mut self, item: T) {
+            match &mut self.0 {
+                Place::Heap(list) => list.push(item),
+                Place::Inline(list) => {
+                    let mut heap = Vec::with_capacity(2 * N.max(2));
+                    heap.extend(mem::take(list));
+                    heap.push(item);
+                    self.0 = Place::Heap(heap);
+                }
+            }
+        }
+
         /// Whether the elements stand on the heap.
         pub const fn spilled(&self) -> bool {
             matches!(self.0, Place::Heap(_))
@@ -208,16 +223,12 @@ mod inline {
 
         #[inline]
         fn push(&mut self, item: T) -> Result<(), Infallible> {
-            match &mut self.0 {
-                Place::Heap(list) => list.push(item),
-                Place::Inline(list) => {
-                    if let Err(item) = list.push(item) {
-                        let mut heap = Vec::with_capacity(2 * N.max(2));
-                        heap.extend(mem::take(list));
-                        heap.push(item);
-                        self.0 = Place::Heap(heap);
-                    }
+            if let Place::Inline(list) = &mut self.0 {
+                if let Err(item) = list.push(item) {
+                    self.push_outside(item);
                 }
+            } else {
+                self.push_outside(item);
             }
             Ok(())
         }

@@ -157,41 +157,55 @@ impl<B: Buf<Span>> DotSet<B> {
             }
             return Ok(changed);
         }
-        if self.widens_only(other) {
+        if self.touches_all(other) {
             return Ok(self.widen(other));
         }
         *self = self.joined(other)?;
         Ok(true)
     }
 
-    /// Whether the union with `other` keeps the number of spans, each of `other`'s touching just one of these.
-    fn widens_only(&self, other: &Self) -> bool {
+    /// Whether each span of `other` touches one of these, so that their union has no more spans.
+    fn touches_all(&self, other: &Self) -> bool {
         let mut held = self.spans();
         other.spans().iter().all(|span| {
             held = skip_before(held, *span);
-            let touches = |held: &Span| held.actor == span.actor && held.first <= span.last.saturating_add(1);
-            match held {
-                [first, second, ..] => touches(first) && !touches(second),
-                [only] => touches(only),
-                [] => false,
-            }
+            held.first().is_some_and(|s| s.actor == span.actor && s.first <= span.last.saturating_add(1))
         })
     }
 
-    /// The union in place, where it only widens spans.
+    /// The union in place, where each span of `other` touches one of these.
     fn widen(&mut self, other: &Self) -> bool {
-        let mut changed = false;
+        let (mut changed, mut joins) = (false, false);
         let mut held = self.spans.as_mut_slice();
         for span in other.spans() {
             let before = held.len() - skip_before(held, *span).len();
             held = &mut held[before..];
-            if let [touched, ..] = held {
+            if let [touched, after @ ..] = &mut *held {
                 changed |= span.first < touched.first || touched.last < span.last;
                 touched.first = touched.first.min(span.first);
                 touched.last = touched.last.max(span.last);
+                joins |= after.first().is_some_and(|next| touched.touches(*next));
             }
         }
+        if joins {
+            self.join_touching();
+        }
         changed
+    }
+
+    /// Makes one span of those that touch.
+    fn join_touching(&mut self) {
+        let spans = self.spans.as_mut_slice();
+        let mut last = 0;
+        for at in 1..spans.len() {
+            if spans[last].touches(spans[at]) {
+                spans[last].last = spans[last].last.max(spans[at].last);
+            } else {
+                last += 1;
+                spans[last] = spans[at];
+            }
+        }
+        self.spans.truncate(last + 1);
     }
 
     /// The union as a new set.

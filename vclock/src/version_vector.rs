@@ -5,6 +5,7 @@ use crate::causality::Causality;
 use crate::dot::{Actor, Dot, Span};
 use crate::malformed::Malformed;
 use crate::stamp::Stamp;
+use core::cmp::Ordering;
 use core::error::Error;
 use core::fmt;
 use core::hash::{Hash, Hasher};
@@ -185,24 +186,23 @@ impl<B: Buf<Entry<T>>, T: Copy + Ord> VersionVector<B, T> {
     /// # Errors
     /// `Full` if the result has more actors than there is room for; nothing is changed then.
     pub fn merge(&mut self, other: &Self) -> Result<bool, B::Full> {
-        if aligned(self.entries(), other.entries()) {
-            let mut changed = false;
-            for (ours, theirs) in self.entries.as_mut_slice().iter_mut().zip(other.entries()) {
-                changed |= ours.raise(*theirs);
-            }
-            return Ok(changed);
-        }
+        // The same actors are the usual case: these entries stay where they are.
+        let same = count_same(self.entries(), other.entries());
+        let (first, rest) = other.entries().split_at(same);
         let held = self.len();
-        let new = count_missing(self.entries(), other.entries());
+        let new = count_missing(&self.entries()[same..], rest);
         self.entries.fits(held + new)?;
-        for theirs in &other.entries()[..new] {
+        for theirs in &rest[..new] {
             self.entries.push(*theirs)?;
         }
-        // From the back, each entry moves to its place at once, and none is written over before it has moved.
-        let mut changed = new > 0;
-        let (mut ours, mut gap) = (held, new);
         let entries = self.entries.as_mut_slice();
-        for theirs in other.entries().iter().rev() {
+        let mut changed = new > 0;
+        for (ours, theirs) in entries.iter_mut().zip(first) {
+            changed |= ours.raise(*theirs);
+        }
+        // From the back, each entry moves to its place at once, and none is written over before it has moved.
+        let (mut ours, mut gap) = (held, new);
+        for theirs in rest.iter().rev() {
             while ours > 0 && entries[ours - 1].actor > theirs.actor {
                 ours -= 1;
                 entries[ours + gap] = entries[ours];
@@ -222,29 +222,38 @@ impl<B: Buf<Entry<T>>, T: Copy + Ord> VersionVector<B, T> {
     /// Whether everything that `other` has seen was seen here.
     #[must_use]
     pub fn includes(&self, other: &Self) -> bool {
-        let mut ours = self.entries().iter();
+        let mut ours = self.entries();
         other.entries().iter().all(|theirs| {
-            ours.find(|ours| ours.actor >= theirs.actor)
-                .is_some_and(|ours| ours.actor == theirs.actor && ours.counter >= theirs.counter)
+            while let [first, rest @ ..] = ours
+                && first.actor < theirs.actor
+            {
+                ours = rest;
+            }
+            let held = ours.split_first().filter(|(first, _)| first.actor == theirs.actor);
+            held.is_some_and(|(first, rest)| {
+                ours = rest;
+                first.counter >= theirs.counter
+            })
         })
     }
 
     /// How this history relates to another. The times beside the entries have no say in it.
     #[must_use]
     pub fn compare(&self, other: &Self) -> Causality {
-        // The same actors are the usual case, and quick without a branch for each.
-        if self.len() == other.len() {
-            let (mut apart, mut less, mut more) = (0, 0_usize, 0_usize);
-            for (ours, theirs) in self.entries().iter().zip(other.entries()) {
-                apart |= ours.actor.0 ^ theirs.actor.0;
-                less += usize::from(ours.counter < theirs.counter);
-                more += usize::from(ours.counter > theirs.counter);
-            }
-            if apart == 0 {
-                return Causality::from_lacks(less > 0, more > 0);
+        match self.len().cmp(&other.len()) {
+            Ordering::Less => Causality::from_lacks(true, !other.includes(self)),
+            Ordering::Greater => Causality::from_lacks(!self.includes(other), true),
+            Ordering::Equal => {
+                let (mut apart, mut less, mut more) = (0, 0_usize, 0_usize);
+                for (ours, theirs) in self.entries().iter().zip(other.entries()) {
+                    apart |= ours.actor.0 ^ theirs.actor.0;
+                    less += usize::from(ours.counter < theirs.counter);
+                    more += usize::from(ours.counter > theirs.counter);
+                }
+                // As many actors, but not the same: each side has one that the other lacks.
+                Causality::from_lacks((apart != 0) | (less > 0), (apart != 0) | (more > 0))
             }
         }
-        Causality::from_lacks(!self.includes(other), !other.includes(self))
     }
 
     /// Forgets an actor and answers its counter, 0 if it had none.
@@ -261,28 +270,32 @@ impl<T: Copy + Ord> Entry<T> {
     /// Takes the later of the two entries, and says whether that is another.
     fn raise(&mut self, theirs: Self) -> bool {
         let raised = (self.counter, self.at) < (theirs.counter, theirs.at);
-        if raised {
-            *self = theirs;
-        }
+        self.counter = if raised { theirs.counter } else { self.counter };
+        self.at = if raised { theirs.at } else { self.at };
         raised
     }
 }
 
-/// Whether both have the same actors: the usual case, and the quick one.
-fn aligned<T>(ours: &[Entry<T>], theirs: &[Entry<T>]) -> bool {
-    let apart = ours.iter().zip(theirs).fold(0, |all, (ours, theirs)| all | (ours.actor.0 ^ theirs.actor.0));
-    ours.len() == theirs.len() && apart == 0
+/// How many entries have the same actors at the head of both.
+fn count_same<T>(ours: &[Entry<T>], theirs: &[Entry<T>]) -> usize {
+    ours.iter().zip(theirs).take_while(|(ours, theirs)| ours.actor == theirs.actor).count()
 }
 
 /// How many actors of `theirs` have no entry in `ours`.
-fn count_missing<T>(ours: &[Entry<T>], theirs: &[Entry<T>]) -> usize {
-    let (mut at, mut to, mut common) = (0, 0, 0);
-    while let (Some(our), Some(their)) = (ours.get(at), theirs.get(to)) {
-        common += usize::from(our.actor == their.actor);
-        at += usize::from(our.actor <= their.actor);
-        to += usize::from(our.actor >= their.actor);
+fn count_missing<T>(mut ours: &[Entry<T>], theirs: &[Entry<T>]) -> usize {
+    let mut missing = 0;
+    for their in theirs {
+        while let [our, rest @ ..] = ours
+            && our.actor < their.actor
+        {
+            ours = rest;
+        }
+        match ours {
+            [our, rest @ ..] if our.actor == their.actor => ours = rest,
+            _ => missing += 1,
+        }
     }
-    theirs.len() - common
+    missing
 }
 
 impl<B: Buf<Entry>> VersionVector<B> {

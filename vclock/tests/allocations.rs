@@ -2,11 +2,12 @@
 //! whenever it likes.
 
 use gramme_vclock::{
-    Actor, Causality, GrowableContext, GrowableDotSet, GrowableSiblings, GrowableVersionVector, Minter,
+    Actor, Causality, Dot, GrowableContext, GrowableDotSet, GrowableSiblings, GrowableVersionVector, Minter,
     SealKey, Span, Stamp,
 };
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
+use std::ops::Range;
 
 struct Counting;
 
@@ -57,13 +58,39 @@ fn nothing_is_allocated_up_to_the_inline_capacity() {
     let len = context.seal(&key, 1, b"cart", &mut out).unwrap();
     assert_eq!(GrowableContext::open(&out[..len], &key, 1, b"cart").as_ref(), Ok(&context));
 
-    let mut vector = GrowableVersionVector::new();
-    for actor in 0..10 {
-        vector.increment(Actor(actor)).unwrap();
+    // Version vectors of any two sizes whose union has 10 actors, whichever of them each has.
+    for split in 0..=10 {
+        for common in 0..=split {
+            let of = |actors: Range<u64>| {
+                let mut vector = GrowableVersionVector::new();
+                for actor in actors {
+                    vector.increment(Actor(actor * 7 % 10)).unwrap();
+                }
+                vector
+            };
+            let (mut left, mut right) = (of(0..split), of(common..10));
+            let relation = left.compare(&right);
+            let Ok(changed) = left.merge(&right);
+            let Ok(_) = right.merge(&left);
+            assert_eq!((left.len(), left.compare(&right)), (10, Causality::Equal));
+            assert_eq!(changed, matches!(relation, Causality::Before | Causality::Concurrent));
+        }
     }
-    let mut other = vector.clone();
-    other.increment(Actor(3)).unwrap();
-    let Ok(true) = vector.merge(&other) else { panic!("the other one was ahead") };
+
+    // Dot sets whose union has 4 spans at most, some widened and some joined by it.
+    for left in 0_u8..1 << 7 {
+        for right in 0_u8..1 << 7 {
+            let of = |mask: u8| {
+                let dots =
+                    (0..7).filter(|n| mask >> n & 1 == 1).map(|n| Dot { actor: Actor(1), counter: n + 1 });
+                let Ok(set) = GrowableDotSet::from_spans(dots.map(Dot::span));
+                set
+            };
+            let mut all = of(left);
+            let Ok(changed) = all.union(&of(right));
+            assert_eq!((changed, all), (left | right != left, of(left | right)));
+        }
+    }
 
     assert_eq!(TAKEN.get() - before, 0);
 

@@ -1,95 +1,136 @@
 //! Comparing and merging clocks, ours and those of other crates.
 
 use super::{actor, dots, vector};
-use criterion::{BatchSize, BenchmarkId, Criterion};
-use gramme_vclock::{Dot, GrowableDotSet, GrowableVersionVector};
+use criterion::measurement::WallTime;
+use criterion::{BatchSize, BenchmarkGroup, BenchmarkId, Criterion, Throughput};
+use gramme_vclock::{Dot, GrowableDotSet};
 use std::hint::black_box;
 use std::ops::Range;
 
 /// How many actors a clock has: from a key's three replicas to the paper's threshold.
 const ENTRIES: [u64; 3] = [3, 5, 10];
 
+/// How many pairs of clocks a benchmark goes through, each with actors of its own: one pair alone would be learnt by the
+/// branch predictor, which no server's clocks are.
+pub(crate) const PAIRS: u64 = 1024;
+
 /// How two clocks of so many entries in all differ.
 #[derive(Clone, Copy)]
 pub(crate) enum Pair {
     /// The same actors; every other one has one event more in the second.
     Newer,
-    /// As before, and each lacks one of the actors.
+    /// As before, and the second has one more actor.
+    Grown,
+    /// As the first, and each lacks one of the actors.
     Apart,
 }
 
 impl Pair {
-    pub(crate) const ALL: [Pair; 2] = [Pair::Newer, Pair::Apart];
+    pub(crate) const ALL: [Pair; 3] = [Pair::Newer, Pair::Grown, Pair::Apart];
 
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Pair::Newer => "newer",
+            Pair::Grown => "grown",
             Pair::Apart => "apart",
         }
     }
 
-    /// Actor and counter of each entry, for both clocks.
-    pub(crate) fn clocks(self, entries: u64) -> [Vec<(u64, u64)>; 2] {
-        let older = |actors: Range<u64>| actors.map(|n| (n, 5)).collect();
-        let newer = |actors: Range<u64>| actors.map(|n| (n, 5 + u64::from(n % 2 == 0))).collect();
-        match self {
-            Pair::Newer => [older(0..entries), newer(0..entries)],
-            Pair::Apart => [older(0..entries - 1), newer(1..entries)],
-        }
+    /// Actor and counter of each entry, for both clocks of all pairs, each made into what `clock` makes of it.
+    pub(crate) fn all<C>(self, entries: u64, clock: impl Fn(Vec<(u64, u64)>) -> C) -> Vec<[C; 2]> {
+        let pair = |pair: u64| {
+            let older = |actors: Range<u64>| actors.map(|n| (pair << 8 | n, 5)).collect();
+            let newer = |actors: Range<u64>| {
+                actors.map(|n| (pair << 8 | n, 5 + u64::from((n + pair).is_multiple_of(2)))).collect()
+            };
+            match self {
+                Pair::Newer => [older(0..entries), newer(0..entries)],
+                Pair::Grown => [older(0..entries - 1), newer(0..entries)],
+                Pair::Apart => [older(0..entries - 1), newer(1..entries)],
+            }
+        };
+        (0..PAIRS).map(|at| pair(at).map(&clock)).collect()
     }
 }
 
-fn sets(pair: Pair, entries: u64) -> [GrowableDotSet; 2] {
-    pair.clocks(entries).map(|clock| dots(clock.into_iter().map(|(n, last)| (n, 1, last))))
+fn set(clock: Vec<(u64, u64)>) -> GrowableDotSet {
+    dots(clock.into_iter().map(|(n, last)| (n, 1, last)))
 }
 
-fn vectors(pair: Pair, entries: u64) -> [GrowableVersionVector; 2] {
-    pair.clocks(entries).map(vector)
+/// Times `compare` on each pair.
+pub(crate) fn compare<C, R>(
+    group: &mut BenchmarkGroup<'_, WallTime>,
+    id: BenchmarkId,
+    pairs: &[[C; 2]],
+    compare: impl Fn(&C, &C) -> R,
+) {
+    group.bench_function(id, |bench| {
+        bench.iter(|| {
+            for [a, b] in pairs {
+                black_box(compare(black_box(a), black_box(b)));
+            }
+        });
+    });
+}
+
+/// Times `merge` of the second clock into a copy of the first, for each pair. The copies are made and dropped outside.
+pub(crate) fn merge<C: Clone, R>(
+    group: &mut BenchmarkGroup<'_, WallTime>,
+    id: BenchmarkId,
+    pairs: &[[C; 2]],
+    merge: impl Fn(&mut C, &C) -> R,
+) {
+    group.bench_function(id, |bench| {
+        let copies = || pairs.iter().map(|[a, _]| a.clone()).collect::<Vec<C>>();
+        let all = |copies: &mut Vec<C>| {
+            for (a, [_, b]) in copies.iter_mut().zip(pairs) {
+                black_box(merge(a, black_box(b)));
+            }
+        };
+        bench.iter_batched_ref(copies, all, BatchSize::PerIteration);
+    });
 }
 
 /// Benchmarks under `vclock/compare newer`, `vclock/merge apart` and so on.
 pub(crate) fn clocks(c: &mut Criterion) {
     for pair in Pair::ALL {
         let mut group = c.benchmark_group(format!("vclock/compare {}", pair.name()));
+        group.throughput(Throughput::Elements(PAIRS));
         for entries in ENTRIES {
-            let [a, b] = vectors(pair, entries);
-            group.bench_function(BenchmarkId::new("version vector", entries), |bench| {
-                bench.iter(|| black_box(&a).compare(black_box(&b)));
-            });
-            let [a, b] = sets(pair, entries);
-            group.bench_function(BenchmarkId::new("dot set", entries), |bench| {
-                bench.iter(|| black_box(&a).compare(black_box(&b)));
-            });
+            let vectors = pair.all(entries, vector);
+            compare(&mut group, BenchmarkId::new("version vector", entries), &vectors, |a, b| a.compare(b));
+            let sets = pair.all(entries, set);
+            compare(&mut group, BenchmarkId::new("dot set", entries), &sets, |a, b| a.compare(b));
             #[cfg(feature = "peers")]
-            super::peers::compare(&mut group, pair, entries);
+            super::peers::compare_all(&mut group, pair, entries);
         }
         group.finish();
 
         let mut group = c.benchmark_group(format!("vclock/merge {}", pair.name()));
+        group.throughput(Throughput::Elements(PAIRS));
         for entries in ENTRIES {
-            let [a, b] = vectors(pair, entries);
-            group.bench_function(BenchmarkId::new("version vector", entries), |bench| {
-                bench.iter_batched_ref(|| a.clone(), |a| a.merge(black_box(&b)), BatchSize::SmallInput);
-            });
-            let [a, b] = sets(pair, entries);
-            group.bench_function(BenchmarkId::new("dot set", entries), |bench| {
-                bench.iter_batched_ref(|| a.clone(), |a| a.union(black_box(&b)), BatchSize::SmallInput);
-            });
+            let vectors = pair.all(entries, vector);
+            merge(&mut group, BenchmarkId::new("version vector", entries), &vectors, |a, b| a.merge(b));
+            let sets = pair.all(entries, set);
+            merge(&mut group, BenchmarkId::new("dot set", entries), &sets, |a, b| a.union(b));
             #[cfg(feature = "peers")]
-            super::peers::merge(&mut group, pair, entries);
+            super::peers::merge_all(&mut group, pair, entries);
         }
         group.finish();
     }
 
     // What only exact sets can say: every other dot of one actor, with one more gap filled on the other side.
-    let holes = |gaps: u64| dots((0..gaps).map(|n| (0, 1 + 2 * n, 1 + 2 * n)));
     let mut group = c.benchmark_group("vclock/merge holes");
+    group.throughput(Throughput::Elements(PAIRS));
     for spans in ENTRIES {
-        let (a, mut b) = (holes(spans), holes(spans));
-        let Ok(()) = b.insert(Dot { actor: actor(0), counter: 2 });
-        group.bench_function(BenchmarkId::new("dot set", spans), |bench| {
-            bench.iter_batched_ref(|| a.clone(), |a| a.union(black_box(&b)), BatchSize::SmallInput);
-        });
+        let pair = |pair| {
+            let holes = || dots((0..spans).map(|n| (pair, 1 + 2 * n, 1 + 2 * n)));
+            let (a, mut b) = (holes(), holes());
+            let Ok(()) = b.insert(Dot { actor: actor(pair), counter: 2 + 2 * (pair % (spans - 1)) });
+            [a, b]
+        };
+        let sets: Vec<_> = (0..PAIRS).map(pair).collect();
+        merge(&mut group, BenchmarkId::new("dot set", spans), &sets, |a, b| a.union(b));
         #[cfg(feature = "peers")]
         super::peers::merge_holes(&mut group, spans);
     }

@@ -5,79 +5,76 @@
 //! - `dson`: `CausalContext`, exact like our dot set: a tree of lists of intervals. Its actors are numbers of 24 bits.
 
 use super::actor;
-use super::clocks::Pair;
+use super::clocks::{PAIRS, Pair, compare, merge};
 use crdts::{CmRDT, CvRDT, VClock};
 use criterion::measurement::WallTime;
 use criterion::{BatchSize, BenchmarkGroup, BenchmarkId};
 use dson::causal_context::{CausalContext, Identifier};
 use std::collections::{BTreeMap, HashMap};
-use std::hint::black_box;
 use std::num::NonZeroU64;
 
-fn tree(clock: &[(u64, u64)]) -> VClock<u64> {
+fn tree(clock: Vec<(u64, u64)>) -> VClock<u64> {
     let mut tree = VClock::new();
     for (n, last) in clock {
-        tree.apply(crdts::Dot::new(actor(*n).0, *last));
+        tree.apply(crdts::Dot::new(actor(n).0, last));
     }
     tree
 }
 
-fn map(clock: &[(u64, u64)]) -> vclock::VClock<u64, u64> {
-    clock.iter().map(|(n, last)| (actor(*n).0, *last)).collect::<HashMap<_, _>>().into()
+fn map(clock: Vec<(u64, u64)>) -> vclock::VClock<u64, u64> {
+    clock.into_iter().map(|(n, last)| (actor(n).0, last)).collect::<HashMap<_, _>>().into()
 }
 
 fn context(spans: impl Iterator<Item = (u64, u64, u64)>) -> CausalContext {
     let number = |n| NonZeroU64::new(n).expect("counters start at 1");
     let mut all = BTreeMap::<_, Vec<_>>::new();
     for (n, first, last) in spans {
-        let actor = Identifier::new(u8::try_from(n).expect("few actors"), 7);
+        // The first 20 bits of ours.
+        let [high, middle, low, ..] = actor(n).0.to_be_bytes();
+        let actor = Identifier::new(high, u16::from(middle) << 4 | u16::from(low >> 4));
         all.entry(actor).or_default().push((number(first), (first < last).then(|| number(last))));
     }
     CausalContext::from_intervals(all).expect("sorted and disjoint")
 }
 
-fn exact(clock: &[(u64, u64)]) -> CausalContext {
-    context(clock.iter().map(|(n, last)| (*n, 1, *last)))
+fn exact(clock: Vec<(u64, u64)>) -> CausalContext {
+    context(clock.into_iter().map(|(n, last)| (n, 1, last)))
 }
 
-pub(crate) fn compare(group: &mut BenchmarkGroup<'_, WallTime>, pair: Pair, entries: u64) {
-    let [a, b] = pair.clocks(entries).map(|clock| tree(&clock));
-    group.bench_function(BenchmarkId::new("crdts", entries), |bench| {
-        bench.iter(|| black_box(&a).partial_cmp(black_box(&b)));
-    });
-    let [a, b] = pair.clocks(entries).map(|clock| map(&clock));
-    group.bench_function(BenchmarkId::new("vclock", entries), |bench| {
-        bench.iter(|| black_box(&a).partial_cmp(black_box(&b)));
-    });
-    let [a, b] = pair.clocks(entries).map(|clock| exact(&clock));
-    group.bench_function(BenchmarkId::new("dson", entries), |bench| {
-        bench.iter(|| black_box(&a).partial_cmp(black_box(&b)));
-    });
+pub(crate) fn compare_all(group: &mut BenchmarkGroup<'_, WallTime>, pair: Pair, entries: u64) {
+    let id = |name| BenchmarkId::new(name, entries);
+    compare(group, id("crdts"), &pair.all(entries, tree), |a, b| a.partial_cmp(b));
+    compare(group, id("vclock"), &pair.all(entries, map), |a, b| a.partial_cmp(b));
+    compare(group, id("dson"), &pair.all(entries, exact), |a, b| a.partial_cmp(b));
 }
 
-pub(crate) fn merge(group: &mut BenchmarkGroup<'_, WallTime>, pair: Pair, entries: u64) {
-    let [a, b] = pair.clocks(entries).map(|clock| tree(&clock));
-    // It takes the other side by value.
-    group.bench_function(BenchmarkId::new("crdts", entries), |bench| {
-        let both = || (a.clone(), Some(b.clone()));
-        bench.iter_batched_ref(both, |(a, b)| a.merge(b.take().expect("once")), BatchSize::SmallInput);
+pub(crate) fn merge_all(group: &mut BenchmarkGroup<'_, WallTime>, pair: Pair, entries: u64) {
+    let id = |name| BenchmarkId::new(name, entries);
+    // It takes the other side by value, and frees it inside; the copy to be taken is made outside, like all copies.
+    let trees = pair.all(entries, tree);
+    group.bench_function(id("crdts"), |bench| {
+        let copies = || {
+            (trees.iter().map(|[a, _]| a.clone()).collect(), trees.iter().map(|[_, b]| b.clone()).collect())
+        };
+        let all = |(left, right): &mut (Vec<VClock<u64>>, Vec<VClock<u64>>)| {
+            for (a, b) in left.iter_mut().zip(right.drain(..)) {
+                a.merge(b);
+            }
+        };
+        bench.iter_batched_ref(copies, all, BatchSize::PerIteration);
     });
-    let [a, b] = pair.clocks(entries).map(|clock| map(&clock));
-    group.bench_function(BenchmarkId::new("vclock", entries), |bench| {
-        bench.iter_batched_ref(|| a.clone(), |a| a.merge(black_box(&b)), BatchSize::SmallInput);
-    });
-    let [a, b] = pair.clocks(entries).map(|clock| exact(&clock));
-    union(group, entries, &a, &b);
+    merge(group, id("vclock"), &pair.all(entries, map), |a, b| a.merge(b));
+    merge(group, id("dson"), &pair.all(entries, exact), |a, b| a.union(b));
 }
 
 pub(crate) fn merge_holes(group: &mut BenchmarkGroup<'_, WallTime>, spans: u64) {
-    let holes = |from| (from..spans).map(|n| (0, 1 + 2 * n, 1 + 2 * n));
-    let (a, b) = (context(holes(0)), context(std::iter::once((0, 1, 3)).chain(holes(2))));
-    union(group, spans, &a, &b);
-}
-
-fn union(group: &mut BenchmarkGroup<'_, WallTime>, size: u64, a: &CausalContext, b: &CausalContext) {
-    group.bench_function(BenchmarkId::new("dson", size), |bench| {
-        bench.iter_batched_ref(|| a.clone(), |a| a.union(black_box(b)), BatchSize::SmallInput);
-    });
+    let pair = |pair| {
+        let filled = pair % (spans - 1);
+        let holes = |from, to| (from..to).map(move |n| (pair, 1 + 2 * n, 1 + 2 * n));
+        let more =
+            holes(0, filled).chain([(pair, 1 + 2 * filled, 3 + 2 * filled)]).chain(holes(filled + 2, spans));
+        [context(holes(0, spans)), context(more)]
+    };
+    let sets: Vec<_> = (0..PAIRS).map(pair).collect();
+    merge(group, BenchmarkId::new("dson", spans), &sets, |a, b| a.union(b));
 }

@@ -1,4 +1,4 @@
-//! The run's medians side by side, each peer's over ours.
+//! The run's fastest samples side by side, each peer's over ours: other work on the machine only ever adds.
 
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -13,27 +13,40 @@ pub(crate) fn folder() -> PathBuf {
     }
 }
 
-/// The median of one benchmark in nanoseconds, if this run measured it.
-fn median(folder: &Path, since: SystemTime) -> Option<f64> {
-    let file = folder.join("new/estimates.json");
+/// The fastest sample of one benchmark in nanoseconds for one iteration, if this run measured it.
+fn fastest(folder: &Path, since: SystemTime) -> Option<f64> {
+    let file = folder.join("new/sample.json");
     if fs::metadata(&file).ok()?.modified().ok()? < since {
         return None;
     }
     let text = fs::read_to_string(file).ok()?;
-    let (_, median) = text.split_once("\"median\":")?;
-    let (_, value) = median.split_once("\"point_estimate\":")?;
-    value.split([',', '}']).next()?.parse().ok()
+    let list = |name| {
+        let (_, list) = text.split_once(&format!("\"{name}\":["))?;
+        list.split(']')
+            .next()?
+            .split(',')
+            .map(|number| number.parse::<f64>().ok())
+            .collect::<Option<Vec<_>>>()
+    };
+    list("times")?.iter().zip(list("iters")?).map(|(time, count)| time / count).min_by(f64::total_cmp)
 }
 
-/// Prints a line for each group, size and form of ours that has peers in this run.
-pub(crate) fn print(since: SystemTime, groups: &[&str], ours: &[&str], peers: &[&str], sizes: &[u64]) {
+/// Prints a line for each group, size and form of ours that has peers in this run; an iteration does `each` operations.
+pub(crate) fn print(
+    since: SystemTime,
+    each: u64,
+    groups: &[&str],
+    ours: &[&str],
+    peers: &[&str],
+    sizes: &[u64],
+) {
     let results = folder();
     for group in groups {
         for size in sizes {
             // Criterion's folders: slashes of a group's name become underscores.
             let of = |name: &str| {
                 let folder = results.join(group.replace('/', "_")).join(name).join(size.to_string());
-                median(&folder, since)
+                fastest(&folder, since)
             };
             for our in ours {
                 let Some(time) = of(our) else { continue };
@@ -42,6 +55,7 @@ pub(crate) fn print(since: SystemTime, groups: &[&str], ours: &[&str], peers: &[
                     .filter_map(|peer| of(peer).map(|theirs| format!("{:.1} × {peer}", theirs / time)))
                     .collect();
                 if !ratios.is_empty() {
+                    let time = time / each as f64;
                     println!("{group}, {size} entries: {our} {time:.1} ns, {}", ratios.join(", "));
                 }
             }

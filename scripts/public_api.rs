@@ -1,6 +1,7 @@
-//! The public names and signatures, so that a change to them is seen in review.
+//! A crate's public names and signatures, so that a change to them is seen in review: a test of each crate that names this
+//! file in its manifest, against its own `tests/public_api.txt`.
 //!
-//! `UPDATE_PUBLIC_API=1 cargo test -p gramme-vclock --test public_api` writes the list anew.
+//! `UPDATE_PUBLIC_API=1 cargo test -p gramme-vclock --test public_api` writes a list anew.
 
 use std::fs;
 use std::path::{Path, PathBuf};
