@@ -47,6 +47,11 @@ impl SizeClass {
         Self((shift as u64 * 8 + mantissa) as u8)
     }
 
+    /// That of no record at all.
+    pub(crate) const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
     pub(crate) const fn as_byte(self) -> u8 {
         self.0
     }
