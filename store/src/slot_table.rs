@@ -29,7 +29,7 @@ impl SlotTable {
     /// Of 56 bits the upper 32 say where; a greater fingerprint never has a smaller home.
     #[allow(clippy::cast_possible_truncation)] // Below `homes`.
     fn home(homes: u32, fingerprint: u64) -> usize {
-        ((fingerprint >> 24) * u64::from(homes) >> 32) as usize
+        (((fingerprint >> 24) * u64::from(homes)) >> 32) as usize
     }
 
     /// Where the entry is, or else where it would have to be inserted.

@@ -80,7 +80,7 @@ fn costs() {
         let record = &[VALUE, VALUE].concat()[..len];
         let lap = 32 << 20;
         // Record by record, as a log comes about: a file written in one piece is faster to read.
-        (0..=lap / len).for_each(|n| file.write_all_at(record, (n * len) as u64).expect("room"));
+        (0..=lap / len + 1).for_each(|n| file.write_all_at(record, (n * len) as u64).expect("room"));
         let buffer = tempfile::tempdir().expect("room for a store");
         let disk = FileDisk::open(buffer.path()).expect("a directory of ours");
         let options = Options::new([7; 16]).with_write_buffer(BUFFER_BYTES);
