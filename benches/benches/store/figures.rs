@@ -78,9 +78,10 @@ fn costs() {
         let file = file.expect("a file");
         let len = (56 + bytes).next_multiple_of(8);
         let record = &[VALUE, VALUE].concat()[..len];
-        let lap = 32 << 20;
-        // Record by record, as a log comes about: a file written in one piece is faster to read.
-        (0..=lap / len + 1).for_each(|n| file.write_all_at(record, (n * len) as u64).expect("room"));
+        // As long as the store's records together, and written one by one, as a log comes about: a shorter file, or one
+        // written in one piece, is faster to read.
+        let lap = KEYS * len as u64;
+        (0..KEYS).for_each(|n| file.write_all_at(record, n * len as u64).expect("room"));
         let buffer = tempfile::tempdir().expect("room for a store");
         let disk = FileDisk::open(buffer.path()).expect("a directory of ours");
         let options = Options::new([7; 16]).with_write_buffer(BUFFER_BYTES);
@@ -103,7 +104,7 @@ fn costs() {
                 taken[row].push(spent);
                 row += 1;
             };
-            let place = |n: u64| n * len as u64 % lap as u64;
+            let place = |n: u64| n * len as u64 % lap;
             let scattered = |n: u64| n * 61_803 % KEYS;
             measure("raw write".into(), TIMES, &mut |n| file.write_all_at(record, place(n)).expect("room"));
             measure("put".into(), TIMES, &mut |n| {
