@@ -54,9 +54,7 @@ impl<D: Disk> Inspect for Hosted<D> {
     }
 
     fn size_of(&self, key: &[u8]) -> Option<usize> {
-        let mut host = self.0.borrow_mut();
-        // A damaged record has no size; it is fetched from elsewhere.
-        host.store_mut().get_with(Slot::of(key).index(), key, |found| found.bytes.len()).ok().flatten()
+        self.0.borrow().store().read_bytes(Slot::of(key).index(), key)
     }
 }
 

@@ -15,7 +15,7 @@ use crate::record::{Draft, HEADER_BYTES, Header, Kind};
 use crate::replay::count_anew;
 use crate::scan::{Found, Scan};
 use crate::segment::{SEGMENT_HEADER_BYTES, Segment, SegmentKind};
-use crate::store::Store;
+use crate::store::{KEPT_BUFFER_BYTES, Store};
 use alloc::vec::Vec;
 
 /// Victims of one merge at most.
@@ -321,14 +321,17 @@ impl<D: Disk> Store<D> {
         };
         let segment = &mut self.segments[output];
         let (offset, len) = (segment.tail, draft.record_len());
-        self.write_buffer.clear();
-        draft.append_to(&mut self.write_buffer, segment.place, offset);
-        if let Err(error) = segment.file.write_at(offset, &self.write_buffer) {
+        self.copy_buffer.clear();
+        draft.append_to(&mut self.copy_buffer, segment.place, offset);
+        if let Err(error) = segment.file.write_at(offset, &self.copy_buffer) {
             if error.kind() == DiskErrorKind::NoSpace {
                 return Err(WriteError::NoSpace);
             }
             self.poisoned = true;
             return Err(WriteError::Disk(error));
+        }
+        if self.copy_buffer.capacity() > KEPT_BUFFER_BYTES {
+            self.copy_buffer = Vec::new();
         }
         segment.tail += len as u64;
         segment.note_sequence(draft.sequence);

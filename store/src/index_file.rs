@@ -7,7 +7,7 @@ use crate::chain::SegmentHash;
 use crate::checksum::{Place, crc};
 use crate::disk::{Disk, DiskError, DiskErrorKind, DiskFile};
 use crate::key_index::{FINGERPRINT_BITS, FINGERPRINT_MASK, SizeClass};
-use crate::record::{Kind, half, word};
+use crate::record::{self, Kind, half, word};
 use crate::segment::{FORMAT, SEGMENT_HEADER_BYTES, SegmentId};
 use crate::summary::{BATCH_LINES, Line, Sink, Source, Summary};
 use alloc::format;
@@ -18,10 +18,15 @@ use alloc::vec::Vec;
 const MAGIC: &[u8; 8] = b"gramidx\n";
 const SUFFIX: &str = ".idx";
 const HEADER_BYTES: usize = 160;
-pub(crate) const LINE_BYTES: usize = 40;
 /// Lines under one checksum.
-pub(crate) const BLOCK_LINES: usize = 1024;
-const BLOCK_BYTES: usize = BLOCK_LINES * LINE_BYTES + 8;
+const BLOCK_LINES: usize = 1024;
+/// The longest line: every part is there, and as long as it gets.
+const MAX_LINE_BYTES: usize = 8 + 1 + 2 + 5 + 10 + 1 + 8 + 8;
+/// Before a block's lines: their bytes and their number. After them: the checksum.
+const BLOCK_HEAD_BYTES: usize = 8;
+const BLOCK_SUM_BYTES: usize = 8;
+/// Bytes read at once: a few blocks, and no more than stays in the processor's cache.
+const PIECE_BYTES: usize = 128 << 10;
 
 /// The name of a segment's index file.
 pub(crate) fn file_name(segment: SegmentId) -> String {
@@ -62,6 +67,9 @@ pub(crate) struct Writer<F> {
     lines: u64,
     at: u64,
     block: Vec<u8>,
+    /// Lines in the block, and what the next one is told apart from.
+    in_block: u32,
+    last: Last,
 }
 
 impl<F: DiskFile> Writer<F> {
@@ -73,22 +81,31 @@ impl<F: DiskFile> Writer<F> {
             _ => {}
         }
         let file = disk.create(&name, 0)?;
-        Ok(Self { file, place: subject.place(), lines: 0, at: HEADER_BYTES as u64, block: Vec::new() })
+        let (place, at) = (subject.place(), HEADER_BYTES as u64);
+        Ok(Self { file, place, lines: 0, at, block: Vec::new(), in_block: 0, last: Last::default() })
     }
 
     pub(crate) fn push(&mut self, line: &Line) -> Result<(), DiskError> {
-        encode(line, &mut self.block);
+        if self.in_block == 0 {
+            self.block.extend_from_slice(&[0; BLOCK_HEAD_BYTES]);
+        }
+        encode(line, &mut self.last, &mut self.block);
         self.lines += 1;
-        if self.block.len() == BLOCK_LINES * LINE_BYTES { self.flush() } else { Ok(()) }
+        self.in_block += 1;
+        if self.in_block as usize == BLOCK_LINES { self.flush() } else { Ok(()) }
     }
 
     fn flush(&mut self) -> Result<(), DiskError> {
-        if !self.block.is_empty() {
+        if self.in_block > 0 {
+            let bytes = u32::try_from(self.block.len() - BLOCK_HEAD_BYTES).expect("lines are short");
+            self.block[..4].copy_from_slice(&bytes.to_le_bytes());
+            self.block[4..8].copy_from_slice(&self.in_block.to_le_bytes());
             let sum = crc(self.place.seeds(self.at).body, &self.block);
             self.block.extend_from_slice(&u64::from(sum).to_le_bytes());
             self.file.write_at(self.at, &self.block)?;
             self.at += self.block.len() as u64;
             self.block.clear();
+            (self.in_block, self.last) = (0, Last::default());
         }
         Ok(())
     }
@@ -115,32 +132,148 @@ impl<F: DiskFile> Writer<F> {
     }
 }
 
-/// Fingerprint and size class, sequence, tag, key hash, unit, slot, kind, zero.
-fn encode(line: &Line, out: &mut Vec<u8>) {
-    let first = line.fingerprint & FINGERPRINT_MASK | u64::from(line.size.as_byte()) << FINGERPRINT_BITS;
-    for number in [first, line.sequence, line.tag, line.key_hash] {
-        out.extend_from_slice(&number.to_le_bytes());
-    }
-    out.extend_from_slice(&line.unit.to_le_bytes());
-    out.extend_from_slice(&line.slot.to_le_bytes());
-    out.extend_from_slice(&[line.kind as u8, 0]);
+/// What a line has in common with the one before it is not written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Last {
+    unit: u32,
+    sequence: u64,
 }
 
-/// `None` for what no writer makes.
-fn decode(bytes: &[u8; LINE_BYTES], len: u64) -> Option<Line> {
-    let first = word(bytes, 0);
-    let line = Line {
-        fingerprint: first & FINGERPRINT_MASK,
-        size: SizeClass::of_byte(bytes[7])?,
-        sequence: word(bytes, 8),
-        tag: word(bytes, 16),
-        key_hash: word(bytes, 24),
-        unit: half(bytes, 32),
-        slot: u16::from_le_bytes([bytes[36], bytes[37]]),
-        kind: Kind::of_byte(bytes[38]).filter(|kind| *kind != Kind::Watermark)?,
-    };
-    let offset = u64::from(line.unit) * 8;
-    (offset >= SEGMENT_HEADER_BYTES as u64 && offset < len).then_some(line)
+// Of a line's flags: the low four bits are the tag's bytes, less leading zeros.
+const HAS_KIND: u8 = 1 << 4;
+const HAS_KEY_HASH: u8 = 1 << 5;
+const HAS_SEQUENCE: u8 = 1 << 6;
+
+fn encode(line: &Line, last: &mut Last, out: &mut Vec<u8>) {
+    let first = line.fingerprint & FINGERPRINT_MASK | u64::from(line.size.as_byte()) << FINGERPRINT_BITS;
+    let tag_bytes = 8 - line.tag.leading_zeros() as usize / 8;
+    let step = line.sequence.wrapping_sub(last.sequence).wrapping_sub(1);
+    let mut flags = tag_bytes.to_le_bytes()[0];
+    let mut note = |wanted: bool, flag| flags |= if wanted { flag } else { 0 };
+    note(line.kind != Kind::Put, HAS_KIND);
+    note(line.key_hash != 0, HAS_KEY_HASH);
+    note(step != 0, HAS_SEQUENCE);
+    out.extend_from_slice(&first.to_le_bytes());
+    out.push(flags);
+    out.extend_from_slice(&line.slot.to_le_bytes());
+    // Lines are in the order of the log.
+    push_number(u64::from(line.unit.wrapping_sub(last.unit)), out);
+    if step != 0 {
+        // Signed, the sign last: compaction's outputs go back now and then.
+        push_number(step << 1 ^ (step.cast_signed() >> 63).cast_unsigned(), out);
+    }
+    if line.kind != Kind::Put {
+        out.push(line.kind as u8);
+    }
+    if line.key_hash != 0 {
+        out.extend_from_slice(&line.key_hash.to_le_bytes());
+    }
+    out.extend_from_slice(&line.tag.to_le_bytes()[..tag_bytes]);
+    *last = Last { unit: line.unit, sequence: line.sequence };
+}
+
+/// Seven bits to a byte, the lowest first; the top bit says that more come.
+fn push_number(mut number: u64, out: &mut Vec<u8>) {
+    while number > 0x7f {
+        out.push(number.to_le_bytes()[0] | 0x80);
+        number >>= 7;
+    }
+    out.push(number.to_le_bytes()[0]);
+}
+
+/// Reads lines out of a block. Eight bytes more than the lines have must be there.
+struct Lines<'b> {
+    bytes: &'b [u8],
+    at: usize,
+    last: Last,
+}
+
+impl Lines<'_> {
+    fn word(&mut self, used: usize) -> Option<u64> {
+        let raw = self.bytes.get(self.at..self.at + 8)?;
+        self.at += used;
+        Some(word(raw, 0))
+    }
+
+    fn byte(&mut self) -> Option<u8> {
+        let byte = *self.bytes.get(self.at)?;
+        self.at += 1;
+        Some(byte)
+    }
+
+    fn number(&mut self) -> Option<u64> {
+        let mut number = 0;
+        for shift in (0..64).step_by(7) {
+            let byte = self.byte()?;
+            number |= u64::from(byte & 0x7f) << shift;
+            if byte < 0x80 {
+                return Some(number);
+            }
+        }
+        None
+    }
+
+    /// The next line, of a segment with `units`; `None` for what no writer makes.
+    fn next(&mut self, units: u64) -> Option<Line> {
+        let first = self.word(8)?;
+        let flags = self.byte()?;
+        let slot = u16::from_le_bytes([self.byte()?, self.byte()?]);
+        let unit = u64::from(self.last.unit).checked_add(self.number()?)?;
+        let mut sequence = self.last.sequence.wrapping_add(1);
+        if flags & HAS_SEQUENCE != 0 {
+            let step = self.number()?;
+            sequence = sequence.wrapping_add(step >> 1 ^ (step & 1).wrapping_neg());
+        }
+        let kind = if flags & HAS_KIND == 0 { Kind::Put } else { Kind::of_byte(self.byte()?)? };
+        let key_hash = if flags & HAS_KEY_HASH == 0 { 0 } else { self.word(8)? };
+        let tag_bytes = usize::from(flags & 0xf);
+        let tag = match tag_bytes {
+            0 => 0,
+            1..=8 => self.word(tag_bytes)? & u64::MAX >> (64 - 8 * tag_bytes),
+            _ => return None,
+        };
+        let size = SizeClass::of_byte(first.to_le_bytes()[7])?;
+        let ends_inside = unit + record::HEADER_BYTES as u64 / 8 <= units;
+        if unit < SEGMENT_HEADER_BYTES as u64 / 8
+            || !ends_inside
+            || size.is_empty()
+            || kind == Kind::Watermark
+        {
+            return None;
+        }
+        let unit = u32::try_from(unit).ok()?;
+        self.last = Last { unit, sequence };
+        Some(Line { fingerprint: first & FINGERPRINT_MASK, size, sequence, tag, key_hash, unit, slot, kind })
+    }
+}
+
+/// A file read from front to back, in pieces.
+struct Pieces<'f, F> {
+    file: &'f F,
+    /// Where in the file the piece begins.
+    start: u64,
+    piece: Vec<u8>,
+    /// What of the piece is read and not used yet.
+    unused: core::ops::Range<usize>,
+}
+
+impl<F: DiskFile> Pieces<'_, F> {
+    /// The next bytes, so many at least and at most a piece; `None` if the file ends before.
+    fn see(&mut self, bytes: usize) -> Result<Option<&[u8]>, DiskError> {
+        if self.unused.len() < bytes {
+            self.piece.copy_within(self.unused.clone(), 0);
+            self.start += self.unused.start as u64;
+            self.unused = 0..self.unused.len();
+            let into = &mut self.piece[self.unused.end..];
+            self.unused.end += self.file.read_at(self.start + self.unused.end as u64, into)?;
+        }
+        Ok(if self.unused.len() < bytes { None } else { Some(&self.piece[self.unused.clone()]) })
+    }
+
+    /// Where the next bytes are.
+    fn at(&self) -> u64 {
+        self.start + self.unused.start as u64
+    }
 }
 
 /// Reads the index file of a segment. `Ok(None)`: it is not to be believed; the lines that the sink got are from blocks that
@@ -165,35 +298,38 @@ pub(crate) fn read<F: DiskFile>(
     summary.end = subject.len;
     summary.read_to = subject.len;
 
-    let mut at = HEADER_BYTES as u64;
     let mut left = lines;
-    let mut piece = vec![0; BLOCK_BYTES * (lines.div_ceil(BLOCK_LINES)).min(16)];
+    let piece =
+        vec![0; PIECE_BYTES.min(lines.saturating_mul(MAX_LINE_BYTES) + BLOCK_HEAD_BYTES + BLOCK_SUM_BYTES)];
+    let mut pieces = Pieces { file, start: HEADER_BYTES as u64, piece, unused: 0..0 };
     let mut batch = Vec::with_capacity(lines.min(BATCH_LINES));
     while left > 0 {
-        let want = (left / BLOCK_LINES * BLOCK_BYTES
-            + if left.is_multiple_of(BLOCK_LINES) { 0 } else { left % BLOCK_LINES * LINE_BYTES + 8 })
-        .min(piece.len());
-        if file.read_at(at, &mut piece[..want])? < want {
+        let Some(head) = pieces.see(BLOCK_HEAD_BYTES)? else { return Ok(None) };
+        let (bytes, count) = (half(head, 0) as usize, half(head, 4) as usize);
+        if count == 0 || count > left.min(BLOCK_LINES) || bytes > count * MAX_LINE_BYTES {
             return Ok(None);
         }
-        for block in piece[..want].chunks(BLOCK_BYTES) {
-            let (body, sum) = block.split_at(block.len() - 8);
-            if u64::from(crc(place.seeds(at).body, body)) != word(sum, 0) {
-                return Ok(None);
-            }
-            let (raw, _) = body.as_chunks::<LINE_BYTES>();
-            for bytes in raw {
-                let Some(line) = decode(bytes, subject.len) else { return Ok(None) };
-                batch.push(line);
-            }
-            left -= raw.len();
-            at += block.len() as u64;
-            if batch.len() >= BATCH_LINES && !sink(core::mem::take(&mut batch)) {
-                return Ok(Some(summary));
-            }
+        let (at, total) = (pieces.at(), BLOCK_HEAD_BYTES + bytes + BLOCK_SUM_BYTES);
+        let Some(block) = pieces.see(total)? else { return Ok(None) };
+        let (body, sum) = block[..total].split_at(total - BLOCK_SUM_BYTES);
+        if u64::from(crc(place.seeds(at).body, body)) != word(sum, 0) {
+            return Ok(None);
+        }
+        let mut from = Lines { bytes: &block[BLOCK_HEAD_BYTES..total], at: 0, last: Last::default() };
+        for _ in 0..count {
+            let Some(line) = from.next(subject.len / 8) else { return Ok(None) };
+            batch.push(line);
+        }
+        if from.at != bytes {
+            return Ok(None);
+        }
+        left -= count;
+        pieces.unused.start += total;
+        if batch.len() >= BATCH_LINES && !sink(core::mem::take(&mut batch)) {
+            return Ok(Some(summary));
         }
     }
-    summary.bytes_read = at;
+    summary.bytes_read = pieces.at();
     sink(batch);
     Ok(Some(summary))
 }
@@ -212,8 +348,8 @@ fn check_header(header: &[u8; HEADER_BYTES], subject: &Subject, place: Place) ->
         // Without a tree the key hashes are of no interest.
         && (subject.tree == 0 || word(header, 112) == subject.tree);
     let lines = word(header, 56);
-    // A record has at least as many bytes as its line.
-    (agrees && lines <= subject.len / LINE_BYTES as u64).then_some(lines)
+    // A record has a header at least.
+    (agrees && lines <= subject.len / record::HEADER_BYTES as u64).then_some(lines)
 }
 
 #[cfg(test)]
@@ -221,24 +357,65 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_reads_back() {
-        let line = Line {
+    fn lines_read_back() {
+        let line = |unit, sequence, tag| Line {
             fingerprint: FINGERPRINT_MASK,
-            sequence: u64::MAX,
-            tag: 7,
-            key_hash: 8,
+            sequence,
+            tag,
+            key_hash: 0,
+            unit,
+            slot: 10,
+            kind: Kind::Put,
+            size: SizeClass::of(160),
+        };
+        let lines = [
+            line(8, u64::MAX, 0),
+            line(28, 0, 0xff),
+            line(48, 1, 0x100),
+            Line { kind: Kind::DropSlot, size: SizeClass::of(40), ..line(300, 1000, 1 << 63) },
+            Line { key_hash: u64::MAX, slot: u16::MAX, ..line(u32::MAX, 3, u64::MAX) },
+        ];
+        let (mut bytes, mut last) = (Vec::new(), Last::default());
+        let mut lens = Vec::new();
+        for line in &lines {
+            encode(line, &mut last, &mut bytes);
+            lens.push(bytes.len());
+        }
+        assert_eq!(lens[2] - lens[1], 14, "a put that follows the last one, with a tag of two bytes");
+        assert!(lens[4] - lens[3] <= MAX_LINE_BYTES);
+        bytes.extend_from_slice(&[0xff; BLOCK_SUM_BYTES]);
+        let read = |units| {
+            let mut from = Lines { bytes: &bytes, at: 0, last: Last::default() };
+            lines.iter().map_while(|_| from.next(units)).collect::<Vec<_>>()
+        };
+        assert_eq!(read(1 << 33), lines);
+        assert_eq!(read(304), lines[..3], "past the segment's end");
+    }
+
+    #[test]
+    fn what_no_writer_makes_is_refused() {
+        let line = Line {
+            fingerprint: 1,
+            sequence: 2,
+            tag: 3,
+            key_hash: 0,
             unit: 9,
             slot: 10,
-            kind: Kind::DropSlot,
+            kind: Kind::Delete,
             size: SizeClass::of(40),
         };
-        let mut bytes = Vec::new();
-        encode(&line, &mut bytes);
-        let bytes: [u8; LINE_BYTES] = bytes.try_into().expect("its length");
-        assert_eq!(decode(&bytes, 1000), Some(line));
-        assert_eq!(decode(&bytes, 72), None, "past the segment's end");
-        let mut bad = bytes;
-        bad[38] = 99;
-        assert_eq!(decode(&bad, 1000), None, "no such kind");
+        let mut sound = Vec::new();
+        encode(&line, &mut Last::default(), &mut sound);
+        sound.extend_from_slice(&[0xff; BLOCK_SUM_BYTES]);
+        let read = |bytes: &[u8]| Lines { bytes, at: 0, last: Last::default() }.next(1000);
+        assert_eq!(read(&sound), Some(line));
+        // Size class, tag bytes, position, kind.
+        for (at, value) in [(7, 0), (7, 255), (8, 0x5f), (11, 1), (13, 4), (13, 99)] {
+            let mut bad = sound.clone();
+            bad[at] = value;
+            assert_eq!(read(&bad), None, "{value} at {at}");
+        }
+        assert_eq!(read(&sound[..11]), None, "cut");
+        assert_eq!(read(&[0xff; 64]), None, "a number without end");
     }
 }

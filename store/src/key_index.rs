@@ -1,14 +1,12 @@
 //! The index: where each key's record is, and its tag; no key bytes.
 //!
-//! One small hash table per slot, made when the slot gets its first key, so that no table is ever large enough for its
+//! One small table per slot, made when the slot gets its first key, so that no table is ever large enough for its
 //! growth to be felt, and a slot goes at once. An entry is 22 bytes: 56 bits of the key's keyed fingerprint (with the slot's own
 //! bits a match is as good as certain, and is confirmed on the disk when read), where the record is, a size class that
 //! says how much to read, and the caller's tag.
 
-use alloc::boxed::Box;
+use crate::slot_table::SlotTable;
 use alloc::vec::Vec;
-use hashbrown::HashTable;
-use hashbrown::hash_table::Entry as TableEntry;
 
 /// Bits of a fingerprint that the index keeps.
 pub(crate) const FINGERPRINT_BITS: u32 = 56;
@@ -49,6 +47,11 @@ impl SizeClass {
         Self((shift as u64 * 8 + mantissa) as u8)
     }
 
+    /// That of no record at all.
+    pub(crate) const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
     pub(crate) const fn as_byte(self) -> u8 {
         self.0
     }
@@ -67,11 +70,15 @@ impl SizeClass {
 
 /// An index entry, packed: fingerprint 7 bytes, size class 1, tag 8, unit 4, segment 2.
 #[derive(Clone, Copy)]
-struct Entry([u8; 22]);
+pub(crate) struct Entry([u8; 22]);
 
 impl Entry {
-    fn new(fingerprint: u64, location: Location, tag: u64) -> Self {
+    /// No entry: no record is of size class 0.
+    pub(crate) const NONE: Self = Self([0; 22]);
+
+    pub(crate) fn new(fingerprint: u64, location: Location, tag: u64) -> Self {
         let mut bytes = [0; 22];
+        debug_assert!(location.size.0 != 0, "every record has a header");
         let word = fingerprint & FINGERPRINT_MASK | u64::from(location.size.0) << FINGERPRINT_BITS;
         bytes[..8].copy_from_slice(&word.to_le_bytes());
         bytes[8..16].copy_from_slice(&tag.to_le_bytes());
@@ -84,11 +91,15 @@ impl Entry {
         crate::record::word(&self.0, at)
     }
 
-    fn fingerprint(&self) -> u64 {
+    pub(crate) fn is_none(&self) -> bool {
+        self.0[7] == 0
+    }
+
+    pub(crate) fn fingerprint(&self) -> u64 {
         self.word(0) & FINGERPRINT_MASK
     }
 
-    fn tag(&self) -> u64 {
+    pub(crate) fn tag(&self) -> u64 {
         self.word(8)
     }
 
@@ -105,12 +116,6 @@ impl Entry {
     }
 }
 
-/// The hash that a table sees, made of the bits that an entry keeps. The table takes its seven tag bits from the top and
-/// its position from the bottom: these must be different bits of the fingerprint, or probes become long.
-fn table_hash(fingerprint: u64) -> u64 {
-    (fingerprint & FINGERPRINT_MASK) >> 49 << 57 | fingerprint & ((1 << 49) - 1)
-}
-
 /// What the index knows of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Hit {
@@ -123,39 +128,28 @@ pub(crate) struct Hit {
 /// The index of all slots.
 #[derive(Default)]
 pub(crate) struct KeyIndex {
-    slots: Vec<Option<Box<HashTable<Entry>>>>,
+    tables: Vec<SlotTable>,
     keys: u64,
 }
 
 impl KeyIndex {
-    fn table(&self, slot: u16) -> Option<&HashTable<Entry>> {
-        self.slots.get(usize::from(slot))?.as_deref()
+    fn table(&self, slot: u16) -> Option<&SlotTable> {
+        self.tables.get(usize::from(slot))
     }
 
     /// The entry of a key with this fingerprint.
     pub(crate) fn get(&self, slot: u16, fingerprint: u64) -> Option<Hit> {
-        let wanted = fingerprint & FINGERPRINT_MASK;
-        let entry = self.table(slot)?.find(table_hash(fingerprint), |entry| entry.fingerprint() == wanted)?;
-        Some(entry.hit())
+        Some(self.table(slot)?.get(fingerprint & FINGERPRINT_MASK)?.hit())
     }
 
     /// Sets the entry; returns what it was.
     pub(crate) fn set(&mut self, slot: u16, fingerprint: u64, location: Location, tag: u64) -> Option<Hit> {
-        let wanted = fingerprint & FINGERPRINT_MASK;
         let entry = Entry::new(fingerprint, location, tag);
-        let found = self.place(slot).entry(
-            table_hash(fingerprint),
-            |entry| entry.fingerprint() == wanted,
-            |entry| table_hash(entry.fingerprint()),
-        );
-        match found {
-            TableEntry::Occupied(mut old) => {
-                let was = old.get().hit();
-                *old.get_mut() = entry;
-                Some(was)
-            }
-            TableEntry::Vacant(place) => {
-                place.insert(entry);
+        let table = self.table_mut(slot);
+        match table.find(entry.fingerprint()) {
+            Ok(at) => Some(table.replace(at, entry).hit()),
+            Err(at) => {
+                table.insert(at, entry);
                 self.keys += 1;
                 None
             }
@@ -170,48 +164,43 @@ impl KeyIndex {
         location: Location,
         tag: u64,
     ) -> Option<Hit> {
-        let wanted = fingerprint & FINGERPRINT_MASK;
-        match self.place(slot).entry(
-            table_hash(fingerprint),
-            |entry| entry.fingerprint() == wanted,
-            |entry| table_hash(entry.fingerprint()),
-        ) {
-            TableEntry::Occupied(there) => return Some(there.get().hit()),
-            TableEntry::Vacant(place) => place.insert(Entry::new(fingerprint, location, tag)),
-        };
+        let entry = Entry::new(fingerprint, location, tag);
+        let table = self.table_mut(slot);
+        match table.find(entry.fingerprint()) {
+            Ok(at) => return Some(table.at(at).hit()),
+            Err(at) => table.insert(at, entry),
+        }
         self.keys += 1;
         None
     }
 
-    /// The table of a slot, made if it has none.
-    fn place(&mut self, slot: u16) -> &mut HashTable<Entry> {
+    /// Makes room for so many keys more, if all of them are new.
+    pub(crate) fn reserve(&mut self, slot: u16, more: usize) {
+        self.table_mut(slot).reserve(more);
+    }
+
+    fn table_mut(&mut self, slot: u16) -> &mut SlotTable {
         let at = usize::from(slot);
-        if at >= self.slots.len() {
+        if at >= self.tables.len() {
             // To 1,024s: a node that has few slots pays for few.
-            self.slots.resize_with((at + 1).next_multiple_of(1024), || None);
+            self.tables.resize_with((at + 1).next_multiple_of(1024), SlotTable::default);
         }
-        self.slots[at].get_or_insert_default()
+        &mut self.tables[at]
     }
 
     /// Removes the entry; returns what it was.
     pub(crate) fn remove(&mut self, slot: u16, fingerprint: u64) -> Option<Hit> {
-        let wanted = fingerprint & FINGERPRINT_MASK;
-        let place = self.slots.get_mut(usize::from(slot))?;
-        let table = place.as_deref_mut()?;
-        let entry = table.find_entry(table_hash(fingerprint), |entry| entry.fingerprint() == wanted).ok()?;
-        let (entry, _) = entry.remove();
-        if table.is_empty() {
-            *place = None;
-        }
+        let table = self.tables.get_mut(usize::from(slot))?;
+        let at = table.find(fingerprint & FINGERPRINT_MASK).ok()?;
         self.keys -= 1;
-        Some(entry.hit())
+        Some(table.remove(at).hit())
     }
 
     /// Forgets a slot; `each` sees the location of every entry it had.
     pub(crate) fn drop_slot(&mut self, slot: u16, mut each: impl FnMut(Location)) {
-        let Some(table) = self.slots.get_mut(usize::from(slot)).and_then(Option::take) else { return };
+        let Some(table) = self.tables.get_mut(usize::from(slot)).map(core::mem::take) else { return };
         self.keys -= table.len() as u64;
-        table.iter().for_each(|entry| each(entry.location()));
+        table.from(0).for_each(|entry| each(entry.location()));
     }
 
     /// Keys in all slots.
@@ -228,17 +217,8 @@ impl KeyIndex {
     /// table grows, so it can be gone through in steps while the slot is written to.
     pub(crate) fn page(&self, slot: u16, from: u64, limit: usize) -> Vec<Hit> {
         let Some(table) = self.table(slot) else { return Vec::new() };
-        let mut page: Vec<Hit> = Vec::with_capacity(limit.min(table.len()) * 2);
-        for entry in table.iter().filter(|entry| entry.fingerprint() >= from) {
-            page.push(entry.hit());
-            // Twice the limit, then back to the limit: linear in the slot's keys whatever their number.
-            if page.len() >= limit.saturating_mul(2) {
-                page.select_nth_unstable_by_key(limit - 1, |hit| hit.fingerprint);
-                page.truncate(limit);
-            }
-        }
-        page.sort_unstable_by_key(|hit| hit.fingerprint);
-        page.truncate(limit);
+        let mut page = Vec::with_capacity(limit.min(table.len()));
+        page.extend(table.from(from).take(limit).map(Entry::hit));
         page
     }
 }

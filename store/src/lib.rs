@@ -36,8 +36,8 @@
 //! # Slots
 //!
 //! Every key lives in a slot, a number that the caller chooses (0 if it needs none). A slot can be [listed](Store::list) and
-//! [dropped](Store::drop_slot) with one record. The index has one small hash table per slot, so that its growth is never
-//! felt; an index entry takes 22 bytes whatever the key's length.
+//! [dropped](Store::drop_slot) with one record. The index has one small table per slot, so that its growth is never
+//! felt; an index entry takes 22 bytes whatever the key's length, and tables are a quarter larger than what is in them at most.
 //!
 //! # Two faces
 //!
@@ -97,6 +97,7 @@ mod segment;
 mod segments;
 #[cfg(feature = "std")]
 mod shared;
+mod slot_table;
 mod snapshot;
 mod store;
 mod summarise;

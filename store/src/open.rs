@@ -11,7 +11,7 @@ use crate::replay::{Plan, Replay, orphaned_index_files, read_header};
 use crate::scan::{Found, Scan};
 use crate::segment::{HeaderState, Segment, SegmentHeader, SegmentId, SegmentKind};
 use crate::segments::RESERVE;
-use crate::store::{Identity, Store};
+use crate::store::{Identity, Pending, Store};
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::cmp::Ordering;
@@ -145,7 +145,8 @@ impl<D: Disk> Store<D> {
             in_flight: None,
             syncs_begun: 0,
             poisoned: false,
-            write_buffer: Vec::new(),
+            pending: Pending::default(),
+            copy_buffer: Vec::new(),
             read_buffer: Vec::new(),
         };
         store.begin_log(&empty)?;
@@ -183,6 +184,8 @@ impl<D: Disk> Store<D> {
     /// [`WriteError`]: the sync or the note failed; the next opening recovers what there is.
     pub fn close(mut self) -> Result<(), WriteError> {
         self.sync()?;
+        // A watermark may be left.
+        self.flush()?;
         if self.in_flight.is_some() || self.durable + 1 != self.next_sequence {
             // A sync is still out. Without its end nothing can be said of the tail.
             return Ok(());

@@ -23,6 +23,11 @@ pub struct Options {
     /// Threads that read segments at an opening, if there are more than a few bytes of them; two unless set. Only with
     /// the `std` feature.
     pub open_threads: usize,
+    /// Writes are gathered up to so many bytes and then written together, with one call to the disk; 0 unless set: each is
+    /// written as it is made. Reads see them at once. What is not written (by a [flush](crate::Store::flush), a sync, or because it has
+    /// become enough) goes with the process if that is killed, not only with the power. On a disk that reserves no room
+    /// for segments, one that turns out to be full when a sync begins stops writing for good.
+    pub write_buffer_bytes: usize,
     /// Fewer bits in tests, to force collisions.
     pub(crate) fingerprint_mask: u64,
 }
@@ -37,6 +42,7 @@ impl Options {
             index_files: true,
             tree_key: None,
             open_threads: 2,
+            write_buffer_bytes: 0,
             fingerprint_mask: u64::MAX,
         }
     }
@@ -73,6 +79,13 @@ impl Options {
     #[must_use]
     pub fn with_open_threads(mut self, threads: usize) -> Self {
         self.open_threads = threads;
+        self
+    }
+
+    /// The same options with a buffer for so many bytes of writes.
+    #[must_use]
+    pub fn with_write_buffer(mut self, bytes: usize) -> Self {
+        self.write_buffer_bytes = bytes;
         self
     }
 

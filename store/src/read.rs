@@ -6,7 +6,7 @@ use crate::error::ReadError;
 use crate::key_index::{Hit, Location};
 use crate::record::{HEADER_BYTES, Header, MAX_KEY_BYTES, STAMP_BYTES};
 use crate::segment::SegmentId;
-use crate::store::{KEPT_BUFFER_BYTES, Store};
+use crate::store::{KEPT_BUFFER_BYTES, Pending, Store};
 use alloc::vec;
 use alloc::vec::Vec;
 use core::fmt;
@@ -177,7 +177,8 @@ impl<D: Disk> Store<D> {
     pub fn get(&mut self, slot: u16, key: &[u8]) -> Result<Read<D>, ReadError> {
         let Some(hit) = self.index.get(slot, self.fingerprint(key)) else { return Ok(Read::Absent) };
         let spot = self.spot(hit.location);
-        if self.options.inline_reads && spot.len <= SMALL_BYTES {
+        let is_pending = self.pending.record(self.active, hit.location, spot.len).is_some();
+        if self.options.inline_reads && spot.len <= SMALL_BYTES || is_pending {
             let found = self.read_here(&hit, spot, slot, key, |found| Read::Value {
                 value: found.bytes.to_vec(),
                 tag: found.tag,
@@ -215,7 +216,8 @@ impl<D: Disk> Store<D> {
         see: impl FnOnce(ValueRef<'_>) -> R,
     ) -> Result<Option<R>, ReadError> {
         let file = &self.segments[hit.location.segment].file;
-        let bytes = match file.lend(spot.offset, spot.len) {
+        let pending = self.pending.record(self.active, hit.location, spot.len);
+        let bytes = match pending.or_else(|| file.lend(spot.offset, spot.len)) {
             Some(bytes) => bytes,
             None => {
                 if self.read_buffer.len() < spot.len {
@@ -245,6 +247,13 @@ impl<D: Disk> Store<D> {
             Some((value, tag, expires)) => Read::Value { value, tag, expires },
             None => Read::Absent,
         })
+    }
+
+    /// Bytes that a read of this key's value will take: its record's, rounded up by at most an eighth. `None` if the key is
+    /// absent. From memory alone, like [`tag`](Self::tag).
+    pub fn read_bytes(&self, slot: u16, key: &[u8]) -> Option<usize> {
+        let hit = self.index.get(slot, self.fingerprint(key))?;
+        Some(self.spot(hit.location).len)
     }
 
     pub(crate) fn spot(&self, location: Location) -> Spot {
@@ -289,6 +298,9 @@ impl<D: Disk> Store<D> {
     /// that the value need not be read.
     pub(crate) fn key_of(&mut self, slot: u16, hit: &Hit) -> Result<Option<Named>, ReadError> {
         let spot = self.spot(hit.location);
+        if let Some(bytes) = self.pending.record(self.active, hit.location, spot.len) {
+            return Ok(self.key_in(slot, &spot, bytes).flatten());
+        }
         let mut read = 0;
         for want in [spot.len.min(LIST_BYTES), spot.len.min(HEADER_BYTES + MAX_KEY_BYTES + STAMP_BYTES)] {
             if self.read_buffer.len() < want {
@@ -296,22 +308,41 @@ impl<D: Disk> Store<D> {
             }
             let file = &self.segments[hit.location.segment].file;
             read += file.read_at(spot.offset + read as u64, &mut self.read_buffer[read..want])?;
-            let bytes = &self.read_buffer[..read];
-            if read < HEADER_BYTES {
-                return Ok(None);
-            }
-            let header = Header::decode(bytes, spot.place, spot.offset)
-                .or_else(|| Header::mend(bytes, spot.place, spot.offset));
-            let Some(header) = header.filter(|header| header.kind.is_put() && header.slot == slot) else {
-                return Ok(None);
-            };
-            if bytes.len() >= header.value_range().start {
-                let key = &bytes[HEADER_BYTES..HEADER_BYTES + header.key_len as usize];
-                let sound = self.fingerprint(key) == header.fingerprint;
-                return Ok(sound.then(|| (key.to_vec(), header.expires(bytes))));
+            if let Some(found) = self.key_in(slot, &spot, &self.read_buffer[..read]) {
+                return Ok(found);
             }
         }
         Ok(None)
+    }
+
+    /// The key in the beginning of a record; `Some(None)` if it is damaged, `None` if it goes on past these bytes.
+    #[allow(clippy::option_option)] // Three answers.
+    fn key_in(&self, slot: u16, spot: &Spot, bytes: &[u8]) -> Option<Option<Named>> {
+        if bytes.len() < HEADER_BYTES {
+            return Some(None);
+        }
+        let header = Header::decode(bytes, spot.place, spot.offset)
+            .or_else(|| Header::mend(bytes, spot.place, spot.offset));
+        let Some(header) = header.filter(|header| header.kind.is_put() && header.slot == slot) else {
+            return Some(None);
+        };
+        if bytes.len() < header.value_range().start {
+            return None;
+        }
+        let key = &bytes[HEADER_BYTES..HEADER_BYTES + header.key_len as usize];
+        let sound = self.fingerprint(key) == header.fingerprint;
+        Some(sound.then(|| (key.to_vec(), header.expires(bytes))))
+    }
+}
+
+impl Pending {
+    /// The record at this place, if it is not written yet.
+    fn record(&self, active: Option<u16>, location: Location, len: usize) -> Option<&[u8]> {
+        if self.bytes.is_empty() || active != Some(location.segment) {
+            return None;
+        }
+        let at = usize::try_from(location.offset().checked_sub(self.start)?).ok()?;
+        self.bytes.get(at..at + len)
     }
 }
 

@@ -349,7 +349,26 @@ impl<'p, F: DiskFile> Replay<'p, F> {
             grouped[*place as usize] = at;
             *place += 1;
         }
-        grouped.iter().try_for_each(|at| self.apply(number, &lines[*at as usize]))
+        let mut rest = grouped.as_slice();
+        while let Some(first) = rest.first() {
+            let slot = lines[*first as usize].slot;
+            let count = starts[usize::from(slot)] as usize - (grouped.len() - rest.len());
+            let (group, after) = rest.split_at(count);
+            rest = after;
+            // The first segment's keys are new, of later ones' many are not.
+            if self.index.slot_len(slot) == 0 {
+                self.index.reserve(slot, count);
+            }
+            // The lines are far apart: fetched together they are waited for once.
+            let mut fetched = [lines[0]; 16];
+            for some in group.chunks(fetched.len()) {
+                for (line, at) in fetched.iter_mut().zip(some) {
+                    *line = lines[*at as usize];
+                }
+                fetched[..some.len()].iter().try_for_each(|line| self.apply(number, line))?;
+            }
+        }
+        Ok(())
     }
 
     /// Takes a record into the index. The highest sequence wins, in whatever order records come.

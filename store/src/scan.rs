@@ -9,8 +9,8 @@ use crate::record::{ALIGN, HEADER_BYTES, Header};
 use crate::segment::SEGMENT_HEADER_BYTES;
 use alloc::vec::Vec;
 
-/// Bytes read at once; more only for a record that is longer.
-const WINDOW_BYTES: usize = 1 << 20;
+/// Bytes read at once, so few that they stay in the processor's cache; more only for a record that is longer.
+const WINDOW_BYTES: usize = 256 << 10;
 
 /// What stands next in the segment.
 #[derive(Debug)]

@@ -10,7 +10,7 @@ use core::fmt;
 /// Bytes before a segment's first record.
 pub(crate) const SEGMENT_HEADER_BYTES: usize = 64;
 /// The version of segments and manifest that this crate writes, and the newest it reads.
-pub(crate) const FORMAT: u16 = 2;
+pub(crate) const FORMAT: u16 = 3;
 
 const MAGIC: &[u8; 8] = b"gramseg\n";
 const SUFFIX: &str = ".seg";

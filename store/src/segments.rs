@@ -119,6 +119,7 @@ impl<D: Disk> Store<D> {
         if self.has_room(len, reserve) {
             return Ok(());
         }
+        self.flush()?;
         let capacity = SEGMENT_HEADER_BYTES as u64 + len + self.options.removal_reserve();
         let next = match self.spare {
             Some(spare) if self.segments[spare].capacity >= capacity => spare,

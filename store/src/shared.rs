@@ -52,8 +52,8 @@ struct Inside<D: Disk> {
     state: Mutex<State<D>>,
     /// A sync has ended.
     synced: Condvar,
-    /// One more writer waits; heard by the writer that is about to sync.
-    arrived: Condvar,
+    /// All writers that are likely to come wait; heard by the one that is about to sync.
+    gathered: Condvar,
     /// There may be something to do for the upkeep thread.
     upkeep: Condvar,
 }
@@ -63,10 +63,10 @@ struct State<D: Disk> {
     store: Option<Store<D>>,
     /// A thread runs a sync, or is about to.
     leader: bool,
-    /// Threads that wait to be durable, the leader included.
+    /// Writers whose writes no sync has covered yet, the leader among them.
     waiting: usize,
-    /// How many the last sync served: as many are likely to come again.
-    cohort: usize,
+    /// Writers that the last sync served, and those that came while it ran: as many are likely to wait for the next.
+    expected: usize,
     /// The usual time of a sync.
     sync_time: Duration,
     unattended_bytes: usize,
@@ -91,16 +91,19 @@ impl<D: Disk> Inside<D> {
         mut state: MutexGuard<'a, State<D>>,
         position: Position,
     ) -> Result<Durable, WriteError> {
-        state.waiting += 1;
-        self.arrived.notify_one();
-        let outcome = loop {
-            let store = state.store.as_ref().expect("closed only when no handle is left");
-            let durable = store.durable();
-            if durable.covers(position) {
-                break Ok(durable);
+        if !self.durable(&state).covers(position) {
+            state.waiting += 1;
+            if state.waiting == state.expected {
+                self.gathered.notify_one();
             }
-            if !store.writable() {
-                break Err(WriteError::Poisoned);
+        }
+        loop {
+            let durable = self.durable(&state);
+            if durable.covers(position) {
+                return Ok(durable);
+            }
+            if !state.store.as_ref().is_some_and(Store::writable) {
+                return Err(WriteError::Poisoned);
             }
             if state.leader {
                 state = self.synced.wait(state).unwrap_or_else(PoisonError::into_inner);
@@ -111,12 +114,12 @@ impl<D: Disk> Inside<D> {
             state = after;
             state.leader = false;
             self.synced.notify_all();
-            if let Err(error) = result {
-                break Err(error);
-            }
-        };
-        state.waiting -= 1;
-        outcome
+            result?;
+        }
+    }
+
+    fn durable(&self, state: &State<D>) -> Durable {
+        state.store.as_ref().expect("closed only when no handle is left").durable()
     }
 
     /// Runs one sync, without the lock while the disk works.
@@ -124,12 +127,23 @@ impl<D: Disk> Inside<D> {
         &'a self,
         mut state: MutexGuard<'a, State<D>>,
     ) -> (MutexGuard<'a, State<D>>, Result<(), WriteError>) {
-        // Without a short wait the writers fall into two cohorts that take turns, each with half of a sync's worth.
-        let expected = state.cohort;
-        let deadline = Instant::now() + state.sync_time / 4;
-        while state.waiting < expected {
-            let Some(left) = deadline.checked_duration_since(Instant::now()) else { break };
-            (state, _) = self.arrived.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner);
+        // Those that the last sync served are about to come again, most of them. Without a wait for them writers fall into two
+        // cohorts that take turns, each with half of a sync's worth. It ends when nobody has come for a quarter of the usual time
+        // of a sync, and in any case after the whole of it.
+        for _ in 0..4 {
+            let before = state.waiting;
+            if before >= state.expected {
+                break;
+            }
+            let quarter = state.sync_time / 4;
+            let missing = |state: &mut State<D>| state.waiting < state.expected;
+            (state, _) = self
+                .gathered
+                .wait_timeout_while(state, quarter, missing)
+                .unwrap_or_else(PoisonError::into_inner);
+            if state.waiting == before {
+                break;
+            }
         }
         let served = state.waiting;
         let Some(job) = state.store.as_mut().and_then(Store::begin_sync) else { return (state, Ok(())) };
@@ -139,7 +153,8 @@ impl<D: Disk> Inside<D> {
         let took = begun.elapsed();
         let mut state = self.state();
         state.sync_time = (state.sync_time * 7 + took) / 8;
-        state.cohort = served;
+        state.expected = state.waiting;
+        state.waiting -= served;
         let result = state.store.as_mut().map_or(Ok(()), |store| store.complete_sync(done).map(|_| ()));
         (state, result)
     }
@@ -202,7 +217,7 @@ impl<D: Disk + Send + 'static> SharedStore<D> {
             store: Some(store),
             leader: false,
             waiting: 0,
-            cohort: 1,
+            expected: 1,
             sync_time: Duration::ZERO,
             unattended_bytes: UPKEEP_EVERY_BYTES,
             closing: false,
@@ -210,7 +225,7 @@ impl<D: Disk + Send + 'static> SharedStore<D> {
         let inside = Arc::new(Inside {
             state: Mutex::new(state),
             synced: Condvar::new(),
-            arrived: Condvar::new(),
+            gathered: Condvar::new(),
             upkeep: Condvar::new(),
         });
         let thread = std::thread::Builder::new().name("store upkeep".into());

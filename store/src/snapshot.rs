@@ -44,12 +44,13 @@ pub struct CopyProgress {
 }
 
 impl<D: Disk> Store<D> {
-    /// Takes a snapshot of all writes so far, synced or not. Opens no more than the chain's file and copies nothing;
+    /// Takes a snapshot of all writes so far, synced or not. Writes what is buffered, opens the chain's file and copies nothing;
     /// [`Snapshot::copy_to`] does, on any thread, while this store goes on.
     ///
     /// # Errors
-    /// [`WriteError::Unreadable`]: the chain's file could not be opened. Nothing changed.
-    pub fn snapshot(&self) -> Result<Snapshot<D>, WriteError> {
+    /// [`WriteError::Unreadable`]: the chain's file could not be opened. Nothing changed. As for [`flush`](Self::flush).
+    pub fn snapshot(&mut self) -> Result<Snapshot<D>, WriteError> {
+        self.flush()?;
         let listed = || self.segments.iter().filter(|(_, segment)| segment.listed && !segment.is_empty());
         let mut entries = entries(&self.segments);
         entries.retain(|entry| listed().any(|(_, segment)| segment.id == entry.id));

@@ -57,8 +57,20 @@ pub struct Store<D: Disk> {
     pub(crate) in_flight: Option<u64>,
     pub(crate) syncs_begun: u64,
     pub(crate) poisoned: bool,
-    pub(crate) write_buffer: Vec<u8>,
+    /// The end of the active segment, from here on, that the disk has not been given yet; empty unless writes are
+    /// [buffered](Options::write_buffer_bytes).
+    pub(crate) pending: Pending,
+    /// For the records that compaction copies.
+    pub(crate) copy_buffer: Vec<u8>,
     pub(crate) read_buffer: Vec<u8>,
+}
+
+/// Records that are appended, and not written.
+#[derive(Debug, Default)]
+pub(crate) struct Pending {
+    pub(crate) bytes: Vec<u8>,
+    /// Where in the active segment they belong.
+    pub(crate) start: u64,
 }
 
 /// Who the store is, from its manifest.
@@ -95,7 +107,8 @@ impl<D: Disk> Store<D> {
     /// Sets a key's value. Reads see it at once; it is durable once a sync covers its position. `tag` is kept in memory
     /// beside the key (see [`tag`](Self::tag)), and is what the [hash tree](Self::tree) tells versions of a key by.
     ///
-    /// One write to the disk; now and then a new segment too, unless [`maintain`](Self::maintain) has prepared one.
+    /// One write to the disk, or fewer if writes are [buffered](Options::write_buffer_bytes); now and then a new segment too, unless
+    /// [`maintain`](Self::maintain) has prepared one.
     ///
     /// A put that makes its key's record smaller has room kept for it on a full disk, as a [`delete`](Self::delete) has: a
     /// tombstone of the caller's own in a value's place, say.
@@ -257,32 +270,68 @@ impl<D: Disk> Store<D> {
         let len = draft.record_len();
         self.make_room(len as u64, urgency)?;
         let active = self.active.expect("room was made in it");
+        self.push_pending(active, draft)?;
         let segment = &mut self.segments[active];
         let offset = segment.tail;
-        self.write_buffer.clear();
-        draft.append_to(&mut self.write_buffer, segment.place, offset);
-        if let Err(error) = segment.file.write_at(offset, &self.write_buffer) {
-            if error.kind() == DiskErrorKind::NoSpace {
-                // A part may have been written. It can't be a whole record, and the next write goes over it.
-                return Err(WriteError::NoSpace);
-            }
-            self.poisoned = true;
-            return Err(WriteError::Disk(error));
-        }
         segment.tail = offset + len as u64;
         segment.note_sequence(draft.sequence);
         if matches!(draft.kind, Kind::Delete | Kind::DropSlot) {
             segment.removals += len as u64;
         }
         self.next_sequence += 1;
-        if self.write_buffer.capacity() > KEPT_BUFFER_BYTES {
-            self.write_buffer = Vec::new();
-        }
         Ok(Location {
             segment: active,
             unit: u32::try_from(offset / 8).expect("a segment's capacity is bounded"),
             size: SizeClass::of(len),
         })
+    }
+
+    /// Adds a record to those that wait to be written behind the active segment's tail, and writes them if they are
+    /// enough. On an error the record is not among them.
+    pub(crate) fn push_pending(&mut self, active: u16, draft: &Draft<'_>) -> Result<(), WriteError> {
+        let segment = &self.segments[active];
+        let before = self.pending.bytes.len();
+        if before == 0 {
+            self.pending.start = segment.tail;
+        }
+        draft.append_to(&mut self.pending.bytes, segment.place, segment.tail);
+        if self.pending.bytes.len() < self.options.write_buffer_bytes {
+            return Ok(());
+        }
+        let flushed = self.flush();
+        if flushed.is_err() {
+            self.pending.bytes.truncate(before);
+        }
+        flushed
+    }
+
+    /// Writes what is [buffered](Options::write_buffer_bytes): it then survives the process, though not yet a power cut. A sync, a close
+    /// and [`maintain`](Self::maintain) do so too.
+    ///
+    /// # Errors
+    /// [`WriteError::NoSpace`]: it is still buffered, and can be read. [`WriteError::Disk`]: the write failed, and writing has
+    /// stopped for good.
+    pub fn flush(&mut self) -> Result<(), WriteError> {
+        if self.pending.bytes.is_empty() {
+            return Ok(());
+        }
+        if self.poisoned {
+            return Err(WriteError::Poisoned);
+        }
+        let active = self.active.expect("records were appended to it");
+        if let Err(error) = self.segments[active].file.write_at(self.pending.start, &self.pending.bytes) {
+            if error.kind() == DiskErrorKind::NoSpace {
+                // A part may have been written; the next write goes over it.
+                return Err(WriteError::NoSpace);
+            }
+            self.poisoned = true;
+            return Err(WriteError::Disk(error));
+        }
+        self.pending.bytes.clear();
+        if self.pending.bytes.capacity() > KEPT_BUFFER_BYTES.max(2 * self.options.write_buffer_bytes) {
+            self.pending.bytes = Vec::new();
+        }
+        Ok(())
     }
 
     /// The tag that was put with a key, from memory alone. The key itself is not compared: another one with the same slot
@@ -335,6 +384,13 @@ impl<D: Disk> Store<D> {
             stats.disk_bytes += if segment.trimmed { segment.tail } else { segment.capacity };
         }
         stats
+    }
+}
+
+impl<D: Disk> Drop for Store<D> {
+    fn drop(&mut self) {
+        // As if it had been written when it was put. Should that fail it is as lost as in a power cut.
+        let _ = self.flush();
     }
 }
 

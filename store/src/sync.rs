@@ -57,6 +57,8 @@ pub(crate) struct SyncedTo {
 #[must_use = "nothing is durable until the job is run and completed"]
 pub struct SyncJob<D: Disk> {
     pub(crate) files: Vec<D::File>,
+    /// Why not all that it is to cover was written.
+    pub(crate) failed: Option<DiskError>,
     pub(crate) ticket: Ticket,
 }
 
@@ -74,7 +76,10 @@ pub(crate) struct Ticket {
 impl<D: Disk> SyncJob<D> {
     /// Syncs the files; blocks until the disk has answered.
     pub fn run(self) -> SyncDone {
-        let result = self.files.iter().try_for_each(DiskFile::sync_data);
+        let result = match self.failed {
+            Some(error) => Err(error),
+            None => self.files.iter().try_for_each(DiskFile::sync_data),
+        };
         SyncDone { result, ticket: self.ticket }
     }
 }
@@ -95,13 +100,19 @@ pub struct SyncDone {
 
 impl<D: Disk> Store<D> {
     /// Begins a sync of all writes so far, and of what compaction has copied; `None` if there are none, or a sync is under
-    /// way (begin again when that is completed). Writes may go on meanwhile; they belong to the next one.
+    /// way (begin again when that is completed). Writes may go on meanwhile; they belong to the next one. What is
+    /// [buffered](crate::Options::write_buffer_bytes) is written here; should that fail the job does.
     pub fn begin_sync(&mut self) -> Option<SyncJob<D>> {
         let through = Position(self.next_sequence - 1);
         let merged = self.merge.as_ref().and_then(|merge| merge.output_to_sync());
         if self.poisoned || self.in_flight.is_some() || (through.0 == self.durable && merged.is_none()) {
             return None;
         }
+        let failed = match self.flush() {
+            Ok(()) => None,
+            Err(WriteError::Disk(error)) => Some(error),
+            Err(_) => Some(DiskError::new(DiskErrorKind::NoSpace, "write")),
+        };
         self.syncs_begun += 1;
         self.in_flight = Some(self.syncs_begun);
         // Older segments first, the active one last: its tail is the watermark.
@@ -115,7 +126,7 @@ impl<D: Disk> Store<D> {
         let files = numbers.map(|number| self.segments[number].file.clone()).collect();
         let store = self.identity.store;
         let ticket = Ticket { store, number: self.syncs_begun, through, reached, merged: merged.is_some() };
-        Some(SyncJob { files, ticket })
+        Some(SyncJob { files, failed, ticket })
     }
 
     /// Ends a sync that was run. One small write to the disk, the watermark.
@@ -184,8 +195,7 @@ impl<D: Disk> Store<D> {
     /// promise: where it finds no room it is left out.
     fn write_watermark(&mut self, reached: &SyncedTo) {
         let Some(active) = self.active else { return };
-        let segment = &mut self.segments[active];
-        if segment.room() < HEADER_BYTES as u64 {
+        if self.segments[active].room() < HEADER_BYTES as u64 {
             return;
         }
         let draft = Draft {
@@ -198,11 +208,9 @@ impl<D: Disk> Store<D> {
             key: &[],
             value: &[],
         };
-        self.write_buffer.clear();
-        draft.append_to(&mut self.write_buffer, segment.place, segment.tail);
-        match segment.file.write_at(segment.tail, &self.write_buffer) {
-            Ok(()) => segment.tail += HEADER_BYTES as u64,
-            Err(error) if error.kind() == DiskErrorKind::NoSpace => {}
+        match self.push_pending(active, &draft) {
+            Ok(()) => self.segments[active].tail += HEADER_BYTES as u64,
+            Err(WriteError::NoSpace) => {}
             // The sync is true all the same, but a disk that fails to write is written to no more.
             Err(_) => self.poisoned = true,
         }

@@ -32,6 +32,11 @@ impl<D: Disk> Store<D> {
         if self.poisoned {
             return Err(WriteError::Poisoned);
         }
+        match self.flush() {
+            // Compaction may make the room that is missing.
+            Err(WriteError::NoSpace) => {}
+            flushed => flushed?,
+        }
         let mut done = Maintenance::default();
         let wanted = self.active.is_none_or(|active| {
             let active = &self.segments[active];

@@ -437,3 +437,19 @@ fn a_value_can_be_seen_where_it_stands() {
     assert_eq!(store.get_with(1, b"short", see).expect("readable"), Some((b"value".to_vec(), 6, Some(9))));
     assert_eq!(store.get_with(1, b"none", see).expect("readable"), None);
 }
+
+#[test]
+fn what_a_read_takes_is_known_without_reading() {
+    let disk = MemDisk::new();
+    let (mut store, _) = Store::open(disk, Options::new([1; 16])).expect("opens");
+    assert_eq!(store.read_bytes(0, b"key"), None);
+    for len in [0, 1, 100, 1000, 70_000, 1 << 20] {
+        store.put(0, b"key", &vec![7; len], 1).expect("room");
+        store.put(0, b"another", b"behind it", 1).expect("room");
+        let record = 40 + 3 + len;
+        let bytes = store.read_bytes(0, b"key").expect("there");
+        assert!((record..=(record + 8) * 9 / 8).contains(&bytes), "{bytes} for {record}");
+    }
+    store.delete(0, b"key").expect("room");
+    assert_eq!(store.read_bytes(0, b"key"), None);
+}

@@ -239,12 +239,11 @@ pub(crate) fn run(c: &mut Criterion) {
     makers().into_iter().for_each(|(name, make)| peer(c, name, make));
 }
 
-/// All of them, each in a folder of its own below `path`.
-pub(crate) fn open_all(path: &Path) -> Vec<(&'static str, Box<dyn Peer>)> {
-    let open = |(name, make): Maker| {
+/// Each of them, in a folder of its own below `path`, when its turn comes.
+pub(crate) fn open_each(path: &Path) -> impl Iterator<Item = (&'static str, Box<dyn Peer>)> {
+    makers().into_iter().map(move |(name, make)| {
         let path = path.join(name);
         std::fs::create_dir_all(&path).expect("room for a directory");
         (name, make(&path))
-    };
-    makers().into_iter().map(open).collect()
+    })
 }
