@@ -192,7 +192,7 @@ impl<'p, F: DiskFile> Replay<'p, F> {
 
     fn begin_segment(&mut self, job: &Job<'_, F>) -> Result<u16, OpenError> {
         let entry = job.entry;
-        let segment = Segment {
+        let mut segment = Segment {
             salt: entry.salt,
             capacity: entry.capacity,
             tail: entry.sealed.unwrap_or(SEGMENT_HEADER_BYTES as u64),
@@ -202,6 +202,10 @@ impl<'p, F: DiskFile> Replay<'p, F> {
             torn: entry.torn.clone(),
             ..Segment::new(entry.id, job.file.clone(), job.place, entry.kind)
         };
+        if entry.sealed.is_some() {
+            // What it was sealed with, and not what is left of it: its lines may yet come from its index file.
+            (segment.first, segment.last) = (entry.first, entry.last);
+        }
         self.segments
             .insert(segment)
             .ok_or(OpenError::Options("the store has more segments than it can number"))
@@ -212,13 +216,16 @@ impl<'p, F: DiskFile> Replay<'p, F> {
         segment.removals += summary.removals;
         segment.first = segment.first.min(summary.first);
         segment.last = segment.last.max(summary.last);
-        segment.indexed = summary.source == Source::IndexFile;
+        // A segment that is not whole gets no index file, and keeps the one that may know what is gone.
+        let is_short = entry.sealed.is_some_and(|due| summary.read_to < due);
+        let is_whole = entry.sealed.is_none() || (!is_short && summary.suspects.is_empty());
+        segment.indexed = summary.source == Source::IndexFile || !is_whole;
         self.last_sequence = self.last_sequence.max(summary.last);
         self.watermark = self.watermark.max(summary.watermark);
         self.durable = self.durable.max(summary.durable);
         if entry.sealed.is_none() {
             segment.tail = summary.end;
-        } else if summary.read_to < segment.tail {
+        } else if is_short {
             let due = segment.tail;
             self.note_damage(number, summary.read_to, due, DamageKind::CutOff);
         }
