@@ -177,7 +177,8 @@ impl<D: Disk> Store<D> {
     }
 
     /// Closes the store in good order: syncs, and notes that nothing is missing. A store that is dropped instead is
-    /// recovered at the next opening, and loses nothing by it but what a power cut takes.
+    /// recovered at the next opening, and loses nothing by it but what a power cut takes. So is one of which a sync is under
+    /// way: whether that succeeds this call can't know, and does not wait for; complete it first.
     ///
     /// # Errors
     /// [`WriteError`]: the sync or the note failed; the next opening recovers what there is.
