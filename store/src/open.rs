@@ -133,6 +133,8 @@ impl<D: Disk> Store<D> {
             rolled: Vec::new(),
             merge: None,
             seal_job: None,
+            scrub_round: None,
+            scrubbed: SegmentId(0),
             chain,
             hashes,
             tree,
