@@ -162,6 +162,7 @@ pub(crate) fn read<F: DiskFile>(
     (summary.first, summary.last) = (word(&header, 72), word(&header, 80));
     summary.removals = word(&header, 88);
     summary.watermark = (SegmentId(word(&header, 96)), word(&header, 104));
+    summary.hash = header[120..152].try_into().ok();
     summary.end = subject.len;
     summary.read_to = subject.len;
 

@@ -1,6 +1,6 @@
 //! Opening a store: reading the log back, judging what is damaged, and making what was found durable.
 
-use crate::chain::Chain;
+use crate::chain::{Chain, Event};
 use crate::checksum::Place;
 use crate::disk::{Disk, DiskErrorKind, DiskFile};
 use crate::error::{OpenError, WriteError};
@@ -64,7 +64,7 @@ impl<D: Disk> Store<D> {
         };
         let leftovers = leftovers(&disk, &names, &manifest)?;
 
-        let chain = Chain { entries: manifest.chain_entries, head: manifest.head, pending: Vec::new() };
+        let mut chain = Chain { entries: manifest.chain_entries, head: manifest.head, pending: Vec::new() };
         let chain_is_sound = chain.ends_soundly(&disk)?;
 
         let plan = Plan::of(&options);
@@ -78,8 +78,13 @@ impl<D: Disk> Store<D> {
             tree,
             uncounted,
             hashes,
+            unchained,
             ..
         } = replay;
+        for segment in unchained.iter().map(|number| &segments[*number]) {
+            let (segment, len, hash) = (segment.id, segment.tail, segment.hash);
+            hash.into_iter().for_each(|hash| chain.push(&Event::Sealed { segment, len, hash }));
+        }
         if !chain_is_sound {
             let end = chain.entries * crate::chain::ENTRY_BYTES as u64;
             recovery.damage.push(Damage { segment: None, start: 0, end, kind: DamageKind::Chain });

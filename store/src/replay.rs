@@ -58,6 +58,8 @@ pub(crate) struct Replay<'p, F> {
     /// Entries that the tree does not count: their keys are not known.
     pub(crate) uncounted: BTreeSet<(u16, u64)>,
     pub(crate) hashes: Hashes,
+    /// Segments with a hash that the chain does not have yet.
+    pub(crate) unchained: Vec<u16>,
     plan: &'p Plan,
     suspects: Vec<(u16, Suspect)>,
     /// The sequences of deletes, for puts that are read after them but were written before.
@@ -89,6 +91,7 @@ impl<'p, F: DiskFile> Replay<'p, F> {
             tree: hashes.tree.map(HashTree::new),
             uncounted: BTreeSet::new(),
             hashes,
+            unchained: Vec::new(),
             plan,
             suspects: Vec::new(),
             deleted: BTreeMap::new(),
@@ -220,6 +223,11 @@ impl<'p, F: DiskFile> Replay<'p, F> {
         let is_short = entry.sealed.is_some_and(|due| summary.read_to < due);
         let is_whole = entry.sealed.is_none() || (!is_short && summary.suspects.is_empty());
         segment.indexed = summary.source == Source::IndexFile || !is_whole;
+        // It was hashed, and no manifest came to know. Not hashed anew: it may have rotted since.
+        if entry.hash.is_none() && entry.sealed.is_some() && summary.hash.is_some() {
+            segment.hash = summary.hash;
+            self.unchained.push(number);
+        }
         self.last_sequence = self.last_sequence.max(summary.last);
         self.watermark = self.watermark.max(summary.watermark);
         self.durable = self.durable.max(summary.durable);

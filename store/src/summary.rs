@@ -1,6 +1,7 @@
 //! What a segment holds, as the index wants it: one line for each record, from a scan of the segment or from its index
 //! file. Summarising is the part of an opening that needs nothing but the file, so segments can be summarised side by side.
 
+use crate::chain::SegmentHash;
 use crate::checksum::Place;
 use crate::disk::{DiskError, DiskFile};
 use crate::hash_tree::TreeKey;
@@ -72,6 +73,8 @@ pub(crate) struct Summary {
     /// Where the reading ended: at the segment's end, or before it if the file is too short.
     pub(crate) read_to: u64,
     pub(crate) bytes_read: u64,
+    /// The hash that the segment had when its index file was made, if it has one.
+    pub(crate) hash: Option<SegmentHash>,
     pub(crate) source: Source,
 }
 
@@ -97,6 +100,7 @@ impl Summary {
             end: crate::segment::SEGMENT_HEADER_BYTES as u64,
             read_to: 0,
             bytes_read: 0,
+            hash: None,
             source,
         }
     }

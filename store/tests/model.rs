@@ -169,93 +169,97 @@ fn histories() -> u32 {
     std::env::var("GRAMME_STORE_HISTORIES").ok().and_then(|text| text.parse().ok()).unwrap_or(300)
 }
 
+fn check(events: &[Event]) {
+    let disk = MemDisk::new();
+    let mut run = Run::new(Store::open(disk.clone(), options(0)).expect("opens").0, Model::default(), 0);
+    let (mut cut, mut has_rotted) = (0, false);
+    for (number, event) in events.iter().enumerate() {
+        let seed = u8::try_from(number).expect("few events");
+        let numbers = (number as u64 + 1) << 16;
+        let failed = match event {
+            Event::Op(op) => run.step(op).is_err(),
+            // A store that is closed badly is one whose power failed.
+            Event::Close | Event::Rot(_) => {
+                // With a sync under way a close leaves a tail that nothing vouches for, and rot in it looks like one
+                // that was never synced.
+                if matches!(event, Event::Rot(_)) && (run.step(&Op::Sync).is_err() || !disk.is_powered()) {
+                    disk.crash(cut);
+                    run = reopen(&disk, &run, has_rotted, seed, numbers);
+                    continue;
+                }
+                let Run { store, model, written, .. } = run;
+                let mut old = Run::new(Store::open(MemDisk::new(), options(0)).expect("opens").0, model, 0);
+                old.written = written;
+                let closed = store.close().is_ok();
+                disk.kill();
+                let powered = disk.is_powered();
+                if powered {
+                    assert!(closed);
+                } else {
+                    disk.crash(cut);
+                }
+                run = match event {
+                    Event::Rot(rots) if powered => {
+                        disk.cut_power_after(u64::MAX);
+                        rots.iter().for_each(|rot| let_rot(&disk, rot));
+                        has_rotted = true;
+                        open_rotten(&disk, &old, seed, numbers)
+                    }
+                    _ => reopen(&disk, &old, has_rotted, seed, numbers),
+                };
+                false
+            }
+            Event::KillAndFlip(file, bit) => {
+                let failed = run.step(&Op::Sync).is_err() || !disk.is_powered();
+                if !failed {
+                    disk.cut_power_after(u64::MAX);
+                    disk.kill();
+                    let names = named(&disk, &[".seg"]);
+                    let name = &names[usize::from(*file) % names.len()];
+                    let bits = disk.contents(name).expect("there").len() as u64 * 8;
+                    disk.flip_bit(name, bit % bits);
+                    has_rotted = true;
+                    run = open_rotten(&disk, &run, seed, numbers);
+                }
+                failed
+            }
+            Event::Kill if disk.is_powered() => {
+                disk.kill();
+                // Without a power cut, that is: none that is still planned may come in between.
+                disk.cut_power_after(u64::MAX);
+                let model = run.model.clone();
+                run = reopen(&disk, &run, has_rotted, seed, numbers);
+                for slot in 0..SLOTS {
+                    for key in 0..KEYS {
+                        assert_eq!(run.model.now(slot, key), model.now(slot, key), "a kill loses nothing");
+                    }
+                }
+                false
+            }
+            Event::PowerCut(seed) => {
+                cut = *seed;
+                true
+            }
+            Event::PowerCutAfter(seed, after) => {
+                cut = *seed;
+                disk.cut_power_after(*after);
+                false
+            }
+            Event::Kill => true,
+        };
+        if failed || !disk.is_powered() {
+            disk.crash(cut);
+            run = reopen(&disk, &run, has_rotted, seed, numbers);
+        }
+        run.check_now();
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: histories(), failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn any_history_is_as_the_model_allows(events in vec(event(), 1..150)) {
-        let disk = MemDisk::new();
-        let mut run = Run::new(Store::open(disk.clone(), options(0)).expect("opens").0, Model::default(), 0);
-        let (mut cut, mut has_rotted) = (0, false);
-        for (number, event) in events.iter().enumerate() {
-            let seed = u8::try_from(number).expect("few events");
-            let numbers = (number as u64 + 1) << 16;
-            let failed = match event {
-                Event::Op(op) => run.step(op).is_err(),
-                // A store that is closed badly is one whose power failed.
-                Event::Close | Event::Rot(_) => {
-                    // With a sync under way a close leaves a tail that nothing vouches for, and rot in it looks like one
-                    // that was never synced.
-                    if matches!(event, Event::Rot(_)) && (run.step(&Op::Sync).is_err() || !disk.is_powered()) {
-                        disk.crash(cut);
-                        run = reopen(&disk, &run, has_rotted, seed, numbers);
-                        continue;
-                    }
-                    let Run { store, model, written, .. } = run;
-                    let mut old = Run::new(Store::open(MemDisk::new(), options(0)).expect("opens").0, model, 0);
-                    old.written = written;
-                    let closed = store.close().is_ok();
-                    disk.kill();
-                    let powered = disk.is_powered();
-                    if powered {
-                        prop_assert!(closed);
-                    } else {
-                        disk.crash(cut);
-                    }
-                    run = match event {
-                        Event::Rot(rots) if powered => {
-                            disk.cut_power_after(u64::MAX);
-                            rots.iter().for_each(|rot| let_rot(&disk, rot));
-                            has_rotted = true;
-                            open_rotten(&disk, &old, seed, numbers)
-                        }
-                        _ => reopen(&disk, &old, has_rotted, seed, numbers),
-                    };
-                    false
-                }
-                Event::KillAndFlip(file, bit) => {
-                    let failed = run.step(&Op::Sync).is_err() || !disk.is_powered();
-                    if !failed {
-                        disk.cut_power_after(u64::MAX);
-                        disk.kill();
-                        let names = named(&disk, &[".seg"]);
-                        let name = &names[usize::from(*file) % names.len()];
-                        let bits = disk.contents(name).expect("there").len() as u64 * 8;
-                        disk.flip_bit(name, bit % bits);
-                        has_rotted = true;
-                        run = open_rotten(&disk, &run, seed, numbers);
-                    }
-                    failed
-                }
-                Event::Kill if disk.is_powered() => {
-                    disk.kill();
-                    // Without a power cut, that is: none that is still planned may come in between.
-                    disk.cut_power_after(u64::MAX);
-                    let model = run.model.clone();
-                    run = reopen(&disk, &run, has_rotted, seed, numbers);
-                    for slot in 0..SLOTS {
-                        for key in 0..KEYS {
-                            prop_assert_eq!(run.model.now(slot, key), model.now(slot, key), "a kill loses nothing");
-                        }
-                    }
-                    false
-                }
-                Event::PowerCut(seed) => {
-                    cut = *seed;
-                    true
-                }
-                Event::PowerCutAfter(seed, after) => {
-                    cut = *seed;
-                    disk.cut_power_after(*after);
-                    false
-                }
-                Event::Kill => true,
-            };
-            if failed || !disk.is_powered() {
-                disk.crash(cut);
-                run = reopen(&disk, &run, has_rotted, seed, numbers);
-            }
-            run.check_now();
-        }
+        check(&events);
     }
 }
