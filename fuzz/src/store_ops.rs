@@ -96,7 +96,7 @@ impl World {
         match choice % 32 {
             0..=7 => self.put(key, source, None),
             8 => {
-                let after = u64::from(source.byte());
+                let after = 1 + u64::from(source.byte());
                 self.put(key, source, Some(after));
             }
             9 if source.byte().is_multiple_of(4) => self.rot(source),

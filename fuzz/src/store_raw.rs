@@ -5,7 +5,7 @@
 //! verified and opened again, in bounded memory.
 
 use crate::source::Source;
-use gramme_store::{Cursor, Disk, HashTree, MemDisk, Options, Read, ReadError, Store, verify};
+use gramme_store::{Cursor, HashTree, MemDisk, Options, Read, ReadError, Store, verify};
 
 /// Copies of the manifest end at multiples of this.
 const COPY_ALIGN: usize = 4096;
@@ -47,11 +47,15 @@ pub fn input_of(disk: &MemDisk, flags: u8) -> Vec<u8> {
     let mut out = vec![flags];
     for (number, name) in (0u8..).zip(NAMES) {
         let Some(mut bytes) = disk.contents(name) else { continue };
+        let whole = bytes.clone();
         if number == 0 {
             bytes.truncate(bytes.len() / 2 - 4);
         }
         let used = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
         bytes.truncate(used.next_multiple_of(8));
+        let mut sealed = bytes.clone();
+        seal(usize::from(number), &mut sealed);
+        assert!(whole.starts_with(&sealed), "{name}: the two readings of the format differ");
         out.push(number);
         out.extend_from_slice(&u16::try_from(bytes.len()).expect("small files").to_le_bytes());
         out.extend_from_slice(&bytes);
@@ -165,8 +169,7 @@ fn seal_segment(id: u64, bytes: &mut [u8]) {
     while at + 40 <= bytes.len() {
         let lengths = word(bytes, at + 32);
         let (value, key) = (lengths & 0x7ff_ffff, lengths >> 27 & 0x1_ffff);
-        let stamp = if lengths >> 60 == 6 { 8 } else { 0 };
-        let len = usize::try_from(40 + key + stamp + value).expect("64 bits").next_multiple_of(8);
+        let len = usize::try_from(40 + key + value).expect("64 bits").next_multiple_of(8);
         let (header, body) = seeds(place, at as u64);
         // A record that goes past the end has a good header all the same.
         if let Some(rest) = bytes.get(at + 40..at + len) {

@@ -7,7 +7,7 @@ use crate::chain::SegmentHash;
 use crate::checksum::{Place, crc};
 use crate::disk::{Disk, DiskError, DiskErrorKind, DiskFile};
 use crate::key_index::{FINGERPRINT_BITS, FINGERPRINT_MASK, SizeClass};
-use crate::record::{Kind, half, word};
+use crate::record::{Kind, MAX_NUMBER, MAX_SEGMENT_BYTES, half, word};
 use crate::segment::{FORMAT, SEGMENT_HEADER_BYTES, SegmentId};
 use crate::summary::{BATCH_LINES, Line, Sink, Source, Summary};
 use alloc::format;
@@ -140,7 +140,8 @@ fn decode(bytes: &[u8; LINE_BYTES], len: u64) -> Option<Line> {
         kind: Kind::of_byte(bytes[38]).filter(|kind| *kind != Kind::Watermark)?,
     };
     let offset = u64::from(line.unit) * 8;
-    (offset >= SEGMENT_HEADER_BYTES as u64 && offset < len).then_some(line)
+    let makes_sense = offset >= SEGMENT_HEADER_BYTES as u64 && offset < len && line.sequence <= MAX_NUMBER;
+    makes_sense.then_some(line)
 }
 
 /// Reads the index file of a segment. `Ok(None)`: it is not to be believed; the lines that the sink got are from blocks that
@@ -214,7 +215,12 @@ fn check_header(header: &[u8; HEADER_BYTES], subject: &Subject, place: Place) ->
         && (subject.tree == 0 || word(header, 112) == subject.tree);
     let lines = word(header, 56);
     // A record has at least as many bytes as its line.
-    (agrees && lines <= subject.len / LINE_BYTES as u64).then_some(lines)
+    let (first, last, removals) = (word(header, 72), word(header, 80), word(header, 88));
+    let makes_sense = (first > last || last <= MAX_NUMBER)
+        && removals <= subject.len
+        && word(header, 96) <= MAX_NUMBER
+        && word(header, 104) <= MAX_SEGMENT_BYTES;
+    (agrees && makes_sense && lines <= subject.len / LINE_BYTES as u64).then_some(lines)
 }
 
 #[cfg(test)]
@@ -225,7 +231,7 @@ mod tests {
     fn a_line_reads_back() {
         let line = Line {
             fingerprint: FINGERPRINT_MASK,
-            sequence: u64::MAX,
+            sequence: MAX_NUMBER,
             tag: 7,
             key_hash: 8,
             unit: 9,

@@ -232,7 +232,7 @@ impl<'p, F: DiskFile> Replay<'p, F> {
         self.watermark = self.watermark.max(summary.watermark);
         self.durable = self.durable.max(summary.durable);
         if entry.sealed.is_none() {
-            segment.tail = summary.end;
+            segment.tail = summary.end.min(segment.capacity);
         } else if is_short {
             let due = segment.tail;
             self.note_damage(number, summary.read_to, due, DamageKind::CutOff);
@@ -269,7 +269,7 @@ impl<'p, F: DiskFile> Replay<'p, F> {
                 continue;
             }
             // The segment keeps its damaged end, so that the next opening reports it again.
-            segment.tail = tail.max(end);
+            segment.tail = tail.max(end.min(segment.capacity));
             let (kind, line) = match fate {
                 Fate::Mended(line) => (DamageKind::Mended { slot: line.slot }, Some(line)),
                 Fate::Headed(line) => (DamageKind::Record { slot: line.slot }, Some(line)),
@@ -289,6 +289,14 @@ impl<'p, F: DiskFile> Replay<'p, F> {
             }
         }
         let (id, durable) = self.watermark;
+        // No record ends past the capacity, whatever a watermark says.
+        let durable = self
+            .segments
+            .iter()
+            .find(|(_, one)| one.id == id)
+            .map_or(0, |(_, one)| durable.min(one.capacity))
+            / 8
+            * 8;
         let short = self.segments.iter().find(|(_, segment)| segment.id == id && segment.tail < durable);
         if let Some((number, segment)) = short
             && !segment.sealed

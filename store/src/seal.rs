@@ -4,9 +4,10 @@
 use crate::chain::{Event, SegmentHash};
 use crate::disk::{Disk, DiskError, DiskFile};
 use crate::index_file::{self, Subject, Writer};
+use crate::record::MAX_SEGMENT_BYTES;
 use crate::scan::Scan;
 use crate::store::Store;
-use crate::summary::{Hashes, Line, MAX_SEGMENT_BYTES, Source, Summary};
+use crate::summary::{Hashes, Line, Source, Summary};
 use alloc::vec::Vec;
 use core::fmt;
 use sha2::{Digest, Sha256};

@@ -7,7 +7,7 @@ use crate::disk::{DiskError, DiskFile};
 use crate::hash_tree::TreeKey;
 use crate::key_index::{FINGERPRINT_MASK, SizeClass};
 use crate::manifest::Entry;
-use crate::record::{HEADER_BYTES, Header, Kind};
+use crate::record::{HEADER_BYTES, Header, Kind, MAX_SEGMENT_BYTES};
 use crate::scan::{Found, Scan};
 use crate::segment::SegmentId;
 use alloc::vec::Vec;
@@ -15,8 +15,6 @@ use siphasher::sip::SipHasher13;
 
 /// Lines that are handed on together: 10 MiB of them.
 pub(crate) const BATCH_LINES: usize = 1 << 18;
-/// No segment is longer: records are addressed by 32 bits, in units of 8 bytes.
-pub(crate) const MAX_SEGMENT_BYTES: u64 = 8 << 32;
 
 /// One record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
