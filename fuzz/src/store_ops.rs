@@ -387,6 +387,10 @@ impl World {
         let mut names = self.disk.list().expect("the disk is well");
         names.retain(|name| name.ends_with(".seg") || name.ends_with(".idx") || name == "CHAIN");
         for _ in 0..1 + source.below(3) {
+            // One that was opened on a full disk has none yet.
+            if names.is_empty() {
+                break;
+            }
             let name = &names[source.below(names.len())];
             let mut bytes = self.disk.contents(name).unwrap_or_default();
             let place = usize::from(source.u16()) % bytes.len().max(1);

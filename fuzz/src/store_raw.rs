@@ -152,6 +152,8 @@ fn seal(number: usize, bytes: &mut Vec<u8>) {
 fn seal_manifest(bytes: &mut Vec<u8>) {
     let len = (bytes.len() + 4).next_multiple_of(COPY_ALIGN);
     bytes.resize(len, 0);
+    // The chain is written on where it is said to end: within what a disk in memory can have.
+    bytes[74..80].fill(0);
     bytes[32..40].copy_from_slice(&(len as u64).to_le_bytes());
     let sum = crc32fast::hash(&bytes[..len - 4]);
     bytes[len - 4..].copy_from_slice(&sum.to_le_bytes());

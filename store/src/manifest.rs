@@ -27,6 +27,8 @@ const ENTRY_BYTES_1: usize = 56;
 const GAP_BYTES: usize = 16;
 /// Copies end at multiples of this, so that they share no sector.
 const COPY_ALIGN: usize = 4096;
+/// A file of as many would not fit into any file system.
+const MAX_CHAIN_ENTRIES: u64 = 1 << 40;
 /// More than a store can have: 65,535 segments with a few gaps each.
 const MAX_COPY_BYTES: u64 = 64 << 20;
 
@@ -185,7 +187,7 @@ impl Manifest {
         // The checksum says that nobody changed it by accident, not that it makes sense.
         let ids = entries.windows(2).all(|pair| pair[0].id < pair[1].id)
             && entries.last().is_none_or(|entry| entry.id.0 < next_segment);
-        if !ids || generation.max(next_segment).max(chain.entries) > MAX_NUMBER {
+        if !ids || generation.max(next_segment) > MAX_NUMBER || chain.entries > MAX_CHAIN_ENTRIES {
             return None;
         }
         Some(Self {
