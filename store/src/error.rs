@@ -74,6 +74,9 @@ pub enum WriteError {
     Disk(DiskError),
     /// The completed sync is not the one that this store began.
     ForeignSync,
+    /// The store can't be closed in good order: a sync was begun and has not been completed. What it was to cover is as
+    /// durable as it may become.
+    SyncUnderWay,
 }
 
 /// Why a read has no answer. It never means that the key is absent.
@@ -149,6 +152,9 @@ impl fmt::Display for WriteError {
             Self::TooManySegments => write!(f, "too many segments; nothing was changed"),
             Self::Poisoned => write!(f, "writing has stopped after an earlier disk error"),
             Self::Disk(error) => write!(f, "{error}; writing has stopped"),
+            Self::SyncUnderWay => {
+                write!(f, "a sync is under way; what it is to cover is not known to be durable")
+            }
             Self::ForeignSync => write!(f, "a sync that this store did not begin; nothing was changed"),
         }
     }

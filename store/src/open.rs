@@ -184,16 +184,16 @@ impl<D: Disk> Store<D> {
     }
 
     /// Closes the store in good order: syncs, and notes that nothing is missing. A store that is dropped instead is
-    /// recovered at the next opening, and loses nothing by it but what a power cut takes. So is one of which a sync is under
-    /// way: whether that succeeds this call can't know, and does not wait for; complete it first.
+    /// recovered at the next opening, and loses nothing by it but what a power cut takes.
     ///
     /// # Errors
-    /// [`WriteError`]: the sync or the note failed; the next opening recovers what there is.
+    /// [`WriteError`]: the sync or the note failed; the next opening recovers what there is. [`WriteError::SyncUnderWay`]: whether
+    /// that one succeeds can't be known here; complete it first.
     pub fn close(mut self) -> Result<(), WriteError> {
         self.sync()?;
         if self.in_flight.is_some() || self.durable + 1 != self.next_sequence {
-            // A sync is still out. Without its end nothing can be said of the tail.
-            return Ok(());
+            // Another sync would not tell: the operating system gives a failure to the first one that asks.
+            return Err(WriteError::SyncUnderWay);
         }
         // Those that were written to since the last manifest: a sync that comes late leaves many of them.
         let open = |segment: &Segment<D::File>| segment.listed && !segment.sealed;

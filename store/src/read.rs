@@ -3,7 +3,7 @@
 use crate::checksum::Place;
 use crate::disk::{Disk, DiskError, DiskFile};
 use crate::error::ReadError;
-use crate::key_index::{Hit, Location};
+use crate::key_index::{FINGERPRINT_MASK, Hit, Location};
 use crate::record::{HEADER_BYTES, Header, MAX_KEY_BYTES, STAMP_BYTES};
 use crate::segment::SegmentId;
 use crate::store::{KEPT_BUFFER_BYTES, Store};
@@ -307,7 +307,9 @@ impl<D: Disk> Store<D> {
             };
             if bytes.len() >= header.value_range().start {
                 let key = &bytes[HEADER_BYTES..HEADER_BYTES + header.key_len as usize];
-                let sound = self.fingerprint(key) == header.fingerprint;
+                let fingerprint = self.fingerprint(key);
+                let sound =
+                    fingerprint == header.fingerprint && fingerprint & FINGERPRINT_MASK == hit.fingerprint;
                 return Ok(sound.then(|| (key.to_vec(), header.expires(bytes))));
             }
         }

@@ -437,3 +437,16 @@ fn a_value_can_be_seen_where_it_stands() {
     assert_eq!(store.get_with(1, b"short", see).expect("readable"), Some((b"value".to_vec(), 6, Some(9))));
     assert_eq!(store.get_with(1, b"none", see).expect("readable"), None);
 }
+
+#[test]
+fn a_store_is_not_closed_in_good_order_while_a_sync_is_under_way() {
+    let disk = MemDisk::new();
+    let (mut store, _) = Store::open(disk.clone(), options()).expect("opens");
+    store.put(0, b"k", b"v", 0).expect("room");
+    let job = store.begin_sync().expect("there is something to sync");
+    assert_eq!(store.close(), Err(WriteError::SyncUnderWay), "it can't say that all is durable");
+    drop(job);
+    disk.crash(1);
+    let (_, recovery) = Store::open(disk, options()).expect("opens");
+    assert!(!recovery.clean && recovery.damage.is_empty(), "{recovery:?}");
+}
