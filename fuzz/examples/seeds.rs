@@ -11,6 +11,7 @@ use gramme_quorum::{
 };
 use gramme_ring::gossip::{self, Gossip, Head, Message as Gossiped, Record};
 use gramme_ring::{Change, ClusterId, Layout, LayoutVersion, Member, Membership, NodeId, Phase, Zone};
+use gramme_store::{MemDisk, Options, Store};
 use gramme_vclock::{
     Actor, Dot, GrowableContext, GrowableDotSet, GrowableSiblings, GrowableVersionVector, Span, Stamp,
 };
@@ -282,9 +283,38 @@ fn node() {
     let body = b"some body";
     let frame = [&9u32.to_le_bytes()[..], &crc32fast::hash(body).to_le_bytes(), body].concat();
     seed("peer_frame", "stream", &[b"\x00\x10\x00\x03", &frame[..], &frame].concat());
+    store_files();
     for n in 0..3u8 {
         let bytes: Vec<u8> = (0..160u8).map(|at| at.wrapping_mul(67 + 2 * n) ^ n).collect();
         seed("store_ops", &format!("some-{n}"), &bytes);
         seed("store_open", &format!("some-{n}"), &bytes[..usize::from(n) * 5 + 6]);
+    }
+}
+
+/// Small stores of real files: closed in good order, and killed.
+fn store_files() {
+    for (name, clean) in [("closed", true), ("killed", false)] {
+        let disk = MemDisk::new();
+        let options = Options::new([4; 16]).with_segment_bytes(4096).with_tree_key([3; 16]);
+        let (mut store, _) = Store::open(disk.clone(), options).expect("opens");
+        for n in 0..3u16 {
+            store.put(n, b"k0", &[1; 20], 1).expect("room");
+            store.put_expiring(n, b"k1", &[2; 9], 2, 100).expect("room");
+            store.delete(n, b"k0").expect("room");
+            store.sync().expect("syncs");
+        }
+        store.drop_slot(2).expect("room");
+        // What is written next is in another segment.
+        store.put(1, b"k2", &[3; 3000], 3).expect("room");
+        store.put(0, b"k3", &[0; 1500], 3).expect("room");
+        store.put(0, b"k3", &[4; 30], 3).expect("room");
+        store.sync().expect("syncs");
+        if clean {
+            store.close().expect("closes");
+        } else {
+            drop(store);
+        }
+        seed("store_raw", name, &gramme_fuzz::store_raw::input_of(&disk, 3));
+        seed("store_raw", &format!("{name}-scanned"), &gramme_fuzz::store_raw::input_of(&disk, 2));
     }
 }

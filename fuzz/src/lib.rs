@@ -18,6 +18,7 @@ pub mod ring_membership_decode;
 pub mod ring_slot;
 pub mod store_open;
 pub mod store_ops;
+pub mod store_raw;
 pub mod vclock_dotset_ops;
 pub mod vclock_siblings_decode;
 pub mod vclock_siblings_ops;

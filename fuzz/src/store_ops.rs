@@ -1,16 +1,25 @@
 //! A store under a sequence of operations and disk faults, against a map.
 //!
-//! While it runs it answers what the map says. After a power cut a key has its last durable value or one of the later
-//! ones, and after a kill exactly what was seen; neither is ever reported as damage.
+//! While it runs it answers what the map says, by a clock that goes on. After a power cut a key has its last durable value or one
+//! of the later ones, and after a kill exactly what was seen; neither is ever reported as damage. Where files rot a key shows what
+//! it was or is unknown; an earlier value, or none, only if the report says that it can't know whose records are gone.
 
 use crate::source::Source;
 use gramme_store::{
-    Cursor, Durable, MemDisk, Options, Position, Read, ReadError, Store, SyncDone, WriteError,
+    Cursor, DamageKind, Disk, Durable, MemDisk, Options, Position, Read, ReadError, Recovery, Store,
+    SyncDone, WriteError,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
 type Key = (u16, &'static [u8]);
-type Value = Option<(Vec<u8>, u64)>;
+/// Value, tag, and the moment from which on it has expired.
+type Held = (Vec<u8>, u64, Option<u64>);
+type Value = Option<Held>;
+
+/// What a key holds whose record is damaged.
+fn unknown() -> Held {
+    (b"unknown".to_vec(), u64::MAX, None)
+}
 
 const SLOTS: [u16; 4] = [0, 1, 16_384, 65_535];
 const KEYS: [&[u8]; 5] = [b"a", b"b", b"bb", b"a longer key than the others", &[0; 300]];
@@ -23,12 +32,17 @@ struct Effect {
 }
 
 struct Model {
-    visible: BTreeMap<Key, (Vec<u8>, u64)>,
-    durable: BTreeMap<Key, (Vec<u8>, u64)>,
+    visible: BTreeMap<Key, Held>,
+    durable: BTreeMap<Key, Held>,
+    /// Everything that was ever put.
+    written: BTreeMap<Key, Vec<Held>>,
+    time: u64,
     pending: Vec<Effect>,
     /// What may have happened all the same: a write that failed half-way.
     uncertain: Vec<(Key, Value)>,
     last: Option<Position>,
+    /// Damage to what was durable may be reported from now on.
+    has_rotted: bool,
 }
 
 struct World {
@@ -50,9 +64,12 @@ pub fn run(data: &[u8]) {
     let model = Model {
         visible: BTreeMap::new(),
         durable: BTreeMap::new(),
+        written: BTreeMap::new(),
+        time: 0,
         pending: Vec::new(),
         uncertain: Vec::new(),
         last: None,
+        has_rotted: false,
     };
     let segment_bytes = [4096, 8192, 65_536][source.below(3)];
     let mut world = World { disk, store: None, sync: None, model, openings: 0, segment_bytes };
@@ -77,7 +94,17 @@ impl World {
         let slot = SLOTS[usize::from(choice >> 6)];
         let key = (slot, KEYS[source.below(KEYS.len())]);
         match choice % 32 {
-            0..=9 => self.put(key, source),
+            0..=7 => self.put(key, source, None),
+            8 => {
+                let after = 1 + u64::from(source.byte());
+                self.put(key, source, Some(after));
+            }
+            9 if source.byte().is_multiple_of(4) => self.rot(source),
+            9 => {
+                self.model.time += u64::from(source.byte());
+                let time = self.model.time;
+                self.store().set_time(time);
+            }
             10 | 11 => self.delete(key),
             12 => self.drop_slot(slot),
             13 | 14 => self.get(key),
@@ -111,7 +138,7 @@ impl World {
             }
             27 => {
                 self.disk.fail_next_writes(1);
-                self.put(key, source);
+                self.put(key, source, None);
                 self.disk.fail_next_writes(0);
             }
             28 => {
@@ -123,7 +150,7 @@ impl World {
                 self.disk.fail_next_reads(1);
                 match self.store().get(key.0, key.1) {
                     Err(ReadError::Disk(_)) => {}
-                    Ok(Read::Absent) => assert!(!self.model.visible.contains_key(&key)),
+                    Ok(Read::Absent) => assert_eq!(self.model.now(key), None),
                     other => panic!("{other:?} from a disk that can't read"),
                 }
                 self.disk.fail_next_reads(0);
@@ -142,15 +169,21 @@ impl World {
         }
     }
 
-    fn put(&mut self, key: Key, source: &mut Source<'_>) {
+    fn put(&mut self, key: Key, source: &mut Source<'_>, after: Option<u64>) {
         let length = usize::from(source.byte()) * [1, 1, 8, 40][source.below(4)];
         let tag = u64::from(source.byte());
         let mut value = vec![source.byte(); length];
         // No two values alike.
-        let unique = self.openings << 32 | self.model.pending.len() as u64;
+        let unique = self.openings << 32 | self.model.written.get(&key).map_or(0, Vec::len) as u64;
         value.extend_from_slice(&unique.to_le_bytes());
-        let written = self.store().put(key.0, key.1, &value, tag);
-        self.wrote(written, vec![(key, Some((value, tag)))]);
+        let expires = after.map(|after| self.model.time + after);
+        let written = match expires {
+            Some(expires) => self.store().put_expiring(key.0, key.1, &value, tag, expires),
+            None => self.store().put(key.0, key.1, &value, tag),
+        };
+        let held = (value, tag, expires);
+        self.model.written.entry(key).or_default().push(held.clone());
+        self.wrote(written, vec![(key, Some(held))]);
     }
 
     fn delete(&mut self, key: Key) {
@@ -187,26 +220,37 @@ impl World {
     }
 
     fn get(&mut self, key: Key) {
-        let expected = self.model.visible.get(&key).cloned();
-        assert_eq!(self.store().tag(key.0, key.1), expected.as_ref().map(|(_, tag)| *tag));
+        let expected = self.model.now(key);
+        let tag = self.store().tag(key.0, key.1);
+        if self.is_exact(key) {
+            assert_eq!(tag, expected.as_ref().map(|(_, tag, _)| *tag));
+        }
         if let Some(found) = self.read(key) {
             assert_eq!(found, expected, "{key:?}");
         }
     }
 
+    /// Whether what is stored of a key is what is seen: it has not expired, and is known.
+    fn is_exact(&self, key: Key) -> bool {
+        let stored = self.model.visible.get(&key);
+        stored.is_none_or(|held| *held != unknown() && self.model.seen(stored.cloned()).is_some())
+            && (stored.is_some() || self.model.time == 0)
+    }
+
     /// `None` if there is no power to read with.
     fn read(&mut self, key: Key) -> Option<Value> {
-        let powered = self.disk.is_powered();
+        let (powered, has_rotted) = (self.disk.is_powered(), self.model.has_rotted);
         match self.store().get(key.0, key.1) {
             Ok(Read::Absent) => Some(None),
-            Ok(Read::Value { value, tag, .. }) => Some(Some((value, tag))),
+            Ok(Read::Value { value, tag, expires }) => Some(Some((value, tag, expires))),
+            Err(ReadError::Damaged { .. }) if has_rotted => Some(Some(unknown())),
             Err(ReadError::Disk(_)) if !powered => None,
             other => panic!("{other:?}"),
         }
     }
 
     fn list(&mut self, slot: u16, limit: usize) {
-        let mut found = BTreeSet::new();
+        let (mut found, mut unreadable) = (BTreeSet::new(), 0);
         let mut cursor = Cursor::START;
         loop {
             let powered = self.disk.is_powered();
@@ -215,7 +259,7 @@ impl World {
                 Err(ReadError::Disk(_)) if !powered => return,
                 Err(error) => panic!("{error}"),
             };
-            assert_eq!(page.unreadable, 0);
+            unreadable += page.unreadable;
             assert!(page.keys.len() <= limit);
             found.extend(page.keys);
             match page.next {
@@ -223,11 +267,28 @@ impl World {
                 None => break,
             }
         }
-        let expected = self.model.visible.keys().filter(|(of, _)| *of == slot);
-        assert!(found.iter().map(Vec::as_slice).eq(expected.clone().map(|(_, key)| *key)));
-        assert_eq!(self.store().slot_len(slot), found.len() as u64);
-        let keys = self.model.visible.len() as u64;
-        assert_eq!((self.store().len(), self.store().stats().keys), (keys, keys));
+        let there: Vec<(&[u8], bool)> = KEYS
+            .iter()
+            .filter_map(|key| self.model.now((slot, key)).map(|held| (*key, held == unknown())))
+            .collect();
+        // The key of a damaged record may be whole, and its stamp past.
+        let unknown = there.iter().filter(|(_, unknown)| *unknown).count() as u64;
+        for (key, is_unknown) in &there {
+            assert!(*is_unknown || found.contains(*key), "{key:?} is not listed");
+        }
+        assert!(unreadable <= unknown);
+        assert!(
+            found.iter().all(|key| there.iter().any(|(other, _)| other == key)),
+            "{found:?} of {there:?}"
+        );
+        let (in_slot, keys) = (there.len() as u64, self.model.visible.len() as u64);
+        if self.model.time == 0 {
+            assert_eq!(self.store().slot_len(slot), in_slot);
+            assert_eq!((self.store().len(), self.store().stats().keys), (keys, keys));
+        } else {
+            // What has expired counts until it is compacted away.
+            assert!(self.store().slot_len(slot) >= in_slot);
+        }
     }
 
     fn sync(&mut self) {
@@ -310,18 +371,89 @@ impl World {
         self.check(Model::after_power_cut);
     }
 
+    /// All is synced, the store closed, and its files rot.
+    fn rot(&mut self, source: &mut Source<'_>) {
+        self.sync();
+        if !self.disk.is_powered() || !self.store().writable() {
+            return;
+        }
+        self.disk.cut_power_after(u64::MAX);
+        self.disk.set_capacity(None);
+        self.store.take().expect("it is open").close().expect("the disk is well");
+        self.disk.kill();
+        self.model.durable = self.model.visible.clone();
+        self.model.pending.clear();
+        self.model.has_rotted = true;
+        let mut names = self.disk.list().expect("the disk is well");
+        names.retain(|name| name.ends_with(".seg") || name.ends_with(".idx") || name == "CHAIN");
+        for _ in 0..1 + source.below(3) {
+            // One that was opened on a full disk has none yet.
+            if names.is_empty() {
+                break;
+            }
+            let name = &names[source.below(names.len())];
+            let mut bytes = self.disk.contents(name).unwrap_or_default();
+            let place = usize::from(source.u16()) % bytes.len().max(1);
+            match source.byte() % 8 {
+                0..=3 => {
+                    let mask = source.byte().max(1);
+                    bytes.iter_mut().skip(place).take(1).for_each(|byte| *byte ^= mask);
+                }
+                4 | 5 => {
+                    let (length, new) = (usize::from(source.byte()) * 4, source.byte());
+                    bytes.iter_mut().skip(place).take(length).for_each(|byte| *byte = new);
+                }
+                6 => bytes.truncate(place),
+                _ if name.ends_with(".idx") => {
+                    self.disk.remove(name).expect("it is there");
+                    names.retain(|name| self.disk.contents(name).is_some());
+                    continue;
+                }
+                _ => {}
+            }
+            self.disk.plant(name, &bytes);
+        }
+        self.openings += 1;
+        let (store, recovery) =
+            Store::open(self.disk.clone(), self.options()).expect("opens, whatever has rotted");
+        self.store = Some(store);
+        let time = self.model.time;
+        self.store().set_time(time);
+        self.check_rotten(&recovery);
+    }
+
+    fn check_rotten(&mut self, recovery: &Recovery) {
+        let any_key = |kind| matches!(kind, DamageKind::Unknown | DamageKind::CutOff);
+        let any_key = recovery.damage.iter().any(|damage| any_key(damage.kind));
+        self.check(|model, key| {
+            let mut allowed = vec![model.now(key)];
+            // An opening by index files has not read the records.
+            if recovery.affects(key.0) || recovery.index_files > 0 {
+                allowed.push(Some(unknown()));
+            }
+            if any_key {
+                allowed.push(None);
+                allowed.extend(model.written.get(&key).into_iter().flatten().cloned().map(Some));
+            }
+            allowed
+        });
+    }
+
+    fn options(&self) -> Options {
+        Options::new(u128::from(self.openings).to_le_bytes()).with_segment_bytes(self.segment_bytes)
+    }
+
     /// Opens until it succeeds. Whether the power was cut meanwhile.
     fn open(&mut self) -> bool {
         let mut tries = 0u64;
         let mut cut = false;
         loop {
             self.openings += 1;
-            let seed = u128::from(self.openings).to_le_bytes();
-            let options = Options::new(seed).with_segment_bytes(self.segment_bytes);
-            match Store::open(self.disk.clone(), options) {
-                Ok((store, recovery)) => {
-                    assert!(recovery.damage.is_empty(), "{recovery:?}");
+            match Store::open(self.disk.clone(), self.options()) {
+                Ok((mut store, recovery)) => {
+                    assert!(self.model.has_rotted || recovery.damage.is_empty(), "{recovery:?}");
                     assert_eq!(recovery.keys, store.len());
+                    store.set_time(self.model.time);
                     self.store = Some(store);
                     if self.disk.is_powered() {
                         return cut;
@@ -350,13 +482,14 @@ impl World {
             for key in KEYS {
                 let key = (slot, key);
                 let value = self.read(key).expect("there is power");
-                let allowed = candidates(&self.model, key);
-                assert!(allowed.contains(&value), "{key:?} is {value:?} where it may be {allowed:?}");
-                assert_eq!(self.store().tag(key.0, key.1), value.as_ref().map(|(_, tag)| *tag));
+                let mut allowed =
+                    candidates(&self.model, key).into_iter().map(|value| self.model.seen(value));
+                assert!(allowed.any(|one| one == value), "{key:?} is {value:?}");
                 found.extend(value.map(|held| (key, held)));
             }
         }
-        assert_eq!(self.store().len(), found.len() as u64);
+        let len = self.store().len();
+        assert!(len == found.len() as u64 || (self.model.time > 0 && len > found.len() as u64));
         self.model.durable = found.clone();
         self.model.visible = found;
         // Places of writes that a crash took are given again.
@@ -367,6 +500,15 @@ impl World {
 }
 
 impl Model {
+    /// What is to be seen of a value by now.
+    fn seen(&self, value: Value) -> Value {
+        value.filter(|(_, _, expires)| expires.is_none_or(|expires| expires > self.time))
+    }
+
+    fn now(&self, key: Key) -> Value {
+        self.seen(self.visible.get(&key).cloned())
+    }
+
     fn after_kill(&self, key: Key) -> Vec<Value> {
         let uncertain = self.uncertain.iter().filter(|(of, _)| *of == key).map(|(_, value)| value.clone());
         uncertain.chain([self.visible.get(&key).cloned()]).collect()

@@ -41,6 +41,8 @@ pub(crate) struct Merge<F> {
     seen: u64,
     /// A victim has to stay. Then all must: deletes were left behind on the promise that all go.
     spoiled: bool,
+    /// The victim that is being gone through has places that can't be read.
+    lossy: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -153,6 +155,7 @@ impl<D: Disk> Store<D> {
             phase: Phase::Copying,
             seen: 0,
             spoiled: false,
+            lossy: false,
         })
     }
 
@@ -196,16 +199,23 @@ impl<D: Disk> Store<D> {
             };
             spent += scan.bytes_read - before;
             let copied = match found {
-                Found::End { .. } => {
+                Found::End { offset } => {
                     merge.done += 1;
-                    // What the index still points to here became unreadable since the opening, header and all.
+                    merge.lossy |= offset < self.segments[victim].tail;
+                    // A record that can't be read may have been a delete, which an index file may know of: while there is
+                    // something older that it may hide, it must not be forgotten.
+                    let lost = core::mem::take(&mut merge.lossy)
+                        && !self.removals_are_spent(&merge.victims, self.segments[victim].last);
                     let segment = &mut self.segments[victim];
-                    segment.quarantined = segment.live > 0;
+                    // What the index still points to here became unreadable since the opening, header and all.
+                    segment.quarantined = segment.live > 0 || lost;
                     merge.spoiled |= segment.quarantined;
                     continue;
                 }
-                // What could be known of it was reported at the opening.
-                Found::Gap { .. } => Ok(0),
+                Found::Gap { .. } => {
+                    merge.lossy = true;
+                    Ok(0)
+                }
                 Found::Record { offset, header, intact, .. } => {
                     let body = if intact { scan.bytes(offset, header.record_len()) } else { &[] };
                     self.copy_record(merge, victim, offset, &header, body)

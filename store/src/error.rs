@@ -1,6 +1,7 @@
 //! What can go wrong, by stage, and what it left behind.
 
 use crate::disk::DiskError;
+use crate::record::{MAX_KEY_BYTES, MAX_VALUE_BYTES};
 use crate::segment::SegmentId;
 use core::fmt;
 
@@ -73,6 +74,9 @@ pub enum WriteError {
     Disk(DiskError),
     /// The completed sync is not the one that this store began.
     ForeignSync,
+    /// The store can't be closed in good order: a sync was begun and has not been completed. What it was to cover is as
+    /// durable as it may become.
+    SyncUnderWay,
 }
 
 /// Why a read has no answer. It never means that the key is absent.
@@ -108,12 +112,12 @@ impl From<DiskError> for ReadError {
 impl fmt::Display for OpenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Disk(error) => write!(f, "{error}"),
+            Self::Disk(error) => write!(f, "{error}; nothing that the store has was changed"),
             Self::NewerFormat { found, supported } => write!(
                 f,
                 "the store has format {found}, this program reads up to {supported}; nothing was touched"
             ),
-            Self::NoStore => write!(f, "there is no store here"),
+            Self::NoStore => write!(f, "there is no store here; nothing was touched"),
             Self::ManifestMissing => write!(f, "segments without a manifest; nothing was touched"),
             Self::ManifestDamaged => {
                 write!(f, "both copies of the manifest are damaged; nothing was touched")
@@ -127,7 +131,7 @@ impl fmt::Display for OpenError {
             Self::SegmentForeign { segment } => {
                 write!(f, "segment {segment} belongs to another store; nothing was touched")
             }
-            Self::Options(what) => write!(f, "bad option: {what}"),
+            Self::Options(what) => write!(f, "bad option: {what}; nothing was touched"),
         }
     }
 }
@@ -135,8 +139,12 @@ impl fmt::Display for OpenError {
 impl fmt::Display for WriteError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::KeyLength(len) => write!(f, "a key of {len} bytes"),
-            Self::ValueLength(len) => write!(f, "a value of {len} bytes"),
+            Self::KeyLength(len) => {
+                write!(f, "a key of {len} bytes, not 1 to {MAX_KEY_BYTES}; nothing was changed")
+            }
+            Self::ValueLength(len) => {
+                write!(f, "a value of {len} bytes, not up to {MAX_VALUE_BYTES}; nothing was changed")
+            }
             Self::NoSpace => write!(f, "no space left; nothing was changed"),
             Self::NewSegment(error) => write!(f, "no new segment: {error}; nothing was changed"),
             Self::Unreadable(error) => write!(f, "{error}, while compacting; nothing was changed"),
@@ -144,6 +152,9 @@ impl fmt::Display for WriteError {
             Self::TooManySegments => write!(f, "too many segments; nothing was changed"),
             Self::Poisoned => write!(f, "writing has stopped after an earlier disk error"),
             Self::Disk(error) => write!(f, "{error}; writing has stopped"),
+            Self::SyncUnderWay => {
+                write!(f, "a sync is under way; what it is to cover is not known to be durable")
+            }
             Self::ForeignSync => write!(f, "a sync that this store did not begin; nothing was changed"),
         }
     }

@@ -7,7 +7,7 @@ use crate::chain::SegmentHash;
 use crate::checksum::{Place, crc};
 use crate::disk::{Disk, DiskError, DiskErrorKind, DiskFile};
 use crate::key_index::{FINGERPRINT_BITS, FINGERPRINT_MASK, SizeClass};
-use crate::record::{self, Kind, half, word};
+use crate::record::{self, Kind, MAX_NUMBER, MAX_SEGMENT_BYTES, half, word};
 use crate::segment::{FORMAT, SEGMENT_HEADER_BYTES, SegmentId};
 use crate::summary::{BATCH_LINES, Line, Sink, Source, Summary};
 use alloc::format;
@@ -238,6 +238,7 @@ impl Lines<'_> {
             || !ends_inside
             || size.is_empty()
             || kind == Kind::Watermark
+            || sequence > MAX_NUMBER
         {
             return None;
         }
@@ -295,6 +296,7 @@ pub(crate) fn read<F: DiskFile>(
     (summary.first, summary.last) = (word(&header, 72), word(&header, 80));
     summary.removals = word(&header, 88);
     summary.watermark = (SegmentId(word(&header, 96)), word(&header, 104));
+    summary.hash = header[120..152].try_into().ok();
     summary.end = subject.len;
     summary.read_to = subject.len;
 
@@ -348,8 +350,13 @@ fn check_header(header: &[u8; HEADER_BYTES], subject: &Subject, place: Place) ->
         // Without a tree the key hashes are of no interest.
         && (subject.tree == 0 || word(header, 112) == subject.tree);
     let lines = word(header, 56);
+    let (first, last, removals) = (word(header, 72), word(header, 80), word(header, 88));
+    let makes_sense = (first > last || last <= MAX_NUMBER)
+        && removals <= subject.len
+        && word(header, 96) <= MAX_NUMBER
+        && word(header, 104) <= MAX_SEGMENT_BYTES;
     // A record has a header at least.
-    (agrees && lines <= subject.len / record::HEADER_BYTES as u64).then_some(lines)
+    (agrees && makes_sense && lines <= subject.len / record::HEADER_BYTES as u64).then_some(lines)
 }
 
 #[cfg(test)]
@@ -369,7 +376,7 @@ mod tests {
             size: SizeClass::of(160),
         };
         let lines = [
-            line(8, u64::MAX, 0),
+            line(8, MAX_NUMBER, 0),
             line(28, 0, 0xff),
             line(48, 1, 0x100),
             Line { kind: Kind::DropSlot, size: SizeClass::of(40), ..line(300, 1000, 1 << 63) },

@@ -92,6 +92,7 @@ mod record;
 mod recovery;
 mod replay;
 mod scan;
+mod scrub;
 mod seal;
 mod segment;
 mod segments;
@@ -118,6 +119,7 @@ pub use options::Options;
 pub use read::{Cursor, Page, Read, ReadDone, ReadJob, ValueRef};
 pub use record::{MAX_KEY_BYTES, MAX_VALUE_BYTES};
 pub use recovery::{Damage, DamageKind, Progress, Recovery, Torn};
+pub use scrub::Scrubbed;
 pub use segment::SegmentId;
 #[cfg(feature = "std")]
 pub use shared::SharedStore;

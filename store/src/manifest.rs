@@ -8,8 +8,8 @@ use crate::chain::{Chain, Head, SegmentHash};
 use crate::checksum::{crc, mix};
 use crate::disk::{Disk, DiskError, DiskErrorKind, DiskFile};
 use crate::error::OpenError;
-use crate::record::{half, word};
-use crate::segment::{FORMAT, SegmentId, SegmentKind};
+use crate::record::{MAX_NUMBER, MAX_SEGMENT_BYTES, half, word};
+use crate::segment::{FORMAT, SEGMENT_HEADER_BYTES, SegmentId, SegmentKind};
 use alloc::vec;
 use alloc::vec::Vec;
 
@@ -27,6 +27,8 @@ const ENTRY_BYTES_1: usize = 56;
 const GAP_BYTES: usize = 16;
 /// Copies end at multiples of this, so that they share no sector.
 const COPY_ALIGN: usize = 4096;
+/// A file of as many would not fit into any file system.
+const MAX_CHAIN_ENTRIES: u64 = 1 << 40;
 /// More than a store can have: 65,535 segments with a few gaps each.
 const MAX_COPY_BYTES: u64 = 64 << 20;
 
@@ -46,6 +48,17 @@ pub(crate) struct Entry {
     pub(crate) hash: Option<SegmentHash>,
     /// Ranges without records, left by a crash among unsynced writes.
     pub(crate) torn: Vec<(u64, u64)>,
+}
+
+impl Entry {
+    fn makes_sense(&self) -> bool {
+        let records = SEGMENT_HEADER_BYTES as u64..=self.capacity;
+        self.capacity <= MAX_SEGMENT_BYTES
+            && self.capacity.is_multiple_of(8)
+            && self.sealed.is_none_or(|len| records.contains(&len) && len.is_multiple_of(8))
+            && (self.first > self.last || self.last <= MAX_NUMBER)
+            && self.torn.iter().all(|(start, end)| start <= end && *end <= MAX_SEGMENT_BYTES)
+    }
 }
 
 /// Everything the manifest says.
@@ -150,7 +163,7 @@ impl Manifest {
             let gaps = half(entry, 52) as usize;
             let (ranges, after) = after.split_at_checked(gaps.checked_mul(GAP_BYTES)?)?;
             rest = after;
-            entries.push(Entry {
+            let entry = Entry {
                 id: SegmentId(word(entry, 0)),
                 salt: word(entry, 8),
                 kind: SegmentKind::of_byte(entry[48])?,
@@ -160,17 +173,28 @@ impl Manifest {
                 last: word(entry, 40),
                 hash: (entry[49] & 2 == 2 && format > 1).then(|| hash_at(entry, ENTRY_BYTES_1)),
                 torn: ranges.chunks_exact(GAP_BYTES).map(|gap| (word(gap, 0), word(gap, 8))).collect(),
-            });
+            };
+            if !entry.makes_sense() {
+                return None;
+            }
+            entries.push(entry);
         }
         let chain = match format {
             1 => Chain::new(&store),
             _ => Chain { entries: word(body, 72), head: Head(hash_at(body, 80)), pending: Vec::new() },
         };
+        let (generation, next_segment) = (word(body, 16), word(body, 24));
+        // The checksum says that nobody changed it by accident, not that it makes sense.
+        let ids = entries.windows(2).all(|pair| pair[0].id < pair[1].id)
+            && entries.last().is_none_or(|entry| entry.id.0 < next_segment);
+        if !ids || generation.max(next_segment) > MAX_NUMBER || chain.entries > MAX_CHAIN_ENTRIES {
+            return None;
+        }
         Some(Self {
             chain_entries: chain.entries,
             head: chain.head,
-            generation: word(body, 16),
-            next_segment: word(body, 24),
+            generation,
+            next_segment,
             clean: body[10] & 1 == 1,
             store,
             hash_key,

@@ -1,6 +1,6 @@
 //! Opening a store: reading the log back, judging what is damaged, and making what was found durable.
 
-use crate::chain::Chain;
+use crate::chain::{Chain, Event};
 use crate::checksum::Place;
 use crate::disk::{Disk, DiskErrorKind, DiskFile};
 use crate::error::{OpenError, WriteError};
@@ -64,7 +64,7 @@ impl<D: Disk> Store<D> {
         };
         let leftovers = leftovers(&disk, &names, &manifest)?;
 
-        let chain = Chain { entries: manifest.chain_entries, head: manifest.head, pending: Vec::new() };
+        let mut chain = Chain { entries: manifest.chain_entries, head: manifest.head, pending: Vec::new() };
         let chain_is_sound = chain.ends_soundly(&disk)?;
 
         let plan = Plan::of(&options);
@@ -78,8 +78,13 @@ impl<D: Disk> Store<D> {
             tree,
             uncounted,
             hashes,
+            unchained,
             ..
         } = replay;
+        for segment in unchained.iter().map(|number| &segments[*number]) {
+            let (segment, len, hash) = (segment.id, segment.tail, segment.hash);
+            hash.into_iter().for_each(|hash| chain.push(&Event::Sealed { segment, len, hash }));
+        }
         if !chain_is_sound {
             let end = chain.entries * crate::chain::ENTRY_BYTES as u64;
             recovery.damage.push(Damage { segment: None, start: 0, end, kind: DamageKind::Chain });
@@ -133,6 +138,8 @@ impl<D: Disk> Store<D> {
             rolled: Vec::new(),
             merge: None,
             seal_job: None,
+            scrub_round: None,
+            scrubbed: SegmentId(0),
             chain,
             hashes,
             tree,
@@ -181,14 +188,15 @@ impl<D: Disk> Store<D> {
     /// recovered at the next opening, and loses nothing by it but what a power cut takes.
     ///
     /// # Errors
-    /// [`WriteError`]: the sync or the note failed; the next opening recovers what there is.
+    /// [`WriteError`]: the sync or the note failed; the next opening recovers what there is. [`WriteError::SyncUnderWay`]: whether
+    /// that one succeeds can't be known here; complete it first.
     pub fn close(mut self) -> Result<(), WriteError> {
         self.sync()?;
         // A watermark may be left.
         self.flush()?;
         if self.in_flight.is_some() || self.durable + 1 != self.next_sequence {
-            // A sync is still out. Without its end nothing can be said of the tail.
-            return Ok(());
+            // Another sync would not tell: the operating system gives a failure to the first one that asks.
+            return Err(WriteError::SyncUnderWay);
         }
         // Those that were written to since the last manifest: a sync that comes late leaves many of them.
         let open = |segment: &Segment<D::File>| segment.listed && !segment.sealed;

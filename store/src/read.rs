@@ -3,7 +3,7 @@
 use crate::checksum::Place;
 use crate::disk::{Disk, DiskError, DiskFile};
 use crate::error::ReadError;
-use crate::key_index::{Hit, Location};
+use crate::key_index::{FINGERPRINT_MASK, Hit, Location};
 use crate::record::{HEADER_BYTES, Header, MAX_KEY_BYTES, STAMP_BYTES};
 use crate::segment::SegmentId;
 use crate::store::{KEPT_BUFFER_BYTES, Pending, Store};
@@ -299,7 +299,7 @@ impl<D: Disk> Store<D> {
     pub(crate) fn key_of(&mut self, slot: u16, hit: &Hit) -> Result<Option<Named>, ReadError> {
         let spot = self.spot(hit.location);
         if let Some(bytes) = self.pending.record(self.active, hit.location, spot.len) {
-            return Ok(self.key_in(slot, &spot, bytes).flatten());
+            return Ok(self.key_in(slot, hit, &spot, bytes).flatten());
         }
         let mut read = 0;
         for want in [spot.len.min(LIST_BYTES), spot.len.min(HEADER_BYTES + MAX_KEY_BYTES + STAMP_BYTES)] {
@@ -308,7 +308,7 @@ impl<D: Disk> Store<D> {
             }
             let file = &self.segments[hit.location.segment].file;
             read += file.read_at(spot.offset + read as u64, &mut self.read_buffer[read..want])?;
-            if let Some(found) = self.key_in(slot, &spot, &self.read_buffer[..read]) {
+            if let Some(found) = self.key_in(slot, hit, &spot, &self.read_buffer[..read]) {
                 return Ok(found);
             }
         }
@@ -317,7 +317,7 @@ impl<D: Disk> Store<D> {
 
     /// The key in the beginning of a record; `Some(None)` if it is damaged, `None` if it goes on past these bytes.
     #[allow(clippy::option_option)] // Three answers.
-    fn key_in(&self, slot: u16, spot: &Spot, bytes: &[u8]) -> Option<Option<Named>> {
+    fn key_in(&self, slot: u16, hit: &Hit, spot: &Spot, bytes: &[u8]) -> Option<Option<Named>> {
         if bytes.len() < HEADER_BYTES {
             return Some(None);
         }
@@ -330,7 +330,8 @@ impl<D: Disk> Store<D> {
             return None;
         }
         let key = &bytes[HEADER_BYTES..HEADER_BYTES + header.key_len as usize];
-        let sound = self.fingerprint(key) == header.fingerprint;
+        let fingerprint = self.fingerprint(key);
+        let sound = fingerprint == header.fingerprint && fingerprint & FINGERPRINT_MASK == hit.fingerprint;
         Some(sound.then(|| (key.to_vec(), header.expires(bytes))))
     }
 }

@@ -8,6 +8,10 @@ use alloc::vec::Vec;
 
 /// Bytes of a record before its key.
 pub(crate) const HEADER_BYTES: usize = 40;
+/// No sequence, id or generation gets as far: what says so is made up.
+pub(crate) const MAX_NUMBER: u64 = 1 << 62;
+/// No segment is longer: records are addressed by 32 bits, in units of 8 bytes.
+pub(crate) const MAX_SEGMENT_BYTES: u64 = 8 << 32;
 /// Records start at multiples of this.
 pub(crate) const ALIGN: usize = 8;
 /// The longest key: 64 KiB of a user's key and 64 bytes for whoever prefixes it.
@@ -124,9 +128,10 @@ impl Header {
             Kind::Put => has_key && value <= MAX_VALUE_BYTES,
             Kind::Expiring => has_key && (STAMP_BYTES..=STAMP_BYTES + MAX_VALUE_BYTES).contains(&value),
             Kind::Delete => has_key && value == 0,
-            Kind::DropSlot | Kind::Watermark | Kind::Lost => key == 0 && value == 0,
+            Kind::DropSlot | Kind::Lost => key == 0 && value == 0,
+            Kind::Watermark => key == 0 && value == 0 && word(bytes, 24) <= MAX_SEGMENT_BYTES,
         };
-        if !possible {
+        if !possible || word(bytes, 8) > MAX_NUMBER {
             return None;
         }
         Some(Self {

@@ -58,6 +58,8 @@ pub(crate) struct Replay<'p, F> {
     /// Entries that the tree does not count: their keys are not known.
     pub(crate) uncounted: BTreeSet<(u16, u64)>,
     pub(crate) hashes: Hashes,
+    /// Segments with a hash that the chain does not have yet.
+    pub(crate) unchained: Vec<u16>,
     plan: &'p Plan,
     suspects: Vec<(u16, Suspect)>,
     /// The sequences of deletes, for puts that are read after them but were written before.
@@ -89,6 +91,7 @@ impl<'p, F: DiskFile> Replay<'p, F> {
             tree: hashes.tree.map(HashTree::new),
             uncounted: BTreeSet::new(),
             hashes,
+            unchained: Vec::new(),
             plan,
             suspects: Vec::new(),
             deleted: BTreeMap::new(),
@@ -192,7 +195,7 @@ impl<'p, F: DiskFile> Replay<'p, F> {
 
     fn begin_segment(&mut self, job: &Job<'_, F>) -> Result<u16, OpenError> {
         let entry = job.entry;
-        let segment = Segment {
+        let mut segment = Segment {
             salt: entry.salt,
             capacity: entry.capacity,
             tail: entry.sealed.unwrap_or(SEGMENT_HEADER_BYTES as u64),
@@ -202,6 +205,10 @@ impl<'p, F: DiskFile> Replay<'p, F> {
             torn: entry.torn.clone(),
             ..Segment::new(entry.id, job.file.clone(), job.place, entry.kind)
         };
+        if entry.sealed.is_some() {
+            // What it was sealed with, and not what is left of it: its lines may yet come from its index file.
+            (segment.first, segment.last) = (entry.first, entry.last);
+        }
         self.segments
             .insert(segment)
             .ok_or(OpenError::Options("the store has more segments than it can number"))
@@ -212,13 +219,21 @@ impl<'p, F: DiskFile> Replay<'p, F> {
         segment.removals += summary.removals;
         segment.first = segment.first.min(summary.first);
         segment.last = segment.last.max(summary.last);
-        segment.indexed = summary.source == Source::IndexFile;
+        // A segment that is not whole gets no index file, and keeps the one that may know what is gone.
+        let is_short = entry.sealed.is_some_and(|due| summary.read_to < due);
+        let is_whole = entry.sealed.is_none() || (!is_short && summary.suspects.is_empty());
+        segment.indexed = summary.source == Source::IndexFile || !is_whole;
+        // It was hashed, and no manifest came to know. Not hashed anew: it may have rotted since.
+        if entry.hash.is_none() && entry.sealed.is_some() && summary.hash.is_some() {
+            segment.hash = summary.hash;
+            self.unchained.push(number);
+        }
         self.last_sequence = self.last_sequence.max(summary.last);
         self.watermark = self.watermark.max(summary.watermark);
         self.durable = self.durable.max(summary.durable);
         if entry.sealed.is_none() {
-            segment.tail = summary.end;
-        } else if summary.read_to < segment.tail {
+            segment.tail = summary.end.min(segment.capacity);
+        } else if is_short {
             let due = segment.tail;
             self.note_damage(number, summary.read_to, due, DamageKind::CutOff);
         }
@@ -254,7 +269,7 @@ impl<'p, F: DiskFile> Replay<'p, F> {
                 continue;
             }
             // The segment keeps its damaged end, so that the next opening reports it again.
-            segment.tail = tail.max(end);
+            segment.tail = tail.max(end.min(segment.capacity));
             let (kind, line) = match fate {
                 Fate::Mended(line) => (DamageKind::Mended { slot: line.slot }, Some(line)),
                 Fate::Headed(line) => (DamageKind::Record { slot: line.slot }, Some(line)),
@@ -274,6 +289,14 @@ impl<'p, F: DiskFile> Replay<'p, F> {
             }
         }
         let (id, durable) = self.watermark;
+        // No record ends past the capacity, whatever a watermark says.
+        let durable = self
+            .segments
+            .iter()
+            .find(|(_, one)| one.id == id)
+            .map_or(0, |(_, one)| durable.min(one.capacity))
+            / 8
+            * 8;
         let short = self.segments.iter().find(|(_, segment)| segment.id == id && segment.tail < durable);
         if let Some((number, segment)) = short
             && !segment.sealed

@@ -4,9 +4,10 @@
 use crate::chain::{Event, SegmentHash};
 use crate::disk::{Disk, DiskError, DiskFile};
 use crate::index_file::{self, Subject, Writer};
+use crate::record::MAX_SEGMENT_BYTES;
 use crate::scan::Scan;
 use crate::store::Store;
-use crate::summary::{Hashes, Line, MAX_SEGMENT_BYTES, Source, Summary};
+use crate::summary::{Hashes, Line, Source, Summary};
 use alloc::vec::Vec;
 use core::fmt;
 use sha2::{Digest, Sha256};
@@ -103,7 +104,7 @@ impl<D: Disk> Store<D> {
     pub(crate) fn begin_seal_of(&mut self, number: u16) -> Option<SealJob<D::File>> {
         let store = self.identity.store;
         let tree = self.hashes.tree.map_or(0, |tree| tree.check());
-        let wants_index = self.options.index_files && !self.starved;
+        let wants_index = self.options.index_files && !self.starved && !self.segments[number].indexed;
         let segment = &mut self.segments[number];
         let subject = Subject {
             store,

@@ -5,6 +5,7 @@ use crate::error::{OpenError, ReadError, WriteError};
 use crate::options::Options;
 use crate::read::{Cursor, Page, Read};
 use crate::recovery::Recovery;
+use crate::scrub::Scrubbed;
 use crate::snapshot::Snapshot;
 use crate::store::{Stats, Store};
 use crate::sync::{Durable, Position};
@@ -365,6 +366,14 @@ impl<D: Disk + Send + 'static> SharedStore<D> {
     /// As for [`Store::snapshot`].
     pub fn snapshot(&self) -> Result<Snapshot<D>, WriteError> {
         self.read(|store| store.snapshot())
+    }
+
+    /// As [`Store::scrub`], with the lock held: small budgets let the writers in between.
+    ///
+    /// # Errors
+    /// As for [`Store::scrub`].
+    pub fn scrub(&self, budget_bytes: usize) -> Result<Scrubbed, ReadError> {
+        self.read(|store| store.scrub(budget_bytes))
     }
 
     /// The root of the [hash tree](Store::tree), and the sum over each of these ranges of slots; `None` without a tree.

@@ -8,7 +8,9 @@ use crate::hash_tree::HashTree;
 use crate::key_index::{KeyIndex, Location, SizeClass};
 use crate::options::Options;
 use crate::record::{Draft, Kind, MAX_KEY_BYTES, MAX_VALUE_BYTES};
+use crate::scrub::Round;
 use crate::seal::SealJob;
+use crate::segment::SegmentId;
 use crate::segments::SegmentTable;
 use crate::summary::Hashes;
 use crate::sync::Position;
@@ -39,6 +41,9 @@ pub struct Store<D: Disk> {
     pub(crate) merge: Option<Merge<D::File>>,
     /// A segment that is being sealed by `maintain`.
     pub(crate) seal_job: Option<SealJob<D::File>>,
+    /// A round of scrubbing, and the last segment that it is through with.
+    pub(crate) scrub_round: Option<Round<D::File>>,
+    pub(crate) scrubbed: SegmentId,
     pub(crate) chain: Chain,
     pub(crate) hashes: Hashes,
     pub(crate) tree: Option<HashTree>,

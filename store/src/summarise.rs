@@ -25,14 +25,21 @@ pub(crate) struct Job<'m, F> {
 impl<F: DiskFile> Job<'_, F> {
     fn run(&self, hashes: &Hashes, sink: Sink<'_>) -> Result<Summary, DiskError> {
         let mut source = if self.index_is_bad { Source::ScanForBadIndexFile } else { Source::Scan };
+        let (mut removals, mut hash) = (0, None);
         if let Some((file, subject)) = &self.index {
-            // Lines from blocks that were whole are true, whatever the rest is: the scan finds them again.
+            // Lines from blocks that were whole are true, whatever the rest is: the scan finds them again, but those of
+            // records that were cut off.
             match index_file::read(file, subject, sink) {
                 Ok(Some(summary)) if self.file.size()? >= subject.len => return Ok(summary),
-                _ => source = Source::ScanForBadIndexFile,
+                Ok(Some(summary)) => (removals, hash) = (summary.removals, summary.hash),
+                _ => {}
             }
+            source = Source::ScanForBadIndexFile;
         }
-        summary::scan(self.file.clone(), self.place, self.entry, hashes, source, sink)
+        let mut summary = summary::scan(self.file.clone(), self.place, self.entry, hashes, source, sink)?;
+        summary.removals = summary.removals.max(removals);
+        summary.hash = hash;
+        Ok(summary)
     }
 }
 

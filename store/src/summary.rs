@@ -1,12 +1,13 @@
 //! What a segment holds, as the index wants it: one line for each record, from a scan of the segment or from its index
 //! file. Summarising is the part of an opening that needs nothing but the file, so segments can be summarised side by side.
 
+use crate::chain::SegmentHash;
 use crate::checksum::Place;
 use crate::disk::{DiskError, DiskFile};
 use crate::hash_tree::TreeKey;
 use crate::key_index::{FINGERPRINT_MASK, SizeClass};
 use crate::manifest::Entry;
-use crate::record::{HEADER_BYTES, Header, Kind};
+use crate::record::{HEADER_BYTES, Header, Kind, MAX_SEGMENT_BYTES};
 use crate::scan::{Found, Scan};
 use crate::segment::SegmentId;
 use alloc::vec::Vec;
@@ -14,8 +15,6 @@ use siphasher::sip::SipHasher13;
 
 /// Lines that are handed on together: 10 MiB of them.
 pub(crate) const BATCH_LINES: usize = 1 << 18;
-/// No segment is longer: records are addressed by 32 bits, in units of 8 bytes.
-pub(crate) const MAX_SEGMENT_BYTES: u64 = 8 << 32;
 
 /// One record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,6 +71,8 @@ pub(crate) struct Summary {
     /// Where the reading ended: at the segment's end, or before it if the file is too short.
     pub(crate) read_to: u64,
     pub(crate) bytes_read: u64,
+    /// The hash that the segment had when its index file was made, if it has one.
+    pub(crate) hash: Option<SegmentHash>,
     pub(crate) source: Source,
 }
 
@@ -97,6 +98,7 @@ impl Summary {
             end: crate::segment::SEGMENT_HEADER_BYTES as u64,
             read_to: 0,
             bytes_read: 0,
+            hash: None,
             source,
         }
     }

@@ -1,7 +1,8 @@
 //! Directories and files that are not as a store leaves them: named errors, and nothing touched that is not ours.
 
 use gramme_store::{
-    DamageKind, Disk, DiskError, DiskErrorKind, FileDisk, MemDisk, OpenError, Options, Read, Store, verify,
+    DamageKind, Disk, DiskError, DiskErrorKind, FileDisk, MAX_KEY_BYTES, MAX_VALUE_BYTES, MemDisk, OpenError,
+    Options, Read, SegmentId, Store, WriteError, verify,
 };
 
 fn options(seed: u8) -> Options {
@@ -206,4 +207,53 @@ fn a_recycled_segment_with_whole_old_records_behind_its_tail_shows_none_of_them(
     let (mut store, recovery) = Store::open(fresh, options(8)).expect("opens");
     assert_eq!((store.len(), recovery.is_lossy()), (1, false), "{recovery:?}");
     assert!(matches!(store.get(1, b"only"), Ok(Read::Value { tag: 5, .. })));
+}
+
+#[test]
+fn every_refusal_says_what_was_left_alone() {
+    let disk = DiskError::new(DiskErrorKind::PermissionDenied, "lock the directory");
+    let segment = SegmentId(5);
+    for error in [
+        OpenError::Disk(disk),
+        OpenError::NewerFormat { found: 3, supported: 2 },
+        OpenError::NoStore,
+        OpenError::ManifestMissing,
+        OpenError::ManifestDamaged,
+        OpenError::ManifestStale { segment },
+        OpenError::SegmentMissing { segment },
+        OpenError::SegmentForeign { segment },
+        OpenError::Options("segments are too small"),
+    ] {
+        let words = error.to_string();
+        assert!(words.contains("; nothing "), "{words}");
+    }
+    let (mut store, _) = Store::open(MemDisk::new(), options(1)).expect("opens");
+    for (outcome, words) in [
+        (store.put(0, b"", b"v", 0), "a key of 0 bytes, not 1 to 65600; nothing was changed"),
+        (
+            store.delete(0, &vec![0; MAX_KEY_BYTES + 1]),
+            "a key of 65601 bytes, not 1 to 65600; nothing was changed",
+        ),
+        (
+            store.put(0, b"k", &vec![0; MAX_VALUE_BYTES + 1], 0),
+            "a value of 67108865 bytes, not up to 67108864; nothing was changed",
+        ),
+    ] {
+        assert_eq!(outcome.map_err(|error: WriteError| error.to_string()), Err(words.to_owned()));
+    }
+}
+
+#[test]
+fn a_damaged_or_missing_file_is_named_in_the_error() {
+    let original = filled(1);
+    let name = original.list().expect("lists").into_iter().find(|name| name.ends_with(".seg")).expect("one");
+    let digits = name.trim_end_matches(".seg");
+    let disk = original.fork();
+    disk.remove(&name).expect("there");
+    let missing = Store::open(disk, options(2)).map(drop).expect_err("missing").to_string();
+    // Another store's whole segment in its place.
+    let disk = original.fork();
+    disk.plant(&name, &filled(9).contents(&name).expect("the first segment has the same name"));
+    let foreign = Store::open(disk, options(2)).map(drop).expect_err("foreign").to_string();
+    assert!(missing.contains(digits) && foreign.contains(digits), "{missing} {foreign}");
 }

@@ -453,3 +453,16 @@ fn what_a_read_takes_is_known_without_reading() {
     store.delete(0, b"key").expect("room");
     assert_eq!(store.read_bytes(0, b"key"), None);
 }
+
+#[test]
+fn a_store_is_not_closed_in_good_order_while_a_sync_is_under_way() {
+    let disk = MemDisk::new();
+    let (mut store, _) = Store::open(disk.clone(), options()).expect("opens");
+    store.put(0, b"k", b"v", 0).expect("room");
+    let job = store.begin_sync().expect("there is something to sync");
+    assert_eq!(store.close(), Err(WriteError::SyncUnderWay), "it can't say that all is durable");
+    drop(job);
+    disk.crash(1);
+    let (_, recovery) = Store::open(disk, options()).expect("opens");
+    assert!(!recovery.clean && recovery.damage.is_empty(), "{recovery:?}");
+}

@@ -314,3 +314,50 @@ fn what_is_damaged_stays_unknown_through_a_merge() {
         );
     }
 }
+
+#[test]
+fn a_delete_that_rotted_unseen_does_not_give_its_key_back_by_a_merge() {
+    // The opening went by the index file, which knows the delete; the merge meets the record and finds it gone. Merging the
+    // rest would leave nothing that says that the key was deleted, while the older segment still has it.
+    for cut in [false, true] {
+        let disk = MemDisk::new();
+        let mut store = open(&disk);
+        store.put(0, b"deleted", &[1; 100], 0).expect("room");
+        for n in 0..14u32 {
+            store.put(1, &n.to_le_bytes(), &[2; 1000], 0).expect("room");
+        }
+        roll(&mut store, b"filler");
+        store.delete(0, b"deleted").expect("room");
+        store.sync().expect("syncs");
+        store.close().expect("closes");
+        // A delete ends with its key.
+        let (name, at) = disk
+            .list()
+            .expect("lists")
+            .into_iter()
+            .filter_map(|name| {
+                let bytes = disk.contents(&name)?;
+                Some((name, bytes.windows(7).rposition(|window| window == b"deleted")?))
+            })
+            .next_back()
+            .expect("its record");
+        let mut bytes = disk.contents(&name).expect("there");
+        if cut {
+            bytes.truncate(at);
+        } else {
+            bytes[at - 40..at + 7].fill(0x11);
+        }
+        disk.plant(&name, &bytes);
+        let (mut store, recovery) = Store::open(disk.clone(), options(2)).expect("opens");
+        assert!(recovery.is_lossy() == cut, "{recovery:?}");
+        assert!(!is_there(&mut store, b"deleted"), "the index file knows");
+        for _ in 0..3 {
+            roll(&mut store, b"filler");
+            maintain_all(&mut store);
+        }
+        assert!(!is_there(&mut store, b"deleted"));
+        drop(store);
+        let mut store = Store::open(disk, options(3)).expect("opens").0;
+        assert!(!is_there(&mut store, b"deleted"), "cut: {cut}");
+    }
+}

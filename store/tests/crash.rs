@@ -7,7 +7,7 @@
 mod common;
 
 use common::{Dice, Model, Op, Run, check_recovered, options};
-use gramme_store::{MemDisk, OpenError, Store};
+use gramme_store::{Disk, MemDisk, OpenError, Store};
 use std::collections::BTreeMap;
 
 /// Runs the workload until the power fails or it is through. Answers the model and whether the power failed.
@@ -156,4 +156,29 @@ fn a_kill_loses_nothing_and_what_it_shows_survives_a_power_cut() {
         let (mut store, _) = Store::open(disk, options(3)).expect("opens");
         assert_eq!(common::contents(&mut store), found);
     }
+}
+
+#[test]
+fn names_are_durable_before_anything_in_their_files_is_promised() {
+    // A power cut that takes all that a sync of the directory or of a file did not cover, after each promise: in new segments, in
+    // merged ones, and behind a new manifest.
+    let disk = MemDisk::new();
+    let (store, _) = Store::open(disk.clone(), options(1)).expect("opens");
+    let mut run = Run::new(store, Model::default(), 0);
+    let mut dice = Dice(3);
+    let mut names = std::collections::BTreeSet::new();
+    for op in dice.ops(400) {
+        run.step(&op).expect("a disk without faults");
+        run.step(&Op::Sync).expect("a disk without faults");
+        let nothing = vec![0; disk.crash_outcomes().len()];
+        let image = disk.crash_image_of(&nothing, 1);
+        names.extend(image.list().expect("lists"));
+        let (mut store, recovery) =
+            Store::open(image, options(2)).expect("opens: what it needs has its name");
+        assert!(recovery.damage.is_empty(), "{recovery:?}");
+        for (of, content) in common::contents(&mut store) {
+            assert_eq!(content, run.model.now(of.0, of.1), "{of:?} was promised");
+        }
+    }
+    assert!(names.len() > 20, "{names:?}");
 }

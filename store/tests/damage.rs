@@ -371,3 +371,44 @@ fn a_write_error_stops_writing() {
     assert!(!store.writable());
     assert_eq!(unreadable(&mut store), []);
 }
+
+#[test]
+fn trailing_junk_costs_nothing_and_shows_nothing() {
+    // Behind every kind of file: zeros, noise, and whole records of the same segment from before it.
+    for is_closed in [false, true] {
+        let disk = prepared();
+        if is_closed {
+            let (store, _) = Store::open(disk.clone(), options(2).with_index_files(true)).expect("opens");
+            store.close().expect("closes");
+        }
+        for (name, _) in files(&disk) {
+            let whole = disk.contents(&name).expect("there");
+            // An unsealed segment has room behind its records.
+            let used =
+                whole.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1).next_multiple_of(8);
+            let noise: Vec<u8> = (0..1000u32).map(|n| n.wrapping_mul(0x9e37_79b9).to_le_bytes()[3]).collect();
+            let old = whole[64.min(used)..used.min(900)].to_vec();
+            for junk in [vec![0; 700], noise, old] {
+                for index_files in [false, true] {
+                    let copy = disk.fork();
+                    let start = if name.ends_with(".seg") && !is_closed { used } else { whole.len() };
+                    let mut bytes = whole[..start].to_vec();
+                    bytes.extend_from_slice(&junk);
+                    bytes.resize(bytes.len().max(whole.len()), 0);
+                    copy.plant(&name, &bytes);
+                    let options = options(3).with_index_files(index_files);
+                    let (mut store, recovery) = Store::open(copy.clone(), options.clone()).expect("opens");
+                    assert!(!recovery.is_lossy(), "{name}: {recovery:?}");
+                    assert_eq!(unreadable(&mut store), [], "{name}");
+                    store.put(0, b"more", b"value", 1).expect("room");
+                    store.sync().expect("syncs");
+                    drop(store);
+                    let (mut store, recovery) = Store::open(copy, options).expect("opens again");
+                    assert!(!recovery.is_lossy() && recovery.torn.is_empty(), "{name}: {recovery:?}");
+                    assert_eq!(unreadable(&mut store), [], "{name}");
+                    assert!(matches!(store.get(0, b"more"), Ok(Read::Value { .. })));
+                }
+            }
+        }
+    }
+}

@@ -1,11 +1,16 @@
-//! Any sequence of operations, ends and openings against a model.
+//! Any sequence of operations, ends, openings and damage against a model.
+//!
+//! `GRAMME_STORE_HISTORIES=n` sets how many are tried.
 
 mod common;
 
-use common::{KEYS, Model, Op, Run, SLOTS, check_recovered, options};
-use gramme_store::{MemDisk, Store};
+use common::{
+    Content, KEYS, Model, Op, Run, SLOTS, UNKNOWN, check_listed, check_recovered, contents, options,
+};
+use gramme_store::{DamageKind, Disk, MemDisk, Store, WriteError};
 use proptest::collection::vec;
 use proptest::prelude::*;
+use std::collections::BTreeMap;
 
 #[derive(Clone, Debug)]
 enum Event {
@@ -18,12 +23,72 @@ enum Event {
     PowerCut(u64),
     /// The power fails at a later operation of the disk.
     PowerCutAfter(u64, u64),
+    /// All is synced, the store closed, and its files rot.
+    Rot(Vec<Rot>),
+    /// All is synced, the process killed, and one bit of a segment turned.
+    KillAndFlip(u8, u64),
+}
+
+/// What happens to a file: which one and where, both modulo what there is.
+#[derive(Clone, Debug)]
+enum Rot {
+    Flip(u8, u64),
+    Fill(u8, u64, usize, u8),
+    CutOff(u8, u64),
+    Remove(u8),
+}
+
+fn rot() -> impl Strategy<Value = Rot> {
+    prop_oneof![
+        6 => (any::<u8>(), any::<u64>()).prop_map(|(file, bit)| Rot::Flip(file, bit)),
+        2 => (any::<u8>(), any::<u64>(), 1..600usize, any::<u8>())
+            .prop_map(|(file, at, len, byte)| Rot::Fill(file, at, len, byte)),
+        1 => (any::<u8>(), any::<u64>()).prop_map(|(file, at)| Rot::CutOff(file, at)),
+        1 => any::<u8>().prop_map(Rot::Remove),
+    ]
+}
+
+/// Names of files with this ending.
+fn named(disk: &MemDisk, endings: &[&str]) -> Vec<String> {
+    let mut names = disk.list().expect("lists");
+    names.retain(|name| endings.iter().any(|ending| name.ends_with(ending)));
+    names
+}
+
+/// Lets segments, index files and the chain rot. A segment or a chain that is gone is for other tests.
+fn let_rot(disk: &MemDisk, rot: &Rot) {
+    let (file, endings): (u8, &[&str]) = match rot {
+        Rot::Remove(file) => (*file, &[".idx"]),
+        Rot::Flip(file, _) | Rot::Fill(file, ..) | Rot::CutOff(file, _) => {
+            (*file, &[".seg", ".idx", "CHAIN"])
+        }
+    };
+    let names = named(disk, endings);
+    if names.is_empty() {
+        return;
+    }
+    let name = &names[usize::from(file) % names.len()];
+    let mut bytes = disk.contents(name).expect("there");
+    let len = bytes.len().max(1) as u64;
+    let place = |at: u64| usize::try_from(at % len).expect("in memory");
+    match rot {
+        Rot::Flip(_, bit) => drop(disk.flip_bit(name, bit % (len * 8))),
+        Rot::Fill(_, at, count, byte) => {
+            bytes.iter_mut().skip(place(*at)).take(*count).for_each(|old| *old = *byte);
+            disk.plant(name, &bytes);
+        }
+        Rot::CutOff(_, at) => disk.plant(name, &bytes[..place(*at).min(bytes.len())]),
+        Rot::Remove(_) => disk.remove(name).expect("it is there"),
+    }
 }
 
 fn op() -> impl Strategy<Value = Op> {
     let (slot, key) = (0..SLOTS, 0..KEYS);
     prop_oneof![
         8 => (slot.clone(), key.clone(), 0..2000usize).prop_map(|(slot, key, len)| Op::Put { slot, key, len }),
+        2 => (slot.clone(), key.clone(), 0..2000usize, 1..60u64)
+            .prop_map(|(slot, key, len, after)| Op::PutExpiring { slot, key, len, after }),
+        1 => (1..20u64).prop_map(|by| Op::Tick { by }),
         3 => (slot.clone(), key).prop_map(|(slot, key)| Op::Delete { slot, key }),
         1 => slot.prop_map(|slot| Op::DropSlot { slot }),
         2 => Just(Op::Sync),
@@ -40,11 +105,14 @@ fn event() -> impl Strategy<Value = Event> {
         1 => Just(Event::Kill),
         1 => any::<u64>().prop_map(Event::PowerCut),
         1 => (any::<u64>(), 0..60u64).prop_map(|(seed, after)| Event::PowerCutAfter(seed, after)),
+        1 => vec(rot(), 1..4).prop_map(Event::Rot),
+        1 => (any::<u8>(), any::<u64>()).prop_map(|(file, bit)| Event::KillAndFlip(file, bit)),
     ]
 }
 
 /// Opens again after an end of some kind; what is found is what the model goes on from.
-fn reopen(disk: &MemDisk, model: &Model, seed: u8, numbers: u64) -> Run<MemDisk> {
+fn reopen(disk: &MemDisk, old: &Run<MemDisk>, has_rotted: bool, seed: u8, numbers: u64) -> Run<MemDisk> {
+    let model = &old.model;
     let mut opened = Store::open(disk.clone(), options(seed));
     if !disk.is_powered() {
         // A cut that was planned for later met the recovery.
@@ -53,67 +121,148 @@ fn reopen(disk: &MemDisk, model: &Model, seed: u8, numbers: u64) -> Run<MemDisk>
         opened = Store::open(disk.clone(), options(seed));
     }
     let (mut store, recovery) = opened.expect("opens after any end");
-    assert!(recovery.damage.is_empty(), "{recovery:?}");
+    assert!(has_rotted || recovery.damage.is_empty(), "{recovery:?}");
     let found = check_recovered(&mut store, model);
-    let mut model = model.clone();
-    model.settle(&found);
-    Run::new(store, model, numbers)
+    follow(old, store, &found, numbers)
+}
+
+/// Goes on from what was found.
+fn follow(
+    old: &Run<MemDisk>,
+    store: Store<MemDisk>,
+    found: &BTreeMap<(u16, u8), Content>,
+    numbers: u64,
+) -> Run<MemDisk> {
+    let mut model = old.model.clone();
+    model.settle(found);
+    let mut run = Run::new(store, model, numbers);
+    run.written.clone_from(&old.written);
+    run
+}
+
+/// Opens after damage to what was durable. A key shows what it was, or it is unknown; where records are destroyed beyond
+/// knowing whose they were, and the report says so, it may be what it was earlier.
+fn open_rotten(disk: &MemDisk, old: &Run<MemDisk>, seed: u8, numbers: u64) -> Run<MemDisk> {
+    let (mut store, recovery) = Store::open(disk.clone(), options(seed)).expect("opens, whatever has rotted");
+    store.set_time(old.model.time);
+    let found = contents(&mut store);
+    let any_key = |kind| matches!(kind, DamageKind::Unknown | DamageKind::CutOff);
+    let any_key = recovery.damage.iter().any(|damage| any_key(damage.kind));
+    for ((slot, key), content) in &found {
+        let was = old.model.now(*slot, *key);
+        if *content == was {
+            continue;
+        }
+        let is_allowed = match content {
+            // An opening by index files has not read the records.
+            Some(UNKNOWN) => recovery.affects(*slot) || recovery.index_files > 0,
+            Some(earlier) => any_key && old.written[&(*slot, *key)].contains(earlier),
+            None => any_key,
+        };
+        assert!(is_allowed, "slot {slot}, key {key}: {content:?}, which was {was:?}: {recovery:?}");
+    }
+    check_listed(&mut store, &old.model, &found);
+    follow(old, store, &found, numbers)
+}
+
+fn histories() -> u32 {
+    std::env::var("GRAMME_STORE_HISTORIES").ok().and_then(|text| text.parse().ok()).unwrap_or(300)
+}
+
+fn check(events: &[Event]) {
+    let disk = MemDisk::new();
+    let mut run = Run::new(Store::open(disk.clone(), options(0)).expect("opens").0, Model::default(), 0);
+    let (mut cut, mut has_rotted) = (0, false);
+    for (number, event) in events.iter().enumerate() {
+        let seed = u8::try_from(number).expect("few events");
+        let numbers = (number as u64 + 1) << 16;
+        let failed = match event {
+            Event::Op(op) => run.step(op).is_err(),
+            // A store that is closed badly is one whose power failed, or of which a sync was under way.
+            Event::Close | Event::Rot(_) => {
+                // With a sync under way a store can't be closed in good order, and rot in its tail would look like one
+                // that was never synced.
+                if matches!(event, Event::Rot(_)) && (run.step(&Op::Sync).is_err() || !disk.is_powered()) {
+                    disk.crash(cut);
+                    run = reopen(&disk, &run, has_rotted, seed, numbers);
+                    continue;
+                }
+                let Run { store, model, written, .. } = run;
+                let mut old = Run::new(Store::open(MemDisk::new(), options(0)).expect("opens").0, model, 0);
+                old.written = written;
+                let closed = match store.close() {
+                    Ok(()) | Err(WriteError::SyncUnderWay) => true,
+                    Err(_) => false,
+                };
+                disk.kill();
+                let powered = disk.is_powered();
+                if powered {
+                    assert!(closed);
+                } else {
+                    disk.crash(cut);
+                }
+                run = match event {
+                    Event::Rot(rots) if powered => {
+                        disk.cut_power_after(u64::MAX);
+                        rots.iter().for_each(|rot| let_rot(&disk, rot));
+                        has_rotted = true;
+                        open_rotten(&disk, &old, seed, numbers)
+                    }
+                    _ => reopen(&disk, &old, has_rotted, seed, numbers),
+                };
+                false
+            }
+            Event::KillAndFlip(file, bit) => {
+                let failed = run.step(&Op::Sync).is_err() || !disk.is_powered();
+                if !failed {
+                    disk.cut_power_after(u64::MAX);
+                    disk.kill();
+                    let names = named(&disk, &[".seg"]);
+                    let name = &names[usize::from(*file) % names.len()];
+                    let bits = disk.contents(name).expect("there").len() as u64 * 8;
+                    disk.flip_bit(name, bit % bits);
+                    has_rotted = true;
+                    run = open_rotten(&disk, &run, seed, numbers);
+                }
+                failed
+            }
+            Event::Kill if disk.is_powered() => {
+                disk.kill();
+                // Without a power cut, that is: none that is still planned may come in between.
+                disk.cut_power_after(u64::MAX);
+                let model = run.model.clone();
+                run = reopen(&disk, &run, has_rotted, seed, numbers);
+                for slot in 0..SLOTS {
+                    for key in 0..KEYS {
+                        assert_eq!(run.model.now(slot, key), model.now(slot, key), "a kill loses nothing");
+                    }
+                }
+                false
+            }
+            Event::PowerCut(seed) => {
+                cut = *seed;
+                true
+            }
+            Event::PowerCutAfter(seed, after) => {
+                cut = *seed;
+                disk.cut_power_after(*after);
+                false
+            }
+            Event::Kill => true,
+        };
+        if failed || !disk.is_powered() {
+            disk.crash(cut);
+            run = reopen(&disk, &run, has_rotted, seed, numbers);
+        }
+        run.check_now();
+    }
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: histories(), failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn any_history_is_as_the_model_allows(events in vec(event(), 1..150)) {
-        let disk = MemDisk::new();
-        let mut run = Run::new(Store::open(disk.clone(), options(0)).expect("opens").0, Model::default(), 0);
-        let mut cut = 0;
-        for (number, event) in events.iter().enumerate() {
-            let seed = u8::try_from(number).expect("few events");
-            let numbers = (number as u64 + 1) << 16;
-            let failed = match event {
-                Event::Op(op) => run.step(op).is_err(),
-                Event::Close => {
-                    let Run { store, model, .. } = run;
-                    let closed = store.close().is_ok();
-                    disk.kill();
-                    if disk.is_powered() {
-                        prop_assert!(closed);
-                    } else {
-                        disk.crash(cut);
-                    }
-                    run = reopen(&disk, &model, seed, numbers);
-                    false
-                }
-                Event::Kill if disk.is_powered() => {
-                    disk.kill();
-                    let model = run.model.clone();
-                    // Without a power cut, that is: none that is still planned may come in between.
-                    disk.cut_power_after(u64::MAX);
-                    run = reopen(&disk, &model, seed, numbers);
-                    for slot in 0..SLOTS {
-                        for key in 0..KEYS {
-                            prop_assert_eq!(run.model.now(slot, key), model.now(slot, key), "a kill loses nothing");
-                        }
-                    }
-                    false
-                }
-                Event::PowerCut(seed) => {
-                    cut = *seed;
-                    true
-                }
-                Event::PowerCutAfter(seed, after) => {
-                    cut = *seed;
-                    disk.cut_power_after(*after);
-                    false
-                }
-                Event::Kill => true,
-            };
-            if failed || !disk.is_powered() {
-                disk.crash(cut);
-                run = reopen(&disk, &run.model, seed, numbers);
-            }
-            run.check_now();
-        }
+        check(&events);
     }
 }

@@ -1,7 +1,7 @@
 //! A model of what a store may hold after a crash.
 #![allow(dead_code, unreachable_pub)] // Each test file takes in a part of it.
 
-use gramme_store::{Disk, Durable, Options, Position, Read, Store, WriteError};
+use gramme_store::{Disk, Durable, Options, Position, Read, ReadError, Store, WriteError};
 use std::collections::BTreeMap;
 
 pub const SLOTS: u16 = 3;
@@ -18,6 +18,17 @@ pub enum Op {
         slot: u16,
         key: u8,
         len: usize,
+    },
+    /// Expires so long after now.
+    PutExpiring {
+        slot: u16,
+        key: u8,
+        len: usize,
+        after: u64,
+    },
+    /// The clock goes on.
+    Tick {
+        by: u64,
     },
     Delete {
         slot: u16,
@@ -36,7 +47,16 @@ pub enum Op {
 }
 
 /// What a key may hold: the value's number, or nothing.
-type Content = Option<u64>;
+pub type Content = Option<u64>;
+
+/// The number of a value that damage has made unknown.
+pub const UNKNOWN: u64 = u64::MAX;
+
+/// A value's number says its length and its moment to expire (0: never), besides being one of a kind.
+fn number(expires: u64, len: usize, writes: u64) -> u64 {
+    assert!(expires < 0xffff && writes < 1 << 32);
+    expires << 48 | (len as u64) << 32 | writes
+}
 
 /// For each key what was durable last, and what was written since.
 #[derive(Clone, Debug, Default)]
@@ -44,19 +64,26 @@ pub struct Model {
     durable: BTreeMap<(u16, u8), Content>,
     /// In order; a crash may leave the key as any of these, or as it was durable.
     pending: BTreeMap<(u16, u8), Vec<(u64, Content)>>,
+    /// The clock.
+    pub time: u64,
 }
 
 impl Model {
+    /// What is to be seen of this content by now.
+    fn seen(&self, content: Content) -> Content {
+        content.filter(|number| *number == UNKNOWN || *number >> 48 == 0 || *number >> 48 > self.time)
+    }
+
     pub fn write(&mut self, slot: u16, key: u8, position: u64, content: Content) {
         self.pending.entry((slot, key)).or_default().push((position, content));
     }
 
     /// The content that a running store must show.
     pub fn now(&self, slot: u16, key: u8) -> Content {
-        match self.pending.get(&(slot, key)).and_then(|writes| writes.last()) {
+        self.seen(match self.pending.get(&(slot, key)).and_then(|writes| writes.last()) {
             Some((_, content)) => *content,
             None => self.durable.get(&(slot, key)).copied().flatten(),
-        }
+        })
     }
 
     pub fn synced(&mut self, durable: Durable) {
@@ -71,11 +98,11 @@ impl Model {
     }
 
     pub fn allows(&self, slot: u16, key: u8, content: Content) -> bool {
-        content == self.durable.get(&(slot, key)).copied().flatten()
+        content == self.seen(self.durable.get(&(slot, key)).copied().flatten())
             || self
                 .pending
                 .get(&(slot, key))
-                .is_some_and(|writes| writes.iter().any(|(_, written)| *written == content))
+                .is_some_and(|writes| writes.iter().any(|(_, written)| self.seen(*written) == content))
     }
 
     /// After a recovery: what was found is durable.
@@ -91,7 +118,7 @@ pub fn key_bytes(slot: u16, key: u8) -> Vec<u8> {
 
 /// The value of a number: known to the last byte, and long or short as the number says.
 pub fn value_bytes(number: u64) -> Vec<u8> {
-    let len = usize::try_from(number >> 32).expect("a length");
+    let len = usize::try_from(number >> 32 & 0xffff).expect("a length");
     let mut value = vec![number.to_le_bytes()[0]; len.max(8)];
     value[..8].copy_from_slice(&number.to_le_bytes());
     value
@@ -101,13 +128,15 @@ pub fn value_bytes(number: u64) -> Vec<u8> {
 pub struct Run<D: Disk> {
     pub store: Store<D>,
     pub model: Model,
+    /// Every value that a key ever was to have.
+    pub written: BTreeMap<(u16, u8), Vec<u64>>,
     sync: Option<gramme_store::SyncJob<D>>,
     writes: u64,
 }
 
 impl<D: Disk> Run<D> {
     pub fn new(store: Store<D>, model: Model, first_number: u64) -> Self {
-        Self { store, model, sync: None, writes: first_number }
+        Self { store, model, written: BTreeMap::new(), sync: None, writes: first_number }
     }
 
     /// Does one operation. An error must leave what can be seen as it was; what was under way may yet turn up after a crash.
@@ -115,10 +144,21 @@ impl<D: Disk> Run<D> {
         let at = self.store.position().as_u64() + 1;
         match op {
             Op::Put { slot, key, len } => {
-                self.writes += 1;
-                let number = (*len as u64) << 32 | self.writes;
+                let number = self.next_number(*slot, *key, 0, *len);
                 let outcome = self.store.put(*slot, &key_bytes(*slot, *key), &value_bytes(number), number);
                 self.note(outcome, &[(*slot, *key)], at, Some(number))
+            }
+            Op::PutExpiring { slot, key, len, after } => {
+                let expires = self.model.time + after;
+                let number = self.next_number(*slot, *key, expires, *len);
+                let (key_bytes, value) = (key_bytes(*slot, *key), value_bytes(number));
+                let outcome = self.store.put_expiring(*slot, &key_bytes, &value, number, expires);
+                self.note(outcome, &[(*slot, *key)], at, Some(number))
+            }
+            Op::Tick { by } => {
+                self.model.time += by;
+                self.store.set_time(self.model.time);
+                Ok(())
             }
             Op::Delete { slot, key } => {
                 let outcome = self.store.delete(*slot, &key_bytes(*slot, *key));
@@ -145,6 +185,13 @@ impl<D: Disk> Run<D> {
             Op::EndSync => self.end_sync(),
             Op::Maintain { budget } => self.store.maintain(*budget).map(|_| ()),
         }
+    }
+
+    fn next_number(&mut self, slot: u16, key: u8, expires: u64, len: usize) -> u64 {
+        self.writes += 1;
+        let number = number(expires, len, self.writes);
+        self.written.entry((slot, key)).or_default().push(number);
+        number
     }
 
     fn end_sync(&mut self) -> Result<(), WriteError> {
@@ -195,14 +242,16 @@ impl<D: Disk> Run<D> {
 
 /// What a store shows of a key, checked to the last byte.
 pub fn content<D: Disk>(store: &mut Store<D>, slot: u16, key: u8) -> Content {
-    match store.get(slot, &key_bytes(slot, key)).expect("readable") {
-        Read::Value { value, tag, .. } => {
+    match store.get(slot, &key_bytes(slot, key)) {
+        Ok(Read::Value { value, tag, expires }) => {
             assert_eq!(value, value_bytes(tag), "slot {slot}, key {key}");
+            assert_eq!(expires.unwrap_or(0), tag >> 48, "slot {slot}, key {key}");
             assert_eq!(store.tag(slot, &key_bytes(slot, key)), Some(tag));
             Some(tag)
         }
-        Read::Absent => None,
-        Read::Pending(_) => panic!("reads are inline here"),
+        Ok(Read::Absent) => None,
+        Err(ReadError::Damaged { .. }) => Some(UNKNOWN),
+        other => panic!("{other:?}"),
     }
 }
 
@@ -213,6 +262,7 @@ pub fn contents<D: Disk>(store: &mut Store<D>) -> BTreeMap<(u16, u8), Content> {
 
 /// Everything found must be allowed, and listed.
 pub fn check_recovered<D: Disk>(store: &mut Store<D>, model: &Model) -> BTreeMap<(u16, u8), Content> {
+    store.set_time(model.time);
     let found = contents(store);
     for ((slot, key), content) in &found {
         assert!(
@@ -222,13 +272,27 @@ pub fn check_recovered<D: Disk>(store: &mut Store<D>, model: &Model) -> BTreeMap
             model.pending.get(&(*slot, *key))
         );
     }
+    check_listed(store, model, &found);
+    found
+}
+
+/// The listings must be of what was found.
+pub fn check_listed<D: Disk>(store: &mut Store<D>, model: &Model, found: &BTreeMap<(u16, u8), Content>) {
     for slot in 0..SLOTS {
         let page = store.list(slot, gramme_store::Cursor::START, 100).expect("readable");
-        let present = found.iter().filter(|((at, _), content)| *at == slot && content.is_some()).count();
-        assert_eq!((page.keys.len(), page.unreadable), (present, 0), "slot {slot}");
-        assert_eq!(store.slot_len(slot), present as u64);
+        let count = |wanted: &dyn Fn(u64) -> bool| {
+            found.iter().filter(|((at, _), content)| *at == slot && content.is_some_and(wanted)).count()
+                as u64
+        };
+        let (present, unknown) = (count(&|_| true), count(&|number| number == UNKNOWN));
+        let listed = page.keys.len() as u64 + page.unreadable;
+        // Of what is unknown the key and the stamp may be whole, and have expired.
+        assert!(listed <= present && listed + unknown >= present, "slot {slot}: {page:?} of {found:?}");
+        assert!(page.unreadable <= unknown, "slot {slot}: {page:?} of {found:?}");
+        // What has expired counts until it is compacted away.
+        let len = store.slot_len(slot);
+        assert!(len == present || (model.time > 0 && len > present), "slot {slot}: {len} of {present}");
     }
-    found
 }
 
 /// A small generator of numbers, so that a seed says everything.

@@ -1,0 +1,128 @@
+//! Scrubbing: reading what is at rest, so that rot is found while there is still a replica to heal it from.
+
+use crate::disk::Disk;
+use crate::error::ReadError;
+use crate::recovery::{Damage, DamageKind};
+use crate::scan::{Found, Scan};
+use crate::segment::SegmentId;
+use crate::store::Store;
+use alloc::vec::Vec;
+use core::ops::Range;
+
+/// Where a round of scrubbing is.
+pub(crate) struct Round<F> {
+    segment: SegmentId,
+    number: u16,
+    scan: Scan<F>,
+}
+
+/// What a step of [`scrub`](Store::scrub) found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Scrubbed {
+    /// Bytes that were read.
+    pub bytes: u64,
+    /// Damaged records that keys have their values in, each with its slot: [`DamageKind::Record`], of which reads answer
+    /// [`ReadError::Damaged`], and [`DamageKind::Mended`], which can still be read. Putting the key again heals it.
+    pub damage: Vec<Damage>,
+    /// Damaged bytes that no key needs. Compaction clears them away, unless a delete may be among them that still counts.
+    pub idle_bytes: u64,
+    /// All segments have been read since the last time that this was so, or since the opening.
+    pub complete: bool,
+}
+
+impl<D: Disk> Store<D> {
+    /// Reads on through the segments that are written to no more, verifies every record, and says which are damaged. An
+    /// opening by index files does not look at records, and a read only at the one that it wants: this looks at all, in rounds.
+    ///
+    /// To be called now and then; `budget_bytes` bounds what one call reads (it may go over by a megabyte, or by a record that is
+    /// longer). Where a record's header is gone it goes through the index once to find whose it was. Nothing is changed.
+    ///
+    /// # Errors
+    /// [`ReadError::Disk`]: the disk refused to read. The next call tries again at the same place.
+    pub fn scrub(&mut self, budget_bytes: usize) -> Result<Scrubbed, ReadError> {
+        let mut found = Scrubbed::default();
+        while found.bytes < (budget_bytes as u64).max(1) {
+            let Some(mut round) = self.scrub_round.take() else {
+                if !self.begin_scrub_round()? {
+                    self.scrubbed = SegmentId(0);
+                    found.complete = true;
+                    break;
+                }
+                continue;
+            };
+            if self.segments.get(round.number).is_none_or(|segment| segment.id != round.segment) {
+                // Compaction took it meanwhile.
+                continue;
+            }
+            let (before, mark) = (round.scan.bytes_read, round.scan.position());
+            let next = round.scan.next();
+            found.bytes += round.scan.bytes_read - before;
+            match next {
+                Err(error) => {
+                    round.scan.rewind(mark);
+                    self.scrub_round = Some(round);
+                    return Err(error.into());
+                }
+                Ok(Found::End { offset }) => {
+                    let tail = self.segments[round.number].tail;
+                    self.note_unreadable(&round, offset..tail, &mut found);
+                    self.scrubbed = round.segment;
+                    continue;
+                }
+                Ok(Found::Gap { start, end, .. }) => self.note_unreadable(&round, start..end, &mut found),
+                Ok(Found::Record { offset, header, intact, mended }) if mended || !intact => {
+                    let end = offset + header.record_len() as u64;
+                    let hit = self.index.get(header.slot, header.fingerprint & self.options.fingerprint_mask);
+                    let is_needed = hit.is_some_and(|hit| {
+                        hit.location.segment == round.number && hit.location.offset() == offset
+                    });
+                    if is_needed {
+                        let slot = header.slot;
+                        let kind =
+                            if mended { DamageKind::Mended { slot } } else { DamageKind::Record { slot } };
+                        let segment = Some(round.segment);
+                        found.damage.push(Damage { segment, start: offset, end, kind });
+                    } else {
+                        found.idle_bytes += end - offset;
+                    }
+                }
+                Ok(Found::Record { .. }) => {}
+            }
+            self.scrub_round = Some(round);
+        }
+        Ok(found)
+    }
+
+    /// Goes to the next segment; answers whether there is one.
+    fn begin_scrub_round(&mut self) -> Result<bool, ReadError> {
+        let later = |id| id > self.scrubbed;
+        let next = self.segments.iter().filter(|(_, segment)| segment.finished && later(segment.id));
+        let Some((number, segment)) = next.min_by_key(|(_, segment)| segment.id) else { return Ok(false) };
+        let scan = Scan::new(segment.file.clone(), segment.place, segment.tail, segment.torn.clone())?;
+        self.scrub_round = Some(Round { segment: segment.id, number, scan });
+        Ok(true)
+    }
+
+    /// Nothing is left in this range to say whose records they were; the index still knows.
+    fn note_unreadable(&self, round: &Round<D::File>, range: Range<u64>, found: &mut Scrubbed) {
+        if range.is_empty() {
+            return;
+        }
+        let mut idle = range.end - range.start;
+        for slot in (0..=u16::MAX).filter(|slot| self.index.slot_len(*slot) > 0) {
+            for hit in self.index.page(slot, 0, usize::MAX) {
+                let start = hit.location.offset();
+                if hit.location.segment != round.number || !range.contains(&start) {
+                    continue;
+                }
+                let end = (start + hit.location.size.bytes()).min(range.end);
+                idle = idle.saturating_sub(end - start);
+                let (segment, kind) = (Some(round.segment), DamageKind::Record { slot });
+                found.damage.push(Damage { segment, start, end, kind });
+            }
+        }
+        found.idle_bytes += idle;
+        found.damage.sort_by_key(|damage| (damage.segment, damage.start));
+    }
+}
