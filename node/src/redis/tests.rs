@@ -133,6 +133,45 @@ fn misuse_is_told_and_does_no_harm() {
 }
 
 #[test]
+fn a_long_wrong_word_is_not_repeated_in_full() {
+    with_client(Order::Fifo, async |mut client, _| {
+        // Each byte of it would be shown as four.
+        let long = vec![0xff; 1 << 20];
+        for words in [
+            &[&b"HELLO"[..], b"3", &long][..],
+            &[b"CLIENT", b"SETINFO", &long, b"v"],
+            &[b"CLIENT", &long],
+            &[b"CONFIG", &long],
+            &[b"COMMAND", &long],
+            &[b"EXPIRE", b"k", b"9", &long],
+            &[b"DYN.GET", b"k", &long],
+            &[b"DYN.PUT", b"k", b"v", &long],
+            &[b"SET", b"k", b"v", &long],
+            &[&long],
+            &[b"NOPE", &long, &long, &long, &long],
+        ] {
+            let answer = ask(&mut client, words).await;
+            assert!(answer.starts_with(b"-ERR ") && answer.len() < 2000, "{} bytes", answer.len());
+        }
+    });
+}
+
+#[test]
+fn a_short_question_has_no_endless_answer() {
+    with_client(Order::Fifo, async |mut client, _| {
+        for what in [&b"INFO"[..], b"docs"] {
+            let mut words = vec![&b"COMMAND"[..], what];
+            words.resize(2 + 1024, b"get");
+            assert!(ask(&mut client, &words).await.len() < 200 << 10);
+            words.push(b"get");
+            let refused =
+                format!("-ERR COMMAND {}: up to 1024 names\r\n", what.to_ascii_uppercase().escape_ascii());
+            assert_eq!(ask(&mut client, &words).await, refused.as_bytes());
+        }
+    });
+}
+
+#[test]
 fn what_would_need_consensus_says_so() {
     let text = " would need consensus, and this store never waits for any: read with DYN.GET, write with DYN.PUT and the \
                 context that you were given\r\n";
@@ -269,6 +308,12 @@ fn siblings_live_until_a_write_that_saw_them() {
             ask(&mut client, &[b"DYN.PREFLIST", b"cart"]).await,
             b"*1\r\n*3\r\n$16\r\n0000000000001234\r\n$7\r\nprimary\r\n$2\r\nup\r\n"
         );
+        for (length, error) in [(0, "this one is empty"), (65_537, "this one has 65537")] {
+            assert_eq!(
+                String::from_utf8(ask(&mut client, &[b"DYN.PREFLIST", &vec![b'k'; length]]).await).unwrap(),
+                format!("-ERR a key has 1 to 65536 bytes, {error}\r\n")
+            );
+        }
         let ring = String::from_utf8(ask(&mut client, &[b"DYN.RING"]).await).unwrap();
         assert!(ring.starts_with("*10\r\n$7\r\nversion\r\n:1\r\n"), "{ring}");
         assert!(ring.ends_with("*1\r\n*3\r\n:0\r\n:16383\r\n*1\r\n$16\r\n0000000000001234\r\n"), "{ring}");
