@@ -129,6 +129,7 @@ pub(crate) fn serve(settings: &Settings, child: bool) -> Result<(), ServeError> 
         ))
         .into());
     }
+    crate::descriptors::raise();
     let dir = DataDir::new(&config.dir);
     let _lock = lock(&dir)?;
     let listeners = Listeners::bind(&config)?;
