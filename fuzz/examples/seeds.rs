@@ -278,6 +278,9 @@ fn node() {
     for (name, stream) in streams {
         seed("resp", name, &[&cuts[..], stream].concat());
     }
+    seed("http_target", "path", b"a%00%fF/%2B+%E2%82%AC");
+    seed("http_target", "query", b"r=1&&w=a%3Db&flag&timeout=%31%30=0");
+    seed("http_target", "broken", b"a=%4&b=%g0&c=%");
     seed("peer_frame", "good", b"\x01\x08\x00\x05\x03\x00abc\x20\x17some bytes of a longer body here");
     seed("peer_frame", "damaged", b"\x81\x08\x00\x05\x40\x00\x03\x00abc\x04\x01defg");
     let body = b"some body";

@@ -6,6 +6,7 @@
 pub mod meter;
 pub mod source;
 
+pub mod http_target;
 pub mod peer_frame;
 pub mod quorum_engine;
 pub mod quorum_message_decode;

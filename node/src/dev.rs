@@ -70,6 +70,8 @@ pub(crate) enum DevError {
     Strangers(PathBuf, PathBuf),
     /// The ports don't fit below 65536.
     Ports { port: u16, nodes: u16 },
+    /// A node of this cluster runs already, as this process if it is known.
+    Running(PathBuf, Option<u32>),
     /// Something listens at a port.
     Taken(String, &'static str, io::Error),
     /// A node ended while the cluster was starting.
@@ -117,6 +119,13 @@ impl fmt::Display for DevError {
             ),
             DevError::Ports { port, nodes } => {
                 write!(f, "{nodes} nodes from port {port} need ports beyond 65535: choose a lower --port")
+            }
+            DevError::Running(dir, pid) => {
+                write!(f, "the node of this cluster in {} is running already", dir.display())?;
+                match pid {
+                    Some(pid) => write!(f, " (pid {pid}): stop it first, by 'kill {pid}'"),
+                    None => write!(f, ": stop it first"),
+                }
             }
             DevError::Taken(address, what, error) => {
                 let why = match error.kind() {
@@ -191,6 +200,13 @@ fn addresses(port: u16, node: u16) -> Addresses {
 pub(crate) fn run(wish: &Wish) -> Result<(), DevError> {
     let mark = prepare(wish)?;
     for node in 1..=mark.nodes {
+        let data = DataDir::new(node_dir(&wish.dir, node));
+        match server::lock(&data) {
+            // Let go of at once: it is the node's to hold.
+            Ok(_) => {}
+            Err(ServeError::InUse(dir, pid)) => return Err(DevError::Running(dir, pid)),
+            Err(error) => return Err(DevError::Found(error)),
+        }
         let at = addresses(mark.port, node);
         for (what, address) in [("redis", at.redis), ("http", at.http), ("peers", at.peer)] {
             // A look before the start gives one clear answer instead of one per process.
@@ -466,6 +482,16 @@ impl Cluster {
             );
             let _ = node.child.kill();
             let _ = node.end();
+        }
+        for node in &self.nodes {
+            if let Err(ServeError::InUse(dir, pid)) = server::lock(&DataDir::new(&node.dir)) {
+                say!(
+                    "node {} was started again by another command and goes on{}, with its data in {}",
+                    node.number,
+                    pid.map_or(String::new(), |pid| format!(" (pid {pid}; 'kill {pid}' stops it)")),
+                    dir.display()
+                );
+            }
         }
     }
 }

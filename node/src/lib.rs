@@ -20,6 +20,8 @@ mod clock;
 #[cfg(feature = "server")]
 mod config;
 #[cfg(feature = "server")]
+mod descriptors;
+#[cfg(feature = "server")]
 mod dev;
 #[cfg(feature = "server")]
 mod driver;

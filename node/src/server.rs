@@ -55,8 +55,8 @@ pub(crate) enum ServeError {
     Config(ConfigError),
     /// The data directory.
     Dir(DirError),
-    /// Another process has the data directory.
-    InUse(PathBuf),
+    /// Another process has the data directory; its id, if it wrote that down.
+    InUse(PathBuf, Option<u32>),
     /// A port.
     Listen(&'static str, SocketAddr, io::Error),
     /// The store.
@@ -74,7 +74,14 @@ impl fmt::Display for ServeError {
         match self {
             ServeError::Config(error) => error.fmt(f),
             ServeError::Dir(error) => error.fmt(f),
-            ServeError::InUse(path) => {
+            ServeError::InUse(path, Some(pid)) => {
+                write!(
+                    f,
+                    "{} is in use by process {pid}: stop that one first, by 'kill {pid}'",
+                    path.display()
+                )
+            }
+            ServeError::InUse(path, None) => {
                 write!(f, "{} is in use by another process: stop that one first", path.display())
             }
             ServeError::Listen(what, address, error) if error.kind() == io::ErrorKind::AddrInUse => write!(
@@ -131,6 +138,7 @@ pub(crate) fn serve(settings: &Settings, child: bool) -> Result<(), ServeError> 
         ))
         .into());
     }
+    crate::descriptors::raise();
     let dir = DataDir::new(&config.dir);
     let _lock = lock(&dir)?;
     let listeners = Listeners::bind(&config)?;
@@ -160,19 +168,28 @@ fn close(hosted: Rc<Hosted<FileDisk>>) {
     }
 }
 
-/// Holds the data directory for this process.
-fn lock(dir: &DataDir) -> Result<File, ServeError> {
+/// Holds the data directory for this process, as long as the file is open.
+pub(crate) fn lock(dir: &DataDir) -> Result<File, ServeError> {
     let path = dir.path().join(crate::identity::LOCK);
     fs::create_dir_all(dir.path()).map_err(|e| DirError::Io(dir.path().to_owned(), e))?;
-    let file = File::options()
+    let mut file = File::options()
         .create(true)
         .truncate(false)
+        .read(true)
         .write(true)
         .open(&path)
         .map_err(|e| DirError::Io(path.clone(), e))?;
     match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(ServeError::InUse(dir.path().to_owned())),
+        Ok(()) => {
+            // For people who wonder who has it. If it can't be written, they are told less.
+            let _ = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
+            Ok(file)
+        }
+        Err(TryLockError::WouldBlock) => {
+            let mut text = String::new();
+            let _ = file.read_to_string(&mut text);
+            Err(ServeError::InUse(dir.path().to_owned(), text.trim().parse().ok()))
+        }
         Err(TryLockError::Error(error)) => Err(DirError::Io(path, error).into()),
     }
 }

@@ -67,6 +67,24 @@ fn a_killed_node_is_reported_and_comes_back_by_the_printed_command() {
     let mut node = Process::start(std::process::Command::new(words[0]).args(&words[1..]));
     node.wait_for("other members are connected");
     assert_eq!(Redis::connect(port + 10).expect("it serves").get("greeting"), Some("hello".into()));
+
+    // It is not the cluster's child: it goes on when that stops, which says so, and so does the next start.
+    cluster.signal("INT");
+    assert!(cluster.wait().success(), "{}", cluster.said());
+    let its = node.id().to_string();
+    let goes_on = format!("node 2 was started again by another command and goes on (pid {its}; 'kill {its}'");
+    eventually("the node that goes on is named", || cluster.said().contains(&goes_on));
+    let output = run(&["dev", "--dir", dir.to_str().expect("it is text")]);
+    assert_eq!(output.status.code(), Some(1));
+    let said = format!("node2 is running already (pid {its}): stop it first, by 'kill {its}'");
+    assert!(stderr(&output).contains(&said), "{}", stderr(&output));
+    let output = run(&["serve", "--dir", words[words.len() - 1]]);
+    assert!(stderr(&output).contains(&format!("is in use by process {its}")), "{}", stderr(&output));
+    node.signal("TERM");
+    assert!(node.wait().success());
+    let mut again = dev(&dir, port);
+    again.signal("INT");
+    assert!(again.wait().success());
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! One HTTP connection as the server sees it: whether it is idle, and what it holds of answers that its client has
+//! One HTTP connection as the server sees it: whether it lets us wait, and what it holds of answers that its client has
 //! not taken.
 
 use crate::budget::{Charge, Stall};
@@ -21,10 +21,12 @@ const HEAD: usize = 512;
 enum Phase {
     /// Nothing is asked, or not yet in full, since then.
     Idle(Instant),
+    /// A request came then, its body is still to come.
+    Receiving(Instant),
     /// A request is being answered.
     Busy,
-    /// The answer is being written.
-    Answered,
+    /// The answer is being written; then the client last took some of it.
+    Answered(Instant),
 }
 
 pub(super) struct Client {
@@ -49,17 +51,28 @@ impl Client {
         }
     }
 
-    /// Since when it has asked for nothing; `None` while it is served.
-    pub(super) fn idle_since(&self) -> Option<Instant> {
+    /// Since when it lets us wait: for a request, for the end of one, or for an answer to be taken. `None` while it
+    /// is we who let it wait.
+    pub(super) fn waited_for_since(&self) -> Option<Instant> {
         match self.phase.get() {
-            Phase::Idle(since) => Some(since),
-            Phase::Busy | Phase::Answered => None,
+            Phase::Idle(since) | Phase::Receiving(since) | Phase::Answered(since) => Some(since),
+            Phase::Busy => None,
         }
     }
 
-    /// A request has come.
-    pub(super) fn asked(&self) {
+    /// A request has come, perhaps without its body.
+    pub(super) fn asked(&self, whole: bool) {
+        self.phase.set(if whole { Phase::Busy } else { Phase::Receiving(Instant::now()) });
+    }
+
+    /// The body has come.
+    pub(super) fn received(&self) {
         self.phase.set(Phase::Busy);
+    }
+
+    /// Whether a part of the request is still to come.
+    pub(super) fn is_receiving(&self) -> bool {
+        matches!(self.phase.get(), Phase::Receiving(_))
     }
 
     /// What its answer is made from is counted already.
@@ -69,14 +82,14 @@ impl Client {
 
     /// An answer with so large a body is handed over to be written.
     pub(super) fn answered(&self, body: usize) {
-        self.phase.set(Phase::Answered);
+        self.phase.set(Phase::Answered(Instant::now()));
         self.unsent.borrow_mut().grow(HEAD + body);
         self.read.set(None);
     }
 
     /// Whether it does not take its answer, and others wait for the room.
     pub(super) fn is_stalled(&self, cx: &mut Context<'_>) -> bool {
-        matches!(self.phase.get(), Phase::Answered) && self.stall.borrow_mut().is_over(cx)
+        matches!(self.phase.get(), Phase::Answered(_)) && self.stall.borrow_mut().is_over(cx)
     }
 }
 
@@ -97,12 +110,15 @@ impl AsyncWrite for Watched {
         let written = Pin::new(&mut self.stream).poll_write(cx, from);
         if let Poll::Ready(Ok(n)) = &written {
             self.client.stall.borrow_mut().took(*n);
+            if matches!(self.client.phase.get(), Phase::Answered(_)) {
+                self.client.phase.set(Phase::Answered(Instant::now()));
+            }
         }
         written
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if matches!(self.client.phase.get(), Phase::Answered) {
+        if matches!(self.client.phase.get(), Phase::Answered(_)) {
             self.client.phase.set(Phase::Idle(Instant::now()));
             self.client.unsent.borrow_mut().set(0);
             self.client.stall.borrow_mut().end();

@@ -40,7 +40,7 @@ pub(super) async fn answer(
     if method == Method::GET || method == Method::HEAD {
         get(server, client, key, &request).await
     } else if method == Method::PUT {
-        put(server, key, request).await
+        put(server, client, key, request).await
     } else if method == Method::DELETE {
         delete(server, key, &request).await
     } else {
@@ -178,7 +178,12 @@ fn show(
     Ok(answer)
 }
 
-async fn put(server: &Rc<Server>, key: Bytes, request: Request<Incoming>) -> Result<Answer, Refusal> {
+async fn put(
+    server: &Rc<Server>,
+    client: &Client,
+    key: Bytes,
+    request: Request<Incoming>,
+) -> Result<Answer, Refusal> {
     let Parameters { write: options, expiry, .. } =
         Parameters::parse(&request, &["w", "pw", "dw", "ttl", "timeout"])?;
     let cover = context(server, &key, &request)?.map_or(Cover::Nothing, Cover::Context);
@@ -203,6 +208,7 @@ async fn put(server: &Rc<Server>, key: Bytes, request: Request<Incoming>) -> Res
     let limit = server.handle.value_limit();
     let value =
         receive(request.into_body(), limit, &server.budget).await.map_err(|e| Refusal::body(&e, limit))?;
+    client.received();
     written(server, &key.clone(), Op::Put { key, value, content_type, expiry, cover, options }).await
 }
 

@@ -2,8 +2,9 @@
 //!
 //! What bounds it: connections, bytes of a request's head, the time that a head and a body may take, bytes of a
 //! body, and bytes of all bodies that are being received; and what answers take, together with those of other
-//! protocols, by the node's [budget](crate::budget). When there are too many connections the one that has been idle
-//! longest gives way; if all are being served, the new one is answered 503.
+//! protocols, by the node's [budget](crate::budget). When there are too many connections the one gives way that has let
+//! us wait longest: for a request, the rest of one, or an answer to be taken; if all are being served, the new one is
+//! answered 503.
 //!
 //! Two refusals are hyper's own, by status and without words: 431 for a head of more than 192 KiB, and 414 for a
 //! request line whose target has more than 65,534 bytes. So the longest keys, of 65,536 bytes (21,843 of them if all
@@ -22,6 +23,7 @@ mod time;
 #[cfg(test)]
 mod tests;
 
+use crate::descriptors;
 use crate::handle::Handle;
 use crate::spawn::Spawner;
 use crate::stop::Stop;
@@ -41,7 +43,8 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
-/// Clients at one time; for one more the one that has been idle longest gives way.
+/// Clients at one time, if the process may open eight times as many files; for one more the one that has let us wait
+/// longest gives way.
 const CLIENTS: usize = 2048;
 /// Clients that are being refused at one time; one more is closed without a word.
 const REFUSALS: usize = 64;
@@ -68,7 +71,7 @@ struct Server {
 
 /// Serves HTTP clients until `stop` is requested; returns once every connection has ended.
 pub(crate) async fn serve(listener: TcpListener, handle: Handle, spawn: Spawner, stop: Stop) {
-    serve_within(CLIENTS, listener, handle, spawn, stop).await;
+    serve_within(CLIENTS.min(descriptors::limit() / 8), listener, handle, spawn, stop).await;
 }
 
 async fn serve_within(limit: usize, listener: TcpListener, handle: Handle, spawn: Spawner, stop: Stop) {
@@ -103,6 +106,8 @@ async fn serve_within(limit: usize, listener: TcpListener, handle: Handle, spawn
                         drop(alive);
                     })
                     .detach();
+                // Those who were told to end have to get to it, however fast new ones come.
+                smol::future::yield_now().await;
             }
             // The client left before it was accepted.
             Some(Err(e)) if e.kind() == std::io::ErrorKind::ConnectionAborted => {}
@@ -119,12 +124,13 @@ async fn serve_within(limit: usize, listener: TcpListener, handle: Handle, spawn
 }
 
 impl Server {
-    /// A place for one more client, if need be that of the one that has been idle longest.
+    /// A place for one more client, if need be that of the one that has let us wait longest.
     fn admit(&self) -> Option<(u64, Rc<Client>)> {
         let mut clients = self.clients.borrow_mut();
         if clients.len() >= self.limit {
-            let idle = clients.iter().filter_map(|(id, client)| Some((client.idle_since()?, *id)));
-            let (_, longest) = idle.min()?;
+            let waited_for =
+                clients.iter().filter_map(|(id, client)| Some((client.waited_for_since()?, *id)));
+            let (_, longest) = waited_for.min()?;
             if let Some(client) = clients.remove(&longest) {
                 client.end.raise();
             }

@@ -21,14 +21,12 @@ pub(super) type Answer = Response<Full<Bytes>>;
 pub(super) struct Refusal {
     status: StatusCode,
     text: String,
-    /// What is left of the request's body is not read.
-    hang_up: bool,
     allow: Option<&'static str>,
 }
 
 impl Refusal {
     pub(super) fn new(status: StatusCode, text: impl Into<String>) -> Refusal {
-        Refusal { status, text: text.into(), hang_up: false, allow: None }
+        Refusal { status, text: text.into(), allow: None }
     }
 
     pub(super) fn bad_request(text: impl Into<String>) -> Refusal {
@@ -45,9 +43,6 @@ impl Refusal {
         let headers = answer.headers_mut();
         if self.status == StatusCode::TOO_MANY_REQUESTS {
             headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
-        }
-        if self.hang_up {
-            headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
         if let Some(allow) = self.allow {
             headers.insert(ALLOW, HeaderValue::from_static(allow));
@@ -83,7 +78,7 @@ impl From<OpError> for Refusal {
 impl Refusal {
     /// For a body of which the limit is known.
     pub(super) fn body(error: &BodyError, limit: usize) -> Refusal {
-        let refusal = match error {
+        match error {
             BodyError::TooLarge => {
                 Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, format!("value: the limit is {limit} bytes"))
             }
@@ -94,8 +89,7 @@ impl Refusal {
                 Refusal::new(StatusCode::REQUEST_TIMEOUT, "the body took too long to arrive")
             }
             BodyError::Broken => Refusal::bad_request("the body ended before it was complete"),
-        };
-        Refusal { hang_up: true, ..refusal }
+        }
     }
 }
 
@@ -117,8 +111,12 @@ pub(super) fn answer(
     request: Request<Incoming>,
 ) -> Pin<Box<dyn Future<Output = Result<Answer, Infallible>>>> {
     Box::pin(async move {
-        client.asked();
-        let answer = route(&server, &client, request).await.unwrap_or_else(Refusal::answer);
+        client.asked(request.body().is_end_stream());
+        let mut answer = route(&server, &client, request).await.unwrap_or_else(Refusal::answer);
+        if client.is_receiving() {
+            // What is left of the body is not read: nothing more can be asked after it.
+            answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
         let length = answer.body().size_hint().exact().unwrap_or_default();
         client.answered(usize::try_from(length).expect("a body is in memory"));
         Ok(answer)

@@ -1,6 +1,7 @@
 //! The server over real sockets, with a real engine behind it.
 
 use super::{serve, serve_within};
+use crate::budget::Charge;
 use crate::handle::{Bounds, Handle};
 use crate::redis::testing::{Order, rest, with_server};
 use smol::io::{AsyncReadExt, AsyncWriteExt};
@@ -305,23 +306,81 @@ fn the_connection_that_was_idle_longest_gives_way() {
 }
 
 #[test]
-fn who_finds_all_places_taken_is_told_so() {
+fn a_body_that_does_not_come_gives_way() {
     let serve = |listener, handle, spawn, stop| serve_within(2, listener, handle, spawn, stop);
     with_server(Bounds::default(), Order::Fifo, serve, async |at, _stop| {
-        let mut busy = Vec::new();
+        let mut silent = Vec::new();
         for _ in 0..2 {
             let mut client = TcpStream::connect(at).await.unwrap();
             let head = b"PUT /kv/a HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n";
-            // Told to go on: it is being served.
+            // Told to go on: its request is known.
             crate::redis::testing::expect(&mut client, head, b"HTTP/1.1 100 Continue\r\n\r\n").await;
+            silent.push(client);
+        }
+        assert_eq!(ask(at, "GET", "/healthz", &[], b"").await.text(), "ok\n");
+        assert_eq!(rest(&mut silent[0]).await, b"");
+        crate::redis::testing::expect(&mut silent[1], b"hi", b"HTTP/1.1 204 No Content\r\n").await;
+    });
+}
+
+#[test]
+fn who_finds_all_places_taken_is_told_so() {
+    let seen: Rc<RefCell<Option<Handle>>> = Rc::default();
+    let keep = Rc::clone(&seen);
+    let serve = move |listener, handle: Handle, spawn, stop| {
+        *keep.borrow_mut() = Some(handle.clone());
+        serve_within(2, listener, handle, spawn, stop)
+    };
+    with_server(Bounds::default(), Order::Fifo, serve, async |at, _stop| {
+        let handle = seen.borrow().clone().expect("it serves");
+        let mut full = Charge::counted(handle.budget(), 0);
+        full.set(crate::budget::ANSWERS - 1024);
+        let mut busy = Vec::new();
+        for n in 1..=2 {
+            let mut client = TcpStream::connect(at).await.unwrap();
+            client.write_all(b"GET /kv/a HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
+            // It is being served: its read waits for room.
+            while handle.in_flight() < n {
+                smol::future::yield_now().await;
+            }
             busy.push(client);
         }
         let got = ask(at, "GET", "/kv/a", &[], b"").await;
         assert_eq!((got.status, got.header("retry-after")), (503, Some("1")));
         assert_eq!(got.text(), "too many connections are being served at this node; try again\n");
+        drop(full);
         for client in &mut busy {
-            crate::redis::testing::expect(client, b"hi", b"HTTP/1.1 204 No Content\r\n").await;
+            assert_eq!(take_apart(&rest(client).await).status, 404);
         }
+    });
+}
+
+#[test]
+fn a_refusal_that_leaves_a_body_unread_says_that_it_closes() {
+    with_address(async |at| {
+        let body = vec![b'x'; 1 << 20];
+        for (head, status, closes) in [
+            ("PUT /kv/a HTTP/1.1\r\nX-Gramme-Context: x", 400, true),
+            ("PUT /kv/a?w=x HTTP/1.1\r\nX: x", 400, true),
+            ("POST /kv/a HTTP/1.1\r\nX: x", 405, true),
+            ("PUT /kv/a?w=9 HTTP/1.1\r\nX: x", 400, false),
+            ("PUT /kv/a HTTP/1.1\r\nX: x", 204, false),
+        ] {
+            let mut stream = TcpStream::connect(at).await.unwrap();
+            let request = format!("{head}\r\nHost: x\r\nContent-Length: {}\r\n\r\n", body.len());
+            // What is refused may be closed before all is sent.
+            let _ = stream.write_all(&[request.as_bytes(), &body].concat()).await;
+            let _ = stream.shutdown(std::net::Shutdown::Write);
+            let got = take_apart(&rest(&mut stream).await);
+            let said = got.header("connection") == Some("close");
+            assert_eq!((got.status, said), (status, closes), "{head}: {got:?}");
+        }
+        // Nothing is left unread of what had no body.
+        let mut stream = TcpStream::connect(at).await.unwrap();
+        let twice = b"DELETE /kv/a HTTP/1.1\r\nHost: x\r\n\r\nGET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+        stream.write_all(twice).await.unwrap();
+        let got = rest(&mut stream).await;
+        assert!(got.starts_with(b"HTTP/1.1 428 ") && got.ends_with(b"ok\n"), "{}", got.escape_ascii());
     });
 }
 

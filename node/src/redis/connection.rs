@@ -4,8 +4,9 @@
 use super::command::{self, Next, Session};
 use super::pipeline::Pipeline;
 use super::resp::{Parser, ProtocolError, Request};
+use super::standing::{Verdict, Waits};
 use super::write::Writer;
-use super::{Client, READ_BYTES, Server};
+use super::{Client, Server};
 use crate::budget::Stall;
 use crate::stop::Stop;
 use smol::Async;
@@ -89,8 +90,10 @@ pub(super) struct Connection {
     closing: bool,
     /// The parser may hold a command.
     unparsed: bool,
-    /// What this connection was seen to hold of a command that is not complete.
-    held: usize,
+    /// The client sent a command or took of an answer since it was last noted.
+    moved: bool,
+    /// A first command came.
+    greeted: bool,
     stall: Stall,
     /// When it last asked for room for answers.
     asked: u64,
@@ -98,7 +101,7 @@ pub(super) struct Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        self.server.held.set(self.server.held.get() - self.held);
+        self.server.hold(&self.client, 0);
     }
 }
 
@@ -112,7 +115,8 @@ impl Connection {
             sent: 0,
             closing: false,
             unparsed: false,
-            held: 0,
+            moved: false,
+            greeted: false,
             stall: Stall::new(server.handle.budget(), server.handle.patience()),
             asked: 0,
             server,
@@ -132,7 +136,10 @@ impl Connection {
             if !self.closing && stopped.as_mut().poll(cx).is_ready() {
                 self.closing = true;
             }
-            self.poll(cx)
+            self.client.standing.runs_as(cx.waker());
+            let outcome = self.poll(cx);
+            self.note();
+            outcome
         })
         .await?;
         smol::future::or(self.linger(), async {
@@ -150,6 +157,9 @@ impl Connection {
     async fn linger(&mut self) -> io::Result<()> {
         self.socket.stream.get_ref().shutdown(Shutdown::Write)?;
         poll_fn(|cx| {
+            if let Some(Verdict::GiveWay) = self.client.standing.verdict() {
+                return Poll::Ready(Ok(()));
+            }
             for _ in 0..TURNS {
                 let mut scratch = self.server.scratch.borrow_mut();
                 match self.socket.poll_read(cx, &mut scratch) {
@@ -166,6 +176,11 @@ impl Connection {
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         for _ in 0..TURNS {
+            match self.client.standing.verdict() {
+                Some(Verdict::GiveWay) => return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into())),
+                Some(Verdict::TooMuch) => self.let_go(),
+                None => {}
+            }
             let room = self.server.handle.budget().has_room(cx, &mut self.asked);
             // Everything that can be started or answered now is, before anything is sent.
             let progress = (room && self.take_commands())
@@ -191,6 +206,7 @@ impl Connection {
                     let n = result?;
                     self.sent += n;
                     self.stall.took(n);
+                    self.moved = true;
                 }
             }
             if self.unsent() == 0 {
@@ -240,7 +256,8 @@ impl Connection {
                 Ok(Some(request)) => request,
                 Ok(None) => {
                     self.unparsed = false;
-                    return self.hold() || progress;
+                    self.server.hold(&self.client, self.parser.kept());
+                    return progress;
                 }
                 Err(error) => {
                     self.protocol_error(error);
@@ -248,6 +265,7 @@ impl Connection {
                 }
             };
             progress = true;
+            (self.moved, self.greeted) = (true, true);
             // An answer known at once is written at once if nothing is before it, else queued.
             let direct = self.pipeline.is_empty();
             let mut aside = Writer::new(self.writer.version);
@@ -280,20 +298,25 @@ impl Connection {
         progress
     }
 
-    /// Counts what is kept of an incomplete command. If all connections together keep too much, those that send
-    /// long commands are told off. Says whether this one was.
-    fn hold(&mut self) -> bool {
-        let total = self.server.held.get() - self.held;
-        self.held = self.parser.buffered();
-        self.server.held.set(total + self.held);
-        let too_much = self.held > READ_BYTES && total + self.held > self.server.bounds.held;
-        if too_much {
-            self.parser = Parser::new(self.server.bounds.command);
-            self.server.held.set(total);
-            self.held = 0;
-            self.last_words("OVERLOADED too many long commands are being received at this node; try again");
-        }
-        too_much
+    /// Lets go of an incomplete command: all connections together keep too much, and this one the most.
+    fn let_go(&mut self) {
+        self.parser = Parser::new(self.server.bounds.command);
+        self.unparsed = false;
+        self.last_words("OVERLOADED too many long commands are being received at this node; try again");
+    }
+
+    /// Notes what this connection waits for.
+    fn note(&mut self) {
+        let waits = if self.unsent() > 0 {
+            Waits::Midway
+        } else if self.unparsed || !self.pipeline.is_empty() {
+            Waits::Busy
+        } else if self.parser.buffered() > 0 || !self.greeted {
+            Waits::Midway
+        } else {
+            Waits::Idle
+        };
+        self.client.standing.set_waits(waits, std::mem::take(&mut self.moved));
     }
 
     fn protocol_error(&mut self, error: ProtocolError) {

@@ -11,6 +11,7 @@ mod key_order;
 mod many;
 mod pipeline;
 pub mod resp;
+mod standing;
 pub mod write;
 
 #[cfg(test)]
@@ -20,6 +21,7 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
+use crate::descriptors;
 use crate::handle::Handle;
 use crate::spawn::Spawner;
 use crate::stop::Stop;
@@ -28,6 +30,7 @@ use gramme_quorum::MAX_KEY;
 use resp::Limits;
 use smol::Async;
 use smol::net::{TcpListener, TcpStream};
+use standing::{Standing, Verdict};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::hash::RandomState;
@@ -38,6 +41,8 @@ use std::time::{Duration, Instant};
 
 /// The version of Redis whose clients' expectations are met.
 const REDIS_VERSION: &str = "7.2.4";
+/// Clients at one time, if the process may open twice as many files.
+const CLIENTS: usize = 10_000;
 /// Bytes read at a time, into room that all connections share.
 const READ_BYTES: usize = 64 << 10;
 /// How long to wait when the process has no file descriptor for another client.
@@ -48,15 +53,15 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 struct Bounds {
     /// Of one command.
     command: Limits,
-    /// Clients at one time; one more is told so and sent away.
+    /// Clients at one time; for one more the one that has let us wait longest gives way.
     clients: usize,
-    /// Bytes of incomplete commands that all connections together may keep.
+    /// Bytes of incomplete commands that all connections together may keep; past it the largest are told off.
     held: usize,
 }
 
 impl Default for Bounds {
     fn default() -> Self {
-        Bounds { command: Limits::default(), clients: 10_000, held: 256 << 20 }
+        Bounds { command: Limits::default(), clients: CLIENTS, held: 256 << 20 }
     }
 }
 
@@ -83,6 +88,7 @@ struct Client {
     local: SocketAddr,
     since: Instant,
     about: RefCell<About>,
+    standing: Standing,
 }
 
 /// What a client told about itself.
@@ -99,7 +105,9 @@ struct About {
 pub(crate) async fn serve(listener: TcpListener, handle: Handle, spawn: Spawner, stop: Stop) {
     // A key or a context may be longer than a value, where that is configured to be short.
     let argument = handle.value_limit().max(MAX_KEY);
-    let bounds = Bounds { command: Limits { argument, ..Limits::default() }, ..Bounds::default() };
+    let command = Limits { argument, ..Limits::default() };
+    // The other half is for HTTP, the store's files and other members.
+    let bounds = Bounds { command, clients: CLIENTS.min(descriptors::limit() / 2), ..Bounds::default() };
     serve_within(bounds, listener, handle, spawn, stop).await;
 }
 
@@ -131,6 +139,8 @@ async fn serve_within(bounds: Bounds, listener: TcpListener, handle: Handle, spa
                     let server = Rc::clone(&server);
                     spawn.spawn(async move { server.attend(connection, stop, alive).await }).detach();
                 }
+                // Those who were told to end have to get to it, however fast new ones come.
+                smol::future::yield_now().await;
             }
             // The client left before it was accepted.
             Some(Err(e)) if e.kind() == std::io::ErrorKind::ConnectionAborted => {}
@@ -147,13 +157,14 @@ async fn serve_within(bounds: Bounds, listener: TcpListener, handle: Handle, spa
 }
 
 impl Server {
-    /// A connection for the client, unless there are too many.
+    /// A connection for the client, if need be in place of one that lets us wait. If all others are being served
+    /// there is none.
     fn admit(self: &Rc<Self>, stream: TcpStream, address: SocketAddr) -> Option<Connection> {
         // Both can only fail if the client is gone again.
         stream.set_nodelay(true).ok()?;
         let local = stream.local_addr().ok()?;
         let stream: Arc<Async<std::net::TcpStream>> = stream.into();
-        if self.clients.borrow().len() >= self.bounds.clients {
+        if self.clients.borrow().len() >= self.bounds.clients && !self.make_room() {
             self.refused.set(self.refused.get() + 1);
             // The socket's buffer is empty: these few bytes fit, or the client is gone.
             let _ = std::io::Write::write(&mut stream.get_ref(), b"-ERR max number of clients reached\r\n");
@@ -162,9 +173,41 @@ impl Server {
         let id = self.next_client.get();
         self.next_client.set(id + 1);
         let about = RefCell::new(About { resp: 2, last_command: "NULL", ..About::default() });
-        let client = Rc::new(Client { id, address, local, since: Instant::now(), about });
+        let standing = Standing::new();
+        let client = Rc::new(Client { id, address, local, since: Instant::now(), about, standing });
         self.clients.borrow_mut().insert(id, Rc::clone(&client));
         Some(Connection::new(Rc::clone(self), client, stream))
+    }
+
+    /// Ends the connection whose client has let us wait longest; those in the middle of a command first, once that
+    /// has taken as long as one may let others wait. Says whether there was one.
+    fn make_room(&self) -> bool {
+        let patience = self.handle.patience();
+        let mut clients = self.clients.borrow_mut();
+        let longest =
+            clients.values().filter_map(|client| Some((client.standing.rank(patience)?, client.id))).min();
+        let Some((_, id)) = longest else { return false };
+        if let Some(client) = clients.remove(&id) {
+            client.standing.judge(Verdict::GiveWay);
+        }
+        true
+    }
+
+    /// Counts that a client holds so much of an incomplete command. As long as all together hold too much, the one
+    /// that holds most is told off.
+    fn hold(&self, client: &Client, bytes: usize) {
+        self.held.set(self.held.get() - client.standing.held.replace(bytes) + bytes);
+        while self.held.get() > self.bounds.held {
+            let clients = self.clients.borrow();
+            // One that gives way already is not among them, nor counted for long.
+            let Some(most) =
+                clients.values().max_by_key(|c| c.standing.held.get()).filter(|c| c.standing.held.get() > 0)
+            else {
+                return;
+            };
+            self.held.set(self.held.get() - most.standing.held.take());
+            most.standing.judge(Verdict::TooMuch);
+        }
     }
 
     async fn attend(&self, connection: Connection, stop: Stop, _alive: smol::channel::Sender<()>) {

@@ -279,6 +279,12 @@ impl Parser {
         self.buffer.len()
     }
 
+    /// Bytes of memory kept for them.
+    #[must_use]
+    pub fn kept(&self) -> usize {
+        self.buffer.capacity() + self.spans.capacity() * size_of::<Span>()
+    }
+
     /// The next command; `None` if more bytes are needed.
     ///
     /// # Errors

@@ -33,7 +33,7 @@ def unharmed(cluster: Cluster, room: int = ROOM) -> Iterator[None]:
     for node in cluster.nodes:
         # Its peak begins anew.
         Path(f"/proc/{node.pid}/clear_refs").write_text("5")
-    stop = threading.Event()
+    stop, served = threading.Event(), threading.Semaphore(0)
     slowest, failures = [0.0], []
 
     def work(node: Node) -> None:
@@ -47,13 +47,17 @@ def unharmed(cluster: Cluster, room: int = ROOM) -> Iterator[None]:
                     equal(r.get(key), b"%d" % n)
                     slowest[0] = max(slowest[0], time.monotonic() - began)
                     n += 1
-                assert n > 0
+                    served.release()
         except Exception as error:  # noqa: BLE001 (told below)
             failures.append(f"{node}: {error!r}")
+            served.release()
 
     threads = [threading.Thread(target=work, args=(node,)) for node in cluster.nodes]
     for thread in threads:
         thread.start()
+    # Each has been served once before anything begins.
+    for _ in range(len(threads)):
+        served.acquire()
     try:
         yield
     finally:
@@ -247,23 +251,55 @@ def too_large_an_answer_is_refused_in_words_where_memory_is_short(cluster: Clust
         resource.prlimit(a.pid, resource.RLIMIT_AS, before)
 
 
-@test
-def idle_http_connections_give_way(cluster: Cluster) -> None:
-    a = cluster.nodes[0]
-    needed = 3000
+@contextlib.contextmanager
+def crowd(port: int, needed: int, said: bytes) -> Iterator[list[Wire]]:
+    """So many connections, each of which says this and no more."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < needed + 100:
         raise Skip(f"it takes {needed} connections, the limit of open files is {hard}")
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, needed + 100), hard))
     try:
         with contextlib.ExitStack() as stack:
-            idle = [stack.enter_context(Wire(a.http)) for _ in range(needed)]
-            with Wire(a.http) as wire:
-                wire.send(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
-                starts(wire.receive(b"ok\n"), b"HTTP/1.1 200 ")
-            assert idle[0].is_closed(3), "the one that was idle longest is kept"
+            wires = []
+            for _ in range(needed):
+                wires.append(stack.enter_context(Wire(port)))
+                wires[-1].send(said)
+            yield wires
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@test
+def http_connections_that_let_the_server_wait_give_way(cluster: Cluster) -> None:
+    a = cluster.nodes[0]
+    for said in (b"", b"PUT /kv/x HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n"):
+        with crowd(a.http, 3000, said) as waiting, Wire(a.http) as wire:
+            wire.send(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+            starts(wire.receive(b"ok\n"), b"HTTP/1.1 200 ")
+            assert waiting[0].is_closed(3), "the one that let the server wait longest is kept"
+
+
+@test
+def redis_connections_that_let_the_server_wait_give_way(cluster: Cluster) -> None:
+    a = cluster.nodes[0]
+    most = int(client(a).config_get("maxclients")["maxclients"])
+    with crowd(a.redis, most + 100, b"*2\r\n$3\r\nGET\r\n") as waiting, Wire(a.redis) as wire:
+        wire.send(b"PING\r\n")
+        wire.receive(b"+PONG\r\n")
+        assert waiting[0].is_closed(3), "the one that let the server wait longest is kept"
+
+
+@test
+def long_wrong_words_are_not_repeated_in_full(cluster: Cluster) -> None:
+    a = cluster.nodes[0]
+    word = b"\xff" * (16 << 20)
+    with unharmed(cluster), Wire(a.redis, 30) as wire:
+        for before, after in ((b"HELLO 3", b""), (b"CLIENT SETINFO", b" v"), (b"EXPIRE k 9", b"")):
+            words = [*before.split(), word, *after.split()]
+            wire.send(b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%s\r\n" % (len(w), w) for w in words))
+            answer = wire.receive(b"\r\n")
+            starts(answer, b"-ERR ")
+            assert len(answer) < 1000, f"{len(answer)} bytes"
 
 
 @test

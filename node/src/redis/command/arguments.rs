@@ -9,6 +9,9 @@ use std::time::Duration;
 /// The longest that a request may be waited for.
 const LONGEST: Duration = Duration::from_secs(3600);
 
+/// Bytes of a client's word that an error repeats.
+const SHOWN: usize = 128;
+
 /// A walk over a command's arguments from some index on.
 pub(super) struct Options<'c> {
     command: &'c Command<'c>,
@@ -48,6 +51,11 @@ impl<'c> Options<'c> {
             .filter(|t| !t.is_zero() && *t <= LONGEST)
             .ok_or_else(|| Refusal::new("ERR TIMEOUT is in milliseconds, from 1 to an hour"))
     }
+}
+
+/// A client's word as an error shows it: escaped, and no longer than helps, however long it was.
+pub(super) fn shown(word: &[u8]) -> impl std::fmt::Display {
+    word[..word.len().min(SHOWN)].escape_ascii()
 }
 
 /// Whether a word is this option.

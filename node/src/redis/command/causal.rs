@@ -1,13 +1,13 @@
 //! `DYN.*`: what Dynamo promises and Redis has no words for. A read returns all values and a context that covers
 //! them; a write hands the context back and replaces exactly what it covers.
 
-use super::arguments::{Moment, Options, is};
+use super::arguments::{Moment, Options, is, shown};
 use super::{Next, Outcome, Refusal, Session};
-use crate::redis::answer::Shape;
+use crate::redis::answer::{Shape, error_text};
 use crate::redis::pipeline::Job;
 use crate::redis::resp::Command;
 use bytes::Bytes;
-use gramme_quorum::{Cover, Expiry, Op, ReadOptions, WriteOptions};
+use gramme_quorum::{Cover, Expiry, MAX_KEY, Op, OpError, ReadOptions, WriteOptions};
 use gramme_ring::NodeId;
 
 fn argument(command: &Command<'_>, index: usize) -> Bytes {
@@ -15,8 +15,7 @@ fn argument(command: &Command<'_>, index: usize) -> Bytes {
 }
 
 fn unknown_option(command: &str, word: &[u8]) -> Refusal {
-    let shown = word[..word.len().min(64)].escape_ascii();
-    Refusal::new(format!("ERR syntax error: {command} has no option '{shown}'"))
+    Refusal::new(format!("ERR syntax error: {command} has no option '{}'", shown(word)))
 }
 
 /// `DYN.GET key [R r] [PR pr] [TIMEOUT ms]` → `[context, [value, …]]`
@@ -102,6 +101,9 @@ pub(super) fn del(session: &mut Session<'_>, command: &Command<'_>) -> Outcome {
 /// `DYN.PREFLIST key` → for each node in the order it would be asked: id, `primary` or `fallback`, `up` or `down`.
 pub(super) fn preflist(session: &mut Session<'_>, command: &Command<'_>) -> Outcome {
     let key = argument(command, 1);
+    if key.is_empty() || key.len() > MAX_KEY {
+        return Err(Refusal::new(error_text(&OpError::KeyLength(key.len() as u64))));
+    }
     let list = session.server.handle.engine(|engine| engine.preference(&key));
     let out = &mut *session.writer;
     out.array(list.len());

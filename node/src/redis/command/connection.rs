@@ -1,6 +1,6 @@
 //! Commands about the connection itself.
 
-use super::arguments::{Options, integer, is};
+use super::arguments::{Options, integer, is, shown};
 use super::{Next, Outcome, Refusal, Session};
 use crate::redis::resp::Command;
 use crate::redis::write::Version;
@@ -93,7 +93,7 @@ pub(super) fn hello(session: &mut Session<'_>, command: &Command<'_>) -> Outcome
         } else if is(word, "SETNAME") {
             name = Some(name_of(options.value()?)?);
         } else {
-            return Err(Refusal::new(format!("ERR Syntax error in HELLO option '{}'", word.escape_ascii())));
+            return Err(Refusal::new(format!("ERR Syntax error in HELLO option '{}'", shown(word))));
         }
     }
     let mut about = session.client.about.borrow_mut();
@@ -137,7 +137,7 @@ pub(super) fn client(session: &mut Session<'_>, command: &Command<'_>) -> Outcom
     let mut options = Options::from(command, 1);
     let what = options.value()?;
     let exactly = |count: usize| {
-        let name = format!("client|{}", what.to_ascii_lowercase().escape_ascii());
+        let name = format!("client|{}", shown(&what.to_ascii_lowercase()));
         if command.len() == count { Ok(()) } else { Err(Refusal::arity(&name)) }
     };
     if is(what, "SETINFO") {
@@ -149,7 +149,7 @@ pub(super) fn client(session: &mut Session<'_>, command: &Command<'_>) -> Outcom
         } else if is(field, "LIB-VER") {
             about.library_version = value;
         } else {
-            return Err(Refusal::new(format!("ERR Unrecognized option '{}'", field.escape_ascii())));
+            return Err(Refusal::new(format!("ERR Unrecognized option '{}'", shown(field))));
         }
         session.writer.ok();
     } else if is(what, "SETNAME") {
@@ -188,8 +188,7 @@ pub(super) fn client(session: &mut Session<'_>, command: &Command<'_>) -> Outcom
 }
 
 pub(super) fn unknown_subcommand(command: &str, what: &[u8]) -> Refusal {
-    let shown = what[..what.len().min(128)].escape_ascii();
-    Refusal::new(format!("ERR unknown subcommand '{shown}'. Try {command} HELP."))
+    Refusal::new(format!("ERR unknown subcommand '{}'. Try {command} HELP.", shown(what)))
 }
 
 /// One line of `CLIENT LIST`.

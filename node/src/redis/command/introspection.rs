@@ -1,12 +1,15 @@
 //! Commands by which clients learn what they talk to.
 
-use super::arguments::{Options, is};
+use super::arguments::{Options, is, shown};
 use super::connection::unknown_subcommand;
 use super::{COMMANDS, Next, Outcome, Refusal, Session, Spec, find};
 use crate::redis::resp::Command;
 use crate::redis::write::Writer;
 use crate::redis::{Bounds, REDIS_VERSION, resident_bytes};
 use std::fmt::Write as _;
+
+/// Commands that may be asked for by name at one time: more than Redis has, few enough that the answer is short.
+const NAMES: usize = 1024;
 
 pub(super) fn command(session: &mut Session<'_>, command: &Command<'_>) -> Outcome {
     let out = &mut *session.writer;
@@ -21,6 +24,11 @@ pub(super) fn command(session: &mut Session<'_>, command: &Command<'_>) -> Outco
     } else if is(what, "LIST") && command.len() == 2 {
         out.array(COMMANDS.len());
         COMMANDS.iter().for_each(|spec| out.bulk(spec.name.as_bytes()));
+    } else if (is(what, "INFO") || is(what, "DOCS")) && command.len() - 2 > NAMES {
+        return Err(Refusal::new(format!(
+            "ERR COMMAND {}: up to {NAMES} names",
+            shown(&what.to_ascii_uppercase())
+        )));
     } else if is(what, "INFO") {
         if command.len() == 2 {
             out.array(COMMANDS.len());
@@ -101,7 +109,7 @@ pub(super) fn config(session: &mut Session<'_>, command: &Command<'_>) -> Outcom
     if is(what, "SET") || is(what, "REWRITE") {
         return Err(Refusal::new(format!(
             "ERR CONFIG {}: settings come from the command line and the configuration file",
-            what.to_ascii_uppercase().escape_ascii()
+            shown(&what.to_ascii_uppercase())
         )));
     }
     if !is(what, "GET") {

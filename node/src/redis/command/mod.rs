@@ -13,6 +13,7 @@ use super::pipeline::Job;
 use super::resp::Command;
 use super::write::Writer;
 use super::{Client, Server};
+use arguments::shown;
 use std::rc::Rc;
 
 /// What a command may use.
@@ -226,7 +227,6 @@ fn unknown(command: &Command<'_>) -> (Refusal, Next) {
     if name.is_some_and(|name| matches!(name, "post" | "host:")) {
         return (Refusal::new("ERR this is not an HTTP port; nothing was done"), Next::Close);
     }
-    let shown = |bytes: &[u8]| bytes[..bytes.len().min(128)].escape_ascii().to_string();
     let mut text = format!("ERR unknown command '{}', with args beginning with: ", shown(command.name()));
     for argument in command.iter().skip(1) {
         if text.len() > 256 {

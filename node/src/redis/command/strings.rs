@@ -1,7 +1,7 @@
 //! Commands on values, as Redis has them. A plain write replaces what its coordinator holds; a plain read shows
 //! one value, the same on every node.
 
-use super::arguments::{Moment, Options, is};
+use super::arguments::{Moment, Options, is, shown};
 use super::{Next, Outcome, Refusal, Session, flow};
 use crate::redis::answer::{Lifetime, Shape, error_text};
 use crate::redis::many::{Each, Many};
@@ -173,7 +173,7 @@ fn set_expiry(session: &mut Session<'_>, command: &Command<'_>, moment: Moment, 
     if let Some(word) = command.get(3) {
         return Err(match ["NX", "XX", "GT", "LT"].into_iter().find(|condition| is(word, condition)) {
             Some(condition) => Refusal::consensus(&format!("{} {condition}", name.to_ascii_uppercase())),
-            None => Refusal::new(format!("ERR Unsupported option {}", word.escape_ascii())),
+            None => Refusal::new(format!("ERR Unsupported option {}", shown(word))),
         });
     }
     let millis = moment.millis(&argument(command, 2), name)?;
