@@ -13,7 +13,7 @@ use crate::mail::Mailbox;
 use crate::peer::Peers;
 use crate::signal::Signal;
 use crate::spawn::Spawner;
-use gramme_quorum::{Engine, Input, Instant, LoadId, Now};
+use gramme_quorum::{Engine, Input, Instant, LoadId, Now, message::Message};
 use gramme_ring::Slot;
 use gramme_store::{Disk, ReadDone, ReadJob, SyncDone, SyncJob};
 use smol::Timer;
@@ -55,6 +55,10 @@ impl<D: Disk> Inspect for Hosted<D> {
         let mut host = self.0.borrow_mut();
         // A damaged record has no size; it is fetched from elsewhere.
         host.store_mut().get_with(Slot::of(key).index(), key, |found| found.bytes.len()).ok().flatten()
+    }
+
+    fn records_in(&self, slot: Slot) -> u64 {
+        self.0.borrow().store().slot_len(slot.index())
     }
 }
 
@@ -234,7 +238,12 @@ where
         loop {
             while let Some(effect) = host.poll() {
                 match effect {
-                    Effect::Send(to, message) => self.parts.peers.send(to, &message),
+                    Effect::Send(to, message) => {
+                        if matches!(message, Message::Forward { .. }) {
+                            self.parts.handle.count_forward();
+                        }
+                        self.parts.peers.send(to, &message);
+                    }
                     Effect::Reply(id, reply) => self.parts.handle.answer(id, reply),
                     Effect::Fetch(id, job) => self.fetch(id, job),
                     Effect::Recovered => (self.parts.recovered)(),

@@ -21,7 +21,12 @@ impl Drop for Scratch {
 fn a_node() -> (Identity, Membership) {
     let identity = Identity::random().expect("the system has randomness");
     let layout = Layout::compute(3, 256, &[Member::new(identity.node)], None).expect("one member is enough");
-    let addresses = Addresses { peer: "h:1".into(), redis: "h:2".into(), http: "h:3".into() };
+    let addresses = Addresses {
+        peer: "h:1".into(),
+        redis: "h:2".into(),
+        cluster_redis: "h:4".into(),
+        http: "h:3".into(),
+    };
     (identity.clone(), Membership::new(layout, BTreeMap::from([(identity.node, addresses)])))
 }
 

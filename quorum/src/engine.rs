@@ -212,6 +212,20 @@ impl Engine {
         list.enumerate().map(|(rank, node)| (node, rank < owners, self.is_alive(node))).collect()
     }
 
+    /// Who coordinates requests for a slot's keys, in order of preference: its owners that are alive, then those who
+    /// stand in for the others. Every other node forwards.
+    #[must_use]
+    pub fn coordinators(&self, slot: Slot) -> Vec<NodeId> {
+        self.plan_of(slot).targets.into_iter().map(|target| target.node).collect()
+    }
+
+    /// Whether enough nodes are alive for R and W, as they are for requests that don't say.
+    #[must_use]
+    pub fn can_meet_quorums(&self) -> bool {
+        let alive = self.layout.members().iter().filter(|member| self.is_alive(member.id)).count();
+        alive >= usize::from(self.config.r.max(self.config.w).min(self.replicas()))
+    }
+
     /// The slots in which this node keeps hints, each once.
     pub fn hint_places(&self) -> impl Iterator<Item = Place> {
         self.peers.keys().map(|id| hint_place(*id)).collect::<BTreeSet<_>>().into_iter()
@@ -254,7 +268,11 @@ impl Engine {
     }
 
     pub(crate) fn plan(&self, key: &[u8]) -> Plan {
-        let partition = self.layout.partition_of(Slot::of(key));
+        self.plan_of(Slot::of(key))
+    }
+
+    fn plan_of(&self, slot: Slot) -> Plan {
+        let partition = self.layout.partition_of(slot);
         let owners = usize::from(self.replicas());
         Plan::new(owners, self.layout.preference(partition), |node| self.is_alive(node))
     }

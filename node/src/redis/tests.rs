@@ -1,8 +1,8 @@
 //! The server over real sockets, with a real engine behind it.
 
 use super::resp::Limits;
-use super::testing::{Order, expect, rest, with_server};
-use super::{serve, serve_within};
+use super::testing::{Order, expect, plain, rest, with_server};
+use super::{Mode, serve_within};
 use crate::handle::Bounds;
 use proptest::prelude::*;
 use smol::io::AsyncWriteExt;
@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 fn with_client<T: Future<Output = ()>>(order: Order, test: impl FnOnce(TcpStream, SocketAddr) -> T) {
-    with_server(Bounds::default(), order, serve, async |address, _stop| {
+    with_server(Bounds::default(), order, plain, async |address, _stop| {
         test(TcpStream::connect(address).await.unwrap(), address).await;
     });
 }
@@ -327,7 +327,7 @@ fn too_large_a_value_is_refused_and_the_connection_lives() {
 #[test]
 fn a_partial_mset_names_its_keys() {
     let one = Bounds { requests: 1, bytes: 1 << 20, ..Bounds::default() };
-    with_server(one, Order::Fifo, serve, async |address, _stop| {
+    with_server(one, Order::Fifo, plain, async |address, _stop| {
         let mut client = TcpStream::connect(address).await.unwrap();
         expect(
             &mut client,
@@ -371,7 +371,9 @@ fn a_key_that_cannot_be_one_is_refused_before_the_others_are_touched() {
 #[test]
 fn what_all_clients_take_together_is_bounded() {
     let bounds = super::Bounds { command: Limits::default(), clients: 10, held: 300 << 10 };
-    let serve = move |listener, handle, spawn, stop| serve_within(bounds, listener, handle, spawn, stop);
+    let serve = move |listener, handle, spawn, stop| {
+        serve_within(bounds, [(Mode::Plain, listener)], handle, spawn, stop)
+    };
     with_server(Bounds::default(), Order::Fifo, serve, async |address, _stop| {
         let part = [b"*3\r\n$3\r\nSET\r\n$1\r\na\r\n$300000\r\n".to_vec(), vec![b'x'; 200_000]].concat();
         let mut first = TcpStream::connect(address).await.unwrap();
@@ -395,7 +397,9 @@ fn what_all_clients_take_together_is_bounded() {
 #[test]
 fn one_client_too_many_is_told_so() {
     let bounds = super::Bounds { command: Limits::default(), clients: 2, held: 1 << 20 };
-    let serve = move |listener, handle, spawn, stop| serve_within(bounds, listener, handle, spawn, stop);
+    let serve = move |listener, handle, spawn, stop| {
+        serve_within(bounds, [(Mode::Plain, listener)], handle, spawn, stop)
+    };
     with_server(Bounds::default(), Order::Fifo, serve, async |address, _stop| {
         let mut first = TcpStream::connect(address).await.unwrap();
         let mut second = TcpStream::connect(address).await.unwrap();
@@ -419,7 +423,7 @@ fn one_client_too_many_is_told_so() {
 
 #[test]
 fn a_stop_answers_what_is_in_flight_and_closes() {
-    with_server(Bounds::default(), Order::Shuffled(9), serve, async |address, stop| {
+    with_server(Bounds::default(), Order::Shuffled(9), plain, async |address, stop| {
         let mut client = TcpStream::connect(address).await.unwrap();
         let mut idle = TcpStream::connect(address).await.unwrap();
         expect(&mut idle, b"PING\r\n", b"+PONG\r\n").await;
