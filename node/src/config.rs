@@ -32,6 +32,12 @@ const fn key(name: &'static str, value: &'static str, default: &'static str, hel
 pub(crate) const KEYS: &[Key] = &[
     key("dir", "DIR", "./gramme-node", "Where the node keeps its identity and its data"),
     key("redis", "ADDRESS", "127.0.0.1:7379", "Where it serves the Redis protocol"),
+    key(
+        "cluster-redis",
+        "ADDRESS",
+        "127.0.0.1:7382",
+        "Where it serves the Redis protocol to clients in cluster mode, which go straight to replicas",
+    ),
     key("http", "ADDRESS", "127.0.0.1:7380", "Where it serves HTTP"),
     key("peer", "ADDRESS", "127.0.0.1:7381", "Where it serves the other members"),
     key(
@@ -262,6 +268,7 @@ fn distance(a: &str, b: &str) -> usize {
 pub(crate) struct Config {
     pub(crate) dir: PathBuf,
     pub(crate) redis: Vec<SocketAddr>,
+    pub(crate) cluster_redis: Vec<SocketAddr>,
     pub(crate) http: Vec<SocketAddr>,
     pub(crate) peer: Vec<SocketAddr>,
     pub(crate) advertise: Option<String>,
@@ -300,7 +307,8 @@ impl Config {
             }
             Ok(found)
         };
-        let (redis, http, peer) = (address("redis")?, address("http")?, address("peer")?);
+        let (redis, cluster_redis) = (address("redis")?, address("cluster-redis")?);
+        let (http, peer) = (address("http")?, address("peer")?);
         let advertise = Some(settings.get("advertise").to_owned()).filter(|host| !host.is_empty());
         if let Some(host) = &advertise
             && (host.contains(':') && host.parse::<std::net::Ipv6Addr>().is_err()
@@ -309,7 +317,8 @@ impl Config {
         {
             return Err(settings.wrong("advertise", "give a host name or an IP address, without a port"));
         }
-        let everywhere = [&redis, &http, &peer].into_iter().flatten().any(|a| a.ip().is_unspecified());
+        let everywhere =
+            [&redis, &cluster_redis, &http, &peer].into_iter().flatten().any(|a| a.ip().is_unspecified());
         if everywhere && advertise.is_none() {
             return Err(ConfigError(
                 "this node listens at every address of the machine, and others must know one of them: say which with \
@@ -322,6 +331,7 @@ impl Config {
         Ok(Config {
             dir: PathBuf::from(settings.get("dir")),
             redis,
+            cluster_redis,
             http,
             peer,
             advertise,

@@ -193,7 +193,7 @@ fn node_dir(dir: &Path, node: u16) -> PathBuf {
 fn addresses(port: u16, node: u16) -> Addresses {
     let first = port + STRIDE * (node - 1);
     let at = |offset: u16| format!("127.0.0.1:{}", first + offset);
-    Addresses { redis: at(0), http: at(1), peer: at(2) }
+    Addresses { redis: at(0), http: at(1), peer: at(2), cluster_redis: at(3) }
 }
 
 /// Runs the cluster until it is told to stop.
@@ -208,7 +208,13 @@ pub(crate) fn run(wish: &Wish) -> Result<(), DevError> {
             Err(error) => return Err(DevError::Found(error)),
         }
         let at = addresses(mark.port, node);
-        for (what, address) in [("redis", at.redis), ("http", at.http), ("peers", at.peer)] {
+        let all = [
+            ("redis", at.redis),
+            ("http", at.http),
+            ("peers", at.peer),
+            ("redis in cluster mode", at.cluster_redis),
+        ];
+        for (what, address) in all {
             // A look before the start gives one clear answer instead of one per process.
             TcpListener::bind(&address).map_err(|e| DevError::Taken(address, what, e))?;
         }
@@ -277,9 +283,10 @@ fn found(dir: &Path, mark: &Mark) -> Result<(), DevError> {
 fn save_settings(data: &DataDir, at: &Addresses) -> Result<(), DevError> {
     let text = format!(
         "# For 'gramme serve --dir {}'. 'gramme dev' writes this file anew when its ports change.\n\
-         redis = \"{}\"\nhttp = \"{}\"\npeer = \"{}\"\n",
+         redis = \"{}\"\ncluster-redis = \"{}\"\nhttp = \"{}\"\npeer = \"{}\"\n",
         data.path().display(),
         at.redis,
+        at.cluster_redis,
         at.http,
         at.peer
     );
@@ -420,7 +427,7 @@ impl Cluster {
     fn greet(&self) {
         let mut text =
             format!("\n{} nodes are up, their data is in {}\n\n", self.nodes.len(), self.dir.display());
-        let mut rows = vec![["", "redis", "http", "peers", "pid"].map(str::to_owned)];
+        let mut rows = vec![["", "redis", "http", "peers", "redis cluster mode", "pid"].map(str::to_owned)];
         for node in &self.nodes {
             let pid = node.child.id().to_string();
             let name = format!("node{}", node.number);
@@ -429,6 +436,7 @@ impl Cluster {
                 node.at.redis.clone(),
                 format!("http://{}", node.at.http),
                 node.at.peer.clone(),
+                node.at.cluster_redis.clone(),
                 pid,
             ]);
         }
@@ -535,7 +543,7 @@ fn spawn(dir: &Path, number: u16, events: &Sender<Event>) -> io::Result<Child> {
     let mut command = Command::new(std::env::current_exe()?);
     command.arg("serve").arg("--dir").arg(dir).arg("--child");
     command.process_group(0).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    for variable in ["CONFIG", "DIR", "REDIS", "HTTP", "PEER", "ADVERTISE", "JOIN"] {
+    for variable in ["CONFIG", "DIR", "REDIS", "CLUSTER_REDIS", "HTTP", "PEER", "ADVERTISE", "JOIN"] {
         // They are meant for one node, and there are several.
         command.env_remove(format!("GRAMME_{variable}"));
     }

@@ -15,7 +15,7 @@ use crate::mail::Mailbox;
 use crate::peer::Peers;
 use crate::signal::Signal;
 use crate::spawn::Spawner;
-use gramme_quorum::{Engine, Input, Instant, LoadId, Now};
+use gramme_quorum::{Engine, Input, Instant, LoadId, Now, message::Message};
 use gramme_ring::Slot;
 use gramme_store::{Disk, ReadDone, ReadJob, SyncDone, SyncJob};
 use smol::Timer;
@@ -55,6 +55,10 @@ impl<D: Disk> Inspect for Hosted<D> {
 
     fn size_of(&self, key: &[u8]) -> Option<usize> {
         self.0.borrow().store().read_bytes(Slot::of(key).index(), key)
+    }
+
+    fn records_in(&self, slot: Slot) -> u64 {
+        self.0.borrow().store().slot_len(slot.index())
     }
 }
 
@@ -248,7 +252,12 @@ where
         loop {
             while let Some(effect) = host.poll() {
                 match effect {
-                    Effect::Send(to, message) => self.parts.peers.send(to, &message),
+                    Effect::Send(to, message) => {
+                        if matches!(message, Message::Forward { .. }) {
+                            self.parts.handle.count_forward();
+                        }
+                        self.parts.peers.send(to, &message);
+                    }
                     Effect::Reply(id, reply) => self.parts.handle.answer(id, reply),
                     Effect::Fetch(id, job) => self.fetch(id, job),
                     Effect::Save(membership) => {

@@ -15,7 +15,7 @@ use crate::identity::members;
 use crate::signal::Signal;
 use bytes::Bytes;
 use gramme_quorum::{ClusterError, ClusterOp, Engine, Op, OpError, Reply, RequestId};
-use gramme_ring::{Member, NodeId};
+use gramme_ring::{Member, NodeId, Slot};
 use gramme_vclock::{GrowableContext as Context, SealError, SealKey, TokenError};
 use smol::channel::{Sender, bounded};
 use std::cell::{Cell, RefCell};
@@ -86,6 +86,8 @@ pub(crate) struct Addresses {
     pub(crate) peer: String,
     /// For Redis clients.
     pub(crate) redis: String,
+    /// For Redis clients in cluster mode.
+    pub(crate) cluster_redis: String,
     /// For HTTP clients.
     pub(crate) http: String,
 }
@@ -97,6 +99,9 @@ pub(crate) trait Inspect {
 
     /// Bytes of this node's copy of a key, if it has one.
     fn size_of(&self, key: &[u8]) -> Option<usize>;
+
+    /// Records that this node has in a slot, those of deleted keys included.
+    fn records_in(&self, slot: Slot) -> u64;
 }
 
 /// What a handle is made of besides its queue.
@@ -145,6 +150,7 @@ struct Shared {
     /// What reads of keys without a copy here brought lately.
     elsewhere: Cell<usize>,
     bytes: Cell<usize>,
+    forwarded: Cell<u64>,
     wake: Signal,
 }
 
@@ -177,6 +183,7 @@ impl Handle {
             sized: Cell::default(),
             elsewhere: Cell::new(largest(parts.value_limit)),
             bytes: Cell::new(0),
+            forwarded: Cell::new(0),
             wake,
         }))
     }
@@ -305,6 +312,21 @@ impl Handle {
             }
         });
         seen.expect("inspect calls its argument")
+    }
+
+    /// Records that this node has in a slot, those of deleted keys included.
+    pub(crate) fn records_in(&self, slot: Slot) -> u64 {
+        self.0.engine.records_in(slot)
+    }
+
+    /// Times that a request was handed to another node to coordinate, since the start.
+    pub(crate) fn forwarded(&self) -> u64 {
+        self.0.forwarded.get()
+    }
+
+    /// A request was handed to another node: the driver's side.
+    pub(crate) fn count_forward(&self) {
+        self.0.forwarded.set(self.0.forwarded.get() + 1);
     }
 
     /// A node told us where it serves now. Says whether that was news.

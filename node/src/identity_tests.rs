@@ -22,7 +22,12 @@ fn a_node() -> (Identity, Membership) {
     let identity = Identity::random().expect("the system has randomness");
     let ring = Ring::found(ClusterId(identity.cluster), 3, 256, &[Member::new(identity.node)])
         .expect("one member is enough");
-    let addresses = Addresses { peer: "h:1".into(), redis: "h:2".into(), http: "h:3".into() };
+    let addresses = Addresses {
+        peer: "h:1".into(),
+        redis: "h:2".into(),
+        cluster_redis: "h:4".into(),
+        http: "h:3".into(),
+    };
     let addresses = BTreeMap::from([(identity.node, addresses)]);
     (identity.clone(), Membership { node: identity.node, ring, addresses })
 }

@@ -196,6 +196,7 @@ pub(crate) fn lock(dir: &DataDir) -> Result<File, ServeError> {
 
 struct Listeners {
     redis: TcpListener,
+    cluster_redis: TcpListener,
     http: TcpListener,
     peer: TcpListener,
     /// As others reach them.
@@ -205,6 +206,7 @@ struct Listeners {
 impl Listeners {
     fn bind(config: &Config) -> Result<Listeners, ServeError> {
         let (redis, redis_at) = listen("redis", &config.redis)?;
+        let (cluster_redis, cluster_redis_at) = listen("cluster-redis", &config.cluster_redis)?;
         let (http, http_at) = listen("http", &config.http)?;
         let (peer, peer_at) = listen("peer", &config.peer)?;
         let reach = |at: SocketAddr| match &config.advertise {
@@ -214,8 +216,13 @@ impl Listeners {
             },
             None => at.to_string(),
         };
-        let addresses = Addresses { peer: reach(peer_at), redis: reach(redis_at), http: reach(http_at) };
-        Ok(Listeners { redis, http, peer, addresses })
+        let addresses = Addresses {
+            peer: reach(peer_at),
+            redis: reach(redis_at),
+            cluster_redis: reach(cluster_redis_at),
+            http: reach(http_at),
+        };
+        Ok(Listeners { redis, cluster_redis, http, peer, addresses })
     }
 }
 
@@ -445,7 +452,7 @@ impl Node {
 
     async fn run(self, source: StopSource, child: bool) -> Result<(), ServeError> {
         let asked = Asked::new(child).map_err(|e| ServeError::Io("can't listen for signals", e))?;
-        let Listeners { redis, http, peer, addresses } = self.listeners;
+        let Listeners { redis, cluster_redis, http, peer, addresses } = self.listeners;
         self.spawn.spawn(self.peers.clone().listen(peer)).detach();
 
         // Writes are refused until this run's first record is durable; nobody should see that in a healthy start.
@@ -473,7 +480,7 @@ impl Node {
         }
 
         let redis = self.spawn.spawn(redis::serve(
-            redis,
+            [(redis::Mode::Plain, redis), (redis::Mode::Cluster, cluster_redis)],
             self.handle.clone(),
             self.spawn.clone(),
             self.stopping.clone(),
@@ -534,9 +541,10 @@ fn announce(child: bool, node: NodeId, at: &Addresses) {
         tell_parent(tell::READY);
     } else {
         let line = format!(
-            "gramme: node {node} is ready (pid {}): redis {}, http {}, peers {}\n",
+            "gramme: node {node} is ready (pid {}): redis {}, its cluster mode {}, http {}, peers {}\n",
             std::process::id(),
             at.redis,
+            at.cluster_redis,
             at.http,
             at.peer
         );

@@ -85,7 +85,7 @@ fn a_directory_of_other_files_is_not_founded_in() {
     fs::write(dir.join("cat.jpg"), "meow").expect("it can be written");
     let zero = "127.0.0.1:0";
     let output = gramme()
-        .args(["serve", "--redis", zero, "--http", zero, "--peer", zero, "--dir"])
+        .args(["serve", "--redis", zero, "--cluster-redis", zero, "--http", zero, "--peer", zero, "--dir"])
         .arg(&dir)
         .output()
         .expect("the binary runs");

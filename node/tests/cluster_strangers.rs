@@ -93,6 +93,8 @@ fn impostors_are_refused_in_words() {
             &at(1),
             "--peer",
             &at(2),
+            "--cluster-redis",
+            &at(3),
         ]))
     };
     let mut twin = serve(&copy);

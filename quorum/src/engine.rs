@@ -256,6 +256,12 @@ impl Engine {
         self.view.membership().layout()
     }
 
+    /// The layout that this node's reads go by: while a transition is live the old one, until all have what they are to own.
+    #[must_use]
+    pub fn reading(&self) -> Option<&Layout> {
+        self.view.reading()
+    }
+
     /// The key's owners, by the layout that reads go by, and after them every other member, each with whether it is an owner and
     /// alive.
     #[must_use]
@@ -264,6 +270,21 @@ impl Engine {
         let owners = usize::from(self.replicas());
         let list = layout.preference(layout.partition_of(Slot::of(key)));
         list.enumerate().map(|(rank, node)| (node, rank < owners, self.is_alive(node))).collect()
+    }
+
+    /// Who coordinates requests for a slot's keys, in order of preference: its owners that are alive, then those who
+    /// stand in for the others. Every other node forwards.
+    #[must_use]
+    pub fn coordinators(&self, slot: Slot) -> Vec<NodeId> {
+        self.plan_of(slot).targets.into_iter().map(|target| target.node).collect()
+    }
+
+    /// Whether enough nodes are alive for R and W, as they are for requests that don't say.
+    #[must_use]
+    pub fn can_meet_quorums(&self) -> bool {
+        let members = self.view.reading().map_or(&[][..], Layout::members);
+        let alive = members.iter().filter(|member| self.is_alive(member.id)).count();
+        !members.is_empty() && alive >= usize::from(self.config.r.max(self.config.w).min(self.replicas()))
     }
 
     /// How the engine is doing.
@@ -300,8 +321,12 @@ impl Engine {
 
     /// Whom to ask for a key, by the layout that reads go by. Its nodes coordinate writes, too: they have what there is.
     pub(crate) fn plan(&self, key: &[u8]) -> Plan {
+        self.plan_of(Slot::of(key))
+    }
+
+    fn plan_of(&self, slot: Slot) -> Plan {
         match self.view.reading() {
-            Some(layout) => View::plan(layout, Slot::of(key), |node| self.is_alive(node)),
+            Some(layout) => View::plan(layout, slot, |node| self.is_alive(node)),
             None => Plan::new(0, [], |_| false),
         }
     }

@@ -63,7 +63,7 @@ class Node:
         self.number = number
         self.directory = cluster.directory / f"node{number}"
         base = cluster.port + 10 * (number - 1)
-        self.redis, self.http, self.peer = base, base + 1, base + 2
+        self.redis, self.http, self.peer, self.cluster_redis = base, base + 1, base + 2, base + 3
         self.process: subprocess.Popen | None = None
         self.log = cluster.directory / f"node{number}.stderr"
 
@@ -116,6 +116,11 @@ class Node:
         """What it says of itself and its peers."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self.http}/api/status", timeout=5) as answer:
             return json.load(answer)
+
+    def metric(self, name: str) -> int:
+        """A number of its /metrics."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.http}/metrics", timeout=5) as answer:
+            return int(re.search(rf"^gramme_{name} (\d+)$", answer.read().decode(), re.M)[1])
 
     def owes(self, other: "Node") -> bool:
         """Whether it has, or may have, writes for another node that it was handed when that could not be reached."""

@@ -197,6 +197,7 @@ struct MemberShown {
     zone: String,
     weight: u32,
     redis: String,
+    cluster_redis: String,
     http: String,
     peer: String,
 }
@@ -218,6 +219,7 @@ pub(super) fn members(server: &Server) -> Result<Answer, Refusal> {
             zone: member.zone.clone(),
             weight: member.weight,
             redis: member.addresses.redis.clone(),
+            cluster_redis: member.addresses.cluster_redis.clone(),
             http: member.addresses.http.clone(),
             peer: member.addresses.peer.clone(),
         })

@@ -39,6 +39,12 @@ pub(super) fn answer(server: &Server) -> Result<Answer, Refusal> {
     );
     one("disk_operations_waiting", "gauge", "Local operations that wait for the disk.", status.local as u64);
     one("http_connections", "gauge", "Connections of HTTP clients.", server.clients.borrow().len() as u64);
+    one(
+        "requests_forwarded_total",
+        "counter",
+        "Requests handed to a replica of their key, this node being none.",
+        server.handle.forwarded(),
+    );
     one("read_repairs_total", "counter", "Stale copies that reads have repaired.", status.repairs);
     one("hints_kept_total", "counter", "Hints written for owners that were away.", status.hints_kept);
     one("hints_handed_total", "counter", "Hints that their owners acknowledged.", status.hints_handed);

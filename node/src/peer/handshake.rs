@@ -305,7 +305,8 @@ pub(super) fn addresses(facts: &[u8]) -> Option<Addresses> {
 
 /// Addresses end up in answers to clients and in log lines: they must look like addresses.
 fn sound(addresses: &Addresses) -> bool {
-    [&addresses.peer, &addresses.redis, &addresses.http].into_iter().all(|address| {
+    let Addresses { peer, redis, cluster_redis, http } = addresses;
+    [peer, redis, cluster_redis, http].into_iter().all(|address| {
         address.len() <= ADDRESS_LIMIT
             && address.rsplit_once(':').is_some_and(|(host, port)| {
                 !host.is_empty() && host.bytes().all(|b| b.is_ascii_graphic()) && port.parse::<u16>().is_ok()

@@ -211,9 +211,10 @@ impl Peers {
     fn learn(&self, node: NodeId, addresses: &Addresses) {
         if self.0.setting.handle.learn_addresses(node, addresses) {
             say!(
-                "node {node} now serves peers at {}, redis at {}, http at {}",
+                "node {node} now serves peers at {}, redis at {}, its cluster mode at {}, http at {}",
                 addresses.peer,
                 addresses.redis,
+                addresses.cluster_redis,
                 addresses.http
             );
         }

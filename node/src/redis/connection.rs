@@ -268,6 +268,7 @@ impl Connection {
             (self.moved, self.greeted) = (true, true);
             // An answer known at once is written at once if nothing is before it, else queued.
             let direct = self.pipeline.is_empty();
+            let first = direct && self.writer.out.is_empty();
             let mut aside = Writer::new(self.writer.version);
             let writer = if direct { &mut self.writer } else { &mut aside };
             let next = match request {
@@ -277,8 +278,9 @@ impl Connection {
                 }
                 Request::Command(command) => {
                     self.server.commands.set(self.server.commands.get() + 1);
+                    let alone = first && command.is_last();
                     command::perform(
-                        &mut Session { server: &self.server, client: &self.client, writer },
+                        &mut Session { server: &self.server, client: &self.client, writer, alone },
                         &command,
                     )
                 }

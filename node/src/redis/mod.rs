@@ -1,10 +1,14 @@
 //! The Redis protocol, so that every Redis client is one of ours: versions 2 and 3 of it, pipelining, inline
 //! commands; `DYN.*` for what Redis has no words for.
 //!
+//! It is served on two ports. Every node coordinates every key, so the plain one is all that a client needs. The
+//! *cluster port* says the same things in the words of Redis Cluster, whose clients then go straight to a replica.
+//!
 //! [`resp`] reads, [`mod@write`] writes, `command` knows what is asked for, `pipeline` keeps it in order, `connection`
-//! moves bytes.
+//! moves bytes, `cluster_map` is the ring as clients are told of it.
 
 mod answer;
+mod cluster_map;
 mod command;
 mod connection;
 mod key_order;
@@ -14,6 +18,8 @@ pub mod resp;
 mod standing;
 pub mod write;
 
+#[cfg(test)]
+mod cluster_tests;
 #[cfg(test)]
 mod pressure_tests;
 #[cfg(test)]
@@ -27,6 +33,7 @@ use crate::spawn::Spawner;
 use crate::stop::Stop;
 use connection::Connection;
 use gramme_quorum::MAX_KEY;
+use gramme_ring::LayoutVersion;
 use resp::Limits;
 use smol::Async;
 use smol::net::{TcpListener, TcpStream};
@@ -47,6 +54,25 @@ const CLIENTS: usize = 10_000;
 const READ_BYTES: usize = 64 << 10;
 /// How long to wait when the process has no file descriptor for another client.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What a port says of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// A server of its own.
+    Plain,
+    /// A node of a Redis cluster.
+    Cluster,
+}
+
+impl Mode {
+    /// Redis' word for it.
+    const fn name(self) -> &'static str {
+        match self {
+            Mode::Plain => "standalone",
+            Mode::Cluster => "cluster",
+        }
+    }
+}
 
 /// What clients may take of this process.
 #[derive(Clone, Copy)]
@@ -78,7 +104,6 @@ struct Server {
     refused: Cell<u64>,
     /// Bytes of incomplete commands that connections keep.
     held: Cell<usize>,
-    port: u16,
 }
 
 /// What is known of one client.
@@ -86,9 +111,12 @@ struct Client {
     id: u64,
     address: SocketAddr,
     local: SocketAddr,
+    mode: Mode,
     since: Instant,
     about: RefCell<About>,
     standing: Standing,
+    /// The ring in which it was last sent elsewhere.
+    redirected: Cell<Option<LayoutVersion>>,
 }
 
 /// What a client told about itself.
@@ -101,17 +129,28 @@ struct About {
     resp: u8,
 }
 
-/// Serves Redis clients until `stop` is requested; returns once every connection has ended.
-pub(crate) async fn serve(listener: TcpListener, handle: Handle, spawn: Spawner, stop: Stop) {
+/// Serves Redis clients at all these ports until `stop` is requested; returns once every connection has ended.
+pub(crate) async fn serve(
+    listeners: impl IntoIterator<Item = (Mode, TcpListener)>,
+    handle: Handle,
+    spawn: Spawner,
+    stop: Stop,
+) {
     // A key or a context may be longer than a value, where that is configured to be short.
     let argument = handle.value_limit().max(MAX_KEY);
     let command = Limits { argument, ..Limits::default() };
     // The other half is for HTTP, the store's files and other members.
     let bounds = Bounds { command, clients: CLIENTS.min(descriptors::limit() / 2), ..Bounds::default() };
-    serve_within(bounds, listener, handle, spawn, stop).await;
+    serve_within(bounds, listeners, handle, spawn, stop).await;
 }
 
-async fn serve_within(bounds: Bounds, listener: TcpListener, handle: Handle, spawn: Spawner, stop: Stop) {
+async fn serve_within(
+    bounds: Bounds,
+    listeners: impl IntoIterator<Item = (Mode, TcpListener)>,
+    handle: Handle,
+    spawn: Spawner,
+    stop: Stop,
+) {
     let server = Rc::new(Server {
         handle,
         bounds,
@@ -123,43 +162,56 @@ async fn serve_within(bounds: Bounds, listener: TcpListener, handle: Handle, spa
         commands: Cell::new(0),
         refused: Cell::new(0),
         held: Cell::new(0),
-        port: listener.local_addr().map_or(0, |a| a.port()),
     });
     let (alive, ended) = smol::channel::bounded::<()>(1);
-    loop {
-        let accepted = smol::future::or(async { Some(listener.accept().await) }, async {
-            stop.requested().await;
-            None
-        });
-        match accepted.await {
-            None => break,
-            Some(Ok((stream, address))) => {
-                if let Some(connection) = server.admit(stream, address) {
-                    let (stop, alive) = (stop.clone(), alive.clone());
-                    let server = Rc::clone(&server);
-                    spawn.spawn(async move { server.attend(connection, stop, alive).await }).detach();
-                }
-                // Those who were told to end have to get to it, however fast new ones come.
-                smol::future::yield_now().await;
-            }
-            // The client left before it was accepted.
-            Some(Err(e)) if e.kind() == std::io::ErrorKind::ConnectionAborted => {}
-            // No file descriptor is left, most likely: wait for one.
-            Some(Err(_)) => {
-                smol::Timer::after(ACCEPT_PAUSE).await;
-            }
-        }
+    for (mode, listener) in listeners {
+        let (server, stop, alive) = (Rc::clone(&server), stop.clone(), alive.clone());
+        spawn.spawn(server.listen(mode, listener, spawn.clone(), stop, alive)).detach();
     }
-    drop(listener);
     drop(alive);
     // Nothing is ever sent: this returns when the last connection has dropped its end.
     let _ = ended.recv().await;
 }
 
 impl Server {
+    /// Accepts clients until `stop` is requested.
+    async fn listen(
+        self: Rc<Self>,
+        mode: Mode,
+        listener: TcpListener,
+        spawn: Spawner,
+        stop: Stop,
+        alive: smol::channel::Sender<()>,
+    ) {
+        loop {
+            let accepted = smol::future::or(async { Some(listener.accept().await) }, async {
+                stop.requested().await;
+                None
+            });
+            match accepted.await {
+                None => break,
+                Some(Ok((stream, address))) => {
+                    if let Some(connection) = self.admit(mode, stream, address) {
+                        let (stop, alive) = (stop.clone(), alive.clone());
+                        let server = Rc::clone(&self);
+                        spawn.spawn(async move { server.attend(connection, stop, alive).await }).detach();
+                    }
+                    // Those who were told to end have to get to it, however fast new ones come.
+                    smol::future::yield_now().await;
+                }
+                // The client left before it was accepted.
+                Some(Err(e)) if e.kind() == std::io::ErrorKind::ConnectionAborted => {}
+                // No file descriptor is left, most likely: wait for one.
+                Some(Err(_)) => {
+                    smol::Timer::after(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
     /// A connection for the client, if need be in place of one that lets us wait. If all others are being served
     /// there is none.
-    fn admit(self: &Rc<Self>, stream: TcpStream, address: SocketAddr) -> Option<Connection> {
+    fn admit(self: &Rc<Self>, mode: Mode, stream: TcpStream, address: SocketAddr) -> Option<Connection> {
         // Both can only fail if the client is gone again.
         stream.set_nodelay(true).ok()?;
         let local = stream.local_addr().ok()?;
@@ -173,8 +225,9 @@ impl Server {
         let id = self.next_client.get();
         self.next_client.set(id + 1);
         let about = RefCell::new(About { resp: 2, last_command: "NULL", ..About::default() });
-        let standing = Standing::new();
-        let client = Rc::new(Client { id, address, local, since: Instant::now(), about, standing });
+        let (standing, redirected) = (Standing::new(), Cell::new(None));
+        let since = Instant::now();
+        let client = Rc::new(Client { id, address, local, mode, since, about, standing, redirected });
         self.clients.borrow_mut().insert(id, Rc::clone(&client));
         Some(Connection::new(Rc::clone(self), client, stream))
     }

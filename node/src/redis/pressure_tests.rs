@@ -1,7 +1,6 @@
 //! Answers that nobody takes, by one client and by many: what they may take together, and who is served meanwhile.
 
-use super::serve;
-use super::testing::{Order, expect, rest, with_server};
+use super::testing::{Order, expect, plain, rest, with_server};
 use crate::handle::{Bounds, Handle};
 use smol::io::{AsyncReadExt, AsyncWriteExt};
 use smol::net::TcpStream;
@@ -21,7 +20,7 @@ fn with_hogs(bounds: Bounds, test: impl AsyncFnOnce(SocketAddr, Handle)) {
     let keep = Rc::clone(&seen);
     let serve = move |listener, handle: Handle, spawn, stop| {
         *keep.borrow_mut() = Some(handle.clone());
-        serve(listener, handle, spawn, stop)
+        plain(listener, handle, spawn, stop)
     };
     with_server(bounds, Order::Fifo, serve, async |address, _stop| {
         let handle = seen.borrow().clone().expect("it serves");

@@ -126,6 +126,7 @@ impl Span {
 pub struct Command<'p> {
     bytes: Bytes,
     spans: &'p [Span],
+    last: bool,
 }
 
 impl Command<'_> {
@@ -152,6 +153,12 @@ impl Command<'_> {
     #[must_use]
     pub fn share(&self, index: usize) -> Option<Bytes> {
         self.spans.get(index).map(|s| self.bytes.slice(s.start as usize..s.end as usize))
+    }
+
+    /// Whether nothing was received behind it yet.
+    #[must_use]
+    pub fn is_last(&self) -> bool {
+        self.last
     }
 
     /// The arguments, to keep.
@@ -293,13 +300,15 @@ impl Parser {
         match self.advance() {
             Ok(Some(Found::Array)) => {
                 let bytes = self.take();
+                let last = self.buffer.is_empty();
                 Ok(Some(match self.refused.take() {
                     Some(limit) => Request::TooLarge { limit },
-                    None => Request::Command(Command { bytes, spans: &self.spans }),
+                    None => Request::Command(Command { bytes, spans: &self.spans, last }),
                 }))
             }
             Ok(Some(Found::Inline(words))) => {
-                Ok(Some(Request::Command(Command { bytes: words, spans: &self.spans })))
+                let last = self.buffer.is_empty();
+                Ok(Some(Request::Command(Command { bytes: words, spans: &self.spans, last })))
             }
             Ok(None) => Ok(None),
             Err(error) => {

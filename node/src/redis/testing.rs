@@ -1,14 +1,19 @@
-//! A cluster of one for tests: a real engine over a map in memory, pumped in this process, perhaps out of order.
+//! One node for tests: a real engine over a map in memory, pumped in this process, perhaps out of order. It is a cluster
+//! of its own, or has peers that refuse what is forwarded to them and are silent otherwise.
 
+use super::Mode;
 use crate::book::Book;
 use crate::clock::wall_ms;
-use crate::handle::{Bounds, Handle, Inspect, Parts};
+use crate::handle::{Addresses, Bounds, Handle, Inspect, Parts};
 use crate::identity::Membership;
 use crate::signal::Signal;
 use crate::spawn::Spawner;
 use crate::stop::{StopSource, stop};
 use bytes::Bytes;
-use gramme_quorum::{Config, Engine, Input, Instant, Loaded, Now, Op, Output, Place, RequestId};
+use gramme_quorum::message::Message;
+use gramme_quorum::{
+    Config, Engine, Input, Instant, Loaded, Now, Op, OpError, Output, Place, Reply, RequestId,
+};
 use gramme_ring::{ClusterId, Member, Membership as Ring, NodeId, Slot};
 use gramme_vclock::{Actor, SealKey};
 use smol::LocalExecutor;
@@ -36,6 +41,10 @@ impl Inspect for EngineCell {
         let place = Place(Slot::of(key).index());
         self.1.borrow().get(&(place, Bytes::copy_from_slice(key))).map(Bytes::len)
     }
+
+    fn records_in(&self, slot: Slot) -> u64 {
+        self.1.borrow().keys().filter(|(place, _)| *place == Place(slot.index())).count() as u64
+    }
 }
 
 /// In which order requests reach the engine.
@@ -53,19 +62,37 @@ struct Node {
     wake: Signal,
 }
 
+/// This node.
+pub(crate) const ME: NodeId = NodeId(0x1234);
+
+/// The other members, by their ids, and whether each is up. This node's own copies are enough for a quorum.
+pub(crate) type Others<'a> = &'a [(NodeId, bool)];
+
+/// Where a member serves, for clients in cluster mode.
+pub(crate) fn cluster_address(node: NodeId) -> String {
+    format!("10.0.0.1:{}", node.0)
+}
+
 impl Node {
-    fn new(bounds: Bounds) -> Node {
-        let me = NodeId(0x1234);
-        let founded = Ring::found(ClusterId(99), 3, 16, &[Member::new(me)]).expect("one member is enough");
-        let engine = Rc::new(EngineCell(
-            RefCell::new(Engine::new(Config::new(me, Actor(7)), founded.clone(), now())),
-            RefCell::default(),
-        ));
-        let known = Membership { node: me, ring: founded, addresses: BTreeMap::new() };
+    fn new(bounds: Bounds, others: Others<'_>) -> Node {
+        let ids: Vec<NodeId> = [ME].into_iter().chain(others.iter().map(|(id, _)| *id)).collect();
+        let members: Vec<Member> = ids.iter().map(|id| Member::new(*id)).collect();
+        let founded = Ring::found(ClusterId(99), 3, 16, &members).expect("one member is enough");
+        let mut config = Config::new(ME, Actor(7));
+        (config.r, config.w) = (1, 1);
+        let engine = Engine::new(config, founded.clone(), now());
+        let engine = Rc::new(EngineCell(RefCell::new(engine), RefCell::default()));
+        let addresses = |id: &NodeId| Addresses {
+            peer: "10.0.0.1:1".to_owned(),
+            cluster_redis: cluster_address(*id),
+            ..Addresses::default()
+        };
+        let addresses = ids.iter().map(|id| (*id, addresses(id))).collect();
+        let known = Membership { node: ME, ring: founded, addresses };
         let inspect: Rc<dyn Inspect> = Rc::<EngineCell>::clone(&engine);
         let wake = Signal::default();
         let parts = Parts {
-            node: me,
+            node: ME,
             cluster: 99,
             seal: SealKey([5; 16]),
             book: Book::new(None, known),
@@ -74,7 +101,13 @@ impl Node {
             value_limit: 16 << 20,
         };
         let handle = Handle::new(parts, wake.clone());
-        Node { handle, engine, wake }
+        let mut node = Node { handle, engine, wake };
+        node.settle();
+        for (id, _) in others.iter().filter(|(_, up)| *up) {
+            node.engine.0.borrow_mut().handle(now(), Input::Connected(*id));
+            node.settle();
+        }
+        node
     }
 
     /// Runs the engine for ever.
@@ -84,7 +117,6 @@ impl Node {
             Order::Fifo => 0,
             Order::Shuffled(seed) => seed | 1,
         };
-        self.settle();
         loop {
             let next = || self.handle.next_submitted().or_else(|| self.handle.next_large());
             waiting.extend(std::iter::from_fn(next));
@@ -134,6 +166,11 @@ impl Node {
                         let found = disk.get(&(place, key)).cloned();
                         inputs.push(Input::Loaded(id, found.map_or(Loaded::Absent, Loaded::Found)));
                     }
+                    Output::Send(to, Message::Forward { call, .. }) => {
+                        self.handle.count_forward();
+                        let reply = Reply::Failed(OpError::Misuse("forwarded".to_owned()));
+                        inputs.push(Input::Peer(to, Message::Forwarded { call, reply }));
+                    }
                     _ => {}
                 }
             }
@@ -141,6 +178,16 @@ impl Node {
             engine.handle(now(), input);
         }
     }
+}
+
+/// A server of the plain port.
+pub(crate) fn plain(
+    listener: TcpListener,
+    handle: Handle,
+    spawn: Spawner,
+    stop: crate::stop::Stop,
+) -> impl Future<Output = ()> {
+    super::serve([(Mode::Plain, listener)], handle, spawn, stop)
 }
 
 /// Starts a node and a server made by `serve` on a free port, and runs `test` with the server's address.
@@ -154,7 +201,22 @@ pub(crate) fn with_server<F, S, T>(
     S: Future<Output = ()> + 'static,
     T: Future<Output = ()>,
 {
-    let node = Node::new(bounds);
+    with_server_among(&[], bounds, order, serve, test);
+}
+
+/// The same for a node with peers.
+pub(crate) fn with_server_among<F, S, T>(
+    others: Others<'_>,
+    bounds: Bounds,
+    order: Order,
+    serve: F,
+    test: impl FnOnce(SocketAddr, StopSource) -> T,
+) where
+    F: FnOnce(TcpListener, Handle, Spawner, crate::stop::Stop) -> S,
+    S: Future<Output = ()> + 'static,
+    T: Future<Output = ()>,
+{
+    let node = Node::new(bounds, others);
     let (executor, handle) = (Rc::new(LocalExecutor::new()), node.handle.clone());
     let (source, stop) = stop();
     smol::block_on(executor.run(async {

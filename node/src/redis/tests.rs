@@ -1,7 +1,7 @@
 //! The server over real sockets, with a real engine behind it.
 
-use super::testing::{Order, expect, rest, with_server};
-use super::{serve, serve_within};
+use super::testing::{Order, expect, plain, rest, with_server};
+use super::{Mode, serve_within};
 use crate::budget::Charge;
 use crate::handle::{Bounds, Handle};
 use proptest::prelude::*;
@@ -14,7 +14,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 fn with_client<T: Future<Output = ()>>(order: Order, test: impl FnOnce(TcpStream, SocketAddr) -> T) {
-    with_server(Bounds::default(), order, serve, async |address, _stop| {
+    with_server(Bounds::default(), order, plain, async |address, _stop| {
         test(TcpStream::connect(address).await.unwrap(), address).await;
     });
 }
@@ -375,7 +375,7 @@ fn too_large_a_value_is_refused_and_the_connection_lives() {
 #[test]
 fn a_partial_mset_names_its_keys() {
     let one = Bounds { requests: 1, bytes: 1 << 20, ..Bounds::default() };
-    with_server(one, Order::Fifo, serve, async |address, _stop| {
+    with_server(one, Order::Fifo, plain, async |address, _stop| {
         let mut client = TcpStream::connect(address).await.unwrap();
         expect(
             &mut client,
@@ -422,7 +422,9 @@ const OVERLOADED: &[u8] =
 #[test]
 fn what_all_clients_take_together_is_bounded() {
     let bounds = super::Bounds { clients: 10, held: 600_000, ..super::Bounds::default() };
-    let serve = move |listener, handle, spawn, stop| serve_within(bounds, listener, handle, spawn, stop);
+    let serve = move |listener, handle, spawn, stop| {
+        serve_within(bounds, [(Mode::Plain, listener)], handle, spawn, stop)
+    };
     with_server(Bounds::default(), Order::Fifo, serve, async |address, _stop| {
         let part = [b"*3\r\n$3\r\nSET\r\n$1\r\na\r\n$250000\r\n".to_vec(), vec![b'x'; 200_000]].concat();
         let mut clients = Vec::new();
@@ -454,7 +456,9 @@ fn what_all_clients_take_together_is_bounded() {
 #[test]
 fn many_short_halves_of_commands_are_bounded_too() {
     let bounds = super::Bounds { clients: 100, held: 1 << 20, ..super::Bounds::default() };
-    let serve = move |listener, handle, spawn, stop| serve_within(bounds, listener, handle, spawn, stop);
+    let serve = move |listener, handle, spawn, stop| {
+        serve_within(bounds, [(Mode::Plain, listener)], handle, spawn, stop)
+    };
     with_server(Bounds::default(), Order::Fifo, serve, async |address, _stop| {
         let mut other = TcpStream::connect(address).await.unwrap();
         expect(&mut other, b"PING\r\n*2\r\n$4\r\nECHO\r\n$2\r\nh", b"+PONG\r\n").await;
@@ -493,7 +497,7 @@ fn with_three_places(patience: Duration, test: impl AsyncFnOnce(SocketAddr, Hand
     let keep = Rc::clone(&seen);
     let serve = move |listener, handle: Handle, spawn, stop| {
         *keep.borrow_mut() = Some(handle.clone());
-        serve_within(places, listener, handle, spawn, stop)
+        serve_within(places, [(Mode::Plain, listener)], handle, spawn, stop)
     };
     with_server(Bounds { patience, ..Bounds::default() }, Order::Fifo, serve, async |address, _stop| {
         let handle = seen.borrow().clone().expect("it serves");
@@ -579,7 +583,7 @@ fn one_client_too_many_is_told_so() {
 
 #[test]
 fn a_stop_answers_what_is_in_flight_and_closes() {
-    with_server(Bounds::default(), Order::Shuffled(9), serve, async |address, stop| {
+    with_server(Bounds::default(), Order::Shuffled(9), plain, async |address, stop| {
         let mut client = TcpStream::connect(address).await.unwrap();
         let mut idle = TcpStream::connect(address).await.unwrap();
         expect(&mut idle, b"PING\r\n", b"+PONG\r\n").await;

@@ -57,7 +57,7 @@ def client(node: Node, **options):
     from redis.backoff import NoBackoff
     from redis.retry import Retry
 
-    return redis.Redis(port=node.redis, **{"socket_timeout": 15, "retry": Retry(NoBackoff(), 0), **options})
+    return redis.Redis(**{"port": node.redis, "socket_timeout": 15, "retry": Retry(NoBackoff(), 0), **options})
 
 
 @contextlib.contextmanager

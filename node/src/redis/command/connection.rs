@@ -112,7 +112,7 @@ pub(super) fn hello(session: &mut Session<'_>, command: &Command<'_>) -> Outcome
     out.integer(version.number().into());
     out.bulk(b"id");
     out.integer(i64::try_from(session.client.id).unwrap_or(i64::MAX));
-    for (field, value) in [("mode", "standalone"), ("role", "master")] {
+    for (field, value) in [("mode", session.client.mode.name()), ("role", "master")] {
         out.bulk(field.as_bytes());
         out.bulk(value.as_bytes());
     }

@@ -5,7 +5,7 @@ use super::connection::unknown_subcommand;
 use super::{COMMANDS, Next, Outcome, Refusal, Session, Spec, find};
 use crate::redis::resp::Command;
 use crate::redis::write::Writer;
-use crate::redis::{Bounds, REDIS_VERSION, resident_bytes};
+use crate::redis::{Bounds, Mode, REDIS_VERSION, resident_bytes};
 use std::fmt::Write as _;
 
 /// Commands that may be asked for by name at one time: more than Redis has, few enough that the answer is short.
@@ -119,9 +119,10 @@ pub(super) fn config(session: &mut Session<'_>, command: &Command<'_>) -> Outcom
         return Err(Refusal::arity("config|get"));
     }
     let Bounds { command: limits, clients, .. } = session.server.bounds;
-    let port = session.server.port;
+    let port = session.client.local.port();
     let settings = [
         ("appendonly", "yes".to_owned()),
+        ("cluster-enabled", if session.client.mode == Mode::Cluster { "yes" } else { "no" }.to_owned()),
         ("databases", "1".to_owned()),
         ("maxclients", clients.to_string()),
         ("maxmemory", "0".to_owned()),
@@ -205,14 +206,14 @@ fn line(text: &mut String, field: &str, value: impl std::fmt::Display) {
 fn server(session: &Session<'_>, text: &mut String) {
     let uptime = session.server.started.elapsed().as_secs();
     line(text, "redis_version", REDIS_VERSION);
-    line(text, "redis_mode", "standalone");
+    line(text, "redis_mode", session.client.mode.name());
     line(text, "gramme_version", env!("CARGO_PKG_VERSION"));
     line(text, "gramme_node", session.server.handle.node());
     line(text, "gramme_cluster", format_args!("{:016x}", session.server.handle.cluster()));
     line(text, "os", std::env::consts::OS);
     line(text, "arch_bits", usize::BITS);
     line(text, "process_id", std::process::id());
-    line(text, "tcp_port", session.server.port);
+    line(text, "tcp_port", session.client.local.port());
     line(text, "uptime_in_seconds", uptime);
     line(text, "uptime_in_days", uptime / 86_400);
 }
@@ -244,6 +245,7 @@ fn stats(session: &Session<'_>, text: &mut String) {
     line(text, "total_connections_received", server.next_client.get() - 1 + server.refused.get());
     line(text, "rejected_connections", server.refused.get());
     line(text, "total_commands_processed", server.commands.get());
+    line(text, "gramme_requests_forwarded", server.handle.forwarded());
 }
 
 fn replication(_: &Session<'_>, text: &mut String) {
@@ -252,8 +254,8 @@ fn replication(_: &Session<'_>, text: &mut String) {
 }
 
 fn cluster(session: &Session<'_>, text: &mut String) {
-    // Clients that ask mean the protocol's cluster mode, which this port does not speak.
-    line(text, "cluster_enabled", 0);
+    // Clients that ask mean the protocol's cluster mode, which only one of the ports speaks.
+    line(text, "cluster_enabled", u8::from(session.client.mode == Mode::Cluster));
     let (version, replicas, partitions) = session
         .server
         .handle

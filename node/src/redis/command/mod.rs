@@ -4,6 +4,7 @@
 
 mod arguments;
 mod causal;
+mod cluster;
 mod connection;
 mod flow;
 mod introspection;
@@ -22,6 +23,8 @@ pub(super) struct Session<'s> {
     pub(super) client: &'s Client,
     /// Where an answer goes that is known at once.
     pub(super) writer: &'s mut Writer,
+    /// Nothing that the client sent before it is unanswered, and nothing was received behind it yet.
+    pub(super) alone: bool,
 }
 
 /// What a command comes to.
@@ -106,6 +109,7 @@ const STORE: &[&str] = &["write", "denyoom"];
 static COMMANDS: &[Spec] = &[
     spec("auth", -2, QUICK, NO_KEYS, "connection", "Authenticates the connection.", connection::auth),
     spec("client", -2, ADMIN, NO_KEYS, "connection", "What is known of this connection and others.", connection::client),
+    spec("cluster", -2, ADMIN, NO_KEYS, "cluster", "Describes the ring as a Redis cluster.", cluster::cluster),
     spec("command", -1, ADMIN, NO_KEYS, "server", "Describes the commands.", introspection::command),
     spec("config", -2, ADMIN, NO_KEYS, "server", "Shows settings under the names that Redis has for them.", introspection::config),
     spec("del", -2, WRITE, ALL_KEYS, "generic", "Deletes keys and counts those that had a value.", strings::del),
@@ -206,10 +210,12 @@ pub(super) fn perform(session: &mut Session<'_>, command: &Command<'_>) -> Next 
         return next;
     };
     session.client.about.borrow_mut().last_command = spec.name;
-    let outcome = if spec.accepts(command.len()) {
-        (spec.run)(session, command)
-    } else {
+    let outcome = if !spec.accepts(command.len()) {
         Err(Refusal::arity(spec.name))
+    } else if let Some(elsewhere) = cluster::redirect(session, spec, command) {
+        Err(elsewhere)
+    } else {
+        (spec.run)(session, command)
     };
     outcome.unwrap_or_else(|refusal| {
         session.writer.error(&refusal.0);
