@@ -9,7 +9,7 @@
 //! printed. Nodes end when this process does, however it ends: they hold the other end of a pipe.
 
 use crate::handle::Addresses;
-use crate::identity::{DataDir, DirError, Identity, Membership, write_durably};
+use crate::identity::{DataDir, DirError, Identity, Membership, members, write_durably};
 use crate::log::say;
 use crate::server::{self, PARTITIONS, REPLICAS, ServeError, tell};
 use gramme_ring::{ClusterId, Member, Membership as Ring, NodeId};
@@ -66,6 +66,8 @@ pub(crate) enum DevError {
     MarkMissing(PathBuf),
     /// The directory is a single node's.
     IsNode(PathBuf),
+    /// None of the founded nodes is a member any more.
+    NoneLeft(PathBuf),
     /// Two directories are not of one cluster.
     Strangers(PathBuf, PathBuf),
     /// The ports don't fit below 65536.
@@ -107,6 +109,11 @@ impl fmt::Display for DevError {
                 f,
                 "{} is the directory of a single node: serve it with 'gramme serve --dir {}', or choose another --dir",
                 path.display(),
+                path.display()
+            ),
+            DevError::NoneLeft(path) => write!(
+                f,
+                "all nodes in {} have left their cluster or were removed from it: begin anew in another --dir",
                 path.display()
             ),
             DevError::Strangers(one, other) => write!(
@@ -189,22 +196,22 @@ fn addresses(port: u16, node: u16) -> Addresses {
 
 /// Runs the cluster until it is told to stop.
 pub(crate) fn run(wish: &Wish) -> Result<(), DevError> {
-    let mark = prepare(wish)?;
-    for node in 1..=mark.nodes {
+    let (mark, crew) = prepare(wish)?;
+    for node in crew.numbers.iter().copied() {
         let at = addresses(mark.port, node);
         for (what, address) in [("redis", at.redis), ("http", at.http), ("peers", at.peer)] {
             // A look before the start gives one clear answer instead of one per process.
             TcpListener::bind(&address).map_err(|e| DevError::Taken(address, what, e))?;
         }
     }
-    let mut cluster = Cluster::start(&wish.dir, &mark)?;
+    let mut cluster = Cluster::start(&wish.dir, &mark, &crew)?;
     let outcome = cluster.watch();
     cluster.stop();
     outcome
 }
 
 /// Founds the cluster, or checks what was founded.
-fn prepare(wish: &Wish) -> Result<Mark, DevError> {
+fn prepare(wish: &Wish) -> Result<(Mark, Crew), DevError> {
     let dir = &wish.dir;
     if DataDir::new(dir).load().is_ok_and(|found| found.is_some()) {
         return Err(DevError::IsNode(dir.clone()));
@@ -220,14 +227,15 @@ fn prepare(wish: &Wish) -> Result<Mark, DevError> {
             Err(DevError::Nodes { wished: nodes, founded: mark.nodes, dir: dir.clone() })
         }
         Some(mark) => {
+            let former = mark.port;
             let mark = Mark { port, ..mark };
-            check(dir, &mark)?;
-            Ok(mark)
+            let crew = check(dir, &mark, former)?;
+            Ok((mark, crew))
         }
         None => {
             let mark = Mark { nodes, port };
             found(dir, &mark)?;
-            Ok(mark)
+            Ok((mark, Crew { numbers: (1..=nodes).collect(), alone: true }))
         }
     }
 }
@@ -270,36 +278,100 @@ fn save_settings(data: &DataDir, at: &Addresses) -> Result<(), DevError> {
     Ok(data.save_settings(&text)?)
 }
 
-/// All directories must be there and of one cluster. If the ports are others now, every node is told.
-fn check(dir: &Path, mark: &Mark) -> Result<(), DevError> {
-    let mut found = Vec::new();
-    for node in 1..=mark.nodes {
-        let data = DataDir::new(node_dir(dir, node));
-        let (identity, membership) =
-            data.load()?.ok_or_else(|| DevError::NodeMissing(data.path().to_owned()))?;
-        found.push((node, data, identity, membership));
+/// A node that was founded, is there, and takes part.
+struct Founded {
+    number: u16,
+    data: DataDir,
+    id: NodeId,
+    membership: Membership,
+}
+
+/// Who is to be started: all that were founded, but for those that have left the cluster or were removed since. If the ports
+/// are others now, every node is told. `former` is the port at which they were before.
+fn check(dir: &Path, mark: &Mark, former: u16) -> Result<Crew, DevError> {
+    let mut found: Vec<Founded> = Vec::new();
+    let mut missing = Vec::new();
+    let mut first: Option<(u64, PathBuf)> = None;
+    for number in 1..=mark.nodes {
+        let data = DataDir::new(node_dir(dir, number));
+        let Some((identity, membership)) = data.load()? else {
+            missing.push(number);
+            continue;
+        };
+        let (cluster, path) = first.get_or_insert_with(|| (identity.cluster, data.path().to_owned()));
+        if identity.cluster != *cluster {
+            return Err(DevError::Strangers(path.clone(), data.path().to_owned()));
+        }
+        found.push(Founded { number, data, id: identity.node, membership });
+    }
+    // Who was away when something was committed does not know of it.
+    let newest = found.iter().max_by_key(|node| rank(&node.membership.ring));
+    let Some(newest) = newest.map(|node| node.membership.clone()) else {
+        return Err(DevError::NodeMissing(node_dir(dir, 1)));
+    };
+    for number in missing {
+        let peer = addresses(former, number).peer;
+        let member = |id: &NodeId| {
+            takes_part(&newest.ring, *id) && newest.addresses.get(id).is_some_and(|at| at.peer == peer)
+        };
+        let path = node_dir(dir, number);
+        if newest.members().iter().any(|one| member(&one.id)) {
+            return Err(DevError::NodeMissing(path));
+        }
+        say!("{} is gone, and its node is no member of the cluster any more", path.display());
+    }
+    let (found, gone): (Vec<_>, Vec<_>) = found.into_iter().partition(|node| takes_part(&newest.ring, node.id));
+    for node in gone {
+        say!(
+            "node {} ({}) is not started: it {}",
+            node.number,
+            node.id,
+            if newest.ring.is_removed(node.id) {
+                "was removed from the cluster, for good; its directory can be deleted"
+            } else {
+                "has left the cluster; served by hand it can join again"
+            }
+        );
+    }
+    if found.is_empty() {
+        return Err(DevError::NoneLeft(dir.to_owned()));
     }
     let places: BTreeMap<NodeId, Addresses> =
-        found.iter().map(|(node, _, identity, _)| (identity.node, addresses(mark.port, *node))).collect();
-    let (_, first_dir, first, first_membership) = &found[0];
-    for (_, data, identity, membership) in &found {
-        let known = membership.members().into_iter().map(|m| m.id);
-        if identity.cluster != first.cluster
-            || membership.ring.cluster() != first_membership.ring.cluster()
-            || !known.eq(places.keys().copied())
-        {
-            return Err(DevError::Strangers(first_dir.path().to_owned(), data.path().to_owned()));
-        }
+        found.iter().map(|node| (node.id, addresses(mark.port, node.number))).collect();
+    let members = newest.members().into_iter().filter(|member| takes_part(&newest.ring, member.id));
+    let elsewhere: Vec<NodeId> = members.map(|m| m.id).filter(|id| !places.contains_key(id)).collect();
+    for id in &elsewhere {
+        let at = newest.addresses.get(id).cloned().unwrap_or_default().peer;
+        say!("member {id} ({at}) is not one of the nodes in {}: start it yourself", dir.display());
     }
-    let moved = found.iter().any(|(_, _, _, membership)| membership.addresses != places);
-    if moved {
-        for (node, data, _, membership) in &found {
-            save_settings(data, &addresses(mark.port, *node))?;
-            data.save_membership(&Membership { addresses: places.clone(), ..membership.clone() })?;
+    let knows = |node: &Founded| places.iter().all(|(id, at)| node.membership.addresses.get(id) == Some(at));
+    if mark.port != former || !found.iter().all(knows) {
+        for node in &found {
+            save_settings(&node.data, &addresses(mark.port, node.number))?;
+            let mut membership = node.membership.clone();
+            membership.addresses.extend(places.clone());
+            node.data.save_membership(&membership)?;
         }
         mark.save(dir)?;
     }
-    Ok(())
+    Ok(Crew { numbers: found.into_iter().map(|node| node.number).collect(), alone: elsewhere.is_empty() })
+}
+
+/// Which of two states of one cluster is the later.
+fn rank(ring: &Ring) -> (u64, bool) {
+    (ring.layout().map_or(0, |layout| layout.version().0), ring.transition().is_none())
+}
+
+/// Whether a node is a member of a layout in use, and not given up.
+fn takes_part(ring: &Ring, node: NodeId) -> bool {
+    !ring.is_removed(node) && members(ring).iter().any(|member| member.id == node)
+}
+
+/// Whom to start.
+struct Crew {
+    numbers: Vec<u16>,
+    /// They are the whole cluster.
+    alone: bool,
 }
 
 enum Event {
@@ -325,16 +397,18 @@ struct Cluster {
     nodes: Vec<Node>,
     events: Receiver<Event>,
     dir: PathBuf,
+    /// Its nodes are all members there are.
+    alone: bool,
 }
 
 impl Cluster {
-    fn start(dir: &Path, mark: &Mark) -> Result<Cluster, DevError> {
+    fn start(dir: &Path, mark: &Mark, crew: &Crew) -> Result<Cluster, DevError> {
         let (sender, events) = channel();
         listen_for_signals(sender.clone()).map_err(|e| DevError::Io("can't listen for signals", e))?;
-        let mut cluster = Cluster { nodes: Vec::new(), events, dir: dir.to_owned() };
-        for number in 1..=mark.nodes {
+        let mut cluster = Cluster { nodes: Vec::new(), events, dir: dir.to_owned(), alone: crew.alone };
+        for number in crew.numbers.iter().copied() {
             let dir = node_dir(dir, number);
-            match spawn(&dir, number, &sender) {
+            match spawn(&dir, number, cluster.nodes.len(), &sender) {
                 Ok(child) => cluster.nodes.push(Node {
                     number,
                     dir,
@@ -361,7 +435,7 @@ impl Cluster {
             if !greeted {
                 let all_ready = self.nodes.iter().all(|node| node.ready);
                 let late = begun.elapsed() >= START;
-                if all_ready && (late || self.nodes.iter().all(|node| node.whole)) {
+                if all_ready && (late || !self.alone || self.nodes.iter().all(|node| node.whole)) {
                     self.greet();
                     greeted = true;
                 }
@@ -379,7 +453,7 @@ impl Cluster {
                     let status =
                         self.nodes[at].end().map_err(|e| DevError::Io("can't wait for a node", e))?;
                     if !greeted {
-                        return Err(DevError::Died(at + 1, status));
+                        return Err(DevError::Died(self.nodes[at].number.into(), status));
                     }
                     let node = &self.nodes[at];
                     say!(
@@ -452,7 +526,7 @@ impl Cluster {
                     if let Ok(status) = self.nodes[at].end()
                         && !status.success()
                     {
-                        say!("node {} {} while stopping", at + 1, ending(status));
+                        say!("node {} {} while stopping", self.nodes[at].number, ending(status));
                     }
                 }
                 Ok(Event::Signal) | Err(_) => break,
@@ -504,19 +578,18 @@ fn ending(status: ExitStatus) -> String {
 }
 
 /// Starts one node. It is in a process group of its own, so that Ctrl-C comes to us alone and we stop it in order.
-fn spawn(dir: &Path, number: u16, events: &Sender<Event>) -> io::Result<Child> {
+fn spawn(dir: &Path, number: u16, at: usize, events: &Sender<Event>) -> io::Result<Child> {
     use std::os::unix::process::CommandExt;
     let mut command = Command::new(std::env::current_exe()?);
     command.arg("serve").arg("--dir").arg(dir).arg("--child");
     command.process_group(0).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    for variable in ["CONFIG", "DIR", "REDIS", "HTTP", "PEER", "ADVERTISE", "JOIN"] {
+    for variable in ["CONFIG", "DIR", "REDIS", "HTTP", "PEER", "ADVERTISE", "JOIN", "SECRET_FILE"] {
         // They are meant for one node, and there are several.
         command.env_remove(format!("GRAMME_{variable}"));
     }
     let mut child = command.spawn()?;
     let stdout = child.stdout.take().expect("it is piped");
     let stderr = child.stderr.take().expect("it is piped");
-    let at = usize::from(number) - 1;
     let events = events.clone();
     thread::Builder::new().spawn(move || follow(stdout, at, &events))?;
     thread::Builder::new().spawn(move || relay(stderr, number))?;

@@ -97,6 +97,9 @@ pub(crate) trait Inspect {
 
     /// Bytes of this node's copy of a key, if it has one.
     fn size_of(&self, key: &[u8]) -> Option<usize>;
+
+    /// Bytes of all that is kept here.
+    fn stored_bytes(&self) -> u64;
 }
 
 /// What a handle is made of besides its queue.
@@ -305,6 +308,11 @@ impl Handle {
             }
         });
         seen.expect("inspect calls its argument")
+    }
+
+    /// Bytes of all that is kept here.
+    pub(crate) fn stored_bytes(&self) -> u64 {
+        self.0.engine.stored_bytes()
     }
 
     /// A node told us where it serves now. Says whether that was news.

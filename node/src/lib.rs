@@ -24,6 +24,8 @@ mod dev;
 #[cfg(feature = "server")]
 mod driver;
 #[cfg(feature = "server")]
+mod facts;
+#[cfg(feature = "server")]
 mod handle;
 #[cfg(feature = "server")]
 mod http;

@@ -4,6 +4,7 @@ use crate::book::Book;
 use crate::clock::Clock;
 use crate::config::{Config, ConfigError, Settings};
 use crate::driver::{Driver, Hosted, Quiet};
+use crate::facts::Facts;
 use crate::handle::{Addresses, Bounds, Handle, Parts};
 use crate::host::{Host, opening};
 use crate::identity::{DataDir, DirError, Identity, Membership};
@@ -23,7 +24,7 @@ use smol::future::or;
 use smol::net::TcpListener;
 use smol::{Async, LocalExecutor, Timer};
 use std::cell::Cell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Read as _, Write as _};
@@ -124,13 +125,6 @@ pub(crate) mod tell {
 /// Runs a node until it is told to stop. `child`: a parent holds our stdin open for as long as it lives.
 pub(crate) fn serve(settings: &Settings, child: bool) -> Result<(), ServeError> {
     let config = Config::new(settings)?;
-    if let Some(to) = &config.join {
-        return Err(ConfigError::new(format!(
-            "can't join {to}: this release founds clusters of a fixed membership, members can't be added yet: found a \
-             cluster with 'gramme dev', or leave --join away to found one of a single node"
-        ))
-        .into());
-    }
     let dir = DataDir::new(&config.dir);
     let _lock = lock(&dir)?;
     let listeners = Listeners::bind(&config)?;
@@ -228,8 +222,12 @@ struct OpenStore {
 fn open(dir: &DataDir, config: &Config, addresses: &Addresses) -> Result<Opened, ServeError> {
     let (identity, mut membership) = match dir.load()? {
         Some(found) => found,
+        None if !config.join.is_empty() => join_one(dir, config, addresses)?,
         None => found_one(dir, config, addresses)?,
     };
+    // Strangers come and go; who still is one says so again.
+    let members: BTreeSet<NodeId> = membership.members().into_iter().map(|member| member.id).collect();
+    membership.addresses.retain(|id, _| members.contains(id) || *id == identity.node);
     let mine = membership.addresses.entry(identity.node).or_default();
     if mine != addresses {
         *mine = addresses.clone();
@@ -255,6 +253,14 @@ fn found_one(
     config: &Config,
     addresses: &Addresses,
 ) -> Result<(Identity, Membership), ServeError> {
+    if let Some(file) = &config.secret_file {
+        return Err(ConfigError::new(format!(
+            "{} says which cluster to join, but not where that is: name some of its members with --join, or leave \
+             --secret-file away to found a cluster of its own",
+            file.display()
+        ))
+        .into());
+    }
     let identity = Identity::random().map_err(|e| ServeError::Io("can't draw a random identity", e))?;
     let member = Member { id: identity.node, weight: config.weight, zone: config.zone.clone() };
     let ring = Ring::found(ClusterId(identity.cluster), REPLICAS, PARTITIONS, &[member])
@@ -267,6 +273,32 @@ fn found_one(
         identity.cluster,
         identity.node,
         dir.path().display()
+    );
+    Ok((identity, membership))
+}
+
+/// Makes a new node that is no member of any cluster yet, and knows only the secret of the one that it is to join.
+fn join_one(dir: &DataDir, config: &Config, addresses: &Addresses) -> Result<(Identity, Membership), ServeError> {
+    let Some(file) = &config.secret_file else {
+        return Err(ConfigError::new(
+            "a new node needs the cluster's secret to join: at a member run 'gramme secret --dir DIR > FILE', bring the \
+             file here, and name it with --secret-file",
+        )
+        .into());
+    };
+    let (identity, open) = Identity::from_secret_file(file)?;
+    if open {
+        say!("others than its owner can read {}: chmod 600 it, it is the key to all the data", file.display());
+    }
+    let addresses = BTreeMap::from([(identity.node, addresses.clone())]);
+    let membership = Membership { node: identity.node, ring: Ring::new(), addresses };
+    found(dir, &identity, &membership)?;
+    say!(
+        "this is the new node {} of cluster {:016x}; it waits to be made a member: at any member run 'gramme cluster stage \
+         join {}', then 'gramme cluster plan' and 'gramme cluster commit'",
+        identity.node,
+        identity.cluster,
+        identity.node
     );
     Ok((identity, membership))
 }
@@ -364,8 +396,13 @@ impl Node {
         let mut store = opened.store;
         engine.opening = opening(&mut store);
         let mut engine = Engine::new(engine, membership.ring.clone(), clock.now());
-        let facts = postcard::to_allocvec(&listeners.addresses).expect("addresses can be encoded");
-        if engine.set_facts(facts).is_err() {
+        let facts = Facts {
+            addresses: listeners.addresses.clone(),
+            weight: config.weight,
+            zone: config.zone.clone(),
+            progress: None,
+        };
+        if engine.set_facts(facts.to_bytes()).is_err() {
             say!("this node's addresses are too long to be told to others: give shorter names with --advertise");
         }
         let hosted = Hosted::new(Host::new(engine, store, clock.now()));
@@ -398,6 +435,7 @@ impl Node {
             stop: stopping.clone(),
             max_frame: wire::max_frame(config.value_limit),
         });
+        peers.join(&config.join);
         let quiet = Driver {
             host: Rc::clone(&hosted),
             handle: handle.clone(),
@@ -405,6 +443,7 @@ impl Node {
             peers: peers.clone(),
             clock,
             book,
+            facts,
             dir: dir.clone(),
             wake,
             spawn: spawn.clone(),

@@ -298,13 +298,8 @@ fn copy(c: &Challenge) -> Challenge {
     Challenge { addresses: c.addresses.clone(), ..*c }
 }
 
-/// The addresses in what a node says of itself.
-pub(super) fn addresses(facts: &[u8]) -> Option<Addresses> {
-    postcard::from_bytes(facts).ok().filter(sound)
-}
-
 /// Addresses end up in answers to clients and in log lines: they must look like addresses.
-fn sound(addresses: &Addresses) -> bool {
+pub(crate) fn sound(addresses: &Addresses) -> bool {
     [&addresses.peer, &addresses.redis, &addresses.http].into_iter().all(|address| {
         address.len() <= ADDRESS_LIMIT
             && address.rsplit_once(':').is_some_and(|(host, port)| {

@@ -36,6 +36,10 @@ impl Inspect for EngineCell {
         let place = Place(Slot::of(key).index());
         self.1.borrow().get(&(place, Bytes::copy_from_slice(key))).map(Bytes::len)
     }
+
+    fn stored_bytes(&self) -> u64 {
+        self.1.borrow().values().map(|value| value.len() as u64).sum()
+    }
 }
 
 /// In which order requests reach the engine.
@@ -88,6 +92,10 @@ impl Node {
         loop {
             let next = || self.handle.next_submitted().or_else(|| self.handle.next_large());
             waiting.extend(std::iter::from_fn(next));
+            while let Some((id, op)) = self.handle.next_change() {
+                self.engine.0.borrow_mut().handle(now(), Input::Cluster(id, op));
+                self.settle();
+            }
             if waiting.is_empty() {
                 let late = async {
                     match self.handle.deadline() {
@@ -134,6 +142,8 @@ impl Node {
                         let found = disk.get(&(place, key)).cloned();
                         inputs.push(Input::Loaded(id, found.map_or(Loaded::Absent, Loaded::Found)));
                     }
+                    Output::Save(_) => inputs.push(Input::Saved(true)),
+                    Output::Cluster(id, done) => self.handle.cluster_answered(id, done),
                     _ => {}
                 }
             }
