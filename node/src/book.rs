@@ -59,15 +59,27 @@ fn tell(me: NodeId, before: &Ring, after: &Ring) {
     let same = before.layout().is_some_and(|known| known.hash() == layout.hash());
     let is = |ring: &Ring| ring.layout().is_some_and(|layout| layout.is_member(me));
     match (before.transition().is_some(), after.transition().is_some()) {
-        (_, true) if !same => say!("layout {version} of {members} members is committed; what it moves is moved now"),
+        (_, true) if !same => {
+            say!("layout {version} of {members} members is committed; what it moves is moved now")
+        }
         (_, false) if !same => say!("layout {version} of {members} members is in force"),
         (true, false) => say!("layout {version} of {members} members is in force; what it moves has moved"),
         _ => {}
     }
+    if !is(before) && is(after) {
+        say!(
+            "this node is a member now, {}",
+            if after.transition().is_some() { "and copies what it is to own" } else { "and owns its share" }
+        );
+    }
     if after.transition().is_none() && (!same || before.transition().is_some()) && !is(after) {
         match after.standing(me) {
-            Some(Standing::Left) => say!("this node has left the cluster and holds nothing more: it can be stopped"),
-            _ => say!("this node is no member of the cluster: it forwards, and waits to be staged and committed"),
+            Some(Standing::Left) => {
+                say!("this node has left the cluster and holds nothing more: it can be stopped")
+            }
+            _ => say!(
+                "this node is no member of the cluster: it forwards, and waits to be staged and committed"
+            ),
         }
     }
 }

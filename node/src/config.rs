@@ -41,7 +41,12 @@ pub(crate) const KEYS: &[Key] = &[
         "",
         "The name or IP address at which others reach it, if not the one it listens at",
     ),
-    key("join", "ADDRESSES", "", "Peer addresses of members, by which to find the cluster: HOST:PORT,HOST:PORT"),
+    key(
+        "join",
+        "ADDRESSES",
+        "",
+        "Peer addresses of members, by which to find the cluster: HOST:PORT,HOST:PORT",
+    ),
     key(
         "secret-file",
         "FILE",
@@ -316,7 +321,10 @@ impl Config {
                 || !host.bytes().all(|b| b.is_ascii_graphic())
                 || host.len() > MAX_HOST)
         {
-            return Err(settings.wrong("advertise", format!("give a host name of up to {MAX_HOST} characters or an IP address, without a port")));
+            return Err(settings.wrong(
+                "advertise",
+                format!("give a host name of up to {MAX_HOST} characters or an IP address, without a port"),
+            ));
         }
         let everywhere = [&redis, &http, &peer].into_iter().flatten().any(|a| a.ip().is_unspecified());
         if everywhere && advertise.is_none() {
@@ -335,7 +343,8 @@ impl Config {
             peer,
             advertise,
             join: seeds(settings)?,
-            secret_file: Some(PathBuf::from(settings.get("secret-file"))).filter(|file| !file.as_os_str().is_empty()),
+            secret_file: Some(PathBuf::from(settings.get("secret-file")))
+                .filter(|file| !file.as_os_str().is_empty()),
             zone,
             weight: settings.number("weight", 1, MAX_WEIGHT)?,
             r: settings.number("r", 1, u8::MAX)?,
@@ -354,7 +363,9 @@ fn seeds(settings: &Settings) -> Result<Vec<String>, ConfigError> {
         Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => Ok(seed.to_owned()),
         _ => Err(settings.wrong(
             "join",
-            format!("'{seed}' is no address: give the members' peer addresses, like 10.0.0.1:7381,10.0.0.2:7381"),
+            format!(
+                "'{seed}' is no address: give the members' peer addresses, like 10.0.0.1:7381,10.0.0.2:7381"
+            ),
         )),
     })
     .collect()

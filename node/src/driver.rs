@@ -286,7 +286,9 @@ where
                         *others = true;
                         let saved = self.parts.book.save(*membership);
                         if let Err(error) = &saved {
-                            say!("can't write down a change of the cluster: {error}; it is left out until that works");
+                            say!(
+                                "can't write down a change of the cluster: {error}; it is left out until that works"
+                            );
                         }
                         host.saved(self.parts.clock.now(), saved.is_ok());
                     }
@@ -318,7 +320,9 @@ where
 
     fn forget_loss(&self) {
         match self.parts.dir.clear_incomplete() {
-            Ok(()) => say!("everything that was missing is back from the other owners: this node is complete"),
+            Ok(()) => {
+                say!("everything that was missing is back from the other owners: this node is complete")
+            }
             Err(error) => {
                 say!("can't write down that this node is complete: {error}; its next start looks again")
             }

@@ -61,7 +61,12 @@ mod tests {
             addresses: Addresses { peer: at(65_535), redis: at(65_534), http: at(65_533) },
             weight: MAX_WEIGHT,
             zone: Zone::new(&"z".repeat(Zone::MAX_LEN)).expect("it just fits"),
-            progress: Some(Progress { version: u64::MAX, gaining: 1, sweeping: u32::MAX, incomplete: 16_384 }),
+            progress: Some(Progress {
+                version: u64::MAX,
+                gaining: 1,
+                sweeping: u32::MAX,
+                incomplete: 16_384,
+            }),
         }
     }
 
@@ -79,7 +84,10 @@ mod tests {
         for wrong in [
             Facts { weight: 0, ..sane.clone() },
             Facts { weight: MAX_WEIGHT + 1, ..sane.clone() },
-            Facts { addresses: Addresses { http: "host:80\r\nX: y".into(), ..sane.addresses.clone() }, ..sane.clone() },
+            Facts {
+                addresses: Addresses { http: "host:80\r\nX: y".into(), ..sane.addresses.clone() },
+                ..sane.clone()
+            },
             Facts { addresses: Addresses::default(), ..sane },
         ] {
             assert_eq!(Facts::from_bytes(&wrong.to_bytes()), None, "{wrong:?}");

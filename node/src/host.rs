@@ -6,8 +6,8 @@
 use bytes::Bytes;
 use gramme_quorum::message::Message;
 use gramme_quorum::{
-    AppendId, ClusterError, Engine, HINT_PLACES, Input, Instant, ListCursor, ListId, LoadId, Loaded, Now, Opening, Output, Page,
-    Place, RUN_KEY, RUN_PLACE, Reply, RequestId,
+    AppendId, ClusterError, Engine, HINT_PLACES, Input, Instant, ListCursor, ListId, LoadId, Loaded, Now,
+    Opening, Output, Page, Place, RUN_KEY, RUN_PLACE, Reply, RequestId,
 };
 use gramme_ring::gossip::GossipError;
 use gramme_ring::{Membership, NodeId};

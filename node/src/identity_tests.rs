@@ -151,7 +151,9 @@ fn a_secret_makes_another_node_of_the_same_cluster() {
     let error = Identity::from_secret_file(&file).err().expect("an identity is not to be copied").to_string();
     assert!(error.contains("unknown field `node`") && error.contains("gramme secret"), "{error}");
     fs::write(&file, "x".repeat(1 << 20)).expect("it can be written");
-    assert!(Identity::from_secret_file(&file).err().expect("it is no secret").to_string().contains("far longer"));
+    assert!(
+        Identity::from_secret_file(&file).err().expect("it is no secret").to_string().contains("far longer")
+    );
 }
 
 #[test]

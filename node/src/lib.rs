@@ -8,6 +8,8 @@
 pub mod host;
 
 #[cfg(feature = "server")]
+mod birth;
+#[cfg(feature = "server")]
 mod book;
 #[cfg(feature = "server")]
 mod budget;

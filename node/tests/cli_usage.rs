@@ -93,8 +93,14 @@ fn a_new_node_needs_both_a_secret_and_somebody_to_ask() {
     for (arguments, said) in [
         (&["--join", "127.0.0.1:1"][..], "a new node needs the cluster's secret to join"),
         (&["--secret-file", secret], "name some of its members with --join"),
-        (&["--join", "127.0.0.1:1", "--secret-file", secret], "is no file with a cluster's secret: missing field"),
-        (&["--join", "127.0.0.1:1", "--secret-file", "/nonexistent/secret"], "/nonexistent/secret: No such file"),
+        (
+            &["--join", "127.0.0.1:1", "--secret-file", secret],
+            "is no file with a cluster's secret: missing field",
+        ),
+        (
+            &["--join", "127.0.0.1:1", "--secret-file", "/nonexistent/secret"],
+            "/nonexistent/secret: No such file",
+        ),
     ] {
         let output = gramme()
             .args(["serve", "--redis", zero, "--http", zero, "--peer", zero, "--dir"])

@@ -122,7 +122,11 @@ fn a_dead_member_is_removed_for_ever() {
     let id = cluster.id(3);
     while_clients_write(&mut cluster, &[0, 1, 2], |cluster| {
         let output = cluster.ask(0, &["cluster", "stage", "remove", &id]);
-        assert!(stderr(&output).contains("is up, and its id would be refused for ever"), "{}", stderr(&output));
+        assert!(
+            stderr(&output).contains("is up, and its id would be refused for ever"),
+            "{}",
+            stderr(&output)
+        );
         cluster.kill(3);
         eventually("node 0 notices", || {
             cluster.json(0, &["members"]).as_array().expect("a list").iter().any(|m| m["state"] == "down")
@@ -168,7 +172,11 @@ fn a_member_is_replaced_by_a_new_node() {
         cluster.kill(1);
         eventually("node 0 notices", || {
             let members = cluster.json(0, &["members"]);
-            members.as_array().expect("a list").iter().any(|m| m["node"] == dead.as_str() && m["state"] == "down")
+            members
+                .as_array()
+                .expect("a list")
+                .iter()
+                .any(|m| m["node"] == dead.as_str() && m["state"] == "down")
         });
         cluster.change(0, &["stage", "replace", &dead, &id, "--dead"]);
         cluster.commit(0);
@@ -216,15 +224,51 @@ fn nodes_that_are_killed_in_a_transition_go_on_with_it() {
 }
 
 #[test]
+fn a_member_that_dies_in_a_transition_can_be_given_up() {
+    let mut cluster = Cluster::start_with_room("given-up", 4, 1);
+    let dead = cluster.id(3);
+    while_clients_write(&mut cluster, &[0, 1], |cluster| {
+        let joiner = cluster.join();
+        let id = cluster.id(joiner);
+        cluster.wait_until_standing(0, &id, "waiting");
+        cluster.change(0, &["stage", "join", &id, "--weight", "2", "--zone", "cellar"]);
+        cluster.kill(3);
+        cluster.change(0, &["commit"]);
+        within(CHANGE, "the dead one is waited for", || {
+            let transfers = cluster.json(1, &["transfers"]);
+            transfers["transition"]["waiting_for"] == serde_json::json!([dead])
+        });
+        let said = cluster.change(1, &["stage", "remove", &dead]);
+        assert!(said.contains("is given up now"), "{said}");
+        cluster.wait_until_one_ring(&[0, 1, 2, 4]);
+        // It still stands in the layout; a second commit takes it out.
+        assert!(cluster.owners(0).contains_key(&dead));
+        cluster.commit(1);
+        cluster.wait_until_one_ring(&[0, 1, 2, 4]);
+        let owners = cluster.owners(4);
+        assert!(owners.len() == 4 && !owners.contains_key(&dead), "{owners:?}");
+        let members = cluster.json(2, &["members"]);
+        let shown = members.as_array().expect("a list").iter().find(|member| member["node"] == id.as_str());
+        let shown = shown.expect("it is a member");
+        assert_eq!((&shown["weight"], &shown["zone"]), (&2.into(), &"cellar".into()));
+        vec![0, 1, 2, 4]
+    });
+}
+
+#[test]
 fn a_node_with_a_wrong_secret_does_not_get_in() {
     let mut cluster = Cluster::start_with_room("secrets", 3, 1);
     let seed = format!("127.0.0.1:{}", cluster.peer(0));
     let right = fs::read_to_string(cluster.secret_file()).expect("it is there");
     let wrong = cluster.dir.join("wrong");
-    let line = |start: &str| right.lines().find(|line| line.starts_with(start)).expect("it has one").to_owned();
+    let line =
+        |start: &str| right.lines().find(|line| line.starts_with(start)).expect("it has one").to_owned();
     cluster.nodes.push(None);
     for (text, said) in [
-        (right.replace(&line("secret"), &format!("secret = \"{}\"", "00".repeat(32))), "the cluster secrets differ"),
+        (
+            right.replace(&line("secret"), &format!("secret = \"{}\"", "00".repeat(32))),
+            "the cluster secrets differ",
+        ),
         (right.replace(&line("cluster"), "cluster = \"00000000000000ff\""), "it belongs to another cluster"),
     ] {
         fs::write(&wrong, text).expect("it can be written");

@@ -145,7 +145,9 @@ impl ClusterCommand {
                 let plan = self.plan()?;
                 match plan["hash"].as_str() {
                     Some(hash) => hash.to_owned(),
-                    None => return Err(self.failed("commit", plan["why"].as_str().unwrap_or("there is no plan"))),
+                    None => {
+                        return Err(self.failed("commit", plan["why"].as_str().unwrap_or("there is no plan")));
+                    }
                 }
             }
         };
@@ -175,7 +177,10 @@ impl ClusterCommand {
                     }
                     if now["transition"].is_null() || version > committed["version"].as_u64() {
                         progress.end();
-                        crate::log::line(format_args!("the data has moved: layout {} is in force", committed["version"]));
+                        crate::log::line(format_args!(
+                            "the data has moved: layout {} is in force",
+                            committed["version"]
+                        ));
                         return Ok(());
                     }
                     progress.show(&now["transition"]);
@@ -204,7 +209,10 @@ impl ClusterCommand {
         let headers = [("Content-Type", "application/json")];
         let path = format!("/api/cluster/{what}");
         let answer = request(&self.at, "POST", &path, &headers, body.to_string().as_bytes());
-        self.understood(what, answer.map_err(|e| self.failed(what, &format!("{e}: is --at its HTTP address?")))?)
+        self.understood(
+            what,
+            answer.map_err(|e| self.failed(what, &format!("{e}: is --at its HTTP address?")))?,
+        )
     }
 
     fn understood(&self, what: &str, answer: Answer) -> Result<Value, Failure> {
@@ -232,6 +240,9 @@ fn show_plan(plan: &Value) -> String {
             one.remove("slots");
         }
     }
+    if let Some(plan) = plan.as_object_mut() {
+        plan.retain(|_, value| !value.is_null());
+    }
     let risk = plan["slots_at_risk"].as_u64().unwrap_or(0);
     let hash = plan["hash"].as_str().map(str::to_owned);
     let mut text = table::render(&plan);
@@ -256,7 +267,8 @@ struct Progress {
 impl Progress {
     fn show(&mut self, transition: &Value) {
         let step = transition["step"].as_str().unwrap_or_default();
-        let number = |name: &str| usize::try_from(transition[name].as_u64().unwrap_or(0)).unwrap_or(usize::MAX);
+        let number =
+            |name: &str| usize::try_from(transition[name].as_u64().unwrap_or(0)).unwrap_or(usize::MAX);
         let (total, copied) = (number("to_copy"), number("copied"));
         let waiting: Vec<&str> =
             transition["waiting_for"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
@@ -264,10 +276,11 @@ impl Progress {
         if err.is_terminal() {
             let full = (BAR * copied).checked_div(total).unwrap_or(BAR);
             let line = format!(
-                "[{}{}] {copied} of {total} partitions, {step}, waits for {} nodes",
+                "[{}{}] {copied} of {total} partitions, {step}, waiting for {} {}",
                 "#".repeat(full),
                 "-".repeat(BAR.saturating_sub(full)),
-                waiting.len()
+                waiting.len(),
+                if waiting.len() == 1 { "node" } else { "nodes" }
             );
             if line != self.shown {
                 let _ = write!(err, "\r{line}\x1b[K").and_then(|()| err.flush());

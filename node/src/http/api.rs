@@ -108,8 +108,9 @@ struct Peer {
 
 pub(super) fn status(server: &Server) -> Result<Answer, Refusal> {
     let handle = &server.handle;
-    let (status, ring_version, replicas) =
-        handle.engine(|e| (look(e), e.layout().map_or(0, |l| l.version().0), e.layout().map_or(0, Layout::replicas)));
+    let (status, ring_version, replicas) = handle.engine(|e| {
+        (look(e), e.layout().map_or(0, |l| l.version().0), e.layout().map_or(0, Layout::replicas))
+    });
     let (standing, transition) = handle.engine(|engine| {
         let ring = engine.membership();
         (super::members::standing(ring, handle.node()), ring.transition().map(|t| t.step().to_string()))

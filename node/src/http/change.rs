@@ -133,8 +133,21 @@ async fn commit(server: &Server, commit: Commit) -> Result<Answer, Refusal> {
 
 async fn stage(server: &Server, stage: Stage) -> Result<Answer, Refusal> {
     let me = server.handle.node();
-    let changes = server.handle.engine(|engine| Operator { engine, me }.changes(stage))?;
-    let staged = changes.iter().map(words).collect();
+    let (changes, staged) = server.handle.engine(|engine| {
+        let changes = Operator { engine, me }.changes(stage)?;
+        // Who holds up a transition is given up at once.
+        let waiting = engine.membership().transition().map(|t| t.waiting_for()).unwrap_or_default();
+        let staged = changes.iter().map(|change| match change {
+            Change::Remove(id) if waiting.contains(id) => {
+                format!(
+                    "node {id} is given up now: the change that is under way does not wait for it any more"
+                )
+            }
+            other => words(other),
+        });
+        let staged = staged.collect();
+        Ok::<_, Refusal>((changes, staged))
+    })?;
     for (number, one) in changes.into_iter().enumerate() {
         let done = change(server, ClusterOp::Stage(one)).await;
         done.map_err(|refusal| match number {
@@ -247,7 +260,10 @@ impl Operator<'_> {
             }
         };
         if !outside(&id) {
-            return Err(conflict(format!("node {id} is no node that waits to join: it is {}", standing(ring, id))));
+            return Err(conflict(format!(
+                "node {id} is no node that waits to join: it is {}",
+                standing(ring, id)
+            )));
         }
         let wishes = facts(self.engine, id).ok_or_else(|| {
             conflict(format!("node {id} has not said yet what it wishes to be: try again in a moment"))

@@ -90,7 +90,9 @@ pub(super) fn members(server: &Server) -> Result<Answer, Refusal> {
         let mut staged = BTreeMap::new();
         for change in ring.staged() {
             match change {
-                Staged::Member(member) if members.contains_key(&member.id) => staged.insert(member.id, "change"),
+                Staged::Member(member) if members.contains_key(&member.id) => {
+                    staged.insert(member.id, "change")
+                }
                 Staged::Member(member) => staged.insert(member.id, "join"),
                 Staged::Leave(id) => staged.insert(id, "leave"),
                 Staged::Remove(id) => staged.insert(id, "remove"),

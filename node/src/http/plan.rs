@@ -200,7 +200,11 @@ fn describe(ring: &Membership, change: Change) -> Staged {
     let empty = Staged { change: "setting", of: None, weight: None, zone: None, value: None };
     match change {
         Change::Member(member) => Staged {
-            change: if ring.layout().is_some_and(|layout| layout.is_member(member.id)) { "change" } else { "join" },
+            change: if ring.layout().is_some_and(|layout| layout.is_member(member.id)) {
+                "change"
+            } else {
+                "join"
+            },
             of: Some(member.id.to_string()),
             weight: Some(member.weight),
             zone: Some(member.zone.as_str().to_owned()),

@@ -267,7 +267,12 @@ fn operators_changes() {
             ("stage", "{", 400, "not understood"),
             ("stage", r#"{"action":"fly","node":"12"}"#, 400, "unknown variant `fly`"),
             ("stage", r#"{"action":"leave","node":"xyz"}"#, 400, "'xyz' is no node id"),
-            ("stage", r#"{"action":"leave","node":"ff"}"#, 404, "no node whose id begins with ff is known here"),
+            (
+                "stage",
+                r#"{"action":"leave","node":"ff"}"#,
+                404,
+                "no node whose id begins with ff is known here",
+            ),
             ("stage", r#"{"action":"join"}"#, 409, "no node waits to join"),
             ("stage", r#"{"action":"join","node":"00"}"#, 409, "it is member"),
             ("stage", r#"{"action":"remove","node":"0000"}"#, 409, "is up"),
@@ -287,7 +292,10 @@ fn operators_changes() {
         assert_eq!(ask(at, "GET", "/api/cluster/stage", &[], b"").await.header("allow"), Some("POST"));
         assert_eq!(post("stage", &" ".repeat(20_000)).await.status, 413);
 
-        assert_eq!(post("stage", r#"{"action":"weight","node":"000000000000123","weight":7}"#).await.status, 200);
+        assert_eq!(
+            post("stage", r#"{"action":"weight","node":"000000000000123","weight":7}"#).await.status,
+            200
+        );
         assert_eq!(plan().await["staged"][0]["weight"], 7);
         assert_eq!(post("clear", "{}").await.status, 200);
         assert_eq!(plan().await["why"], "nothing is staged");
@@ -296,7 +304,10 @@ fn operators_changes() {
         assert_eq!(post("stage", r#"{"action":"zone","node":"0","zone":"cellar"}"#).await.status, 200);
         let looked_at = plan().await;
         assert_eq!(looked_at["staged"].as_array().unwrap().len(), 1);
-        assert_eq!((&looked_at["staged"][0]["weight"], &looked_at["staged"][0]["zone"]), (&9.into(), &"cellar".into()));
+        assert_eq!(
+            (&looked_at["staged"][0]["weight"], &looked_at["staged"][0]["zone"]),
+            (&9.into(), &"cellar".into())
+        );
         let stale = post("commit", r#"{"plan":"0123456789abcdef"}"#).await;
         assert_eq!(stale.status, 409);
         assert!(stale.text().contains(looked_at["hash"].as_str().unwrap()), "{}", stale.text());

@@ -84,7 +84,8 @@ async fn connect(peers: &Peers, link: &Link) -> Result<(TcpStream, Remote, Frame
         let mut stream = TcpStream::connect(address(peers, link)).await?;
         stream.set_nodelay(true)?;
         let mut reader = FrameReader::new(2 * handshake::LIMIT);
-        let remote = handshake::dial(&mut stream, &mut reader, &peers.0.setting.local, Some(link.peer)).await?;
+        let remote =
+            handshake::dial(&mut stream, &mut reader, &peers.0.setting.local, Some(link.peer)).await?;
         Ok((stream, remote, reader))
     };
     let deadline = async {

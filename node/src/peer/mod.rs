@@ -242,6 +242,12 @@ impl Peers {
 
 impl Link {
     fn new(peer: NodeId) -> Link {
-        Link { peer, outbox: RefCell::default(), flush: Signal::default(), nudge: Signal::default(), end: Cell::new(false) }
+        Link {
+            peer,
+            outbox: RefCell::default(),
+            flush: Signal::default(),
+            nudge: Signal::default(),
+            end: Cell::new(false),
+        }
     }
 }

@@ -307,7 +307,8 @@ impl Cluster {
     /// The same, understood.
     pub fn json(&self, node: u16, words: &[&str]) -> serde_json::Value {
         let output = self.ask(node, &[words, &["--json"]].concat());
-        serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{words:?}: {e}: {}", stderr(&output)))
+        serde_json::from_slice(&output.stdout)
+            .unwrap_or_else(|e| panic!("{words:?}: {e}: {}", stderr(&output)))
     }
 
     /// Makes a change by `gramme cluster WORDS`; what it says.
@@ -357,8 +358,12 @@ impl Cluster {
         let total: u64 = owned.values().sum();
         let mut slots = 0;
         for run in ring["slots"].as_array().expect("it is a list") {
-            let mut owners: Vec<&str> =
-                run["owners"].as_array().expect("a list").iter().filter_map(serde_json::Value::as_str).collect();
+            let mut owners: Vec<&str> = run["owners"]
+                .as_array()
+                .expect("a list")
+                .iter()
+                .filter_map(serde_json::Value::as_str)
+                .collect();
             owners.sort_unstable();
             owners.dedup();
             assert_eq!(owners.len(), owned.len().min(3), "{run}");
