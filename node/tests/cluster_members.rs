@@ -68,6 +68,20 @@ fn a_node_joins_and_gets_its_share() {
         cluster.wait_until_standing(2, &id, "member");
         vec![0, 1, 2, 3]
     });
+
+    // The command that founded the cluster starts its own nodes, and says whom it does not.
+    let id = cluster.id(3);
+    for node in 0..4 {
+        cluster.node(node).signal("TERM");
+        assert!(cluster.node(node).wait().success());
+    }
+    let mut dev = Process::start(gramme().args(["dev", "--dir"]).arg(&cluster.dir));
+    dev.wait_for("Ctrl-C stops them all.");
+    assert!(dev.said().contains(&format!("member {id} (127.0.0.1:{}) is not one of", cluster.peer(3))));
+    let mut client = Redis::connect(cluster.redis(0)).expect("it serves");
+    assert_eq!(client.get("through the joiner"), Some("v".into()));
+    dev.signal("INT");
+    assert!(dev.wait().success());
 }
 
 #[test]

@@ -142,6 +142,9 @@ fn of(ring: &Membership, me: NodeId, stored: u64) -> Plan {
     plan
 }
 
+/// Who gives and who gets.
+type Pair = (Option<NodeId>, Option<NodeId>);
+
 /// Pairs who gets a partition with who gives it away.
 fn moves(plan: &gramme_ring::Plan<'_>, each: u32) -> Vec<Move> {
     let mut parties: BTreeMap<u16, (u16, Vec<NodeId>, Vec<NodeId>)> = BTreeMap::new();
@@ -155,7 +158,7 @@ fn moves(plan: &gramme_ring::Plan<'_>, each: u32) -> Vec<Move> {
         entry.0 = gain.slots.end - 1;
         entry.2.push(gain.node);
     }
-    let mut pairs: BTreeMap<(Option<NodeId>, Option<NodeId>), Vec<(u16, u16)>> = BTreeMap::new();
+    let mut pairs: BTreeMap<Pair, Vec<(u16, u16)>> = BTreeMap::new();
     for (first, (last, gives, gets)) in parties {
         for at in 0..gives.len().max(gets.len()) {
             let runs = pairs.entry((gives.get(at).copied(), gets.get(at).copied())).or_default();
