@@ -41,6 +41,9 @@ const STRIDE: u16 = 10;
 /// How long all nodes may take to serve and to find each other.
 const START: Duration = Duration::from_secs(30);
 
+/// How long our nodes may take to find each other if they can't find all members, since others live elsewhere.
+const MEETING: Duration = Duration::from_secs(3);
+
 /// How long nodes may take to stop before they are killed.
 const STOP: Duration = Duration::from_secs(8);
 
@@ -338,12 +341,13 @@ impl Cluster {
     /// Returns when a signal came, or no node is left.
     fn watch(&mut self) -> Result<(), DevError> {
         let begun = Instant::now();
+        let patience = if self.alone { START } else { MEETING };
         let mut greeted = false;
         loop {
             if !greeted {
                 let all_ready = self.nodes.iter().all(|node| node.ready);
-                let late = begun.elapsed() >= START;
-                if all_ready && (late || !self.alone || self.nodes.iter().all(|node| node.whole)) {
+                let late = begun.elapsed() >= patience;
+                if all_ready && (late || self.nodes.iter().all(|node| node.whole)) {
                     self.greet();
                     greeted = true;
                 }
@@ -352,7 +356,7 @@ impl Cluster {
                 self.events.recv().map_err(|_| RecvTimeoutError::Disconnected)
             } else {
                 self.events
-                    .recv_timeout(START.saturating_sub(begun.elapsed()).max(Duration::from_millis(100)))
+                    .recv_timeout(patience.saturating_sub(begun.elapsed()).max(Duration::from_millis(100)))
             };
             match event {
                 Ok(Event::Ready(at)) => self.nodes[at].ready = true,

@@ -69,7 +69,7 @@ pub(super) fn facts(engine: &Engine, node: NodeId) -> Option<Facts> {
     Facts::from_bytes(engine.facts(node)?)
 }
 
-/// Everyone of whom an operator may speak: members, this node, nodes that are staged, and those that are connected.
+/// Everyone of whom an operator may speak: members, this node, nodes that are staged, and strangers that are connected.
 pub(super) fn known(engine: &Engine, me: NodeId) -> BTreeSet<NodeId> {
     let ring = engine.membership();
     let staged = ring.staged().into_iter().filter_map(|change| match change {
@@ -78,6 +78,8 @@ pub(super) fn known(engine: &Engine, me: NodeId) -> BTreeSet<NodeId> {
         _ => None,
     });
     let connected = look(engine).peers.into_iter().filter(|peer| peer.connected).map(|peer| peer.id);
+    // A stranger counts from when it has said what it wishes to be.
+    let connected = connected.filter(|id| facts(engine, *id).is_some());
     let members = members_of(ring).into_iter().map(|member| member.id);
     members.chain([me]).chain(staged).chain(connected).collect()
 }
