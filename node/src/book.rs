@@ -3,6 +3,7 @@
 use crate::handle::Addresses;
 use crate::identity::{DataDir, DirError, Membership};
 use crate::log::say;
+use gramme_ring::membership::Standing;
 use gramme_ring::{Membership as Ring, NodeId};
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -25,7 +26,8 @@ impl Book {
         if let Some(dir) = &self.dir {
             dir.save_membership(&next)?;
         }
-        *self.membership.borrow_mut() = next;
+        let before = self.membership.replace(next);
+        tell(before.node, &before.ring, &self.membership.borrow().ring);
         Ok(())
     }
 
@@ -47,5 +49,37 @@ impl Book {
     /// Where a node serves, as last heard.
     pub(crate) fn addresses(&self, node: NodeId) -> Option<Addresses> {
         self.membership.borrow().addresses.get(&node).cloned()
+    }
+}
+
+/// Says what became of the cluster.
+fn tell(me: NodeId, before: &Ring, after: &Ring) {
+    let Some(layout) = after.layout() else { return };
+    let (version, members) = (layout.version(), layout.members().len());
+    let same = before.layout().is_some_and(|known| known.hash() == layout.hash());
+    let is = |ring: &Ring| ring.layout().is_some_and(|layout| layout.is_member(me));
+    match (before.transition().is_some(), after.transition().is_some()) {
+        (_, true) if !same => {
+            say!("layout {version} of {members} members is committed; what it moves is moved now")
+        }
+        (_, false) if !same => say!("layout {version} of {members} members is in force"),
+        (true, false) => say!("layout {version} of {members} members is in force; what it moves has moved"),
+        _ => {}
+    }
+    if !is(before) && is(after) {
+        say!(
+            "this node is a member now, {}",
+            if after.transition().is_some() { "and copies what it is to own" } else { "and owns its share" }
+        );
+    }
+    if after.transition().is_none() && (!same || before.transition().is_some()) && !is(after) {
+        match after.standing(me) {
+            Some(Standing::Left) => {
+                say!("this node has left the cluster and holds nothing more: it can be stopped")
+            }
+            _ => say!(
+                "this node is no member of the cluster: it forwards, and waits to be staged and committed"
+            ),
+        }
     }
 }

@@ -3,6 +3,7 @@
 //! Every key of [`KEYS`] is a key of `gramme.toml`, a flag `--key` and an environment variable `GRAMME_KEY` (dashes
 //! become underscores). A flag wins over the environment, that over the file, that over the default.
 
+use crate::facts::{MAX_HOST, MAX_WEIGHT};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt::{self, Write as _};
@@ -46,18 +47,29 @@ pub(crate) const KEYS: &[Key] = &[
         "",
         "The name or IP address at which others reach it, if not the one it listens at",
     ),
-    key("join", "ADDRESSES", "", "Peer addresses of members of a cluster to join"),
+    key(
+        "join",
+        "ADDRESSES",
+        "",
+        "Peer addresses of members, by which to find the cluster: HOST:PORT,HOST:PORT",
+    ),
+    key(
+        "secret-file",
+        "FILE",
+        "",
+        "For a new node that joins: the cluster's secret, as 'gramme secret' prints it at a member",
+    ),
     key(
         "zone",
         "NAME",
         "",
-        "What it fails together with: a rack, a data centre. Read when the cluster is founded",
+        "What it fails together with: a rack, a data centre. Read when it founds a cluster or joins one",
     ),
     key(
         "weight",
         "NUMBER",
         "1",
-        "Its share of the data relative to others'. Read when the cluster is founded",
+        "Its share of the data relative to others'. Read when it founds a cluster or joins one",
     ),
     key("r", "NUMBER", "2", "Replicas that a read asks for, unless the request says"),
     key("w", "NUMBER", "2", "Replicas that a write asks for, unless the request says"),
@@ -272,7 +284,9 @@ pub(crate) struct Config {
     pub(crate) http: Vec<SocketAddr>,
     pub(crate) peer: Vec<SocketAddr>,
     pub(crate) advertise: Option<String>,
-    pub(crate) join: Option<String>,
+    /// Addresses of members by which to find the cluster.
+    pub(crate) join: Vec<String>,
+    pub(crate) secret_file: Option<PathBuf>,
     pub(crate) zone: gramme_ring::Zone,
     pub(crate) weight: u32,
     pub(crate) r: u8,
@@ -313,9 +327,12 @@ impl Config {
         if let Some(host) = &advertise
             && (host.contains(':') && host.parse::<std::net::Ipv6Addr>().is_err()
                 || !host.bytes().all(|b| b.is_ascii_graphic())
-                || host.len() > 253)
+                || host.len() > MAX_HOST)
         {
-            return Err(settings.wrong("advertise", "give a host name or an IP address, without a port"));
+            return Err(settings.wrong(
+                "advertise",
+                format!("give a host name of up to {MAX_HOST} characters or an IP address, without a port"),
+            ));
         }
         let everywhere =
             [&redis, &cluster_redis, &http, &peer].into_iter().flatten().any(|a| a.ip().is_unspecified());
@@ -335,9 +352,11 @@ impl Config {
             http,
             peer,
             advertise,
-            join: Some(settings.get("join").to_owned()).filter(|to| !to.is_empty()),
+            join: seeds(settings)?,
+            secret_file: Some(PathBuf::from(settings.get("secret-file")))
+                .filter(|file| !file.as_os_str().is_empty()),
             zone,
-            weight: settings.number("weight", 1, 1 << 20)?,
+            weight: settings.number("weight", 1, MAX_WEIGHT)?,
             r: settings.number("r", 1, u8::MAX)?,
             w: settings.number("w", 1, u8::MAX)?,
             value_limit: settings.number("value-limit", 1, VALUE_LIMIT)?,
@@ -345,6 +364,21 @@ impl Config {
             timeout: Duration::from_secs_f64(seconds),
         })
     }
+}
+
+/// The addresses by which to find a cluster.
+fn seeds(settings: &Settings) -> Result<Vec<String>, ConfigError> {
+    let list = settings.get("join").split(',').map(str::trim).filter(|seed| !seed.is_empty());
+    list.map(|seed| match seed.rsplit_once(':') {
+        Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => Ok(seed.to_owned()),
+        _ => Err(settings.wrong(
+            "join",
+            format!(
+                "'{seed}' is no address: give the members' peer addresses, like 10.0.0.1:7381,10.0.0.2:7381"
+            ),
+        )),
+    })
+    .collect()
 }
 
 #[cfg(test)]

@@ -81,6 +81,16 @@ fn values_out_of_bounds_say_their_bounds_and_their_source() {
 }
 
 #[test]
+fn members_to_join_are_a_list_of_addresses() {
+    let config = |list| Config::new(&collect(&[("join", list)], &[], "").expect("it is known"));
+    assert_eq!(config("a:1, [::1]:2,").expect("they are addresses").join, ["a:1", "[::1]:2"]);
+    assert!(config("").expect("it founds a cluster").join.is_empty());
+    for wrong in ["a", "a:1,b", ":1", "a:99999", "a:1 b:2 c"] {
+        assert!(error_of(&[("join", wrong)]).contains("is no address"), "{wrong}");
+    }
+}
+
+#[test]
 fn the_distance_is_levenshteins() {
     for (a, b, apart) in [("", "abc", 3), ("kitten", "sitting", 3), ("same", "same", 0), ("ab", "ba", 2)] {
         assert_eq!(distance(a, b), apart, "{a} {b}");

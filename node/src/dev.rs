@@ -8,10 +8,14 @@
 //! A node that dies stays dead: whoever killed it wants to see what happens. It comes back with the command that is
 //! printed. Nodes end when this process does, however it ends: they hold the other end of a pipe.
 
+mod crew;
+
+use crate::birth;
 use crate::handle::Addresses;
 use crate::identity::{DataDir, DirError, Identity, Membership, write_durably};
 use crate::log::say;
-use crate::server::{self, PARTITIONS, REPLICAS, ServeError, tell};
+use crate::server::{PARTITIONS, REPLICAS, ServeError, tell};
+use crew::{Crew, check};
 use gramme_ring::{ClusterId, Member, Membership as Ring, NodeId};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -36,6 +40,9 @@ const STRIDE: u16 = 10;
 
 /// How long all nodes may take to serve and to find each other.
 const START: Duration = Duration::from_secs(30);
+
+/// How long our nodes may take to find each other if they can't find all members, since others live elsewhere.
+const MEETING: Duration = Duration::from_secs(3);
 
 /// How long nodes may take to stop before they are killed.
 const STOP: Duration = Duration::from_secs(8);
@@ -66,6 +73,8 @@ pub(crate) enum DevError {
     MarkMissing(PathBuf),
     /// The directory is a single node's.
     IsNode(PathBuf),
+    /// None of the founded nodes is a member any more.
+    NoneLeft(PathBuf),
     /// Two directories are not of one cluster.
     Strangers(PathBuf, PathBuf),
     /// The ports don't fit below 65536.
@@ -109,6 +118,11 @@ impl fmt::Display for DevError {
                 f,
                 "{} is the directory of a single node: serve it with 'gramme serve --dir {}', or choose another --dir",
                 path.display(),
+                path.display()
+            ),
+            DevError::NoneLeft(path) => write!(
+                f,
+                "all nodes in {} have left their cluster or were removed from it: begin anew in another --dir",
                 path.display()
             ),
             DevError::Strangers(one, other) => write!(
@@ -198,10 +212,10 @@ fn addresses(port: u16, node: u16) -> Addresses {
 
 /// Runs the cluster until it is told to stop.
 pub(crate) fn run(wish: &Wish) -> Result<(), DevError> {
-    let mark = prepare(wish)?;
-    for node in 1..=mark.nodes {
+    let (mark, crew) = prepare(wish)?;
+    for node in crew.numbers.iter().copied() {
         let data = DataDir::new(node_dir(&wish.dir, node));
-        match server::lock(&data) {
+        match crate::server::lock(&data) {
             // Let go of at once: it is the node's to hold.
             Ok(_) => {}
             Err(ServeError::InUse(dir, pid)) => return Err(DevError::Running(dir, pid)),
@@ -219,14 +233,14 @@ pub(crate) fn run(wish: &Wish) -> Result<(), DevError> {
             TcpListener::bind(&address).map_err(|e| DevError::Taken(address, what, e))?;
         }
     }
-    let mut cluster = Cluster::start(&wish.dir, &mark)?;
+    let mut cluster = Cluster::start(&wish.dir, &mark, &crew)?;
     let outcome = cluster.watch();
     cluster.stop();
     outcome
 }
 
 /// Founds the cluster, or checks what was founded.
-fn prepare(wish: &Wish) -> Result<Mark, DevError> {
+fn prepare(wish: &Wish) -> Result<(Mark, Crew), DevError> {
     let dir = &wish.dir;
     if DataDir::new(dir).load().is_ok_and(|found| found.is_some()) {
         return Err(DevError::IsNode(dir.clone()));
@@ -242,14 +256,15 @@ fn prepare(wish: &Wish) -> Result<Mark, DevError> {
             Err(DevError::Nodes { wished: nodes, founded: mark.nodes, dir: dir.clone() })
         }
         Some(mark) => {
+            let former = mark.port;
             let mark = Mark { port, ..mark };
-            check(dir, &mark)?;
-            Ok(mark)
+            let crew = check(dir, &mark, former)?;
+            Ok((mark, crew))
         }
         None => {
             let mark = Mark { nodes, port };
             found(dir, &mark)?;
-            Ok(mark)
+            Ok((mark, Crew { numbers: (1..=nodes).collect(), alone: true }))
         }
     }
 }
@@ -271,7 +286,7 @@ fn found(dir: &Path, mark: &Mark) -> Result<(), DevError> {
     for (node, identity) in (1..).zip(&identities) {
         let data = DataDir::new(node_dir(dir, node));
         let membership = Membership { node: identity.node, ..membership.clone() };
-        server::found(&data, identity, &membership).map_err(|error| match error {
+        birth::found(&data, identity, &membership).map_err(|error| match error {
             ServeError::StoreWithoutIdentity(_) => DevError::MarkMissing(dir.to_owned()),
             error => DevError::Found(error),
         })?;
@@ -291,38 +306,6 @@ fn save_settings(data: &DataDir, at: &Addresses) -> Result<(), DevError> {
         at.peer
     );
     Ok(data.save_settings(&text)?)
-}
-
-/// All directories must be there and of one cluster. If the ports are others now, every node is told.
-fn check(dir: &Path, mark: &Mark) -> Result<(), DevError> {
-    let mut found = Vec::new();
-    for node in 1..=mark.nodes {
-        let data = DataDir::new(node_dir(dir, node));
-        let (identity, membership) =
-            data.load()?.ok_or_else(|| DevError::NodeMissing(data.path().to_owned()))?;
-        found.push((node, data, identity, membership));
-    }
-    let places: BTreeMap<NodeId, Addresses> =
-        found.iter().map(|(node, _, identity, _)| (identity.node, addresses(mark.port, *node))).collect();
-    let (_, first_dir, first, first_membership) = &found[0];
-    for (_, data, identity, membership) in &found {
-        let known = membership.members().into_iter().map(|m| m.id);
-        if identity.cluster != first.cluster
-            || membership.ring.cluster() != first_membership.ring.cluster()
-            || !known.eq(places.keys().copied())
-        {
-            return Err(DevError::Strangers(first_dir.path().to_owned(), data.path().to_owned()));
-        }
-    }
-    let moved = found.iter().any(|(_, _, _, membership)| membership.addresses != places);
-    if moved {
-        for (node, data, _, membership) in &found {
-            save_settings(data, &addresses(mark.port, *node))?;
-            data.save_membership(&Membership { addresses: places.clone(), ..membership.clone() })?;
-        }
-        mark.save(dir)?;
-    }
-    Ok(())
 }
 
 enum Event {
@@ -348,16 +331,18 @@ struct Cluster {
     nodes: Vec<Node>,
     events: Receiver<Event>,
     dir: PathBuf,
+    /// Its nodes are all members there are.
+    alone: bool,
 }
 
 impl Cluster {
-    fn start(dir: &Path, mark: &Mark) -> Result<Cluster, DevError> {
+    fn start(dir: &Path, mark: &Mark, crew: &Crew) -> Result<Cluster, DevError> {
         let (sender, events) = channel();
         listen_for_signals(sender.clone()).map_err(|e| DevError::Io("can't listen for signals", e))?;
-        let mut cluster = Cluster { nodes: Vec::new(), events, dir: dir.to_owned() };
-        for number in 1..=mark.nodes {
+        let mut cluster = Cluster { nodes: Vec::new(), events, dir: dir.to_owned(), alone: crew.alone };
+        for number in crew.numbers.iter().copied() {
             let dir = node_dir(dir, number);
-            match spawn(&dir, number, &sender) {
+            match spawn(&dir, number, cluster.nodes.len(), &sender) {
                 Ok(child) => cluster.nodes.push(Node {
                     number,
                     dir,
@@ -379,11 +364,12 @@ impl Cluster {
     /// Returns when a signal came, or no node is left.
     fn watch(&mut self) -> Result<(), DevError> {
         let begun = Instant::now();
+        let patience = if self.alone { START } else { MEETING };
         let mut greeted = false;
         loop {
             if !greeted {
                 let all_ready = self.nodes.iter().all(|node| node.ready);
-                let late = begun.elapsed() >= START;
+                let late = begun.elapsed() >= patience;
                 if all_ready && (late || self.nodes.iter().all(|node| node.whole)) {
                     self.greet();
                     greeted = true;
@@ -393,7 +379,7 @@ impl Cluster {
                 self.events.recv().map_err(|_| RecvTimeoutError::Disconnected)
             } else {
                 self.events
-                    .recv_timeout(START.saturating_sub(begun.elapsed()).max(Duration::from_millis(100)))
+                    .recv_timeout(patience.saturating_sub(begun.elapsed()).max(Duration::from_millis(100)))
             };
             match event {
                 Ok(Event::Ready(at)) => self.nodes[at].ready = true,
@@ -402,7 +388,7 @@ impl Cluster {
                     let status =
                         self.nodes[at].end().map_err(|e| DevError::Io("can't wait for a node", e))?;
                     if !greeted {
-                        return Err(DevError::Died(at + 1, status));
+                        return Err(DevError::Died(self.nodes[at].number.into(), status));
                     }
                     let node = &self.nodes[at];
                     say!(
@@ -476,7 +462,7 @@ impl Cluster {
                     if let Ok(status) = self.nodes[at].end()
                         && !status.success()
                     {
-                        say!("node {} {} while stopping", at + 1, ending(status));
+                        say!("node {} {} while stopping", self.nodes[at].number, ending(status));
                     }
                 }
                 Ok(Event::Signal) | Err(_) => break,
@@ -492,7 +478,7 @@ impl Cluster {
             let _ = node.end();
         }
         for node in &self.nodes {
-            if let Err(ServeError::InUse(dir, pid)) = server::lock(&DataDir::new(&node.dir)) {
+            if let Err(ServeError::InUse(dir, pid)) = crate::server::lock(&DataDir::new(&node.dir)) {
                 say!(
                     "node {} was started again by another command and goes on{}, with its data in {}",
                     node.number,
@@ -538,19 +524,20 @@ fn ending(status: ExitStatus) -> String {
 }
 
 /// Starts one node. It is in a process group of its own, so that Ctrl-C comes to us alone and we stop it in order.
-fn spawn(dir: &Path, number: u16, events: &Sender<Event>) -> io::Result<Child> {
+fn spawn(dir: &Path, number: u16, at: usize, events: &Sender<Event>) -> io::Result<Child> {
     use std::os::unix::process::CommandExt;
     let mut command = Command::new(std::env::current_exe()?);
     command.arg("serve").arg("--dir").arg(dir).arg("--child");
     command.process_group(0).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    for variable in ["CONFIG", "DIR", "REDIS", "CLUSTER_REDIS", "HTTP", "PEER", "ADVERTISE", "JOIN"] {
+    for variable in
+        ["CONFIG", "DIR", "REDIS", "CLUSTER_REDIS", "HTTP", "PEER", "ADVERTISE", "JOIN", "SECRET_FILE"]
+    {
         // They are meant for one node, and there are several.
         command.env_remove(format!("GRAMME_{variable}"));
     }
     let mut child = command.spawn()?;
     let stdout = child.stdout.take().expect("it is piped");
     let stderr = child.stderr.take().expect("it is piped");
-    let at = usize::from(number) - 1;
     let events = events.clone();
     thread::Builder::new().spawn(move || follow(stdout, at, &events))?;
     thread::Builder::new().spawn(move || relay(stderr, number))?;

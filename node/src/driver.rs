@@ -7,6 +7,7 @@
 
 use crate::book::Book;
 use crate::clock::Clock;
+use crate::facts::{Facts, Progress};
 use crate::handle::{Handle, Inspect};
 use crate::host::{Effect, Host};
 use crate::identity::DataDir;
@@ -16,7 +17,7 @@ use crate::peer::Peers;
 use crate::signal::Signal;
 use crate::spawn::Spawner;
 use gramme_quorum::{Engine, Input, Instant, LoadId, Now, message::Message};
-use gramme_ring::Slot;
+use gramme_ring::{Slot, Step};
 use gramme_store::{Disk, ReadDone, ReadJob, SyncDone, SyncJob};
 use smol::Timer;
 use smol::future::{FutureExt, yield_now};
@@ -33,6 +34,9 @@ const MAINTENANCE_STEP: usize = 256 << 10;
 
 /// How often an idle store is asked whether it has work.
 const CHORES_AT_REST: Duration = Duration::from_secs(1);
+
+/// How often others are told how far this node has come.
+const PROGRESS: Duration = Duration::from_secs(1);
 
 /// The host, shared between the driver, which changes it, and handles, which look at it.
 pub(crate) struct Hosted<D: Disk>(RefCell<Host<D>>);
@@ -60,6 +64,10 @@ impl<D: Disk> Inspect for Hosted<D> {
     fn records_in(&self, slot: Slot) -> u64 {
         self.0.borrow().store().slot_len(slot.index())
     }
+
+    fn stored_bytes(&self) -> u64 {
+        self.0.borrow().store().stats().live_bytes
+    }
 }
 
 /// What the disk has finished.
@@ -77,6 +85,8 @@ pub(crate) struct Driver<D: Disk> {
     pub(crate) clock: Clock,
     /// What is written down of the cluster.
     pub(crate) book: Rc<Book>,
+    /// What this node says of itself.
+    pub(crate) facts: Facts,
     /// Where it is remembered that something may be missing.
     pub(crate) dir: DataDir,
     /// Raised by handles and the mailbox.
@@ -109,6 +119,8 @@ struct Pump<D: Disk> {
     chores: bool,
     /// When it was last asked.
     last_chore: std::time::Instant,
+    /// When others were last told how far this node has come.
+    told: std::time::Instant,
 }
 
 impl<D: Disk + 'static> Driver<D>
@@ -132,6 +144,7 @@ where
             writable: true,
             chores: false,
             last_chore: std::time::Instant::now(),
+            told: std::time::Instant::now(),
         };
         spawn.spawn(pump.run()).detach();
         Ok(quiet)
@@ -225,8 +238,24 @@ where
             self.feed(now, Input::Tick);
             // Room may have come back on a disk that was full, without a write of ours.
             self.chores |= self.last_chore.elapsed() >= CHORES_AT_REST;
+            self.tell_progress(now);
         }
         more
+    }
+
+    /// Tells others, now and then, how far this node has come with what a change of the layout gives it to do.
+    fn tell_progress(&mut self, now: Now) {
+        if self.told.elapsed() < PROGRESS {
+            return;
+        }
+        self.told = std::time::Instant::now();
+        let mut host = self.parts.host.0.borrow_mut();
+        let progress = progress(host.engine(), now.instant);
+        if progress != self.parts.facts.progress {
+            self.parts.facts.progress = progress;
+            // If they are too long, that was said at the start.
+            let _ = host.set_facts(self.parts.facts.to_bytes());
+        }
     }
 
     fn feed(&self, now: Now, input: Input) {
@@ -362,6 +391,21 @@ where
         }
         self.writable = writable;
     }
+}
+
+/// What this node has to do before its part in the layout is done; `None` if nothing.
+pub(crate) fn progress(engine: &Engine, now: Instant) -> Option<Progress> {
+    let status = engine.status(now);
+    let count = |partitions: usize| u32::try_from(partitions).expect("there are at most 16384");
+    let progress = Progress {
+        version: engine.layout()?.version().0,
+        gaining: count(status.gaining_partitions),
+        sweeping: count(status.sweeping_partitions),
+        incomplete: count(status.incomplete_partitions),
+    };
+    let transferring = engine.membership().transition().is_some_and(|t| t.step() >= Step::Transferring);
+    let busy = progress.gaining + progress.sweeping + progress.incomplete > 0;
+    (busy || transferring).then_some(progress)
 }
 
 /// A timer that is set anew only when it would ring too late: deadlines mostly move away, and a ring that comes

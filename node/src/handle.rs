@@ -102,6 +102,9 @@ pub(crate) trait Inspect {
 
     /// Records that this node has in a slot, those of deleted keys included.
     fn records_in(&self, slot: Slot) -> u64;
+
+    /// Bytes of all that is kept here.
+    fn stored_bytes(&self) -> u64;
 }
 
 /// What a handle is made of besides its queue.
@@ -327,6 +330,11 @@ impl Handle {
     /// A request was handed to another node: the driver's side.
     pub(crate) fn count_forward(&self) {
         self.0.forwarded.set(self.0.forwarded.get() + 1);
+    }
+
+    /// Bytes of all that is kept here.
+    pub(crate) fn stored_bytes(&self) -> u64 {
+        self.0.engine.stored_bytes()
     }
 
     /// A node told us where it serves now. Says whether that was news.

@@ -9,6 +9,7 @@ use gramme_quorum::{
     AppendId, ClusterError, Engine, HINT_PLACES, Input, Instant, ListCursor, ListId, LoadId, Loaded, Now,
     Opening, Output, Page, Place, RUN_KEY, RUN_PLACE, Reply, RequestId,
 };
+use gramme_ring::gossip::GossipError;
 use gramme_ring::{Membership, NodeId};
 use gramme_store::{Cursor, Disk, Position, Read, ReadDone, ReadError, ReadJob, Store, SyncDone, SyncJob};
 use std::collections::VecDeque;
@@ -176,6 +177,14 @@ impl<D: Disk> Host<D> {
     /// The engine.
     pub const fn engine(&self) -> &Engine {
         &self.engine
+    }
+
+    /// Changes what this node says of itself to all others.
+    ///
+    /// # Errors
+    /// As [`Engine::set_facts`].
+    pub fn set_facts(&mut self, facts: Vec<u8>) -> Result<(), GossipError> {
+        self.engine.set_facts(facts)
     }
 
     /// The store.

@@ -23,7 +23,7 @@ use sha2::Sha256;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 const IDENTITY: &str = "identity";
@@ -35,6 +35,9 @@ pub(crate) const LOCK: &str = "lock";
 pub(crate) const SETTINGS: &str = "gramme.toml";
 /// The log's folder in a data directory.
 pub(crate) const STORE: &str = "store";
+
+/// Bytes of a file with a cluster's secret; one has some 400.
+const SECRET_LIMIT: u64 = 16 << 10;
 
 /// Larger files than this are not what we wrote.
 const FILE_LIMIT: u64 = 64 << 20;
@@ -90,6 +93,65 @@ impl Identity {
         Ok(Identity { node: Identity::random()?.node, ..self.clone() })
     }
 
+    /// What a new node is given so that it can join: everything but who this one is.
+    pub(crate) fn secret_text(&self) -> String {
+        format!(
+            "# The secret of cluster {:016x}: whoever has it can read and change all its data. Keep it from strangers.\n\
+             # A new node joins with: gramme serve --join HOST:PORT --secret-file FILE\n\
+             format = 1\n{}",
+            self.cluster,
+            self.shared_text()
+        )
+    }
+
+    /// A new node of the cluster whose secret this is.
+    fn from_secret_text(text: &str) -> Result<Identity, String> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Text {
+            format: u32,
+            cluster: String,
+            context_key: String,
+            secret: String,
+        }
+        let text: Text = toml::from_str(text).map_err(|e| e.message().to_owned())?;
+        if text.format != 1 {
+            return Err(format!("it has format {}, this release reads 1", text.format));
+        }
+        Ok(Identity {
+            node: Identity::random().map_err(|e| e.to_string())?.node,
+            cluster: u64::from_be_bytes(hex(&text.cluster, "cluster")?),
+            seal: SealKey(hex(&text.context_key, "context_key")?),
+            secret: Secret::new(hex(&text.secret, "secret")?),
+        })
+    }
+
+    /// The same from a file, and whether others than its owner can read that.
+    pub(crate) fn from_secret_file(path: &Path) -> Result<(Identity, bool), DirError> {
+        let io = |e| DirError::Io(path.to_owned(), e);
+        let bad = |why: String| DirError::SecretFile(path.to_owned(), why);
+        let mut file = File::open(path).map_err(io)?;
+        let mut text = String::new();
+        (&mut file).take(SECRET_LIMIT + 1).read_to_string(&mut text).map_err(io)?;
+        if text.len() as u64 > SECRET_LIMIT {
+            return Err(bad("it is far longer than a secret is".to_owned()));
+        }
+        #[cfg(unix)]
+        let open = std::os::unix::fs::MetadataExt::mode(&file.metadata().map_err(io)?) & 0o077 != 0;
+        #[cfg(not(unix))]
+        let open = false;
+        Ok((Identity::from_secret_text(&text).map_err(bad)?, open))
+    }
+
+    fn shared_text(&self) -> String {
+        format!(
+            "cluster = \"{:016x}\"\ncontext_key = \"{}\"\nsecret = \"{}\"\n",
+            self.cluster,
+            HEX.encode(&self.seal.0),
+            HEX.encode(self.secret.bytes()),
+        )
+    }
+
     /// What the copies' digests are keyed with: the same on all members, unknown to clients.
     pub(crate) fn digest_key(&self) -> [u8; 16] {
         self.derived(b"gramme digest key")
@@ -111,11 +173,9 @@ impl Identity {
     fn to_text(&self) -> String {
         format!(
             "# Who this node is. Never copy it to another running node; keep it from strangers.\n\
-             format = 1\nnode = \"{}\"\ncluster = \"{:016x}\"\ncontext_key = \"{}\"\nsecret = \"{}\"\n",
+             format = 1\nnode = \"{}\"\n{}",
             self.node,
-            self.cluster,
-            HEX.encode(&self.seal.0),
-            HEX.encode(self.secret.bytes()),
+            self.shared_text()
         )
     }
 
@@ -218,6 +278,8 @@ pub(crate) enum DirError {
     Missing(PathBuf),
     /// Its files belong to different nodes.
     OtherNode(PathBuf, NodeId),
+    /// The file with a cluster's secret is none.
+    SecretFile(PathBuf, String),
     /// There are files of someone else.
     Foreign(PathBuf, String),
 }
@@ -235,6 +297,11 @@ impl fmt::Display for DirError {
             DirError::OtherNode(path, node) => write!(
                 f,
                 "{}: its membership file is that of node {node}: restore this node's own from a backup",
+                path.display()
+            ),
+            DirError::SecretFile(path, why) => write!(
+                f,
+                "{} is no file with a cluster's secret: {why}: make it with 'gramme secret --dir DIR' at a member",
                 path.display()
             ),
             DirError::Foreign(path, name) => write!(

@@ -139,6 +139,29 @@ fn an_identity_says_which_line_is_wrong() {
 }
 
 #[test]
+fn a_secret_makes_another_node_of_the_same_cluster() {
+    let scratch = Scratch::new("secret");
+    fs::create_dir_all(&scratch.0).expect("it can be made");
+    let (member, _) = a_node();
+    let file = scratch.0.join("secret");
+    write_durably(&file, member.secret_text().as_bytes(), 0o600).expect("it can be written");
+    let (joiner, open) = Identity::from_secret_file(&file).expect("it is what was printed");
+    assert!(!open);
+    assert_eq!((joiner.cluster, joiner.seal.0), (member.cluster, member.seal.0));
+    assert_eq!(joiner.secret, member.secret);
+    assert_ne!(joiner.node, member.node);
+    assert!(!member.secret_text().contains(&member.node.to_string()));
+
+    write_durably(&file, member.to_text().as_bytes(), 0o640).expect("it can be written");
+    let error = Identity::from_secret_file(&file).err().expect("an identity is not to be copied").to_string();
+    assert!(error.contains("unknown field `node`") && error.contains("gramme secret"), "{error}");
+    fs::write(&file, "x".repeat(1 << 20)).expect("it can be written");
+    assert!(
+        Identity::from_secret_file(&file).err().expect("it is no secret").to_string().contains("far longer")
+    );
+}
+
+#[test]
 fn a_node_among_the_files_of_another_is_refused() {
     let scratch = Scratch::new("mixed");
     let dir = DataDir::new(&scratch.0);

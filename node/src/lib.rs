@@ -8,6 +8,8 @@
 pub mod host;
 
 #[cfg(feature = "server")]
+mod birth;
+#[cfg(feature = "server")]
 mod book;
 #[cfg(feature = "server")]
 mod budget;
@@ -25,6 +27,8 @@ mod descriptors;
 mod dev;
 #[cfg(feature = "server")]
 mod driver;
+#[cfg(feature = "server")]
+mod facts;
 #[cfg(feature = "server")]
 mod handle;
 #[cfg(feature = "server")]

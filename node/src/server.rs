@@ -1,9 +1,11 @@
 //! One node, from its settings to its last sync.
 
+use crate::birth::{OpenStore, open};
 use crate::book::Book;
 use crate::clock::Clock;
 use crate::config::{Config, ConfigError, Settings};
 use crate::driver::{Driver, Hosted, Quiet};
+use crate::facts::Facts;
 use crate::handle::{Addresses, Bounds, Handle, Parts};
 use crate::host::{Host, opening};
 use crate::identity::{DataDir, DirError, Identity, Membership};
@@ -15,20 +17,19 @@ use crate::spawn::Spawner;
 use crate::stop::{Stop, StopSource, stop};
 use crate::{http, redis};
 use gramme_quorum::{Config as EngineConfig, Engine, Limits, Timing, wire};
+use gramme_ring::NodeId;
 use gramme_ring::membership::FoundError;
-use gramme_ring::{ClusterId, Layout, Member, Membership as Ring, NodeId};
-use gramme_store::{FileDisk, OpenError, Options, Recovery, Store};
+use gramme_store::{FileDisk, OpenError};
 use gramme_vclock::Actor;
 use smol::future::or;
 use smol::net::TcpListener;
 use smol::{Async, LocalExecutor, Timer};
 use std::cell::Cell;
-use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -131,13 +132,6 @@ pub(crate) mod tell {
 /// Runs a node until it is told to stop. `child`: a parent holds our stdin open for as long as it lives.
 pub(crate) fn serve(settings: &Settings, child: bool) -> Result<(), ServeError> {
     let config = Config::new(settings)?;
-    if let Some(to) = &config.join {
-        return Err(ConfigError::new(format!(
-            "can't join {to}: this release founds clusters of a fixed membership, members can't be added yet: found a \
-             cluster with 'gramme dev', or leave --join away to found one of a single node"
-        ))
-        .into());
-    }
     crate::descriptors::raise();
     let dir = DataDir::new(&config.dir);
     let _lock = lock(&dir)?;
@@ -241,115 +235,6 @@ fn listen(what: &'static str, candidates: &[SocketAddr]) -> Result<(TcpListener,
     })
 }
 
-type Opened = (Identity, Membership, OpenStore);
-
-struct OpenStore {
-    store: Store<FileDisk>,
-    incomplete: bool,
-}
-
-/// Finds out who lives in the directory, founding a cluster of one if nobody does, and opens the store.
-fn open(dir: &DataDir, config: &Config, addresses: &Addresses) -> Result<Opened, ServeError> {
-    let (identity, mut membership) = match dir.load()? {
-        Some(found) => found,
-        None => found_one(dir, config, addresses)?,
-    };
-    let mine = membership.addresses.entry(identity.node).or_default();
-    if mine != addresses {
-        *mine = addresses.clone();
-        dir.save_membership(&membership)?;
-    }
-    let replicas = membership.ring.layout().map_or(u8::MAX, Layout::replicas);
-    for (name, level) in [("r", config.r), ("w", config.w)] {
-        if level > replicas {
-            return Err(ConfigError::new(format!(
-                "{name} is {level}, but this cluster keeps {replicas} copies: give a number from 1 to {replicas}"
-            ))
-            .into());
-        }
-    }
-    let options = store_options(&identity)?.with_segment_bytes(config.segment_bytes);
-    let (store, recovery) = open_store(&dir.store(), options)?;
-    let incomplete = judge(dir, &recovery)?;
-    Ok((identity, membership, OpenStore { store, incomplete }))
-}
-
-fn found_one(
-    dir: &DataDir,
-    config: &Config,
-    addresses: &Addresses,
-) -> Result<(Identity, Membership), ServeError> {
-    let identity = Identity::random().map_err(|e| ServeError::Io("can't draw a random identity", e))?;
-    let member = Member { id: identity.node, weight: config.weight, zone: config.zone.clone() };
-    let ring = Ring::found(ClusterId(identity.cluster), REPLICAS, PARTITIONS, &[member])
-        .map_err(ServeError::Layout)?;
-    let addresses = BTreeMap::from([(identity.node, addresses.clone())]);
-    let membership = Membership { node: identity.node, ring, addresses };
-    found(dir, &identity, &membership)?;
-    say!(
-        "founded cluster {:016x} with this node, {}, as its only member in {}",
-        identity.cluster,
-        identity.node,
-        dir.path().display()
-    );
-    Ok((identity, membership))
-}
-
-/// Writes a new node's directory, its empty store included.
-pub(crate) fn found(dir: &DataDir, identity: &Identity, membership: &Membership) -> Result<(), ServeError> {
-    dir.found(identity, membership, |path| {
-        let (store, recovery) = open_store(path, store_options(identity)?)?;
-        if !store.is_empty() || recovery.keys > 0 || recovery.is_lossy() {
-            return Err(ServeError::StoreWithoutIdentity(path.to_owned()));
-        }
-        store.close().map_err(|e| ServeError::Io("can't create the store", io::Error::other(e)))
-    })
-}
-
-fn store_options(identity: &Identity) -> Result<Options, ServeError> {
-    let mut seed = [0; 16];
-    getrandom::fill(&mut seed).map_err(|e| ServeError::Io("can't draw random bytes", io::Error::other(e)))?;
-    Ok(Options::new(seed).with_tree_key(identity.tree_key()))
-}
-
-fn open_store(path: &Path, options: Options) -> Result<(Store<FileDisk>, Recovery), ServeError> {
-    let failed = |e| ServeError::Store(path.to_owned(), e);
-    let disk = FileDisk::open(path).map_err(|e| failed(OpenError::Disk(e)))?;
-    Store::open(disk, options).map_err(failed)
-}
-
-/// Whether acknowledged data may be missing here. Once it may, that is remembered: a later run finds the same store
-/// without a trace of what it lost.
-fn judge(dir: &DataDir, recovery: &Recovery) -> Result<bool, DirError> {
-    let loss = if recovery.created {
-        Some("the store was missing although this node was founded before")
-    } else if recovery.is_lossy() {
-        Some("durable records of the store are damaged")
-    } else {
-        None
-    };
-    if let Some(loss) = loss {
-        dir.mark_incomplete(loss)?;
-    }
-    for torn in &recovery.torn {
-        say!(
-            "segment {}: bytes {} to {} are no whole records: writes that the last stop cut short, or damage to the last ones before it",
-            torn.segment,
-            torn.start,
-            torn.end
-        );
-    }
-    let incomplete = dir.incomplete()?;
-    if let Some(why) = &incomplete {
-        say!(
-            "{why}: this node takes writes, but its copies count toward no quorum until it has what it may lack from the \
-             other owners; if every other copy is lost too, accept what is left here by removing the file 'incomplete' in {}",
-            dir.path().display()
-        );
-    }
-    Ok(incomplete.is_some())
-}
-
 /// A node that serves.
 struct Node {
     id: NodeId,
@@ -388,8 +273,13 @@ impl Node {
         let mut store = opened.store;
         engine.opening = opening(&mut store);
         let mut engine = Engine::new(engine, membership.ring.clone(), clock.now());
-        let facts = postcard::to_allocvec(&listeners.addresses).expect("addresses can be encoded");
-        if engine.set_facts(facts).is_err() {
+        let facts = Facts {
+            addresses: listeners.addresses.clone(),
+            weight: config.weight,
+            zone: config.zone.clone(),
+            progress: None,
+        };
+        if engine.set_facts(facts.to_bytes()).is_err() {
             say!(
                 "this node's addresses are too long to be told to others: give shorter names with --advertise"
             );
@@ -424,6 +314,7 @@ impl Node {
             stop: stopping.clone(),
             max_frame: wire::max_frame(config.value_limit),
         });
+        peers.join(&config.join);
         let quiet = Driver {
             host: Rc::clone(&hosted),
             handle: handle.clone(),
@@ -431,6 +322,7 @@ impl Node {
             peers: peers.clone(),
             clock,
             book,
+            facts,
             dir: dir.clone(),
             wake,
             spawn: spawn.clone(),

@@ -22,7 +22,13 @@ fn misuse_ends_with_2_and_failure_with_1() {
             1,
             "gramme: serve: r is '0' (flag): give a number from 1",
         ),
-        (&["serve", "--join", "127.0.0.1:1"], 1, "can't join 127.0.0.1:1"),
+        (&["serve", "--join", "10.0.0.1"], 1, "'10.0.0.1' is no address"),
+        (&["secret", "--dir", "/nonexistent/gramme"], 1, "no node lives in this directory"),
+        (&["cluster", "stage", "leave"], 2, "NODE"),
+        (&["cluster", "stage", "weight", "ab", "0"], 2, "1..=1048576"),
+        (&["cluster", "plan", "--at", "127.0.0.1:1"], 1, "can't connect"),
+        (&["cluster", "commit", "--at", "127.0.0.1:1"], 1, "can't connect"),
+        (&["transfers", "--at", "127.0.0.1:1"], 1, "is it running"),
         (&["serve", "--redis", "0.0.0.0:0"], 1, "--insecure"),
         (
             &["verify", "/nonexistent/gramme"],
@@ -75,6 +81,37 @@ fn settings_come_from_a_file_the_environment_and_flags() {
     let output = gramme().args(["serve", "--config"]).arg(&file).output().expect("the binary runs");
     assert_eq!(output.status.code(), Some(1));
     assert!(stderr(&output).contains("there is no key 'ports': the nearest is '"), "{}", stderr(&output));
+}
+
+#[test]
+fn a_new_node_needs_both_a_secret_and_somebody_to_ask() {
+    let scratch = Scratch::new("halves");
+    let dir = scratch.path("node");
+    let secret = scratch.path("secret");
+    fs::write(&secret, "format = 1\nsecret = \"00\"\n").expect("it can be written");
+    let (zero, secret) = ("127.0.0.1:0", secret.to_str().expect("it is text"));
+    for (arguments, said) in [
+        (&["--join", "127.0.0.1:1"][..], "a new node needs the cluster's secret to join"),
+        (&["--secret-file", secret], "name some of its members with --join"),
+        (
+            &["--join", "127.0.0.1:1", "--secret-file", secret],
+            "is no file with a cluster's secret: missing field",
+        ),
+        (
+            &["--join", "127.0.0.1:1", "--secret-file", "/nonexistent/secret"],
+            "/nonexistent/secret: No such file",
+        ),
+    ] {
+        let output = gramme()
+            .args(["serve", "--redis", zero, "--http", zero, "--peer", zero, "--dir"])
+            .arg(&dir)
+            .args(arguments)
+            .output()
+            .expect("the binary runs");
+        assert_eq!(output.status.code(), Some(1));
+        assert!(stderr(&output).contains(said), "{arguments:?}: {}", stderr(&output));
+        assert!(!dir.join("identity").exists(), "nothing was founded");
+    }
 }
 
 #[test]

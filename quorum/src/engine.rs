@@ -164,7 +164,7 @@ impl Engine {
     /// What this node says of itself to all others, where it listens, say; they get it by [`Output::Known`].
     ///
     /// # Errors
-    /// [`GossipError::FactsTooLong`] past 1 KiB; nothing was changed then.
+    /// [`GossipError::FactsTooLong`] past 2 KiB; nothing was changed then.
     pub fn set_facts(&mut self, facts: Vec<u8>) -> Result<(), GossipError> {
         self.view.gossip.set_facts(facts)
     }

@@ -51,7 +51,7 @@ use crate::mix::{mix, mix2};
 use crate::node::NodeId;
 
 /// Longest facts of a record, in bytes.
-pub const MAX_FACTS: usize = 1024;
+pub const MAX_FACTS: usize = 2048;
 /// Most bytes of facts in one delta. At least one record fits.
 pub const MAX_DELTA: usize = 64 * 1024;
 /// Most records of nodes that are no members (yet) and are kept all the same.

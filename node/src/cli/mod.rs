@@ -1,7 +1,9 @@
 //! The command line.
 
+mod cluster;
 mod http_client;
 mod keys;
+mod secret;
 pub(crate) mod table;
 mod verify;
 mod view;
@@ -11,7 +13,9 @@ use crate::dev::{self, DevError, MOST_NODES, Wish};
 use crate::server;
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Arg, ArgAction, ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use cluster::ClusterCommand;
 use keys::{Del, Get, Put};
+use secret::SecretCommand;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::Write;
@@ -59,8 +63,14 @@ enum Command {
     Status(View),
     /// Show who owns what
     Ring(View),
-    /// Show the members and their addresses
+    /// Show the members, who waits to become one, and their addresses
     Members(View),
+    /// Show how far a change of the members has come
+    Transfers(View),
+    /// Change the members: stage changes, look at the plan, commit it
+    Cluster(ClusterCommand),
+    /// Print what a new node needs to know to join the cluster
+    Secret(SecretCommand),
     /// Read a key
     Get(Get),
     /// Write a key
@@ -178,6 +188,9 @@ pub(crate) fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Status(view) => view.show("status"),
         Command::Ring(view) => view.show("ring"),
         Command::Members(view) => view.show("members"),
+        Command::Transfers(view) => view.show("transfers"),
+        Command::Cluster(cluster) => cluster.run(),
+        Command::Secret(secret) => secret.run(),
         Command::Get(get) => get.run(),
         Command::Put(put) => put.run(),
         Command::Del(del) => del.run(),

@@ -13,7 +13,12 @@ Gramme, a replicated key-value store.
 GET, HEAD, PUT, DELETE  /kv/{key}     values; keys are percent-encoded
 GET                     /api/status   how this node and its peers do
 GET                     /api/ring     who owns which slots
-GET                     /api/members  who the members are and where they serve
+GET                     /api/members  who the members are, who wishes to be one, and where they serve
+GET                     /api/transfers  how far a change of the layout has come
+GET                     /api/cluster/plan    what a commit of all that is staged would bring
+POST                    /api/cluster/stage   a change: join, leave, remove, replace, weight or zone, in JSON
+POST                    /api/cluster/commit  the plan with this hash, in JSON
+POST                    /api/cluster/clear   takes back what is staged; the body is {}
 GET                     /metrics      counters, for Prometheus
 GET                     /healthz      whether this process serves
 GET                     /readyz       whether it can meet quorums
@@ -34,6 +39,8 @@ pub(super) fn readyz(server: &Server) -> Result<Answer, Refusal> {
     let alive = 1 + status.peers.iter().filter(|peer| peer.alive).count();
     let obstacle = if !status.ready {
         "starting".to_owned()
+    } else if !server.handle.engine(|engine| engine.layout().is_some()) {
+        "no cluster has been found yet".to_owned()
     } else if !status.writable {
         "the disk failed: this node takes no writes".to_owned()
     } else if alive < quorum {
@@ -54,7 +61,7 @@ fn majority(layout: &Layout) -> usize {
     usize::from(layout.replicas()).min(layout.members().len()) / 2 + 1
 }
 
-fn json(value: &impl Serialize) -> Result<Answer, Refusal> {
+pub(super) fn json(value: &impl Serialize) -> Result<Answer, Refusal> {
     let body = serde_json::to_vec(value).expect("these structures are always JSON");
     Ok(with_type(StatusCode::OK, "application/json", body.into()))
 }
@@ -70,6 +77,13 @@ struct NodeStatus {
     writable: bool,
     /// Partitions in which this node may miss data that it acknowledged: there its answers count toward no quorum.
     incomplete_partitions: usize,
+    /// Partitions that this node is to own and has still to copy, and those that it holds and owns no more.
+    gaining_partitions: usize,
+    sweeping_partitions: usize,
+    /// This node's part in the cluster: `member`, `joining`, `leaving`, `left`, or `waiting` to be staged and committed.
+    standing: &'static str,
+    /// The step of the change of the layout that is live, or null.
+    transition: Option<String>,
     ring_version: u64,
     replicas: u8,
     requests_in_flight: usize,
@@ -97,6 +111,10 @@ pub(super) fn status(server: &Server) -> Result<Answer, Refusal> {
     let (status, ring_version, replicas) = handle.engine(|e| {
         (look(e), e.layout().map_or(0, |l| l.version().0), e.layout().map_or(0, Layout::replicas))
     });
+    let (standing, transition) = handle.engine(|engine| {
+        let ring = engine.membership();
+        (super::members::standing(ring, handle.node()), ring.transition().map(|t| t.step().to_string()))
+    });
     json(&NodeStatus {
         node: handle.node().to_string(),
         cluster: format!("{:016x}", handle.cluster()),
@@ -104,6 +122,10 @@ pub(super) fn status(server: &Server) -> Result<Answer, Refusal> {
         ready: status.ready,
         writable: status.writable,
         incomplete_partitions: status.incomplete_partitions,
+        gaining_partitions: status.gaining_partitions,
+        sweeping_partitions: status.sweeping_partitions,
+        standing,
+        transition,
         ring_version,
         replicas,
         requests_in_flight: handle.in_flight(),
@@ -187,42 +209,4 @@ pub(super) fn ring(server: &Server) -> Result<Answer, Refusal> {
             slots,
         })
     })
-}
-
-#[derive(Serialize)]
-struct MemberShown {
-    node: String,
-    /// `this`, `up`, `suspected` or `down`.
-    state: &'static str,
-    zone: String,
-    weight: u32,
-    redis: String,
-    cluster_redis: String,
-    http: String,
-    peer: String,
-}
-
-pub(super) fn members(server: &Server) -> Result<Answer, Refusal> {
-    let status = server.handle.engine(look);
-    let state = |id| match status.peers.iter().find(|peer| peer.id == id) {
-        None => "this",
-        Some(peer) if peer.alive => "up",
-        Some(peer) if peer.connected => "suspected",
-        Some(_) => "down",
-    };
-    let members = server.handle.members();
-    let shown: Vec<MemberShown> = members
-        .iter()
-        .map(|member| MemberShown {
-            node: member.id.to_string(),
-            state: state(member.id),
-            zone: member.zone.clone(),
-            weight: member.weight,
-            redis: member.addresses.redis.clone(),
-            cluster_redis: member.addresses.cluster_redis.clone(),
-            http: member.addresses.http.clone(),
-            peer: member.addresses.peer.clone(),
-        })
-        .collect();
-    json(&shown)
 }

@@ -15,8 +15,10 @@ fn family(text: &mut String, name: &str, kind: &str, help: &str, samples: &[(Str
 }
 
 pub(super) fn answer(server: &Server) -> Result<Answer, Refusal> {
-    let (status, ring) =
-        server.handle.engine(|engine| (api::look(engine), engine.layout().map_or(0, |l| l.version().0)));
+    let (status, ring, transition) = server.handle.engine(|engine| {
+        let version = engine.layout().map_or(0, |layout| layout.version().0);
+        (api::look(engine), version, engine.membership().transition().is_some())
+    });
     let mut text = String::new();
     let mut one = |name: &str, kind: &str, help: &str, value: u64| {
         family(&mut text, name, kind, help, &[(String::new(), value)]);
@@ -29,6 +31,19 @@ pub(super) fn answer(server: &Server) -> Result<Answer, Refusal> {
         "Partitions in which the node may miss data; there its answers count toward no quorum.",
         status.incomplete_partitions as u64,
     );
+    one(
+        "gaining_partitions",
+        "gauge",
+        "Partitions that the node is to own and has still to copy.",
+        status.gaining_partitions as u64,
+    );
+    one(
+        "sweeping_partitions",
+        "gauge",
+        "Partitions that the node holds and owns no more.",
+        status.sweeping_partitions as u64,
+    );
+    one("transition", "gauge", "A change of the ring is live.", transition.into());
     one("ring_version", "gauge", "Version of the ring in force.", ring);
     one("requests_in_flight", "gauge", "Requests of clients in flight.", server.handle.in_flight() as u64);
     one(

@@ -12,9 +12,12 @@
 
 mod api;
 mod body;
+mod change;
 mod client;
 mod kv;
+mod members;
 mod metrics;
+mod plan;
 mod query;
 mod router;
 mod siblings;

@@ -3,7 +3,7 @@
 use super::body::BodyError;
 use super::client::Client;
 use super::query::BadEscape;
-use super::{Server, api, kv, metrics};
+use super::{Server, api, change, kv, members, metrics, plan};
 use bytes::Bytes;
 use gramme_quorum::OpError;
 use http_body_util::Full;
@@ -36,6 +36,12 @@ impl Refusal {
     pub(super) fn method(allow: &'static str) -> Refusal {
         let text = format!("this address answers {allow}");
         Refusal { allow: Some(allow), ..Refusal::new(StatusCode::METHOD_NOT_ALLOWED, text) }
+    }
+
+    /// With more said.
+    pub(super) fn also(mut self, text: &str) -> Refusal {
+        self.text.push_str(text);
+        self
     }
 
     fn answer(self) -> Answer {
@@ -135,7 +141,12 @@ async fn route(server: &Rc<Server>, client: &Client, request: Request<Incoming>)
         "/readyz" => api::readyz,
         "/api/status" => api::status,
         "/api/ring" => api::ring,
-        "/api/members" => api::members,
+        "/api/members" => members::members,
+        "/api/transfers" => members::transfers,
+        "/api/cluster/plan" => plan::plan,
+        "/api/cluster/stage" | "/api/cluster/commit" | "/api/cluster/clear" => {
+            return change::answer(server, request).await;
+        }
         "/metrics" => metrics::answer,
         _ => {
             return Err(Refusal::new(

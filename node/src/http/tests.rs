@@ -254,6 +254,78 @@ fn what_operators_look_at() {
 }
 
 #[test]
+fn operators_changes() {
+    with_address(async |at| {
+        let media = ("Content-Type", "application/json; charset=utf-8");
+        let post = async |what: &str, body: &str| {
+            ask(at, "POST", &format!("/api/cluster/{what}"), &[media], body.as_bytes()).await
+        };
+        let plan = async || -> serde_json::Value {
+            serde_json::from_slice(&ask(at, "GET", "/api/cluster/plan", &[], b"").await.body).unwrap()
+        };
+        assert_eq!(plan().await["why"], "nothing is staged");
+        for (what, body, status, said) in [
+            ("stage", "{", 400, "not understood"),
+            ("stage", r#"{"action":"fly","node":"12"}"#, 400, "unknown variant `fly`"),
+            ("stage", r#"{"action":"leave","node":"xyz"}"#, 400, "'xyz' is no node id"),
+            (
+                "stage",
+                r#"{"action":"leave","node":"ff"}"#,
+                404,
+                "no node whose id begins with ff is known here",
+            ),
+            ("stage", r#"{"action":"join"}"#, 409, "no node waits to join"),
+            ("stage", r#"{"action":"join","node":"00"}"#, 409, "it is member"),
+            ("stage", r#"{"action":"remove","node":"0000"}"#, 409, "is up"),
+            ("stage", r#"{"action":"weight","node":"0000","weight":0}"#, 400, "from 1 to 1048576"),
+            ("stage", r#"{"action":"weight","node":"0000","weight":1048577}"#, 400, "from 1 to 1048576"),
+            ("commit", r#"{"plan":"12"}"#, 400, "16 hexadecimal digits"),
+            ("commit", r#"{"plan":"0123456789abcdef"}"#, 409, "nothing is staged"),
+            ("clear", "", 400, "not understood"),
+        ] {
+            let got = post(what, body).await;
+            assert_eq!(got.status, status, "{what} {body}: {}", got.text());
+            assert!(got.text().contains(said), "{what} {body}: {}", got.text());
+        }
+        // A form of another site's page is no operator.
+        let form = ("Content-Type", "text/plain");
+        assert_eq!(ask(at, "POST", "/api/cluster/clear", &[form], b"{}").await.status, 415);
+        assert_eq!(ask(at, "GET", "/api/cluster/stage", &[], b"").await.header("allow"), Some("POST"));
+        assert_eq!(post("stage", &" ".repeat(20_000)).await.status, 413);
+
+        assert_eq!(
+            post("stage", r#"{"action":"weight","node":"000000000000123","weight":7}"#).await.status,
+            200
+        );
+        assert_eq!(plan().await["staged"][0]["weight"], 7);
+        assert_eq!(post("clear", "{}").await.status, 200);
+        assert_eq!(plan().await["why"], "nothing is staged");
+        // A zone is added to what is staged already, not to what is committed.
+        assert_eq!(post("stage", r#"{"action":"weight","node":"0","weight":9}"#).await.status, 200);
+        assert_eq!(post("stage", r#"{"action":"zone","node":"0","zone":"cellar"}"#).await.status, 200);
+        let looked_at = plan().await;
+        assert_eq!(looked_at["staged"].as_array().unwrap().len(), 1);
+        assert_eq!(
+            (&looked_at["staged"][0]["weight"], &looked_at["staged"][0]["zone"]),
+            (&9.into(), &"cellar".into())
+        );
+        let stale = post("commit", r#"{"plan":"0123456789abcdef"}"#).await;
+        assert_eq!(stale.status, 409);
+        assert!(stale.text().contains(looked_at["hash"].as_str().unwrap()), "{}", stale.text());
+        let done = post("commit", &format!(r#"{{"plan":{}}}"#, looked_at["hash"])).await;
+        assert_eq!(done.status, 200, "{}", done.text());
+        let done: serde_json::Value = serde_json::from_slice(&done.body).unwrap();
+        assert_eq!((&done["version"], &done["plan"]), (&2.into(), &looked_at["hash"]));
+        let members: serde_json::Value =
+            serde_json::from_slice(&ask(at, "GET", "/api/members", &[], b"").await.body).unwrap();
+        assert_eq!((&members[0]["weight"], &members[0]["zone"]), (&9.into(), &"cellar".into()));
+        let transfers: serde_json::Value =
+            serde_json::from_slice(&ask(at, "GET", "/api/transfers", &[], b"").await.body).unwrap();
+        assert_eq!((&transfers["version"], &transfers["hash"]), (&2.into(), &done["hash"]));
+    });
+}
+
+#[test]
 fn a_stop_closes_idle_connections() {
     with_server(Bounds::default(), Order::Fifo, serve, async |at, stop| {
         let mut idle = TcpStream::connect(at).await.unwrap();

@@ -36,7 +36,7 @@ pub(super) struct Incoming {
     serial: u64,
     run: u64,
     heard: Rc<Cell<Instant>>,
-    end: Signal,
+    pub(super) end: Signal,
 }
 
 impl Peers {

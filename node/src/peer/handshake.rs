@@ -298,13 +298,8 @@ fn copy(c: &Challenge) -> Challenge {
     Challenge { addresses: c.addresses.clone(), ..*c }
 }
 
-/// The addresses in what a node says of itself.
-pub(super) fn addresses(facts: &[u8]) -> Option<Addresses> {
-    postcard::from_bytes(facts).ok().filter(sound)
-}
-
 /// Addresses end up in answers to clients and in log lines: they must look like addresses.
-fn sound(addresses: &Addresses) -> bool {
+pub(crate) fn sound(addresses: &Addresses) -> bool {
     let Addresses { peer, redis, cluster_redis, http } = addresses;
     [peer, redis, cluster_redis, http].into_iter().all(|address| {
         address.len() <= ADDRESS_LIMIT

@@ -14,9 +14,11 @@ mod dial;
 mod frame;
 mod handshake;
 
-pub(crate) use handshake::Local;
+pub(crate) use handshake::{Local, sound};
 
+use crate::facts::Facts;
 use crate::handle::{Addresses, Handle};
+use crate::identity::members;
 use crate::log::say;
 use crate::mail::Mailbox;
 use crate::signal::Signal;
@@ -108,17 +110,29 @@ impl Peers {
         peers
     }
 
-    /// Looks for the cluster at these addresses.
+    /// Looks for the cluster at these addresses. One's own may be among them: the same list then suits all.
     pub(crate) fn join(&self, seeds: &[String]) {
-        for seed in seeds {
+        for seed in seeds.iter().filter(|seed| **seed != self.0.setting.local.addresses.peer) {
             self.0.setting.spawn.spawn(dial::find(self.clone(), seed.clone())).detach();
         }
     }
 
     /// Goes by the engine's peers: dials those that are new, and lets go of those that are gone.
     pub(crate) fn follow(&self) {
-        let wanted: BTreeSet<NodeId> = self.0.setting.handle.engine(|engine| engine.peers().collect());
-        let gone = |id: &NodeId| !wanted.contains(id) && !self.0.incoming.borrow().contains_key(id);
+        let wanted: BTreeSet<NodeId> = self.0.setting.handle.engine(|engine| {
+            // Whoever was removed is not even listened to.
+            for (id, entry) in self.0.incoming.borrow().iter() {
+                if engine.membership().is_removed(*id) {
+                    entry.end.raise();
+                }
+            }
+            engine.peers().collect()
+        });
+        let connected = |id: &NodeId| {
+            let incoming = self.0.incoming.borrow();
+            incoming.contains_key(id) && !self.0.setting.handle.engine(|e| e.membership().is_removed(*id))
+        };
+        let gone = |id: &NodeId| !wanted.contains(id) && !connected(id);
         self.0.links.borrow_mut().retain(|id, link| {
             let gone = gone(id);
             if gone {
@@ -194,17 +208,23 @@ impl Peers {
         self.0.links.borrow().values().all(|link| empty(&link.outbox.borrow()))
     }
 
-    /// How many peers can be sent to, and how many there are.
+    /// How many of the other members can be sent to, and how many there are.
     pub(crate) fn connected(&self) -> (usize, usize) {
+        let me = self.0.setting.local.node;
+        let others = self.0.setting.handle.engine(|engine| {
+            let ring = engine.membership();
+            let others = members(ring).into_iter().map(|member| member.id);
+            others.filter(|id| *id != me && !ring.is_removed(*id)).collect::<Vec<_>>()
+        });
         let links = self.0.links.borrow();
-        let connected = links.values().filter(|link| link.outbox.borrow().connected).count();
-        (connected, links.len())
+        let connected = |id: &&NodeId| links.get(id).is_some_and(|link| link.outbox.borrow().connected);
+        (others.iter().filter(connected).count(), others.len())
     }
 
     /// A node says where it serves, by gossip.
     pub(crate) fn known(&self, node: NodeId, facts: &[u8]) {
-        if let Some(addresses) = handshake::addresses(facts) {
-            self.learn(node, &addresses);
+        if let Some(facts) = Facts::from_bytes(facts) {
+            self.learn(node, &facts.addresses);
         }
     }
 

@@ -45,6 +45,10 @@ impl Inspect for EngineCell {
     fn records_in(&self, slot: Slot) -> u64 {
         self.1.borrow().keys().filter(|(place, _)| *place == Place(slot.index())).count() as u64
     }
+
+    fn stored_bytes(&self) -> u64 {
+        self.1.borrow().values().map(|value| value.len() as u64).sum()
+    }
 }
 
 /// In which order requests reach the engine.
@@ -120,6 +124,10 @@ impl Node {
         loop {
             let next = || self.handle.next_submitted().or_else(|| self.handle.next_large());
             waiting.extend(std::iter::from_fn(next));
+            while let Some((id, op)) = self.handle.next_change() {
+                self.engine.0.borrow_mut().handle(now(), Input::Cluster(id, op));
+                self.settle();
+            }
             if waiting.is_empty() {
                 let late = async {
                     match self.handle.deadline() {
@@ -171,6 +179,8 @@ impl Node {
                         let reply = Reply::Failed(OpError::Misuse("forwarded".to_owned()));
                         inputs.push(Input::Peer(to, Message::Forwarded { call, reply }));
                     }
+                    Output::Save(_) => inputs.push(Input::Saved(true)),
+                    Output::Cluster(id, done) => self.handle.cluster_answered(id, done),
                     _ => {}
                 }
             }

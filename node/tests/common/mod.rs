@@ -15,6 +15,9 @@ use std::time::{Duration, Instant};
 /// Longer than anything here takes on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
+/// The same for a change of the members, which takes some rounds of gossip, and syncs at every node.
+pub const CHANGE: Duration = Duration::from_secs(180);
+
 /// The binary under test, without settings from outside.
 pub fn gramme() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_gramme"));
@@ -40,10 +43,15 @@ pub fn stderr(output: &Output) -> String {
 }
 
 /// Waits until `true`; the failure says what for.
-pub fn eventually(what: &str, mut happened: impl FnMut() -> bool) {
+pub fn eventually(what: &str, happened: impl FnMut() -> bool) {
+    within(PATIENCE, what, happened);
+}
+
+/// The same with another patience.
+pub fn within(patience: Duration, what: &str, mut happened: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !happened() {
-        assert!(begun.elapsed() < PATIENCE, "it never happened that {what}");
+        assert!(begun.elapsed() < patience, "it never happened that {what}");
         thread::sleep(Duration::from_millis(5));
     }
 }
@@ -141,12 +149,17 @@ impl Process {
 
     /// Waits for its end.
     pub fn wait(&mut self) -> ExitStatus {
+        self.wait_within(PATIENCE)
+    }
+
+    /// The same with another patience.
+    pub fn wait_within(&mut self, patience: Duration) -> ExitStatus {
         let begun = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().expect("it can be waited for") {
                 return status;
             }
-            assert!(begun.elapsed() < PATIENCE, "it never ended:\n{}", self.said());
+            assert!(begun.elapsed() < patience, "it never ended:\n{}", self.said());
             thread::sleep(Duration::from_millis(5));
         }
     }
@@ -203,9 +216,14 @@ pub struct Cluster {
 
 impl Cluster {
     pub fn start(name: &str, nodes: u16) -> Cluster {
+        Cluster::start_with_room(name, nodes, 0)
+    }
+
+    /// The same, with ports for as many nodes that [join](Self::join) later.
+    pub fn start_with_room(name: &str, nodes: u16, joiners: u16) -> Cluster {
         let scratch = Scratch::new(name);
         let dir = scratch.path("data");
-        let port = free_ports(nodes);
+        let port = free_ports(nodes + joiners);
         let mut dev = Process::start(gramme().args(["dev", "--dir"]).arg(&dir).args([
             "--nodes",
             &nodes.to_string(),
@@ -239,6 +257,123 @@ impl Cluster {
 
     pub fn peer(&self, node: u16) -> u16 {
         self.redis(node) + 2
+    }
+
+    /// A file with the cluster's secret.
+    pub fn secret_file(&self) -> PathBuf {
+        let file = self.dir.join("secret");
+        let member = self.node_dir(0);
+        let output = run(&["secret", "--dir", member.to_str().expect("it is text")]);
+        assert!(output.status.success(), "{}", stderr(&output));
+        fs::write(&file, &output.stdout).expect("it can be written");
+        file
+    }
+
+    /// Starts a new node, the next in number, that is to find the cluster through the first node. It is no member yet.
+    pub fn join(&mut self) -> u16 {
+        let node = u16::try_from(self.nodes.len()).expect("there are few");
+        let secret = self.secret_file();
+        self.found_joiner(node, &secret, &format!("127.0.0.1:{}", self.peer(0)));
+        self.nodes.push(None);
+        self.restart(node);
+        node
+    }
+
+    /// Makes the directory of a new node with its settings.
+    pub fn found_joiner(&self, node: u16, secret: &Path, seeds: &str) {
+        let dir = self.node_dir(node);
+        fs::create_dir_all(&dir).expect("it can be made");
+        let settings = format!(
+            "redis = '127.0.0.1:{}'\nhttp = '127.0.0.1:{}'\npeer = '127.0.0.1:{}'\njoin = '{seeds}'\nsecret-file = '{}'\n",
+            self.redis(node),
+            self.http(node),
+            self.peer(node),
+            secret.display()
+        );
+        fs::write(dir.join("gramme.toml"), settings).expect("it can be written");
+    }
+
+    /// A node's id, by its own word.
+    pub fn id(&self, node: u16) -> String {
+        self.status(node)["node"].as_str().expect("it has one").to_owned()
+    }
+
+    /// What `gramme WORDS` answers about a node.
+    pub fn ask(&self, node: u16, words: &[&str]) -> Output {
+        let at = format!("127.0.0.1:{}", self.http(node));
+        run(&[words, &["--at", &at]].concat())
+    }
+
+    /// The same, understood.
+    pub fn json(&self, node: u16, words: &[&str]) -> serde_json::Value {
+        let output = self.ask(node, &[words, &["--json"]].concat());
+        serde_json::from_slice(&output.stdout)
+            .unwrap_or_else(|e| panic!("{words:?}: {e}: {}", stderr(&output)))
+    }
+
+    /// Makes a change by `gramme cluster WORDS`; what it says.
+    pub fn change(&self, node: u16, words: &[&str]) -> String {
+        let output = self.ask(node, &[&["cluster"], words].concat());
+        assert!(output.status.success(), "{words:?}: {}", stderr(&output));
+        stdout(&output)
+    }
+
+    /// Commits what is staged and waits until the data has moved.
+    pub fn commit(&self, node: u16) {
+        let at = format!("127.0.0.1:{}", self.http(node));
+        let mut commit = Process::start(gramme().args(["cluster", "commit", "--wait", "--at", &at]));
+        assert!(commit.wait_within(CHANGE).success(), "{}", commit.said());
+    }
+
+    /// Waits until a node sees another one stand so in the cluster, and connected.
+    pub fn wait_until_standing(&self, node: u16, other: &str, standing: &str) {
+        eventually(&format!("node {node} sees {other} as {standing}"), || {
+            let members = self.json(node, &["members"]);
+            members.as_array().expect("it is a list").iter().any(|member| {
+                member["node"] == other && member["standing"] == standing && member["state"] != "down"
+            })
+        });
+    }
+
+    /// Waits until all these nodes go by the same layout, and no transition is live.
+    pub fn wait_until_one_ring(&self, nodes: &[u16]) {
+        within(CHANGE, "all go by one layout", || {
+            let seen: Vec<serde_json::Value> =
+                nodes.iter().map(|node| self.json(*node, &["transfers"])).collect();
+            seen.iter().all(|one| one["transition"].is_null() && one["hash"] == seen[0]["hash"])
+        });
+    }
+
+    /// The members by a node's layout, each with the partitions that it owns.
+    pub fn owners(&self, node: u16) -> BTreeMap<String, u64> {
+        let ring = self.json(node, &["ring"]);
+        let members = ring["members"].as_array().expect("it is a list").iter();
+        let mut owned: BTreeMap<String, u64> = members
+            .map(|member| {
+                let id = member["node"].as_str().expect("it has an id");
+                (id.to_owned(), member["partitions"].as_u64().expect("a number"))
+            })
+            .collect();
+        // The runs of slots say the same.
+        let total: u64 = owned.values().sum();
+        let mut slots = 0;
+        for run in ring["slots"].as_array().expect("it is a list") {
+            let mut owners: Vec<&str> = run["owners"]
+                .as_array()
+                .expect("a list")
+                .iter()
+                .filter_map(serde_json::Value::as_str)
+                .collect();
+            owners.sort_unstable();
+            owners.dedup();
+            assert_eq!(owners.len(), owned.len().min(3), "{run}");
+            assert!(owners.iter().all(|id| owned.contains_key(*id)), "{run}");
+            slots += (run["last"].as_u64().expect("a number") - run["first"].as_u64().expect("a number") + 1)
+                * owners.len() as u64;
+        }
+        assert_eq!(slots, total * 64, "each partition has 64 slots");
+        owned.retain(|_, partitions| *partitions > 0);
+        owned
     }
 
     /// Starts a node that is not running and waits until it serves.

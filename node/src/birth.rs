@@ -1,0 +1,166 @@
+//! Who lives in a data directory: a node that was here before, the first of a new cluster, or one that is to join.
+
+use crate::config::{Config, ConfigError};
+use crate::handle::Addresses;
+use crate::identity::{DataDir, DirError, Identity, Membership};
+use crate::log::say;
+use crate::server::{PARTITIONS, REPLICAS, ServeError};
+use gramme_ring::{ClusterId, Layout, Member, Membership as Ring, NodeId};
+use gramme_store::{FileDisk, OpenError, Options, Recovery, Store};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::Path;
+
+pub(crate) type Opened = (Identity, Membership, OpenStore);
+
+pub(crate) struct OpenStore {
+    pub(crate) store: Store<FileDisk>,
+    pub(crate) incomplete: bool,
+}
+
+/// Finds out who lives in the directory, founding a cluster of one if nobody does, and opens the store.
+pub(crate) fn open(dir: &DataDir, config: &Config, addresses: &Addresses) -> Result<Opened, ServeError> {
+    let (identity, mut membership) = match dir.load()? {
+        Some(found) => found,
+        None if !config.join.is_empty() => join_one(dir, config, addresses)?,
+        None => found_one(dir, config, addresses)?,
+    };
+    // Strangers come and go; who still is one says so again.
+    let members: BTreeSet<NodeId> = membership.members().into_iter().map(|member| member.id).collect();
+    membership.addresses.retain(|id, _| members.contains(id) || *id == identity.node);
+    let mine = membership.addresses.entry(identity.node).or_default();
+    if mine != addresses {
+        *mine = addresses.clone();
+        dir.save_membership(&membership)?;
+    }
+    let replicas = membership.ring.layout().map_or(u8::MAX, Layout::replicas);
+    for (name, level) in [("r", config.r), ("w", config.w)] {
+        if level > replicas {
+            return Err(ConfigError::new(format!(
+                "{name} is {level}, but this cluster keeps {replicas} copies: give a number from 1 to {replicas}"
+            ))
+            .into());
+        }
+    }
+    let options = store_options(&identity)?.with_segment_bytes(config.segment_bytes);
+    let (store, recovery) = open_store(&dir.store(), options)?;
+    let incomplete = judge(dir, &recovery)?;
+    Ok((identity, membership, OpenStore { store, incomplete }))
+}
+
+fn found_one(
+    dir: &DataDir,
+    config: &Config,
+    addresses: &Addresses,
+) -> Result<(Identity, Membership), ServeError> {
+    if let Some(file) = &config.secret_file {
+        return Err(ConfigError::new(format!(
+            "{} says which cluster to join, but not where that is: name some of its members with --join, or leave \
+             --secret-file away to found a cluster of its own",
+            file.display()
+        ))
+        .into());
+    }
+    let identity = Identity::random().map_err(|e| ServeError::Io("can't draw a random identity", e))?;
+    let member = Member { id: identity.node, weight: config.weight, zone: config.zone.clone() };
+    let ring = Ring::found(ClusterId(identity.cluster), REPLICAS, PARTITIONS, &[member])
+        .map_err(ServeError::Layout)?;
+    let addresses = BTreeMap::from([(identity.node, addresses.clone())]);
+    let membership = Membership { node: identity.node, ring, addresses };
+    found(dir, &identity, &membership)?;
+    say!(
+        "founded cluster {:016x} with this node, {}, as its only member in {}",
+        identity.cluster,
+        identity.node,
+        dir.path().display()
+    );
+    Ok((identity, membership))
+}
+
+/// Makes a new node that is no member of any cluster yet, and knows only the secret of the one that it is to join.
+fn join_one(
+    dir: &DataDir,
+    config: &Config,
+    addresses: &Addresses,
+) -> Result<(Identity, Membership), ServeError> {
+    let Some(file) = &config.secret_file else {
+        return Err(ConfigError::new(
+            "a new node needs the cluster's secret to join: at a member run 'gramme secret --dir DIR > FILE', bring the \
+             file here, and name it with --secret-file",
+        )
+        .into());
+    };
+    let (identity, open) = Identity::from_secret_file(file)?;
+    if open {
+        say!(
+            "others than its owner can read {}: chmod 600 it, it is the key to all the data",
+            file.display()
+        );
+    }
+    let addresses = BTreeMap::from([(identity.node, addresses.clone())]);
+    let membership = Membership { node: identity.node, ring: Ring::new(), addresses };
+    found(dir, &identity, &membership)?;
+    say!(
+        "this is the new node {} of cluster {:016x}; it waits to be made a member: at any member run 'gramme cluster stage \
+         join {}', then 'gramme cluster plan' and 'gramme cluster commit'",
+        identity.node,
+        identity.cluster,
+        identity.node
+    );
+    Ok((identity, membership))
+}
+
+/// Writes a new node's directory, its empty store included.
+pub(crate) fn found(dir: &DataDir, identity: &Identity, membership: &Membership) -> Result<(), ServeError> {
+    dir.found(identity, membership, |path| {
+        let (store, recovery) = open_store(path, store_options(identity)?)?;
+        if !store.is_empty() || recovery.keys > 0 || recovery.is_lossy() {
+            return Err(ServeError::StoreWithoutIdentity(path.to_owned()));
+        }
+        store.close().map_err(|e| ServeError::Io("can't create the store", io::Error::other(e)))
+    })
+}
+
+fn store_options(identity: &Identity) -> Result<Options, ServeError> {
+    let mut seed = [0; 16];
+    getrandom::fill(&mut seed).map_err(|e| ServeError::Io("can't draw random bytes", io::Error::other(e)))?;
+    Ok(Options::new(seed).with_tree_key(identity.tree_key()))
+}
+
+fn open_store(path: &Path, options: Options) -> Result<(Store<FileDisk>, Recovery), ServeError> {
+    let failed = |e| ServeError::Store(path.to_owned(), e);
+    let disk = FileDisk::open(path).map_err(|e| failed(OpenError::Disk(e)))?;
+    Store::open(disk, options).map_err(failed)
+}
+
+/// Whether acknowledged data may be missing here. Once it may, that is remembered: a later run finds the same store
+/// without a trace of what it lost.
+fn judge(dir: &DataDir, recovery: &Recovery) -> Result<bool, DirError> {
+    let loss = if recovery.created {
+        Some("the store was missing although this node was founded before")
+    } else if recovery.is_lossy() {
+        Some("durable records of the store are damaged")
+    } else {
+        None
+    };
+    if let Some(loss) = loss {
+        dir.mark_incomplete(loss)?;
+    }
+    for torn in &recovery.torn {
+        say!(
+            "segment {}: bytes {} to {} are no whole records: writes that the last stop cut short, or damage to the last ones before it",
+            torn.segment,
+            torn.start,
+            torn.end
+        );
+    }
+    let incomplete = dir.incomplete()?;
+    if let Some(why) = &incomplete {
+        say!(
+            "{why}: this node takes writes, but its copies count toward no quorum until it has what it may lack from the \
+             other owners; if every other copy is lost too, accept what is left here by removing the file 'incomplete' in {}",
+            dir.path().display()
+        );
+    }
+    Ok(incomplete.is_some())
+}
