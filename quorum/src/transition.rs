@@ -4,6 +4,7 @@
 //! that is declared, offer what this node owns no more to those who do, so that nothing depends on it.
 
 use crate::engine::Engine;
+use crate::handoff::Handoff;
 use crate::time::Now;
 use alloc::vec::Vec;
 use gramme_ring::{Layout, NodeId, Phase, Slot, Step};
@@ -75,10 +76,10 @@ impl Engine {
 
     /// Whether this node keeps writes for others, or may.
     pub(crate) fn has_hints(&self) -> bool {
-        let removed = |node: &NodeId| self.view.membership().is_removed(*node);
-        !self.ready
-            || self.departed.is_some()
-            || self.handoffs.iter().any(|(owner, h)| h.is_pending() && !removed(owner))
+        // Those for others are found by the look at all hints.
+        let kept =
+            |(owner, handoff): (&NodeId, &Handoff)| handoff.is_pending() && self.view.is_member(*owner);
+        !self.ready || self.departed.is_some() || self.handoffs.iter().any(kept)
     }
 }
 

@@ -8,7 +8,7 @@ use crate::message::Refusal;
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 use gramme_ring::gossip::Gossip;
-use gramme_ring::membership::VersionStanding;
+use gramme_ring::membership::{Standing, VersionStanding};
 use gramme_ring::{Layout, LayoutVersion, Membership, NodeId, Slot, Step, Transition};
 
 #[derive(Debug)]
@@ -98,11 +98,12 @@ impl View {
         self.writing().any(|layout| layout.is_member(node)) && !self.membership().is_removed(node)
     }
 
-    /// Members and those who wish to be, without `me`.
+    /// Members and those who wish to be, without `me`. Who left has to come back by itself.
     pub(crate) fn peers(&self, me: NodeId) -> BTreeSet<NodeId> {
         let mut peers = self.members();
         let known = self.gossip.records().map(|(id, _)| id);
-        peers.extend(known.filter(|id| !self.membership().is_removed(*id)));
+        let left = |id: &NodeId| matches!(self.membership().standing(*id), Some(Standing::Left));
+        peers.extend(known.filter(|id| !self.membership().is_removed(*id) && !left(id)));
         peers.remove(&me);
         peers
     }

@@ -340,7 +340,7 @@ impl Run<'_> {
             let members = self.world.members();
             let at = *self.rng.pick(&members);
             // With fewer than three members no write could be sure of two copies.
-            let many = members.len() > 3;
+            let many = members.iter().filter(|node| !self.world.is_gone(**node)).count() > 3;
             let victim = *self.rng.pick(&members);
             let spares = self.world.spares();
             let weight = *self.rng.pick(&[1, 1, 2, 3]);

@@ -284,8 +284,10 @@ impl Cluster {
         let dir = self.node_dir(node);
         fs::create_dir_all(&dir).expect("it can be made");
         let settings = format!(
-            "redis = '127.0.0.1:{}'\nhttp = '127.0.0.1:{}'\npeer = '127.0.0.1:{}'\njoin = '{seeds}'\nsecret-file = '{}'\n",
+            "redis = '127.0.0.1:{}'\ncluster-redis = '127.0.0.1:{}'\nhttp = '127.0.0.1:{}'\npeer = '127.0.0.1:{}'\njoin = '{seeds}'\n\
+             secret-file = '{}'\n",
             self.redis(node),
+            self.redis(node) + 3,
             self.http(node),
             self.peer(node),
             secret.display()

@@ -46,6 +46,12 @@ impl World {
         self.layout.members().iter().map(|member| self.numbers[&member.id]).collect()
     }
 
+    /// Whether a node was lost for good.
+    #[must_use]
+    pub fn is_gone(&self, node: usize) -> bool {
+        self.nodes[node].gone
+    }
+
     /// Nodes that could join.
     #[must_use]
     pub fn spares(&self) -> Vec<usize> {
@@ -95,6 +101,12 @@ impl World {
             if !known {
                 self.cluster_op(at, ClusterOp::Stage(Change::Remove(id)));
             }
+        }
+        // Where too few would be left, others take their places.
+        let left = self.members().iter().filter(|node| !self.nodes[**node].gone).count();
+        for spare in self.spares().into_iter().take(3usize.saturating_sub(left)) {
+            let id = self.nodes[spare].id;
+            self.cluster_op(at, ClusterOp::Stage(Change::Member(Member::new(id))));
         }
         self.commit(at);
     }
