@@ -433,6 +433,9 @@ impl World {
             }
             if any_key {
                 allowed.push(None);
+            }
+            // A byte that is changed twice may be as it was.
+            if any_key || allowed[0] == Some(unknown()) {
                 allowed.extend(model.written.get(&key).into_iter().flatten().cloned().map(Some));
             }
             allowed

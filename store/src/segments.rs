@@ -5,6 +5,7 @@ use crate::disk::{Disk, DiskError, DiskErrorKind, DiskFile};
 use crate::error::WriteError;
 use crate::key_index::Location;
 use crate::manifest::{Entry, Manifest, SaveError, derive_word};
+use crate::record::HEADER_BYTES;
 use crate::segment::{SEGMENT_HEADER_BYTES, Segment, SegmentHeader, SegmentId, SegmentKind};
 use crate::store::{Store, Urgency};
 use alloc::vec::Vec;
@@ -105,8 +106,10 @@ pub(crate) fn new_salt(seed: &[u8; 16], id: SegmentId, generation: u64) -> u64 {
 }
 
 impl<D: Disk> Store<D> {
-    /// Whether the active segment has room for a record of `len` bytes, and `reserve` beyond it.
+    /// Whether the active segment has room for a record of `len` bytes, and `reserve` beyond it, or at least for the watermark
+    /// that says that it is durable.
     pub(crate) fn has_room(&self, len: u64, reserve: u64) -> bool {
+        let reserve = reserve.max(HEADER_BYTES as u64);
         self.active.is_some_and(|active| self.segments[active].room() >= len + reserve)
     }
 

@@ -192,10 +192,12 @@ impl<D: Disk> Store<D> {
     }
 
     /// Says in the log how far it was durable, for a later recovery to tell rot from a torn tail. It is a help, not a
-    /// promise: where it finds no room it is left out.
+    /// promise: where it finds no room, or would take that of a later one, it is left out.
     fn write_watermark(&mut self, reached: &SyncedTo) {
         let Some(active) = self.active else { return };
-        if self.segments[active].room() < HEADER_BYTES as u64 {
+        // Every record leaves room for one: that belongs to the watermark that covers all.
+        let covers_all = self.durable + 1 == self.next_sequence;
+        if self.segments[active].room() < HEADER_BYTES as u64 * if covers_all { 1 } else { 2 } {
             return;
         }
         let draft = Draft {

@@ -412,3 +412,44 @@ fn trailing_junk_costs_nothing_and_shows_nothing() {
         }
     }
 }
+
+#[test]
+fn rot_in_the_last_record_of_a_full_segment_is_damage_not_a_torn_tail() {
+    // Deletes fill a segment to its end: there must be room left to say that they are durable.
+    let disk = MemDisk::new();
+    let (mut store, _) = Store::open(disk.clone(), options(1)).expect("opens");
+    for n in 0..100u32 {
+        store.put(0, &n.to_le_bytes(), &[1; 40], 1).expect("room");
+    }
+    let mut segments = 0;
+    for n in 0..100u32 {
+        // Now and then with a sync that began before and ends in between.
+        let early = if n % 3 == 0 { store.begin_sync() } else { None };
+        let key = n.to_le_bytes();
+        store.delete(0, &key).expect("room");
+        if let Some(job) = early {
+            store.complete_sync(job.run()).expect("syncs");
+        }
+        store.sync().expect("syncs");
+        let image = disk.fork();
+        // The record ends with the key and zeros up to a multiple of eight; the segment is the last that has one.
+        let record = |name: &String| {
+            let bytes = image.contents(name)?;
+            let at = (64..bytes.len() - 8).step_by(8).rev().find(|at| {
+                bytes[*at..*at + 4] == key && bytes[*at + 4..*at + 8] == [0; 4] && bytes[*at - 1] == 0x20
+            })?;
+            Some((name.clone(), at))
+        };
+        let names = image.list().expect("lists");
+        let (name, at) =
+            names.iter().filter(|name| name.ends_with(".seg")).filter_map(record).next_back().expect("it");
+        assert!(image.flip_bit(&name, at as u64 * 8));
+        let (_, recovery) = Store::open(image, options(2)).expect("opens");
+        assert!(
+            recovery.is_lossy() && recovery.torn.is_empty(),
+            "delete {n}, byte {at} of {name}: {recovery:?}"
+        );
+        segments = segments.max(names.len());
+    }
+    assert!(segments > 5, "more than one segment was filled");
+}
