@@ -192,11 +192,15 @@ fn seal_index(id: u64, bytes: &mut [u8]) {
     let sum = crc(seeds(place, 0).0, &bytes[..152]);
     bytes[152..160].copy_from_slice(&u64::from(sum).to_le_bytes());
     let mut at = 160;
-    while at + 8 < bytes.len() {
-        let len = (bytes.len() - at - 8).min(1024 * 40) / 40 * 40;
-        let sum = crc(seeds(place, at as u64).1, &bytes[at..at + len]);
-        bytes[at + len..at + len + 8].copy_from_slice(&u64::from(sum).to_le_bytes());
-        at += len + 8;
+    while at + 16 <= bytes.len() {
+        // What says how long a block is: what is left is the longest.
+        let left = u32::try_from(bytes.len() - at - 16).expect("a short file");
+        let lines = u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes")).min(left);
+        bytes[at..at + 4].copy_from_slice(&lines.to_le_bytes());
+        let end = at + 8 + lines as usize;
+        let sum = crc(seeds(place, at as u64).1, &bytes[at..end]);
+        bytes[end..end + 8].copy_from_slice(&u64::from(sum).to_le_bytes());
+        at = end + 8;
     }
 }
 

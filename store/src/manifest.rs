@@ -52,8 +52,8 @@ pub(crate) struct Entry {
 
 impl Entry {
     fn makes_sense(&self) -> bool {
-        let records = SEGMENT_HEADER_BYTES as u64..=self.capacity;
-        self.capacity <= MAX_SEGMENT_BYTES
+        let records = SEGMENT_HEADER_BYTES as u64..=MAX_SEGMENT_BYTES;
+        records.contains(&self.capacity)
             && self.capacity.is_multiple_of(8)
             && self.sealed.is_none_or(|len| records.contains(&len) && len.is_multiple_of(8))
             && (self.first > self.last || self.last <= MAX_NUMBER)
