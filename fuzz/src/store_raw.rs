@@ -51,8 +51,13 @@ pub fn input_of(disk: &MemDisk, flags: u8) -> Vec<u8> {
         if number == 0 {
             bytes.truncate(bytes.len() / 2 - 4);
         }
-        let used = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
-        bytes.truncate(used.next_multiple_of(8));
+        // What is not an index file ends with room, or with what is a multiple of eight long.
+        let used = if (4..=6).contains(&number) {
+            bytes.len()
+        } else {
+            bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1).next_multiple_of(8)
+        };
+        bytes.truncate(used);
         let mut sealed = bytes.clone();
         seal(usize::from(number), &mut sealed);
         assert!(whole.starts_with(&sealed), "{name}: the two readings of the format differ");
@@ -152,6 +157,9 @@ fn seal(number: usize, bytes: &mut Vec<u8>) {
 fn seal_manifest(bytes: &mut Vec<u8>) {
     let len = (bytes.len() + 4).next_multiple_of(COPY_ALIGN);
     bytes.resize(len, 0);
+    // A generation and an id at the very end of what there are leave none for what comes next.
+    bytes[23] &= 0x1f;
+    bytes[31] &= 0x1f;
     // The chain is written on where it is said to end: within what a disk in memory can have.
     bytes[74..80].fill(0);
     bytes[32..40].copy_from_slice(&(len as u64).to_le_bytes());
@@ -169,6 +177,8 @@ fn seal_segment(id: u64, bytes: &mut [u8]) {
     let place = place(word(bytes, 40), id);
     let mut at = 64;
     while at + 40 <= bytes.len() {
+        // Nor does a sequence.
+        bytes[at + 15] &= 0x1f;
         let lengths = word(bytes, at + 32);
         let (value, key) = (lengths & 0x7ff_ffff, lengths >> 27 & 0x1_ffff);
         let len = usize::try_from(40 + key + value).expect("64 bits").next_multiple_of(8);
