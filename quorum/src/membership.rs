@@ -6,6 +6,7 @@
 use crate::engine::{Engine, Timer};
 use crate::message::Message;
 use crate::op::RequestId;
+use crate::opening::MAX_MARK;
 use crate::time::Now;
 use crate::view::copies;
 use alloc::boxed::Box;
@@ -135,7 +136,7 @@ impl Engine {
 
     /// Others have heard more of this node's store than this opening of it explains: it is an old copy, or was wiped.
     pub(crate) fn went_backwards(&mut self, now: Now, mark: u64) {
-        if mark < self.opening.number() {
+        if mark < self.opening.number() || mark > MAX_MARK {
             return;
         }
         self.opening = self.opening.past(mark);

@@ -7,6 +7,9 @@
 use gramme_vclock::Actor;
 use serde::{Deserialize, Serialize};
 
+/// No log comes so far: a larger mark is a lie, which would put a node beyond all numbers.
+pub(crate) const MAX_MARK: u64 = 1 << 62;
+
 /// Where a run begins.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Opening {

@@ -4,7 +4,7 @@ use crate::engine::{Engine, Timer};
 use crate::failure_detector::FailureDetector;
 use crate::handoff::Handoff;
 use crate::message::{CallId, Message};
-use crate::opening::{Run, Seen};
+use crate::opening::{MAX_MARK, Run, Seen};
 use crate::time::Now;
 use alloc::collections::{BTreeSet, VecDeque};
 use alloc::vec::Vec;
@@ -89,7 +89,7 @@ impl Engine {
     }
 
     pub(crate) fn heartbeat_from(&mut self, node: NodeId, run: Run, mark: u64) {
-        let Some(peer) = self.peers.get_mut(&node) else { return };
+        let Some(peer) = self.peers.get_mut(&node).filter(|_| mark <= MAX_MARK) else { return };
         if !peer.seen.outdates(run) {
             peer.seen.see(run, mark);
         } else {
@@ -123,7 +123,7 @@ impl Engine {
         let Some(peer) = self.peers.get_mut(&node) else { return };
         peer.connected = false;
         self.lost(now, node);
-        // A stranger goes with its connection.
+        // Who is no member, and wishes to be none, goes with its connection.
         self.sync_peers(now);
     }
 

@@ -210,6 +210,8 @@ impl Engine {
     fn offered_enough(&mut self, now: Now) {
         let Some(Current { slots, .. }) = self.sweep.current.take() else { return };
         if self.sweep.drops {
+            let first = Slot::new(slots.0).expect("a partition's slots are slots");
+            assert!(!self.view.is_owner(first, self.config.node), "an owner drops nothing");
             if self.replica.was_touched() || self.has_hints() || self.replica.expects_hints() {
                 self.sweep.left.push(slots);
             } else {

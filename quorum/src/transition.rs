@@ -21,8 +21,8 @@ impl Engine {
         let due = transition.due(me);
         let reached = match due {
             Some(Phase::Acknowledged) => {
-                let version = to.version();
-                !self.writes.values().any(|write| write.is_open() && !write.goes_by(version))
+                let hash = to.hash();
+                !self.writes.values().any(|write| write.is_open() && !write.goes_by(hash))
             }
             Some(Phase::Synced) => {
                 let hash = to.hash();
@@ -62,7 +62,12 @@ impl Engine {
         self.rehint();
         let me = self.config.node;
         let membership = self.view.membership();
-        if membership.transition().is_none() {
+        if let Some(transition) = membership.transition() {
+            // What was to be dropped by the old layout may be this node's by the new one; the end of the transition looks again.
+            if self.offering != Some(transition.to().hash()) {
+                self.start_sweep(now, Vec::new(), false);
+            }
+        } else {
             (self.gaining, self.offering) = (None, None);
             self.recovery.forget_gains();
             if let Some(layout) = membership.layout().filter(|layout| layout.is_member(me)) {

@@ -3,8 +3,9 @@
 mod common;
 
 use common::{Cluster, put};
+use gramme_quorum::message::Message;
 use gramme_quorum::*;
-use gramme_ring::{Change, Member, NodeId, Slot};
+use gramme_ring::{Change, Member, NodeId, Slot, Step};
 use std::collections::BTreeMap;
 
 const A: NodeId = NodeId(1);
@@ -205,4 +206,68 @@ fn an_old_copy_of_a_disk_is_found_out_and_brought_up_to_date() {
     assert_eq!(cluster.nodes[&C].engine.status(cluster.now.instant).incomplete_partitions, 0);
     cluster.crash(B);
     assert_eq!(cluster.get(A, "new").0, ["newer"]);
+}
+
+/// What a node was about to drop when it came to own it again stays.
+#[test]
+fn a_partition_that_comes_back_is_not_dropped() {
+    for slow in [B, C, D] {
+        comes_back(slow);
+    }
+}
+
+fn comes_back(slow: NodeId) {
+    let joiner = NodeId(5);
+    let mut cluster = Cluster::new(4);
+    let written = fill(&mut cluster, 100);
+    cluster.add(joiner);
+    cluster.pass(Duration::from_secs(5));
+    let step = |cluster: &Cluster| cluster.nodes[&A].engine.membership().transition().map(|t| t.step());
+    let reach = |cluster: &mut Cluster, wanted| {
+        while step(cluster) != Some(wanted) {
+            assert!(cluster.deliver());
+        }
+    };
+    commit(&mut cluster, B, vec![Change::Member(Member::new(joiner))]);
+    reach(&mut cluster, Step::Moving);
+    cluster.pause(B);
+    cluster.pass(Duration::from_secs(5));
+    // When the transition has ended it offers once more what it lost, to drop it, and no answer reaches it.
+    cluster.loses = |_, to, message| to == A && matches!(message, Message::Offered { .. });
+    cluster.resume(B);
+    cluster.pass(Duration::from_secs(3));
+    let status = |cluster: &Cluster| cluster.nodes[&A].engine.status(cluster.now.instant);
+    assert!(step(&cluster).is_none() && status(&cluster).sweeping_partitions > 0);
+    commit(&mut cluster, B, vec![Change::Leave(joiner)]);
+    reach(&mut cluster, Step::Transferring);
+    cluster.loses = |_, _, _| false;
+    // Somebody holds the transition up, while the answers come.
+    cluster.pause(slow);
+    cluster.pass(Duration::from_secs(20));
+    assert_eq!((step(&cluster), status(&cluster).gaining_partitions), (Some(Step::Transferring), 0));
+    let layout = cluster.nodes[&A].engine.layout().unwrap().clone();
+    for key in written.keys() {
+        if layout.is_owner(layout.partition_of(Slot::of(key.as_bytes())), A) {
+            assert!(cluster.copy(A, key).is_some(), "{key} is gone from one who is to own it");
+        }
+    }
+}
+
+/// A peer's word can't put a node beyond all numbers, from which it would never count again.
+#[test]
+fn a_mark_that_no_log_comes_to_is_not_believed() {
+    let mut cluster = Cluster::new(3);
+    fill(&mut cluster, 5);
+    cluster.pass(Duration::from_secs(1));
+    let run = cluster.delivered.iter().rev().find_map(|(from, _, message)| match message {
+        Message::Heartbeat { run, .. } if *from == C => Some(*run),
+        _ => None,
+    });
+    let lie = Message::Outdated { run: run.unwrap(), mark: u64::MAX };
+    cluster.input(C, Input::Peer(B, lie));
+    assert_eq!(cluster.nodes[&C].engine.status(cluster.now.instant).incomplete_partitions, 0);
+    cluster.crash(C);
+    cluster.start(C);
+    cluster.pass(Duration::from_secs(3));
+    assert_eq!(cluster.nodes[&C].engine.status(cluster.now.instant).incomplete_partitions, 0);
 }

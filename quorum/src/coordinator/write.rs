@@ -12,7 +12,7 @@ use crate::view::{View, copies};
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use bytes::Bytes;
-use gramme_ring::{LayoutVersion, NodeId, Slot};
+use gramme_ring::{NodeId, Slot};
 use gramme_vclock::GrowableContext as Context;
 
 /// How often a plain write covers what outranks it before it gives up: each round, somebody else's write
@@ -47,7 +47,8 @@ pub(crate) struct Write {
 /// The quorum of a write by one layout.
 #[derive(Debug)]
 struct Part {
-    layout: LayoutVersion,
+    /// The layout's hash.
+    layout: u64,
     plan: Plan,
     tally: Tally,
     /// Owners for which this node has written a hint.
@@ -60,8 +61,8 @@ impl Write {
         self.origin.is_some()
     }
 
-    /// Whether it is to satisfy a quorum of this layout.
-    pub(crate) fn goes_by(&self, layout: LayoutVersion) -> bool {
+    /// Whether it is to satisfy a quorum of the layout with this hash. Two commits on one parent have one version.
+    pub(crate) fn goes_by(&self, layout: u64) -> bool {
         self.parts.iter().any(|part| part.layout == layout)
     }
 
@@ -200,7 +201,7 @@ impl Engine {
             if let Some(Shortfall { need, have, want }) = out_of_reach(&plan, needs) {
                 return Err(OpError::Quorum { need, have, want });
             }
-            parts.push(Part { layout: layout.version(), plan, tally: Tally::new(needs), hinted: 0 });
+            parts.push(Part { layout: layout.hash(), plan, tally: Tally::new(needs), hinted: 0 });
         }
         if parts.is_empty() {
             return Err(OpError::Quorum { need: Need::W, have: 0, want: self.config.w });

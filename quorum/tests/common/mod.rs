@@ -47,6 +47,8 @@ pub(crate) struct Cluster {
     runs: u64,
     /// Stopped in mid-life: connections stand, messages pile up, no timer fires.
     paused: BTreeMap<NodeId, Vec<(NodeId, NodeId, Message)>>,
+    /// Messages that the network loses from now on.
+    pub(crate) loses: fn(NodeId, NodeId, &Message) -> bool,
     /// Every message that was delivered.
     pub(crate) delivered: Vec<(NodeId, NodeId, Message)>,
 }
@@ -74,6 +76,7 @@ impl Cluster {
             requests: 0,
             runs: 0,
             paused: BTreeMap::new(),
+            loses: |_, _, _| false,
             delivered: Vec::new(),
         };
         for id in 1..=nodes {
@@ -315,6 +318,9 @@ impl Cluster {
     /// Delivers one message, if there is one.
     pub(crate) fn deliver(&mut self) -> bool {
         let Some((from, to, message)) = self.wire.pop_front() else { return false };
+        if (self.loses)(from, to, &message) {
+            return true;
+        }
         if let Some(pile) = self.paused.get_mut(&to) {
             pile.push((from, to, message));
             return true;
