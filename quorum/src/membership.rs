@@ -147,7 +147,8 @@ impl Engine {
         }
         // So that the next opening comes after this one.
         self.store_actor();
-        if self.recovery.has_lost() {
+        // A run that began incomplete, or was told before, gets everything in any case, or has it already.
+        if core::mem::replace(&mut self.config.incomplete, true) {
             return;
         }
         self.out.incomplete();

@@ -271,3 +271,32 @@ fn a_mark_that_no_log_comes_to_is_not_believed() {
     cluster.pass(Duration::from_secs(3));
     assert_eq!(cluster.nodes[&C].engine.status(cluster.now.instant).incomplete_partitions, 0);
 }
+
+/// A node that knew that it was wiped and has caught up is told of its past, and need not catch up once more: meanwhile
+/// another may depend on it.
+#[test]
+fn who_has_recovered_in_this_run_stays_recovered() {
+    let mut cluster = Cluster::new(3);
+    fill(&mut cluster, 30);
+    cluster.pass(Duration::from_secs(1));
+    cluster.crash(C);
+    cluster.wipe(C);
+    // Its peers' word of the old marks comes late.
+    cluster.loses =
+        |_, to, message| to == C && matches!(message, Message::Outdated { .. } | Message::Gossip(_));
+    cluster.start(C);
+    cluster.pass(Duration::from_secs(3));
+    assert!(!cluster.incomplete.contains(&C), "it has recovered");
+    cluster.loses = |_, _, _| false;
+    cluster.pass(Duration::from_millis(300));
+    let told = |(_, to, message): &(NodeId, NodeId, Message)| {
+        *to == C && matches!(message, Message::Outdated { .. })
+    };
+    assert!(cluster.delivered.iter().any(told));
+    assert!(!cluster.incomplete.contains(&C));
+    assert_eq!(cluster.nodes[&C].engine.status(cluster.now.instant).incomplete_partitions, 0);
+    // And it counts.
+    cluster.pass(Duration::from_secs(1));
+    cluster.crash(B);
+    assert_eq!(cluster.get(A, "key 1").0, ["value 1"]);
+}
