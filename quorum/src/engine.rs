@@ -114,7 +114,7 @@ impl Engine {
         let clock = Hlc::new(Stamp::ZERO);
         let mut engine = Engine {
             out: Outbox::new(config.actor.0),
-            replica: Replica::new(config.actor, config.digest_key, limits, clock, false),
+            replica: Replica::new(&config, clock),
             writes: BTreeMap::new(),
             reads: BTreeMap::new(),
             forwards: BTreeMap::new(),
@@ -148,6 +148,7 @@ impl Engine {
             opening: config.opening,
             config,
         };
+        engine.replica.keyspaces.adopt(engine.view.membership());
         engine.store_actor();
         engine.sync_peers(now);
         if engine.config.incomplete {
@@ -284,7 +285,7 @@ impl Engine {
     pub fn can_meet_quorums(&self) -> bool {
         let members = self.view.reading().map_or(&[][..], Layout::members);
         let alive = members.iter().filter(|member| self.is_alive(member.id)).count();
-        !members.is_empty() && alive >= usize::from(self.config.r.max(self.config.w).min(self.replicas()))
+        !members.is_empty() && alive >= usize::from(self.most_needed())
     }
 
     /// How the engine is doing.
@@ -313,6 +314,12 @@ impl Engine {
             slots_pulled: self.anti_entropy.slots,
             peers: self.peers.iter().map(peer).collect(),
         }
+    }
+
+    /// The larger of R and W, for keys without a keyspace.
+    fn most_needed(&self) -> u8 {
+        let rules = self.replica.keyspaces.others();
+        rules.r(self.replicas()).max(rules.w(self.replicas()))
     }
 
     pub(crate) fn is_alive(&self, node: NodeId) -> bool {

@@ -78,6 +78,7 @@ mod failure_detector;
 mod handoff;
 mod input;
 mod journal;
+mod keyspace;
 mod membership;
 pub mod message;
 pub mod object;
@@ -102,6 +103,7 @@ pub use coordinator::{Plan, Target};
 pub use engine::Engine;
 pub use failure_detector::FailureDetector;
 pub use input::{AppendId, Input, ListCursor, ListId, LoadId, Loaded, Output, Page, Place};
+pub use keyspace::{Keyspace, KeyspaceError, MAX_KEYSPACES, MAX_PREFIX, MAX_TTL_MS, Policy};
 pub use membership::{ClusterError, ClusterOp};
 pub use object::{Content, Object, Rank, Version};
 pub use op::{

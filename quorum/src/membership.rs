@@ -4,6 +4,7 @@
 //! and told: a node that forgot what it has declared would write to the old owners alone while the others count on it.
 
 use crate::engine::{Engine, Timer};
+use crate::keyspace::{self, KeyspaceError, Rules};
 use crate::message::Message;
 use crate::op::RequestId;
 use crate::opening::MAX_MARK;
@@ -50,6 +51,8 @@ pub enum ClusterError {
     NotSaved,
     /// The number of partitions is chosen when a cluster is founded.
     Partitions,
+    /// There can't be such a keyspace.
+    Keyspace(KeyspaceError),
 }
 
 impl fmt::Display for ClusterError {
@@ -58,6 +61,7 @@ impl fmt::Display for ClusterError {
             ClusterError::Stage(error) => error.fmt(f),
             ClusterError::Commit(error) => error.fmt(f),
             ClusterError::Remove(error) => error.fmt(f),
+            ClusterError::Keyspace(error) => error.fmt(f),
             ClusterError::NotMember => f.write_str("this node is no member of the cluster: ask one that is"),
             ClusterError::Busy => f.write_str("another change is being written down; try again"),
             ClusterError::NotSaved => {
@@ -172,6 +176,15 @@ impl Engine {
         if !self.view.members().contains(&me) {
             return Err(ClusterError::NotMember);
         }
+        // What was staged before another commit is looked at once more.
+        let staged = match &op {
+            ClusterOp::Stage(change) => Vec::from([change.clone()]),
+            ClusterOp::Commit(_) => membership.staged(),
+            ClusterOp::Clear => Vec::new(),
+        };
+        for change in &staged {
+            keyspace::check(membership, change, self.replicas()).map_err(ClusterError::Keyspace)?;
+        }
         match op {
             ClusterOp::Stage(Change::Partitions(_)) => Err(ClusterError::Partitions),
             ClusterOp::Stage(Change::Remove(id))
@@ -223,6 +236,7 @@ impl Engine {
         };
         let before = state(self.view.membership());
         self.view.adopt(gossip);
+        self.replica.keyspaces.adopt(self.view.membership());
         self.sync_peers(now);
         if before == state(self.view.membership()) {
             return;
@@ -254,6 +268,11 @@ impl Engine {
             self.add_peer(now, id);
         }
         self.replica.alone = self.view.members().len() <= 1;
+    }
+
+    /// What holds for a key.
+    pub(crate) fn rules(&self, key: &[u8]) -> &Rules {
+        self.replica.keyspaces.of(key)
     }
 
     /// What N is, by the layout that reads go by; 0 if there is none.

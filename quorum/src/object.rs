@@ -1,5 +1,6 @@
 //! What is kept under a key: its siblings and the exact history of writes seen.
 
+use crate::keyspace::Policy;
 use crate::op::{Expiry, Found, Reading};
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -48,12 +49,6 @@ impl Version {
     #[must_use]
     pub fn is_live(&self, wall_ms: u64) -> bool {
         self.is_value() && self.expiry.is_none_or(|at| at.0 > wall_ms)
-    }
-
-    /// Its place in the order by which a plain read chooses.
-    #[must_use]
-    pub const fn rank(&self, dot: Dot) -> Rank {
-        Rank { value: self.is_value(), stamp: self.stamp, dot }
     }
 }
 
@@ -126,7 +121,8 @@ pub(crate) fn newest(object: &Object) -> Stamp {
 pub(crate) fn reading(object: &Object, wall_ms: u64) -> Reading {
     let context = Context { seen: object.seen().clone(), stamp: newest(object) };
     let mut live: Vec<_> = object.iter().filter(|(_, v)| v.is_live(wall_ms)).collect();
-    live.sort_by_key(|(dot, v)| core::cmp::Reverse(v.rank(*dot)));
+    // All of them are values, so that the policy makes no difference.
+    live.sort_by_key(|(dot, v)| core::cmp::Reverse((v.stamp, *dot)));
     let siblings = live
         .into_iter()
         .filter_map(|(dot, v)| match &v.content {
@@ -144,9 +140,12 @@ pub(crate) fn reading(object: &Object, wall_ms: u64) -> Reading {
 }
 
 /// The siblings other than `rank`'s own that a reader would show before it; `None` if there are none.
-pub(crate) fn outranking(object: &Object, rank: Rank) -> Option<Object> {
-    let entries: Vec<_> =
-        object.iter().filter(|(dot, v)| v.rank(*dot) > rank).map(|(dot, v)| (dot, v.clone())).collect();
+pub(crate) fn outranking(object: &Object, policy: Policy, rank: Rank) -> Option<Object> {
+    let entries: Vec<_> = object
+        .iter()
+        .filter(|(dot, v)| policy.rank(v, *dot) > rank)
+        .map(|(dot, v)| (dot, v.clone()))
+        .collect();
     if entries.is_empty() {
         return None;
     }

@@ -89,6 +89,11 @@ pub enum Cover {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Expiry(pub u64);
 
+impl Expiry {
+    /// The value is to stay, whatever its keyspace says of a time to live. Written as no expiry.
+    pub const NEVER: Expiry = Expiry(u64::MAX);
+}
+
 /// One request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Op {
@@ -107,7 +112,7 @@ pub enum Op {
         value: Bytes,
         /// A MIME type, up to 255 bytes.
         content_type: Option<String>,
-        /// Absolute time at which readers stop seeing it.
+        /// Absolute time at which readers stop seeing it; `None`: as its keyspace says.
         expiry: Option<Expiry>,
         /// What it replaces.
         cover: Cover,

@@ -118,7 +118,8 @@ impl Engine {
     /// How many other owners intersect every write quorum.
     pub(crate) fn witnesses(&self) -> u8 {
         let others = self.replicas().saturating_sub(1);
-        (self.replicas() + 1).saturating_sub(self.config.w).clamp(1, others.max(1))
+        let w = self.replica.keyspaces.least_w(self.replicas());
+        (self.replicas() + 1).saturating_sub(w).clamp(1, others.max(1))
     }
 
     /// From whom a partition can be had, and from how many of them it takes. Where so many owners were given up that there are
@@ -130,7 +131,8 @@ impl Engine {
         let removed = |node: &NodeId| self.view.membership().is_removed(*node);
         let owners = layout.owners(layout.partition_of(slot));
         let others: Vec<NodeId> = owners.filter(|node| *node != self.config.node && !removed(node)).collect();
-        let wanted = usize::from((copies(layout) + 1).saturating_sub(self.config.w).max(1));
+        let wanted = copies(layout) + 1 - self.replica.keyspaces.least_w(copies(layout));
+        let wanted = usize::from(wanted.max(1));
         let wanted = wanted.min(others.len()).max(usize::from(lost));
         (others, wanted)
     }

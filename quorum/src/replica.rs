@@ -6,11 +6,12 @@
 use crate::handoff::hint_record;
 use crate::input::{AppendId, LoadId, Loaded, Place};
 use crate::journal::{Durable, Journal, Outbox};
+use crate::keyspace::{Keyspaces, Policy};
 use crate::message::{CallId, Refusal, Want};
 use crate::object::{self, Object, Rank, Version};
 use crate::op::{Cover, OpError};
 use crate::pull::PullId;
-use crate::{Content, Expiry, Limits};
+use crate::{Config, Content, Expiry, Limits};
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::string::String;
@@ -166,6 +167,7 @@ pub(crate) struct Replica {
     actor: Actor,
     digest_key: [u8; 16],
     limits: Limits,
+    pub(crate) keyspaces: Keyspaces,
     /// With no other member there is nobody to heal from: a write may replace a damaged record.
     pub(crate) alone: bool,
     minters: BTreeMap<Place, Minter>,
@@ -181,18 +183,13 @@ pub(crate) struct Replica {
 }
 
 impl Replica {
-    pub(crate) fn new(
-        actor: Actor,
-        digest_key: [u8; 16],
-        limits: Limits,
-        clock: Hlc,
-        alone: bool,
-    ) -> Replica {
+    pub(crate) fn new(config: &Config, clock: Hlc) -> Replica {
         Replica {
-            actor,
-            digest_key,
-            limits,
-            alone,
+            actor: config.actor,
+            digest_key: config.digest_key,
+            limits: config.limits,
+            keyspaces: Keyspaces::new(config.r, config.w),
+            alone: false,
             minters: BTreeMap::new(),
             queues: BTreeMap::new(),
             loads: BTreeMap::new(),
@@ -336,8 +333,18 @@ impl Replica {
         if let Some(also) = mint.also {
             let Ok(_) = object.merge(also);
         }
+        let policy = self.keyspaces.of(key).policy;
+        policy.settle(&mut object);
+        let held = (object.seen().clone(), object::newest(&object));
         let (context, covered_stamp) = match &mint.cover {
-            Cover::Held => (object.seen().clone(), object::newest(&object)),
+            Cover::Held => held,
+            // The last write is to win over what is here, whatever its writer has seen: nobody is to see the others again.
+            Cover::Nothing if policy == Policy::Lww => held,
+            Cover::Context(context) if policy == Policy::Lww => {
+                let (mut seen, newest) = held;
+                let Ok(_) = seen.union(&context.seen);
+                (seen, newest.max(context.stamp))
+            }
             Cover::Nothing => (DotSet::new(), gramme_vclock::Stamp::ZERO),
             Cover::Context(context) => (context.seen.clone(), context.stamp),
         };
@@ -362,7 +369,7 @@ impl Replica {
                 return;
             }
         };
-        let rank = object.get(dot).expect("it was just written").rank(dot);
+        let rank = policy.rank(object.get(dot).expect("it was just written"), dot);
         let encoded = object::encode(&object);
         let context = Context { seen, stamp };
         // A damaged copy is not replaced by what may be less, unless nobody could ever heal it.
@@ -409,13 +416,15 @@ impl Replica {
         self.clock.observe(wall_ms, object::newest(&merge.object));
         let mut object = work.object.clone();
         let Ok(merged) = object.merge(merge.object);
-        if merged.changed || work.damaged {
+        let policy = self.keyspaces.of(key).policy;
+        if policy.settle(&mut object) || merged.changed || work.damaged {
             work.put(object);
         }
         work.hints.extend(merge.hints.into_iter().map(|owner| (owner, Hint::Kept)));
         work.waiting.push(match merge.source {
             Source::Peer(to, call) => {
-                let outranking = merge.outranked_by.and_then(|rank| object::outranking(&work.object, rank));
+                let outranking =
+                    merge.outranked_by.and_then(|rank| object::outranking(&work.object, policy, rank));
                 Waiting::Merged { to, call, outranking: outranking.as_ref().map(object::encode) }
             }
             Source::Repair => Waiting::Nothing,

@@ -154,7 +154,7 @@ impl Engine {
         let Some(current) = &self.sweep.current else { return };
         let slots = current.slots;
         let owners = self.new_owners(slots);
-        let wanted = usize::from(self.config.w).min(owners.len()).max(1);
+        let wanted = usize::from(self.replica.keyspaces.most_w(self.replicas())).min(owners.len()).max(1);
         if current.took.len() >= wanted {
             return self.offered_enough(now);
         }

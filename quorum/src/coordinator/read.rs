@@ -65,7 +65,7 @@ impl Engine {
         options: &ReadOptions,
         deadline: Instant,
     ) {
-        let needs = match self.read_needs(options) {
+        let needs = match self.read_needs(&key, options) {
             Ok(needs) => needs,
             Err(error) => return self.answer(origin, Reply::Failed(error)),
         };
@@ -188,6 +188,7 @@ impl Engine {
         asked.incomplete = incomplete;
         if let Some(object) = object {
             let Ok(_) = read.merged.merge(object);
+            self.replica.keyspaces.of(&read.key).policy.settle(&mut read.merged);
         }
         if answer == Answer::None {
             self.replace_copy(call, from);
@@ -337,14 +338,14 @@ impl Engine {
         }
     }
 
-    fn read_needs(&self, options: &ReadOptions) -> Result<[(Need, u8); 2], OpError> {
+    fn read_needs(&self, key: &[u8], options: &ReadOptions) -> Result<[(Need, u8); 2], OpError> {
         let replicas = self.replicas();
         let resolve = |need, level: Option<Level>, default: u8| match level {
-            None => Ok(default.min(replicas)),
+            None => Ok(default),
             Some(level) => level.resolve(replicas).ok_or(OpError::Level { need, replicas }),
         };
         Ok([
-            (Need::R, resolve(Need::R, options.r, self.config.r)?),
+            (Need::R, resolve(Need::R, options.r, self.rules(key).r(replicas))?),
             (Need::Pr, resolve(Need::Pr, options.pr, 0)?),
         ])
     }

@@ -5,7 +5,7 @@ use super::{Origin, Target};
 use crate::engine::{Engine, Timer};
 use crate::message::{CallId, Message, Refusal};
 use crate::object::{self, Content, Object};
-use crate::op::{Cover, Need, Op, OpError, ReadOptions, Reply, RequestId};
+use crate::op::{Cover, Expiry, Need, Op, OpError, ReadOptions, Reply, RequestId};
 use crate::replica::{Merge, Source, Task};
 use crate::time::{Duration, Instant, Now};
 use alloc::boxed::Box;
@@ -73,8 +73,8 @@ impl Engine {
             return self.coordinate(now, Origin::Client(request), op, deadline);
         }
         let Some(to) = first else {
-            let (need, want) =
-                if op.is_write() { (Need::W, self.config.w) } else { (Need::R, self.config.r) };
+            let (rules, n) = (self.rules(op.key()), self.replicas());
+            let (need, want) = if op.is_write() { (Need::W, rules.w(n)) } else { (Need::R, rules.r(n)) };
             let error = OpError::Quorum { need, have: 0, want };
             return self.answer(Origin::Client(request), Reply::Failed(error));
         };
@@ -123,6 +123,10 @@ impl Engine {
         match op {
             Op::Get { key, options } => self.start_read(now, origin, key, &options, deadline),
             Op::Put { key, value, content_type, expiry, cover, options } => {
+                let expiry = match expiry {
+                    Some(at) => Some(at).filter(|at| *at != Expiry::NEVER),
+                    None => self.rules(&key).ttl_ms.map(|ms| Expiry(now.wall_ms.saturating_add(ms))),
+                };
                 let content = Content::Value { bytes: value, content_type };
                 let also = None;
                 self.start_write(
@@ -242,10 +246,11 @@ impl Engine {
     /// happened.
     pub(crate) fn forward_lost(&mut self, call: CallId, expired: bool) {
         let Some(forward) = self.forwards.get(&call) else { return };
+        let (rules, n) = (self.rules(forward.op.key()), self.replicas());
         let error = if forward.op.is_write() {
-            OpError::Indeterminate { need: Need::W, have: 0, want: self.config.w }
+            OpError::Indeterminate { need: Need::W, have: 0, want: rules.w(n) }
         } else if expired {
-            OpError::Quorum { need: Need::R, have: 0, want: self.config.r }
+            OpError::Quorum { need: Need::R, have: 0, want: rules.r(n) }
         } else {
             return self.forward_elsewhere(call);
         };

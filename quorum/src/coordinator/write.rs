@@ -2,6 +2,7 @@
 
 use super::{Origin, Plan};
 use crate::engine::{Engine, Timer};
+use crate::keyspace::Policy;
 use crate::message::{CallId, Message, Purpose, Refusal};
 use crate::object::{Content, Object, Rank};
 use crate::op::{Cover, Expiry, Level, Need, OpError, Reply, WriteOptions};
@@ -169,12 +170,14 @@ impl Engine {
             self.timers.insert((request.deadline, Timer::Held));
             return self.held.push_back(request);
         };
+        // Where the last write wins it has to outrank what any replica has, whatever it covers.
+        let plain = request.cover == Cover::Held || self.rules(&request.key).policy == Policy::Lww;
         let write = Write {
             origin: Some(request.origin),
             key: request.key,
             content: request.content,
             expiry: request.expiry,
-            plain: request.cover == Cover::Held,
+            plain,
             options: request.options,
             parts,
             sent: None,
@@ -196,7 +199,7 @@ impl Engine {
     ) -> Result<Vec<Part>, OpError> {
         let mut parts = Vec::new();
         for layout in self.view.writing() {
-            let needs = self.write_needs(options, copies(layout))?;
+            let needs = self.write_needs(key, options, copies(layout))?;
             let plan = View::plan(layout, Slot::of(key), &takes);
             if let Some(Shortfall { need, have, want }) = out_of_reach(&plan, needs) {
                 return Err(OpError::Quorum { need, have, want });
@@ -204,7 +207,7 @@ impl Engine {
             parts.push(Part { layout: layout.hash(), plan, tally: Tally::new(needs), hinted: 0 });
         }
         if parts.is_empty() {
-            return Err(OpError::Quorum { need: Need::W, have: 0, want: self.config.w });
+            return Err(OpError::Quorum { need: Need::W, have: 0, want: 1 });
         }
         Ok(parts)
     }
@@ -484,12 +487,17 @@ impl Engine {
         }
     }
 
-    fn write_needs(&self, options: &WriteOptions, replicas: u8) -> Result<[(Need, u8); 2], OpError> {
+    fn write_needs(
+        &self,
+        key: &[u8],
+        options: &WriteOptions,
+        replicas: u8,
+    ) -> Result<[(Need, u8); 2], OpError> {
         let resolve = |need, level: Option<Level>, default: u8| match level {
-            None => Ok(default.min(replicas)),
+            None => Ok(default),
             Some(level) => level.resolve(replicas).ok_or(OpError::Level { need, replicas }),
         };
-        let w = resolve(Need::W, options.w, self.config.w)?;
+        let w = resolve(Need::W, options.w, self.rules(key).w(replicas))?;
         let pw = resolve(Need::Pw, options.pw, 0)?;
         // Every acknowledgement is durable, so DW only asks for more of them.
         let dw = resolve(Need::Dw, options.dw, 0)?;

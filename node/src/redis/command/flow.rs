@@ -51,7 +51,7 @@ pub(super) async fn overwrite(handle: Handle, key: Bytes, new: Overwrite) -> Ans
         let (reading, charge) = read(&handle, &key).await?;
         let shown = reading.siblings.into_iter().next();
         let expiry = match &shown {
-            Some(found) if new.keep_expiry => found.expiry,
+            Some(found) if new.keep_expiry => found.expiry.or(Some(Expiry::NEVER)),
             _ => new.expiry,
         };
         let (cover, options) = (Cover::Held, WriteOptions::default());
@@ -129,7 +129,7 @@ pub(super) async fn relive(handle: Handle, key: Bytes, lives: Lives, told: Told)
             key: key.clone(),
             value: found.value,
             content_type: found.content_type,
-            expiry,
+            expiry: expiry.or(Some(Expiry::NEVER)),
             cover: Cover::Context(context),
             options: WriteOptions::default(),
         };

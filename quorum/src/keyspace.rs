@@ -1,0 +1,289 @@
+//! Keyspaces: prefixes of keys with rules of their own, which the cluster commits to like its members.
+//!
+//! The longest prefix that a key begins with names its rules; the empty one holds for all other keys, and gives R and W
+//! to those that say nothing of them. A keyspace stays, and so does its policy: what `lww` has discarded no other policy
+//! brings back.
+//!
+//! ```
+//! use gramme_quorum::{Keyspace, Level, Policy};
+//!
+//! let sessions = Keyspace { policy: Policy::Lww, w: Some(Level::One), ttl_ms: Some(3_600_000), ..Keyspace::default() };
+//! let change = sessions.change("session:")?;
+//! // Stage it with `ClusterOp::Stage(change)`, then commit.
+//! # let gramme_ring::Change::Setting { name, value: Some(value) } = change else { panic!() };
+//! assert_eq!(Keyspace::read(&name, &value), Some(("session:", sessions)));
+//! # Ok::<(), gramme_quorum::KeyspaceError>(())
+//! ```
+
+use crate::object::{Object, Rank, Version};
+use crate::op::Level;
+use alloc::borrow::ToOwned;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::cmp::Reverse;
+use core::fmt;
+use gramme_ring::{Change, Membership};
+use gramme_vclock::Dot;
+use serde::{Deserialize, Serialize};
+
+/// Bytes of the longest prefix.
+pub const MAX_PREFIX: usize = 128;
+/// Milliseconds of the longest time to live: a hundred years.
+pub const MAX_TTL_MS: u64 = 100 * 366 * 86_400_000;
+/// Most keyspaces of a cluster.
+pub const MAX_KEYSPACES: usize = 64;
+
+/// Begins the name of the setting that a keyspace is kept in; its prefix follows.
+const NAME: &str = "keyspace/";
+/// The first byte of the setting's value: how the rest is written.
+const FORMAT: u8 = 1;
+
+/// What becomes of concurrent writes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Policy {
+    /// Both stay, until a writer who has seen them says what they come to.
+    #[default]
+    Siblings,
+    /// The one with the larger stamp stays (then the larger dot), whether it is a value or a tombstone: the last write wins,
+    /// and the other is lost.
+    Lww,
+}
+
+impl Policy {
+    /// A version's place in the order by which a plain read chooses, and `Lww` discards.
+    #[must_use]
+    pub const fn rank(self, version: &Version, dot: Dot) -> Rank {
+        let value = match self {
+            Policy::Siblings => version.is_value(),
+            Policy::Lww => true,
+        };
+        Rank { value, stamp: version.stamp, dot }
+    }
+
+    /// Discards what this policy does not keep; whether there was anything.
+    ///
+    /// A stamp exceeds all that its write covers, so of all versions that went into an object the one that ranks highest is
+    /// still there: to merge and then settle is a join again.
+    pub fn settle(self, object: &mut Object) -> bool {
+        if self == Policy::Siblings {
+            return false;
+        }
+        let last = object.iter().map(|(dot, version)| self.rank(version, dot)).max();
+        last.is_some_and(|last| object.keep_only(last.dot) > 0)
+    }
+}
+
+/// The rules of one keyspace.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Keyspace {
+    /// Replicas that a read asks for, unless it says otherwise; `None`: as many as for keys without a keyspace.
+    pub r: Option<Level>,
+    /// Replicas that a write asks for, unless it says otherwise; `None`: as many as for keys without a keyspace.
+    pub w: Option<Level>,
+    /// What becomes of concurrent writes. It never changes.
+    pub policy: Policy,
+    /// After how many milliseconds a value expires whose writer said nothing of that.
+    pub ttl_ms: Option<u64>,
+}
+
+impl Keyspace {
+    /// The change to be staged for the keys with this prefix; the empty one: for all that have no keyspace.
+    ///
+    /// # Errors
+    /// [`KeyspaceError`] for a prefix, a level or a time to live that can't be.
+    pub fn change(&self, prefix: &str) -> Result<Change, KeyspaceError> {
+        if prefix.len() > MAX_PREFIX {
+            return Err(KeyspaceError::Prefix(prefix.len()));
+        }
+        if [self.r, self.w].contains(&Some(Level::Count(0))) {
+            return Err(KeyspaceError::Level(u8::MAX));
+        }
+        if self.ttl_ms.is_some_and(|ms| ms == 0 || ms > MAX_TTL_MS) {
+            return Err(KeyspaceError::Ttl);
+        }
+        let value = postcard::to_extend(self, alloc::vec![FORMAT]);
+        let value = value.expect("serializing into memory does not fail");
+        Ok(Change::Setting { name: format!("{NAME}{prefix}"), value: Some(value) })
+    }
+
+    /// The prefix and the rules that a setting stands for; `None` for other settings, and for what another release wrote.
+    #[must_use]
+    pub fn read<'a>(name: &'a str, value: &[u8]) -> Option<(&'a str, Keyspace)> {
+        let prefix = name.strip_prefix(NAME)?;
+        let (format, rest) = value.split_first()?;
+        let (keyspace, rest): (Keyspace, _) = postcard::take_from_bytes(rest).ok()?;
+        let sound = *format == FORMAT && rest.is_empty() && keyspace.change(prefix).is_ok();
+        sound.then_some((prefix, keyspace))
+    }
+
+    /// All that a cluster has committed to, by prefix.
+    pub fn all(membership: &Membership) -> impl Iterator<Item = (&str, Keyspace)> {
+        membership.settings().filter_map(|(name, value)| Keyspace::read(name, value))
+    }
+}
+
+/// Why a keyspace can't be. Nothing was changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum KeyspaceError {
+    /// The prefix has so many bytes, more than [`MAX_PREFIX`].
+    Prefix(usize),
+    /// R or W is zero, or more than this N.
+    Level(u8),
+    /// The time to live is zero, or more than [`MAX_TTL_MS`].
+    Ttl,
+    /// Its policy is another one, and stays.
+    PolicyStays(Policy),
+    /// A keyspace can't be taken away: its keys would go by another policy.
+    Stays,
+    /// There are [`MAX_KEYSPACES`] already.
+    Full,
+    /// It is not written as this release does.
+    Malformed,
+}
+
+impl fmt::Display for KeyspaceError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            KeyspaceError::Prefix(bytes) => {
+                write!(f, "a keyspace's prefix has at most {MAX_PREFIX} bytes, this one has {bytes}")
+            }
+            KeyspaceError::Level(n) => {
+                write!(f, "r and w are numbers from 1 to {n}, or one, quorum or all")
+            }
+            KeyspaceError::Ttl => f.write_str("a time to live is at least 1 ms and at most 100 years"),
+            KeyspaceError::PolicyStays(policy) => write!(
+                f,
+                "the keyspace's policy is {policy}, and stays: copy its keys to another prefix to have another"
+            ),
+            KeyspaceError::Stays => f.write_str("a keyspace stays: its keys would go by another policy"),
+            KeyspaceError::Full => write!(f, "a cluster has at most {MAX_KEYSPACES} keyspaces"),
+            KeyspaceError::Malformed => f.write_str("it is not written as this release writes keyspaces"),
+        }
+    }
+}
+
+impl core::error::Error for KeyspaceError {}
+
+impl fmt::Display for Policy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Policy::Siblings => "siblings",
+            Policy::Lww => "lww",
+        })
+    }
+}
+
+/// What holds for one key.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rules {
+    r: Level,
+    w: Level,
+    pub(crate) policy: Policy,
+    pub(crate) ttl_ms: Option<u64>,
+}
+
+impl Rules {
+    /// R among so many replicas.
+    pub(crate) fn r(&self, replicas: u8) -> u8 {
+        at_most(self.r, replicas)
+    }
+
+    /// W among so many replicas.
+    pub(crate) fn w(&self, replicas: u8) -> u8 {
+        at_most(self.w, replicas)
+    }
+}
+
+fn at_most(level: Level, replicas: u8) -> u8 {
+    match level {
+        Level::Count(n) => n.min(replicas),
+        word => word.resolve(replicas).unwrap_or(0),
+    }
+}
+
+/// The rules of all keys.
+#[derive(Debug)]
+pub(crate) struct Keyspaces {
+    /// Those of a cluster that has committed to none.
+    founding: (Level, Level),
+    others: Rules,
+    /// The longest prefixes first.
+    list: Vec<(String, Rules)>,
+}
+
+impl Keyspaces {
+    pub(crate) fn new(r: u8, w: u8) -> Keyspaces {
+        let (r, w) = (Level::Count(r), Level::Count(w));
+        let others = Rules { r, w, policy: Policy::Siblings, ttl_ms: None };
+        Keyspaces { founding: (r, w), others, list: Vec::new() }
+    }
+
+    /// Goes by what is committed now.
+    pub(crate) fn adopt(&mut self, membership: &Membership) {
+        let rules = |keyspace: Keyspace, (r, w): (Level, Level)| Rules {
+            r: keyspace.r.unwrap_or(r),
+            w: keyspace.w.unwrap_or(w),
+            policy: keyspace.policy,
+            ttl_ms: keyspace.ttl_ms,
+        };
+        let default = Keyspace::all(membership).find(|(prefix, _)| prefix.is_empty());
+        self.others = rules(default.map_or(Keyspace::default(), |(_, keyspace)| keyspace), self.founding);
+        let others = (self.others.r, self.others.w);
+        let named = Keyspace::all(membership).filter(|(prefix, _)| !prefix.is_empty());
+        self.list = named.map(|(prefix, keyspace)| (prefix.to_owned(), rules(keyspace, others))).collect();
+        self.list.sort_by_key(|(prefix, _)| Reverse(prefix.len()));
+    }
+
+    /// The rules of a key.
+    pub(crate) fn of(&self, key: &[u8]) -> &Rules {
+        let own = self.list.iter().find(|(prefix, _)| key.starts_with(prefix.as_bytes()));
+        own.map_or(&self.others, |(_, rules)| rules)
+    }
+
+    /// The rules of keys without a keyspace.
+    pub(crate) const fn others(&self) -> &Rules {
+        &self.others
+    }
+
+    /// The smallest W that promises an intersection, the least that reached a quorum. W = 1 promises none.
+    pub(crate) fn least_w(&self, replicas: u8) -> u8 {
+        let others = self.others.w(replicas);
+        let named = self.list.iter().map(|(_, rules)| rules.w(replicas));
+        named.filter(|w| *w > 1).fold(others, u8::min)
+    }
+
+    /// The largest W of any key.
+    pub(crate) fn most_w(&self, replicas: u8) -> u8 {
+        self.list.iter().map(|(_, rules)| rules.w(replicas)).fold(self.others.w(replicas), u8::max)
+    }
+}
+
+/// Whether a change may be staged, or committed, on top of this.
+pub(crate) fn check(membership: &Membership, change: &Change, replicas: u8) -> Result<(), KeyspaceError> {
+    let Change::Setting { name, value } = change else { return Ok(()) };
+    if !name.starts_with(NAME) {
+        return Ok(());
+    }
+    let Some(value) = value else { return Err(KeyspaceError::Stays) };
+    let (prefix, keyspace) = Keyspace::read(name, value).ok_or(KeyspaceError::Malformed)?;
+    let levels = [keyspace.r, keyspace.w];
+    if levels.into_iter().flatten().any(|level| level.resolve(replicas).is_none()) {
+        return Err(KeyspaceError::Level(replicas));
+    }
+    let mut others = 0;
+    let mut before = None;
+    for (known, keyspace) in Keyspace::all(membership) {
+        if known == prefix {
+            before = Some(keyspace.policy);
+        } else {
+            others += 1;
+        }
+    }
+    match before {
+        Some(policy) if policy != keyspace.policy => Err(KeyspaceError::PolicyStays(policy)),
+        None if others >= MAX_KEYSPACES => Err(KeyspaceError::Full),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,292 @@
+//! Keyspaces: rules by prefix, committed to like members; `lww` keeps the last write, whoever made it.
+
+mod common;
+
+use bytes::Bytes;
+use common::{A, B, C, Cluster, delete, put};
+use gramme_quorum::*;
+use gramme_ring::{Change, NodeId};
+use gramme_vclock::{Actor, GrowableDotSet, Minter, Stamp};
+
+/// Commits keyspaces at a node, and waits until all go by them.
+fn commit(cluster: &mut Cluster, at: NodeId, keyspaces: &[(&str, Keyspace)]) {
+    for (prefix, keyspace) in keyspaces {
+        let change = keyspace.change(prefix).unwrap();
+        cluster.change(at, ClusterOp::Stage(change)).unwrap();
+    }
+    let hash = cluster.nodes[&at].engine.membership().propose().unwrap().hash();
+    cluster.change(at, ClusterOp::Commit(hash)).unwrap();
+    for _ in 0..100 {
+        cluster.pass(Duration::from_millis(200));
+        if cluster.nodes.values().all(|node| node.engine.membership().transition().is_none()) {
+            return;
+        }
+    }
+    panic!("the commit does not spread");
+}
+
+fn lww() -> Keyspace {
+    Keyspace { policy: Policy::Lww, ..Keyspace::default() }
+}
+
+/// A cluster with an `lww` keyspace.
+fn cluster() -> Cluster {
+    let mut cluster = Cluster::new(3);
+    commit(&mut cluster, A, &[("last:", lww())]);
+    cluster
+}
+
+fn expiries(cluster: &mut Cluster, key: &str) -> Vec<Option<Expiry>> {
+    let get = Op::Get { key: Bytes::copy_from_slice(key.as_bytes()), options: ReadOptions::default() };
+    match cluster.request(A, get) {
+        Reply::Read(reading) => reading.siblings.into_iter().map(|found| found.expiry).collect(),
+        other => panic!("get {key}: {other:?}"),
+    }
+}
+
+#[test]
+fn the_longest_prefix_names_the_rules() {
+    let mut cluster = Cluster::new(3);
+    let short = Keyspace { w: Some(Level::One), ..Keyspace::default() };
+    let long = Keyspace { w: Some(Level::All), ..Keyspace::default() };
+    commit(&mut cluster, B, &[("a", short), ("a/b", long)]);
+    cluster.crash(C);
+    cluster.cut(A, B, true);
+    // A is alone.
+    let have = |reply| match reply {
+        Reply::Failed(OpError::Quorum { need: Need::W, have, want }) => (have, want),
+        Reply::Written { .. } => (1, 1),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(have(cluster.request(A, put("a", "x", Cover::Held))), (1, 1));
+    assert_eq!(have(cluster.request(A, put("a/", "x", Cover::Held))), (1, 1));
+    assert_eq!(have(cluster.request(A, put("a/b", "x", Cover::Held))), (1, 3));
+    assert_eq!(have(cluster.request(A, put("b", "x", Cover::Held))), (1, 2));
+}
+
+#[test]
+fn the_empty_prefix_gives_r_and_w_to_all_that_say_nothing_of_them() {
+    let mut cluster = Cluster::new(3);
+    let others = Keyspace { r: Some(Level::One), w: Some(Level::All), ..Keyspace::default() };
+    let own = Keyspace { w: Some(Level::Count(1)), ..Keyspace::default() };
+    commit(&mut cluster, A, &[("", others), ("own", own)]);
+    cluster.crash(C);
+    cluster.pass(Duration::from_secs(5));
+    let short = OpError::Quorum { need: Need::W, have: 2, want: 3 };
+    assert_eq!(cluster.request(A, put("key", "x", Cover::Held)), Reply::Failed(short));
+    cluster.cut(A, B, true);
+    cluster.put(A, "own key", "x", Cover::Held);
+    assert_eq!(cluster.get(A, "own key").0, ["x"], "R = 1 holds there as well");
+}
+
+#[test]
+fn a_time_to_live_is_for_values_whose_writers_say_nothing_of_it() {
+    let mut cluster = Cluster::new(3);
+    commit(&mut cluster, A, &[("brief", Keyspace { ttl_ms: Some(60_000), ..Keyspace::default() })]);
+    cluster.put(A, "brief 1", "x", Cover::Held);
+    let at = cluster.now.wall_ms + 60_000;
+    assert!(
+        matches!(expiries(&mut cluster, "brief 1")[..], [Some(Expiry(ms))] if ms <= at && at - ms < 1000)
+    );
+    for (expiry, kept) in [(Expiry(at * 2), Some(Expiry(at * 2))), (Expiry::NEVER, None)] {
+        let Op::Put { key, value, content_type, cover, options, .. } = put("brief 2", "x", Cover::Held)
+        else {
+            unreachable!()
+        };
+        let op = Op::Put { key, value, content_type, expiry: Some(expiry), cover, options };
+        assert!(matches!(cluster.request(A, op), Reply::Written { .. }));
+        assert_eq!(expiries(&mut cluster, "brief 2"), [kept]);
+    }
+    cluster.pass(Duration::from_secs(61));
+    assert_eq!(cluster.get(B, "brief 1").0, [""; 0]);
+    assert_eq!(cluster.get(B, "brief 2").0, ["x"]);
+}
+
+#[test]
+fn of_concurrent_writes_the_last_one_stays_at_every_replica() {
+    let mut cluster = cluster();
+    for (a, b) in [("kept", "siblings"), ("last:key", "one")] {
+        cluster.cut(A, C, true);
+        cluster.cut(A, B, true);
+        let one = WriteOptions { w: Some(Level::One), ..WriteOptions::default() };
+        let with = |value: &str| match put(a, value, Cover::Nothing) {
+            Op::Put { key, value, content_type, expiry, cover, .. } => {
+                Op::Put { key, value, content_type, expiry, cover, options: one }
+            }
+            _ => unreachable!(),
+        };
+        assert!(matches!(cluster.request(A, with("first")), Reply::Written { .. }));
+        cluster.pass(Duration::from_secs(1));
+        assert!(matches!(cluster.request(B, with("second")), Reply::Written { .. }));
+        cluster.cut(A, C, false);
+        cluster.cut(A, B, false);
+        cluster.pass(Duration::from_secs(30));
+        let want = if b == "one" { vec!["second"] } else { vec!["first", "second"] };
+        for id in [A, B, C] {
+            let held = cluster.copy(id, a).expect("handed over");
+            assert_eq!(held, want, "{a} at {id}");
+        }
+    }
+}
+
+#[test]
+fn whoever_was_told_ok_reads_its_write_whatever_the_clocks_say() {
+    let mut cluster = cluster();
+    cluster.skew.insert(A, 3_600_000);
+    cluster.put(A, "last:key", "from the future", Cover::Held);
+    for cover in [Cover::Held, Cover::Nothing, Cover::Context(Default::default())] {
+        cluster.put(B, "last:key", "now", cover.clone());
+        assert_eq!(cluster.get(C, "last:key").0, ["now"], "{cover:?}");
+        cluster.put(A, "last:key", "from the future", Cover::Held);
+    }
+    // B's copy lacks what it is to outrank: the acknowledgements say so.
+    cluster.put(A, "last:other", "kept by B as well", Cover::Held);
+    cluster.cut(A, B, true);
+    let fast = WriteOptions { w: Some(Level::Count(2)), ..WriteOptions::default() };
+    let Op::Put { key, value, content_type, expiry, cover, .. } =
+        put("last:other", "missed by B", Cover::Held)
+    else {
+        unreachable!()
+    };
+    let op = Op::Put { key, value, content_type, expiry, cover, options: fast };
+    assert!(matches!(cluster.request(A, op), Reply::Written { .. }));
+    cluster.put(B, "last:other", "now", Cover::Held);
+    cluster.cut(A, B, false);
+    cluster.pass(Duration::from_secs(30));
+    assert_eq!(cluster.get(A, "last:other").0, ["now"]);
+    for id in [A, B, C] {
+        assert_eq!(cluster.copy(id, "last:other").unwrap(), ["now"], "at {id}");
+    }
+}
+
+#[test]
+fn the_last_delete_wins_as_well() {
+    let mut cluster = cluster();
+    cluster.put(A, "last:key", "old", Cover::Held);
+    let (_, context) = cluster.get(A, "last:key");
+    cluster.put(B, "last:key", "not seen by who deletes", Cover::Held);
+    assert!(matches!(cluster.request(C, delete("last:key", Cover::Context(context))), Reply::Written { .. }));
+    assert_eq!(cluster.get(A, "last:key").0, [""; 0]);
+    cluster.put(B, "last:key", "later", Cover::Held);
+    assert_eq!(cluster.get(A, "last:key").0, ["later"]);
+}
+
+#[test]
+fn a_policy_stays_and_so_does_a_keyspace() {
+    let mut cluster = cluster();
+    let stage = |keyspace: Keyspace, prefix| ClusterOp::Stage(keyspace.change(prefix).unwrap());
+    let refused = |error| Err(ClusterError::Keyspace(error));
+    let siblings = Keyspace::default();
+    let stays = KeyspaceError::PolicyStays(Policy::Lww);
+    assert_eq!(cluster.change(A, stage(siblings, "last:")), refused(stays));
+    let Change::Setting { name, .. } = lww().change("last:").unwrap() else { unreachable!() };
+    let gone = Change::Setting { name: name.clone(), value: None };
+    assert_eq!(cluster.change(B, ClusterOp::Stage(gone)), refused(KeyspaceError::Stays));
+    let garbage = Change::Setting { name, value: Some(vec![9; 9]) };
+    assert_eq!(cluster.change(B, ClusterOp::Stage(garbage)), refused(KeyspaceError::Malformed));
+    let too_many = Keyspace { w: Some(Level::Count(4)), ..lww() };
+    assert_eq!(cluster.change(C, stage(too_many, "last:")), refused(KeyspaceError::Level(3)));
+    // R, W and the time to live may change.
+    commit(&mut cluster, C, &[("last:", Keyspace { ttl_ms: Some(1), w: Some(Level::All), ..lww() })]);
+
+    // Staged at C before it has heard of A's commit: the policy is looked at once more.
+    cluster.cut(A, C, true);
+    cluster.cut(B, C, true);
+    let change = siblings.change("new:").unwrap();
+    cluster.change(C, ClusterOp::Stage(change)).unwrap();
+    cluster.change(A, stage(lww(), "new:")).unwrap();
+    let hash = cluster.nodes[&A].engine.membership().propose().unwrap().hash();
+    cluster.change(A, ClusterOp::Commit(hash)).unwrap();
+    cluster.cut(A, C, false);
+    cluster.cut(B, C, false);
+    cluster.pass(Duration::from_secs(20));
+    match cluster.nodes[&A].engine.membership().propose() {
+        // Staged later than what was committed, so still there: it can't be committed.
+        Ok(proposal) => assert_eq!(
+            cluster.change(A, ClusterOp::Commit(proposal.hash())),
+            refused(KeyspaceError::PolicyStays(Policy::Lww))
+        ),
+        Err(error) => assert_eq!(error.to_string(), "nothing is staged"),
+    }
+    let all: Vec<_> = Keyspace::all(cluster.nodes[&B].engine.membership())
+        .map(|(prefix, keyspace)| (prefix.to_owned(), keyspace.policy))
+        .collect();
+    assert_eq!(all, [("last:".to_owned(), Policy::Lww), ("new:".to_owned(), Policy::Lww)]);
+}
+
+#[test]
+fn what_can_t_be_a_keyspace_is_refused_by_name() {
+    let change = |prefix: &str, keyspace: Keyspace| keyspace.change(prefix).map(|_| ());
+    let long = "p".repeat(MAX_PREFIX + 1);
+    assert_eq!(change(&long, lww()), Err(KeyspaceError::Prefix(MAX_PREFIX + 1)));
+    assert_eq!(change(&long[1..], lww()), Ok(()));
+    for ttl_ms in [Some(0), Some(MAX_TTL_MS + 1), Some(u64::MAX)] {
+        assert_eq!(change("", Keyspace { ttl_ms, ..lww() }), Err(KeyspaceError::Ttl));
+    }
+    let none = Some(Level::Count(0));
+    assert_eq!(change("", Keyspace { r: none, ..lww() }), Err(KeyspaceError::Level(u8::MAX)));
+    // What a keyspace is written as, and nothing else, is read.
+    let Ok(Change::Setting { name, value: Some(value) }) = lww().change("x") else { unreachable!() };
+    assert_eq!(Keyspace::read(&name, &value), Some(("x", lww())));
+    assert_eq!(Keyspace::read("other/x", &value), None);
+    assert_eq!(Keyspace::read(&name, &[&value[..], &[0]].concat()), None);
+    for cut in 0..value.len() {
+        assert_eq!(Keyspace::read(&name, &value[..cut]), None);
+    }
+}
+
+/// Copies at three nodes, each minting under an actor of its own and merging others' at random, with clocks far apart: in
+/// whatever order they are merged in the end, one and the same version is left, the one that ranks highest of all.
+#[test]
+fn merging_and_settling_is_a_join() {
+    for seed in 0..500_u64 {
+        let mut random = seed;
+        let mut draw = |bound: u64| {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (random >> 33) % bound
+        };
+        let mut copies: Vec<(Object, Minter)> =
+            (1..=3).map(|actor| (Object::new(), Minter::new(Actor(actor)))).collect();
+        let mut highest = None;
+        for write in 0..12_u8 {
+            let at = usize::try_from(draw(3)).unwrap();
+            if draw(2) == 0 {
+                let other = copies[usize::try_from(draw(3)).unwrap()].0.clone();
+                let (copy, _) = &mut copies[at];
+                let Ok(_) = copy.merge(other);
+                Policy::Lww.settle(copy);
+                continue;
+            }
+            let (copy, minter) = &mut copies[at];
+            let covered = copy.iter().map(|(_, v)| v.stamp).max().unwrap_or(Stamp::ZERO);
+            let clock = Stamp::from_parts(draw(100), 0);
+            let content = match draw(3) {
+                0 => Content::Tombstone,
+                _ => Content::Value { bytes: Bytes::copy_from_slice(&[write]), content_type: None },
+            };
+            let version = Version { stamp: clock.max(covered.next()), expiry: None, content };
+            let seen: GrowableDotSet = copy.seen().clone();
+            let dot = copy.write(&seen, minter, version.clone()).unwrap().dot;
+            highest = highest.max(Some(Policy::Lww.rank(&version, dot)));
+            Policy::Lww.settle(copy);
+        }
+        let mut ends = Vec::new();
+        for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
+            let mut all = Object::new();
+            for at in order {
+                let Ok(_) = all.merge(copies[at].0.clone());
+                Policy::Lww.settle(&mut all);
+                // Once more changes nothing.
+                let before = all.clone();
+                let Ok(_) = all.merge(copies[at].0.clone());
+                Policy::Lww.settle(&mut all);
+                assert_eq!(all, before, "seed {seed}");
+            }
+            let left: Vec<Rank> = all.iter().map(|(dot, v)| Policy::Lww.rank(v, dot)).collect();
+            assert_eq!(left.first().copied(), highest, "seed {seed}");
+            assert!(left.len() <= 1, "seed {seed}");
+            ends.push(object::encode(&all));
+        }
+        assert!(ends.windows(2).all(|pair| pair[0] == pair[1]), "seed {seed}");
+    }
+}
