@@ -313,3 +313,50 @@ fn a_node_with_a_wrong_secret_does_not_get_in() {
     cluster.wait_until_standing(2, &id, "waiting");
     eventually("it has heard of the cluster", || cluster.status(3)["ring_version"] == 1);
 }
+
+#[test]
+fn keyspaces_are_committed_like_members() {
+    let cluster = Cluster::start("keyspaces", 3);
+    cluster.change(0, &["stage", "keyspace", "last:", "--policy", "lww", "--ttl", "3600"]);
+    let said = cluster.change(0, &["stage", "keyspace", "fast:", "--w", "one"]);
+    assert!(
+        said.contains("keys that begin with 'fast:': policy siblings, r default, w one, values stay"),
+        "{said}"
+    );
+    cluster.commit(0);
+    cluster.wait_until_one_ring(&[0, 1, 2]);
+    for node in 0..3 {
+        let shown = cluster.json(node, &["keyspaces"]);
+        assert_eq!((&shown[0]["prefix"], &shown[0]["w"]), (&"fast:".into(), &"one".into()));
+        assert_eq!((&shown[1]["policy"], &shown[1]["ttl"]), (&"lww".into(), &3600.into()));
+    }
+    let mut clients: Vec<Redis> =
+        (0..3).map(|node| Redis::connect(cluster.redis(node)).expect("it serves")).collect();
+    for (key, values) in [(&b"last:key"[..], 1), (b"other", 3)] {
+        for (node, client) in clients.iter_mut().enumerate() {
+            let value = format!("from {node}");
+            let told = client.call(&[b"DYN.PUT", key, value.as_bytes()]);
+            assert!(matches!(told, Some(Resp::Bulk(Some(_)))), "{told:?}");
+        }
+        let Some(Resp::Array(read)) = clients[0].call(&[b"DYN.GET", key]) else { panic!("it is read") };
+        let Some(Resp::Array(siblings)) = read.get(1) else { panic!("its siblings: {read:?}") };
+        assert_eq!(siblings.len(), values);
+        assert_eq!(clients[1].call(&[b"GET", key]), Some(Resp::Bulk(Some(b"from 2".to_vec()))));
+    }
+    let ttl = clients[2].call(&[b"TTL", b"last:key"]);
+    assert!(matches!(ttl, Some(Resp::Integer(3590..=3600))), "{ttl:?}");
+    assert_eq!(clients[2].call(&[b"PERSIST", b"last:key"]), Some(Resp::Integer(1)));
+    assert_eq!(clients[0].call(&[b"TTL", b"last:key"]), Some(Resp::Integer(-1)));
+    assert_eq!(clients[2].call(&[b"TTL", b"other"]), Some(Resp::Integer(-1)));
+
+    for (arguments, why) in [
+        (&["last:", "--policy", "siblings"][..], "policy is lww, and stays"),
+        (&["x", "--w", "4"], "r and w are numbers from 1 to 3"),
+        (&["x", "--r", "some"], "r and w are numbers, or one, quorum, all or default"),
+        (&["x", "--policy", "none"], "a policy is siblings or lww"),
+    ] {
+        let output = cluster.ask(1, &[&["cluster", "stage", "keyspace"], arguments].concat());
+        assert!(stderr(&output).contains(why), "{}", stderr(&output));
+        assert_ne!(output.status.code(), Some(0));
+    }
+}

@@ -81,6 +81,23 @@ enum Stage {
     },
     /// A member stands elsewhere
     Zone { node: String, zone: String },
+    /// Keys with a prefix get rules of their own; what is left out stays as it is
+    Keyspace {
+        /// What the keys begin with; '' for all keys without a keyspace
+        prefix: String,
+        /// Replicas that a read asks for: a number, one, quorum, all or default
+        #[arg(long, value_name = "LEVEL")]
+        r: Option<String>,
+        /// Replicas that a write asks for: a number, one, quorum, all or default
+        #[arg(long, value_name = "LEVEL")]
+        w: Option<String>,
+        /// What becomes of concurrent writes: siblings, or lww (the last one wins, the others are lost). It never changes
+        #[arg(long)]
+        policy: Option<String>,
+        /// Seconds after which values expire whose writers say nothing of that; 0: never
+        #[arg(long, value_name = "SECONDS")]
+        ttl: Option<u64>,
+    },
 }
 
 #[derive(Args)]
@@ -110,6 +127,9 @@ impl Stage {
             }),
             Stage::Weight { node, weight } => json!({"action": "weight", "node": node, "weight": weight}),
             Stage::Zone { node, zone } => json!({"action": "zone", "node": node, "zone": zone}),
+            Stage::Keyspace { prefix, r, w, policy, ttl } => json!({
+                "action": "keyspace", "prefix": prefix, "r": r, "w": w, "policy": policy, "ttl": ttl
+            }),
         }
     }
 }

@@ -65,6 +65,8 @@ enum Command {
     Ring(View),
     /// Show the members, who waits to become one, and their addresses
     Members(View),
+    /// Show the prefixes of keys with rules of their own
+    Keyspaces(View),
     /// Show how far a change of the members has come
     Transfers(View),
     /// Change the members: stage changes, look at the plan, commit it
@@ -188,6 +190,7 @@ pub(crate) fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Status(view) => view.show("status"),
         Command::Ring(view) => view.show("ring"),
         Command::Members(view) => view.show("members"),
+        Command::Keyspaces(view) => view.show("keyspaces"),
         Command::Transfers(view) => view.show("transfers"),
         Command::Cluster(cluster) => cluster.run(),
         Command::Secret(secret) => secret.run(),

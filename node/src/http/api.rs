@@ -14,9 +14,10 @@ GET, HEAD, PUT, DELETE  /kv/{key}     values; keys are percent-encoded
 GET                     /api/status   how this node and its peers do
 GET                     /api/ring     who owns which slots
 GET                     /api/members  who the members are, who wishes to be one, and where they serve
+GET                     /api/keyspaces  prefixes of keys with rules of their own
 GET                     /api/transfers  how far a change of the layout has come
 GET                     /api/cluster/plan    what a commit of all that is staged would bring
-POST                    /api/cluster/stage   a change: join, leave, remove, replace, weight or zone, in JSON
+POST                    /api/cluster/stage   a change: join, leave, remove, replace, weight, zone or keyspace, in JSON
 POST                    /api/cluster/commit  the plan with this hash, in JSON
 POST                    /api/cluster/clear   takes back what is staged; the body is {}
 GET                     /metrics      counters, for Prometheus

@@ -6,6 +6,7 @@
 use super::Server;
 use super::api::{json, look};
 use super::body::receive;
+use super::keyspaces::{self, Wish};
 use super::members::{facts, known, planned, standing, state};
 use super::router::{Answer, Refusal};
 use crate::facts::MAX_WEIGHT;
@@ -50,6 +51,8 @@ enum Stage {
     Weight { node: String, weight: u32 },
     /// A member stands elsewhere.
     Zone { node: String, zone: String },
+    /// Keys with a prefix get rules of their own.
+    Keyspace(Wish),
 }
 
 #[derive(Deserialize)]
@@ -167,7 +170,7 @@ fn words(change: &Change) -> String {
         }
         Change::Leave(id) => format!("node {id} leaves"),
         Change::Remove(id) => format!("node {id} is removed, for good"),
-        other => format!("{other:?}"),
+        other => keyspaces::words(other).unwrap_or_else(|| format!("{other:?}")),
     }
 }
 
@@ -208,6 +211,7 @@ impl Operator<'_> {
                 let member = self.member(&node)?;
                 vec![Change::Member(self.shaped(member, Some(weight), None)?)]
             }
+            Stage::Keyspace(wish) => vec![wish.change(self.engine)?],
             Stage::Zone { node, zone } => {
                 let member = self.member(&node)?;
                 vec![Change::Member(self.shaped(member, None, Some(zone))?)]
@@ -339,6 +343,8 @@ mod tests {
             b"[]",
             br#"{"action":"fly"}"#,
             br#"{"action":"leave"}"#,
+            br#"{"action":"keyspace"}"#,
+            br#"{"action":"keyspace","prefix":"x","polciy":"lww"}"#,
             br#"{"action":"leave","node":7}"#,
             br#"{"action":"leave","node":"ab","wieght":1}"#,
             br#"{"action":"weight","node":"ab","weight":-1}"#,

@@ -14,6 +14,7 @@ mod api;
 mod body;
 mod change;
 mod client;
+mod keyspaces;
 mod kv;
 mod members;
 mod metrics;

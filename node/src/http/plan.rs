@@ -2,6 +2,7 @@
 
 use super::Server;
 use super::api::json;
+use super::keyspaces;
 use super::router::{Answer, Refusal};
 use gramme_ring::{Change, Layout, Membership, NodeId};
 use serde::Serialize;
@@ -31,13 +32,13 @@ struct Plan {
 /// One staged change.
 #[derive(Serialize)]
 struct Staged {
-    /// `join`, `change`, `leave`, `remove`, `replicas` or `setting`.
+    /// `join`, `change`, `leave`, `remove`, `keyspace`, `replicas` or `setting`.
     change: &'static str,
     /// Its subject: a node, or the name of a setting.
     of: Option<String>,
     weight: Option<u32>,
     zone: Option<String>,
-    /// A setting's or N's.
+    /// A keyspace's rules in words, or the value of another setting or of N.
     value: Option<String>,
 }
 
@@ -217,6 +218,9 @@ fn describe(ring: &Membership, change: Change) -> Staged {
         Change::Remove(id) => Staged { change: "remove", of: Some(id.to_string()), ..empty },
         Change::Replicas(n) => Staged { change: "replicas", value: Some(n.to_string()), ..empty },
         Change::Partitions(q) => Staged { change: "partitions", value: Some(q.to_string()), ..empty },
+        ref keyspace if keyspaces::words(keyspace).is_some() => {
+            Staged { change: "keyspace", value: keyspaces::words(keyspace), ..empty }
+        }
         Change::Setting { name, value } => Staged {
             of: Some(name),
             value: value.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()),

@@ -3,7 +3,7 @@
 use super::body::BodyError;
 use super::client::Client;
 use super::query::BadEscape;
-use super::{Server, api, change, kv, members, metrics, plan};
+use super::{Server, api, change, keyspaces, kv, members, metrics, plan};
 use bytes::Bytes;
 use gramme_quorum::OpError;
 use http_body_util::Full;
@@ -142,6 +142,7 @@ async fn route(server: &Rc<Server>, client: &Client, request: Request<Incoming>)
         "/api/status" => api::status,
         "/api/ring" => api::ring,
         "/api/members" => members::members,
+        "/api/keyspaces" => keyspaces::keyspaces,
         "/api/transfers" => members::transfers,
         "/api/cluster/plan" => plan::plan,
         "/api/cluster/stage" | "/api/cluster/commit" | "/api/cluster/clear" => {

@@ -1,0 +1,104 @@
+//! The keyspaces: what the cluster has committed to, and how an operator speaks of them.
+
+use super::Server;
+use super::api::json;
+use super::router::{Answer, Refusal};
+use gramme_quorum::{Engine, Keyspace, Level, Policy};
+use gramme_ring::Change;
+use serde::{Deserialize, Serialize};
+
+/// A keyspace as it is to be. What is not named stays as it is.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Wish {
+    prefix: String,
+    /// A number, `one`, `quorum` or `all`; `default`: as for keys without a keyspace.
+    r: Option<String>,
+    w: Option<String>,
+    /// `siblings` or `lww`.
+    policy: Option<String>,
+    /// Seconds; 0: values stay.
+    ttl: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct Shown {
+    prefix: String,
+    r: String,
+    w: String,
+    policy: String,
+    /// Seconds after which a value expires whose writer said nothing of that; null: never.
+    ttl: Option<u64>,
+}
+
+pub(super) fn keyspaces(server: &Server) -> Result<Answer, Refusal> {
+    let shown: Vec<Shown> = server.handle.engine(|engine| {
+        let all = Keyspace::all(engine.membership());
+        let show = |(prefix, keyspace): (&str, Keyspace)| Shown {
+            prefix: prefix.to_owned(),
+            r: level(keyspace.r),
+            w: level(keyspace.w),
+            policy: keyspace.policy.to_string(),
+            ttl: keyspace.ttl_ms.map(|ms| ms / 1000),
+        };
+        all.map(show).collect()
+    });
+    json(&shown)
+}
+
+impl Wish {
+    /// The change that this comes to.
+    pub(super) fn change(self, engine: &Engine) -> Result<Change, Refusal> {
+        let known = Keyspace::all(engine.membership()).find(|(prefix, _)| *prefix == self.prefix);
+        let mut keyspace = known.map(|(_, keyspace)| keyspace).unwrap_or_default();
+        for (said, place) in [(&self.r, &mut keyspace.r), (&self.w, &mut keyspace.w)] {
+            match said.as_deref() {
+                None => {}
+                Some("default") => *place = None,
+                Some(text) => {
+                    let level = Level::parse(text).ok_or_else(|| {
+                        Refusal::bad_request("r and w are numbers, or one, quorum, all or default".to_owned())
+                    })?;
+                    *place = Some(level);
+                }
+            }
+        }
+        keyspace.policy = match self.policy.as_deref() {
+            None => keyspace.policy,
+            Some("siblings") => Policy::Siblings,
+            Some("lww") => Policy::Lww,
+            Some(_) => return Err(Refusal::bad_request("a policy is siblings or lww".to_owned())),
+        };
+        match self.ttl {
+            None => {}
+            Some(0) => keyspace.ttl_ms = None,
+            Some(seconds) => keyspace.ttl_ms = Some(seconds.saturating_mul(1000)),
+        }
+        keyspace.change(&self.prefix).map_err(|e| Refusal::bad_request(e.to_string()))
+    }
+}
+
+/// What a setting stands for, in words; `None` if it is no keyspace.
+pub(super) fn words(change: &Change) -> Option<String> {
+    let Change::Setting { name, value: Some(value) } = change else { return None };
+    let (prefix, keyspace) = Keyspace::read(name, value)?;
+    let ttl =
+        keyspace.ttl_ms.map_or("values stay".to_owned(), |ms| format!("values expire after {} s", ms / 1000));
+    let keys = if prefix.is_empty() {
+        "keys without a keyspace".to_owned()
+    } else {
+        format!("keys that begin with '{}'", prefix.escape_debug())
+    };
+    let (r, w) = (level(keyspace.r), level(keyspace.w));
+    Some(format!("{keys}: policy {}, r {r}, w {w}, {ttl}", keyspace.policy))
+}
+
+fn level(level: Option<Level>) -> String {
+    match level {
+        None => "default".to_owned(),
+        Some(Level::Count(n)) => n.to_string(),
+        Some(Level::One) => "one".to_owned(),
+        Some(Level::Quorum) => "quorum".to_owned(),
+        Some(Level::All) => "all".to_owned(),
+    }
+}
