@@ -134,8 +134,9 @@ impl MemoryCluster {
                     // Its nodes never differ.
                     self.pending.push_back((at, Input::Summed(id, vec![0; ranges.len()])));
                 }
-                // Its members stay.
-                Output::Known(..) => {}
+                Output::Confirm(id) => self.pending.push_back((at, Input::Written(id))),
+                // It syncs at once, and its members stay.
+                Output::Sync | Output::Known(..) => {}
                 other => panic!("an output that this cluster does not know: {other:?}"),
             }
         }

@@ -5,6 +5,7 @@ use crate::handle::Addresses;
 use crate::identity::{DataDir, DirError, Identity, Membership};
 use crate::log::say;
 use crate::server::{PARTITIONS, REPLICAS, ServeError};
+use gramme_quorum::Keyspace;
 use gramme_ring::{ClusterId, Layout, Member, Membership as Ring, NodeId};
 use gramme_store::{FileDisk, OpenError, Options, Recovery, Store};
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,8 +16,14 @@ pub(crate) type Opened = (Identity, Membership, OpenStore);
 
 pub(crate) struct OpenStore {
     pub(crate) store: Store<FileDisk>,
+    /// Anything may be missing, or what was acknowledged before it was synced.
     pub(crate) incomplete: bool,
+    pub(crate) unsynced: bool,
 }
+
+/// Why only the latter may be.
+const UNSYNCED: &str =
+    "the machine went down while this node ran, and some keyspaces acknowledge writes before they are synced";
 
 /// Finds out who lives in the directory, founding a cluster of one if nobody does, and opens the store.
 pub(crate) fn open(dir: &DataDir, config: &Config, addresses: &Addresses) -> Result<Opened, ServeError> {
@@ -44,8 +51,9 @@ pub(crate) fn open(dir: &DataDir, config: &Config, addresses: &Addresses) -> Res
     }
     let options = store_options(&identity)?.with_segment_bytes(config.segment_bytes);
     let (store, recovery) = open_store(&dir.store(), options)?;
-    let incomplete = judge(dir, &recovery)?;
-    Ok((identity, membership, OpenStore { store, incomplete }))
+    let why = judge(dir, &recovery, &membership.ring)?;
+    let unsynced = why.as_deref() == Some(UNSYNCED);
+    Ok((identity, membership, OpenStore { store, incomplete: why.is_some() && !unsynced, unsynced }))
 }
 
 fn found_one(
@@ -133,18 +141,32 @@ fn open_store(path: &Path, options: Options) -> Result<(Store<FileDisk>, Recover
     Store::open(disk, options).map_err(failed)
 }
 
-/// Whether acknowledged data may be missing here. Once it may, that is remembered: a later run finds the same store
+/// Which boot of this machine is running, where it says: what a process wrote outlives it as long as that lasts.
+fn boot() -> Option<String> {
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    Some(boot.trim().to_owned()).filter(|boot| !boot.is_empty())
+}
+
+/// Why acknowledged data may be missing here, if it may. Once it may, that is remembered: a later run finds the same store
 /// without a trace of what it lost.
-fn judge(dir: &DataDir, recovery: &Recovery) -> Result<bool, DirError> {
+fn judge(dir: &DataDir, recovery: &Recovery, ring: &Ring) -> Result<Option<String>, DirError> {
+    let boot = boot();
+    let last = dir.last_boot()?;
+    let went_down = !recovery.clean && (boot.is_none() || boot != last);
     let loss = if recovery.created {
         Some("the store was missing although this node was founded before")
     } else if recovery.is_lossy() {
         Some("durable records of the store are damaged")
+    } else if went_down && Keyspace::outruns_the_disk(ring) && dir.incomplete()?.is_none() {
+        Some(UNSYNCED)
     } else {
         None
     };
     if let Some(loss) = loss {
         dir.mark_incomplete(loss)?;
+    }
+    if let Some(boot) = boot.filter(|boot| last.as_ref() != Some(boot)) {
+        dir.save_boot(&boot)?;
     }
     for torn in &recovery.torn {
         say!(
@@ -162,5 +184,5 @@ fn judge(dir: &DataDir, recovery: &Recovery) -> Result<bool, DirError> {
             dir.path().display()
         );
     }
-    Ok(incomplete.is_some())
+    Ok(incomplete)
 }

@@ -64,6 +64,8 @@ pub struct Host<D: Disk> {
     performed: AppendId,
     synced: AppendId,
     syncing: bool,
+    /// A sync was asked for and not begun.
+    wanted: bool,
     /// A membership is being written down; what comes next waits for that.
     saving: bool,
     observer: Option<Observer>,
@@ -99,6 +101,7 @@ impl<D: Disk> Host<D> {
             performed: AppendId(0),
             synced: AppendId(0),
             syncing: false,
+            wanted: false,
             saving: false,
             observer: None,
         };
@@ -125,9 +128,9 @@ impl<D: Disk> Host<D> {
     }
 
     /// Begins to make durable what was appended, after a batch of inputs. `None` while a sync is under way
-    /// or when there is nothing to sync.
+    /// or when there is nothing that is to be synced by now.
     pub fn begin_sync(&mut self) -> Option<SyncJob<D>> {
-        if self.syncing {
+        if self.syncing || !std::mem::take(&mut self.wanted) {
             return None;
         }
         let job = self.store.begin_sync()?;
@@ -166,7 +169,9 @@ impl<D: Disk> Host<D> {
 
     /// A bounded step of the store's own work: sealing, preallocation, compaction. Whether there is more.
     pub fn maintain(&mut self, budget_bytes: usize) -> bool {
-        self.store.maintain(budget_bytes).is_ok_and(|step| step.more)
+        let Ok(step) = self.store.maintain(budget_bytes) else { return false };
+        self.wanted |= step.needs_sync;
+        step.more
     }
 
     /// When to hand in [`Input::Tick`] at the latest.
@@ -250,6 +255,8 @@ impl<D: Disk> Host<D> {
                         Err(_) => self.inputs.push_front(Input::AppendFailed(id)),
                     }
                 }
+                Output::Confirm(id) => self.inputs.push_back(Input::Written(id)),
+                Output::Sync => self.wanted = true,
                 Output::List { id, first, last, cursor, limit } => {
                     let from = cursor.unwrap_or(ListCursor { place: first, at: 0 });
                     let page = self.list(from, last, limit);

@@ -29,6 +29,7 @@ use std::path::{Path, PathBuf};
 const IDENTITY: &str = "identity";
 const MEMBERSHIP: &str = "membership";
 const INCOMPLETE: &str = "incomplete";
+const BOOT: &str = "boot";
 /// Locked by the process that runs the node.
 pub(crate) const LOCK: &str = "lock";
 /// The settings' file in a data directory.
@@ -381,6 +382,16 @@ impl DataDir {
         Ok(self.read(INCOMPLETE)?.map(|text| String::from_utf8_lossy(&text).trim().to_owned()))
     }
 
+    /// Under which boot of its machine this node last ran, if that is known.
+    pub(crate) fn last_boot(&self) -> Result<Option<String>, DirError> {
+        Ok(self.read(BOOT)?.map(|text| String::from_utf8_lossy(&text).trim().to_owned()))
+    }
+
+    /// Notes under which it runs now.
+    pub(crate) fn save_boot(&self, boot: &str) -> Result<(), DirError> {
+        self.write(BOOT, format!("{boot}\n").as_bytes(), 0o644)
+    }
+
     /// Remembers that acknowledged data may be missing here, whatever later runs find.
     pub(crate) fn mark_incomplete(&self, why: &str) -> Result<(), DirError> {
         self.write(INCOMPLETE, format!("{why}\n").as_bytes(), 0o644)
@@ -414,7 +425,7 @@ impl DataDir {
         };
         for entry in entries {
             let name = entry.map_err(io)?.file_name().to_string_lossy().into_owned();
-            let ours = [IDENTITY, MEMBERSHIP, SETTINGS, STORE, INCOMPLETE, LOCK]
+            let ours = [IDENTITY, MEMBERSHIP, SETTINGS, STORE, INCOMPLETE, BOOT, LOCK]
                 .contains(&name.trim_end_matches(".new"));
             if !ours && name != "lost+found" {
                 return Err(DirError::Foreign(self.0.clone(), name));

@@ -264,7 +264,7 @@ impl Node {
         let [actor, run] = random_words().map_err(|e| ServeError::Io("can't draw random numbers", e))?;
         let mut engine = EngineConfig::new(identity.node, Actor(actor));
         engine.digest_key = identity.digest_key();
-        engine.incomplete = opened.incomplete;
+        (engine.incomplete, engine.unsynced) = (opened.incomplete, opened.unsynced);
         (engine.r, engine.w) = (config.r, config.w);
         engine.limits = Limits { value: config.value_limit, ..Limits::default() };
         engine.timing = Timing { request: config.timeout, ..Timing::default() };

@@ -145,3 +145,38 @@ fn a_member_whose_store_is_an_old_copy_is_found_out_and_made_whole() {
         assert_eq!(client.get_one(key), Ok(vec![value.as_bytes().to_vec()]), "{key}");
     }
 }
+
+/// A process that is killed leaves what it wrote to the system; a machine that goes down takes what was not synced. The two are
+/// told apart by the boot, which this test changes in its file.
+#[test]
+fn only_a_machine_that_went_down_makes_unsynced_keyspaces_doubtful() {
+    let mut cluster = Cluster::start("unsynced", 3);
+    cluster.change(0, &["stage", "keyspace", "fast:", "--durability", "interval"]);
+    cluster.commit(0);
+    cluster.wait_until_one_ring(&[0, 1, 2]);
+    let mut client = Redis::connect(cluster.redis(0)).expect("it serves");
+    for i in 0..50 {
+        assert_eq!(client.set(&format!("fast:{i}"), "v"), Some(Resp::Simple("OK".into())));
+    }
+    cluster.kill(2);
+    cluster.restart(2);
+    cluster.wait_until_settled(2);
+    assert_eq!(cluster.status(2)["incomplete_partitions"], 0);
+    assert!(!cluster.node(2).said().contains("the machine went down"), "it did not");
+
+    cluster.kill(2);
+    let boot = cluster.node_dir(2).join("boot");
+    assert!(boot.exists());
+    std::fs::write(&boot, "another boot\n").expect("it can be written");
+    cluster.restart(2);
+    cluster.node(2).wait_for("the machine went down while this node ran");
+    cluster.node(2).wait_for("this node is complete");
+    assert!(!cluster.node_dir(2).join("incomplete").exists());
+    for other in [0, 1] {
+        cluster.kill(other);
+    }
+    let mut client = Redis::connect(cluster.redis(2)).expect("it serves");
+    for i in 0..50 {
+        assert_eq!(client.get_one(&format!("fast:{i}")), Ok(vec![b"v".to_vec()]));
+    }
+}

@@ -318,9 +318,11 @@ fn a_node_with_a_wrong_secret_does_not_get_in() {
 fn keyspaces_are_committed_like_members() {
     let cluster = Cluster::start("keyspaces", 3);
     cluster.change(0, &["stage", "keyspace", "last:", "--policy", "lww", "--ttl", "3600"]);
-    let said = cluster.change(0, &["stage", "keyspace", "fast:", "--w", "one"]);
+    let said = cluster.change(0, &["stage", "keyspace", "fast:", "--w", "one", "--durability", "interval"]);
     assert!(
-        said.contains("keys that begin with 'fast:': policy siblings, r default, w one, values stay"),
+        said.contains(
+            "keys that begin with 'fast:': policy siblings, r default, w one, durability interval, values stay"
+        ),
         "{said}"
     );
     cluster.commit(0);
@@ -354,6 +356,7 @@ fn keyspaces_are_committed_like_members() {
         (&["x", "--w", "4"], "r and w are numbers from 1 to 3"),
         (&["x", "--r", "some"], "r and w are numbers, or one, quorum, all or default"),
         (&["x", "--policy", "none"], "a policy is siblings or lww"),
+        (&["x", "--durability", "some"], "a durability is group, one or interval"),
     ] {
         let output = cluster.ask(1, &[&["cluster", "stage", "keyspace"], arguments].concat());
         assert!(stderr(&output).contains(why), "{}", stderr(&output));

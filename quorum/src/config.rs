@@ -20,6 +20,11 @@ pub struct Config {
     /// by readers but count toward no quorum, until all is back from the other owners
     /// ([`Output::Recovered`](crate::Output::Recovered)).
     pub incomplete: bool,
+    /// The store may have lost what was acknowledged before it was synced, and no more: it was not closed in good order, its machine
+    /// may have gone down since, and there are keyspaces that allow that
+    /// ([`Keyspace::outruns_the_disk`](crate::Keyspace::outruns_the_disk)). Like `incomplete`, until that is back; but others that
+    /// have lost something take what is here for enough.
+    pub unsynced: bool,
     /// Replicas that a read asks for, unless it says otherwise: 1 to N.
     pub r: u8,
     /// Replicas that a write asks for, unless it says otherwise: 1 to N.
@@ -40,6 +45,7 @@ impl Config {
             opening: Opening::default(),
             digest_key: [0; 16],
             incomplete: false,
+            unsynced: false,
             r: 2,
             w: 2,
             limits: Limits::default(),
@@ -100,6 +106,8 @@ pub struct Timing {
     pub gossip: Duration,
     /// A node compares its copies with one other node's this often.
     pub exchange: Duration,
+    /// What is not synced before it is acknowledged is synced this soon.
+    pub interval: Duration,
     /// Handoff to an owner that refused or fell silent is tried again after this.
     pub retry: Duration,
 }
@@ -112,6 +120,7 @@ impl Default for Timing {
             heartbeat: Duration::from_millis(250),
             gossip: Duration::from_secs(1),
             exchange: Duration::from_secs(10),
+            interval: Duration::from_secs(1),
             retry: Duration::from_secs(1),
         }
     }

@@ -6,15 +6,15 @@ use crate::coordinator::request::Forward;
 use crate::coordinator::write::{Request, Write};
 use crate::coordinator::{Plan, read::Read};
 use crate::handoff::{Forgetting, Handoff};
-use crate::input::{Input, ListId, LoadId, Output};
-use crate::journal::{Durable, Outbox};
+use crate::input::{AppendId, Input, ListId, LoadId, Output};
+use crate::journal::{Kept, Outbox};
 use crate::membership::Saving;
 use crate::message::{CallId, Copy, Message, Refusal, Want};
 use crate::object;
 use crate::opening::Opening;
 use crate::peers::Peer;
 use crate::pull::{Budget, Listing, Offer, Pull, PullId};
-use crate::recovery::Recovery;
+use crate::recovery::{Missing, Recovery};
 use crate::replica::{self, Event, Held, Merge, Reader, Replica, Source, Task, Waiting};
 use crate::status::{PeerStatus, Status};
 use crate::sweep::{Departed, Sweep};
@@ -43,6 +43,8 @@ pub(crate) enum Timer {
     Heartbeat,
     Exchange,
     Gossip,
+    /// Something may have been appended that nobody waits for.
+    Sync,
     Recovery,
     Sweep,
     /// There is something left of this second's budget.
@@ -90,6 +92,9 @@ pub struct Engine {
     pub(crate) budget: Budget,
     /// This run's actor is durable: dots may be minted.
     pub(crate) ready: bool,
+    /// The last append for which a sync was asked, and whether a later one will be asked for in time.
+    ordered: AppendId,
+    sync_armed: bool,
     /// Requests taken and not answered yet.
     pub(crate) open: usize,
     pub(crate) repairs: u64,
@@ -139,6 +144,8 @@ impl Engine {
             sums: BTreeMap::new(),
             budget: Budget::new(now.instant, config.limits.repair),
             ready: false,
+            ordered: AppendId(0),
+            sync_armed: false,
             open: 0,
             repairs: 0,
             hints_kept: 0,
@@ -152,13 +159,16 @@ impl Engine {
         engine.store_actor();
         engine.sync_peers(now);
         if engine.config.incomplete {
-            engine.lost_all(now);
+            engine.lost_all(now, Missing::Lost);
+        } else if engine.config.unsynced {
+            engine.lost_all(now, Missing::Unsynced);
         }
         let timing = engine.config.timing;
         engine.timers.insert((now.instant + timing.heartbeat, Timer::Heartbeat));
         engine.timers.insert((now.instant + timing.exchange, Timer::Exchange));
         engine.timers.insert((now.instant + timing.gossip, Timer::Gossip));
         engine.layout_changed(now);
+        engine.order_sync(now);
         engine
     }
 
@@ -224,6 +234,11 @@ impl Engine {
                     self.not_stored(now, waiting, false);
                 }
             }
+            Input::Written(through) => {
+                for done in self.replica.journal.written(through) {
+                    self.stored(now, done);
+                }
+            }
             Input::Synced(through) => {
                 self.out.put_synced(through);
                 for done in self.replica.synced(through) {
@@ -238,6 +253,17 @@ impl Engine {
             Input::Tick => {}
         }
         self.advance_transition(now);
+        self.order_sync(now);
+    }
+
+    /// Asks for a sync if somebody waits for it; otherwise sees to it that there is one before long.
+    fn order_sync(&mut self, now: Now) {
+        if self.replica.journal.take_wanted() {
+            self.ordered = self.out.last_append();
+            self.out.sync();
+        } else if self.ordered < self.out.last_append() && !core::mem::replace(&mut self.sync_armed, true) {
+            self.timers.insert((now.instant + self.config.timing.interval, Timer::Sync));
+        }
     }
 
     /// The next thing to do, until `None`.
@@ -366,7 +392,7 @@ impl Engine {
                     self.went_backwards(now, mark);
                 }
             }
-            Message::Write { call, layout, purpose: _, key, object, mut hints, outranked_by } => {
+            Message::Write { call, layout, purpose: _, key, object, mut hints, sync, outranked_by } => {
                 if let Err(why) = self.view.check_write(layout).and_then(|()| self.check_call(&key)) {
                     return self.refuse(from, call, why);
                 }
@@ -382,7 +408,7 @@ impl Engine {
                 if !hints.is_empty() {
                     self.forgetting.remove(&key);
                 }
-                let source = Source::Peer(from, call);
+                let source = Source::Peer(from, call, sync);
                 let merge = Merge { source, object, outranked_by, hints, heals: false };
                 self.replica.start(&mut self.out, &key, Task::Merge(merge));
             }
@@ -486,6 +512,12 @@ impl Engine {
                 Timer::Heartbeat => self.heartbeat(now),
                 Timer::Exchange => self.exchange_timer(now),
                 Timer::Gossip => self.gossip_timer(now),
+                Timer::Sync => {
+                    self.sync_armed = false;
+                    if self.ordered < self.out.last_append() {
+                        self.replica.journal.want_sync();
+                    }
+                }
                 Timer::Recovery => self.recovery_timer(now),
                 Timer::Sweep => self.sweep_timer(now),
                 Timer::Pulls => self.pump_waiting(now),
@@ -509,12 +541,12 @@ impl Engine {
                 Event::Read(key, reader, held) => self.held(now, key, reader, held),
                 Event::Minted(minted) => self.write_minted(now, *minted),
                 Event::MintRefused(call, error) => self.write_refused_here(call, error),
-                Event::MergeRefused(Source::Peer(to, call), why) => {
+                Event::MergeRefused(Source::Peer(to, call, _), why) => {
                     self.out.send(to, Message::Refused { call, why });
                 }
                 Event::MergeRefused(Source::Pull(pull), _) => self.pull_merged(now, pull, false),
                 Event::MergeRefused(Source::Repair, _) => {}
-                Event::Durable(done) => self.stored(now, done),
+                Event::Kept(done) => self.stored(now, done),
                 Event::Hinted(owner) => {
                     self.hints_kept += 1;
                     self.expect_handoff(now, owner);
@@ -553,7 +585,7 @@ impl Engine {
     }
 
     /// The only place from which an acknowledgement leaves.
-    pub(crate) fn stored(&mut self, now: Now, done: Durable<Waiting>) {
+    pub(crate) fn stored(&mut self, now: Now, done: Kept<Waiting>) {
         match done.into_inner() {
             Waiting::Minted(call) => self.write_acknowledged(now, call, self.config.node, None),
             Waiting::Merged { to, call, outranking } => {

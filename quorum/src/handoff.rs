@@ -6,7 +6,7 @@
 
 use crate::engine::{Engine, Timer};
 use crate::input::{ListCursor, ListId, LoadId, Loaded, Page, Place};
-use crate::message::{CallId, Message, Purpose};
+use crate::message::{CallId, Message, Purpose, Syncing};
 use crate::replica::{self, Held, Reader, Task};
 use crate::time::{Instant, Now};
 use crate::window::Window;
@@ -194,6 +194,7 @@ impl Engine {
                 self.out.send(
                     owner,
                     Message::Write {
+                        sync: Syncing::First,
                         call,
                         layout: self.view.version(),
                         purpose: Purpose::Handoff,

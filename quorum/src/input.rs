@@ -84,6 +84,9 @@ pub enum Input {
     Saved(bool),
     /// An [`Output::Append`] or [`Output::DropSlot`] was refused by the store, which is as it was before.
     AppendFailed(AppendId),
+    /// An [`Output::Confirm`] was performed: every append up to and including this one, except those that failed, is in the log and
+    /// survives the end of this process, if not of the machine.
+    Written(AppendId),
     /// Every append up to and including this one, except those that failed, is on stable storage.
     Synced(AppendId),
     /// A sync failed: nothing that is not yet reported synced ever will be.
@@ -109,7 +112,8 @@ pub enum Output {
         /// The key.
         key: Bytes,
     },
-    /// Write a record. Only a failure is answered at once; success is told by a later [`Input::Synced`].
+    /// Write a record. Only a failure is answered at once; success is told by a later [`Input::Synced`], for which an
+    /// [`Output::Sync`] will ask.
     Append {
         /// To be repeated in the answer; one more than the last.
         id: AppendId,
@@ -120,6 +124,10 @@ pub enum Output {
         /// The value and its version tag; `None` removes the record.
         value: Option<(Bytes, u64)>,
     },
+    /// Say with [`Input::Written`] that all appends up to this one were performed, after every [`Input::AppendFailed`] among them.
+    Confirm(AppendId),
+    /// Make durable what was appended so far. One that is under way already may not cover it.
+    Sync,
     /// List the keys of some slots, and say so with [`Input::Listed`]. A key that is there from the first page to the
     /// last is on one of them, whatever is written meanwhile.
     List {

@@ -1,5 +1,5 @@
 //! The order *written, durable, acknowledged* as types: what waits for the disk comes out of the journal
-//! only inside a [`Durable`], and only the journal makes one.
+//! only inside a [`Kept`], and only the journal makes one.
 
 use crate::anti_entropy::SumsId;
 use crate::input::{AppendId, Input, ListCursor, ListId, LoadId, Output, Place};
@@ -12,12 +12,12 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 use gramme_ring::{Membership, NodeId};
 
-/// Something whose writes are on stable storage. There is no other way to get one than from
-/// [`Journal::synced`].
+/// Something whose writes are kept as its mode asks for: on stable storage, or, where it was held with
+/// [`Journal::hold_written`], in the log. There is no other way to get one.
 #[derive(Debug)]
-pub(crate) struct Durable<T>(T);
+pub(crate) struct Kept<T>(T);
 
-impl<T> Durable<T> {
+impl<T> Kept<T> {
     pub(crate) fn into_inner(self) -> T {
         self.0
     }
@@ -30,10 +30,14 @@ pub(crate) struct Journal<T> {
     written: BTreeMap<AppendId, Vec<T>>,
     /// `T` changed nothing itself and waits for what was appended before it.
     after: BTreeMap<AppendId, Vec<T>>,
+    /// `T` waits for this append to be performed, and no longer.
+    eager: BTreeMap<AppendId, Vec<T>>,
     /// What waits for the second append waits for the first as well.
     links: BTreeMap<AppendId, AppendId>,
     synced: AppendId,
     failed: bool,
+    /// Somebody waits for a sync that was not asked for yet.
+    wanted: bool,
 }
 
 impl<T> Journal<T> {
@@ -41,15 +45,38 @@ impl<T> Journal<T> {
         Journal {
             written: BTreeMap::new(),
             after: BTreeMap::new(),
+            eager: BTreeMap::new(),
             links: BTreeMap::new(),
             synced: AppendId(0),
             failed: false,
+            wanted: false,
         }
     }
 
     /// `what` is durable once `append` is.
     pub(crate) fn hold(&mut self, append: AppendId, what: T) {
+        self.wanted = true;
         self.written.entry(append).or_default().push(what);
+    }
+
+    /// `what` is kept well enough once `append` is performed. The caller asks to be told of that.
+    pub(crate) fn hold_written(&mut self, append: AppendId, what: T) {
+        self.eager.entry(append).or_default().push(what);
+    }
+
+    /// `what` waits for nothing but that which was performed before.
+    pub(crate) const fn pass(&self, what: T) -> Kept<T> {
+        Kept(what)
+    }
+
+    /// All that was appended is to be synced at once.
+    pub(crate) const fn want_sync(&mut self) {
+        self.wanted = true;
+    }
+
+    /// Whether a sync is wanted that was not asked for yet.
+    pub(crate) const fn take_wanted(&mut self) -> bool {
+        core::mem::replace(&mut self.wanted, false)
     }
 
     /// Whatever is held for `second` fails if `first` does.
@@ -58,16 +85,17 @@ impl<T> Journal<T> {
     }
 
     /// `what` is durable once everything up to `last` is; whether `last` itself fails does not matter.
-    pub(crate) fn hold_after(&mut self, last: AppendId, what: T) -> Option<Durable<T>> {
+    pub(crate) fn hold_after(&mut self, last: AppendId, what: T) -> Option<Kept<T>> {
         if last <= self.synced {
-            return Some(Durable(what));
+            return Some(Kept(what));
         }
+        self.wanted = true;
         self.after.entry(last).or_default().push(what);
         None
     }
 
     /// Takes out what became durable.
-    pub(crate) fn synced(&mut self, through: AppendId) -> Vec<Durable<T>> {
+    pub(crate) fn synced(&mut self, through: AppendId) -> Vec<Kept<T>> {
         if self.failed || through <= self.synced {
             return Vec::new();
         }
@@ -78,16 +106,23 @@ impl<T> Journal<T> {
         let rest_after = self.after.split_off(&next);
         let done = core::mem::replace(&mut self.written, rest).into_values();
         let done_after = core::mem::replace(&mut self.after, rest_after).into_values();
-        done.chain(done_after).flatten().map(Durable).collect()
+        done.chain(done_after).flatten().map(Kept).collect()
+    }
+
+    /// Takes out what waited for these appends to be performed.
+    pub(crate) fn written(&mut self, through: AppendId) -> Vec<Kept<T>> {
+        let rest = self.eager.split_off(&AppendId(through.0 + 1));
+        core::mem::replace(&mut self.eager, rest).into_values().flatten().map(Kept).collect()
     }
 
     /// Takes out what an append that failed would have made durable.
     pub(crate) fn append_failed(&mut self, append: AppendId) -> Vec<T> {
-        let mut failed = self.written.remove(&append).unwrap_or_default();
-        let mut linked = self.links.remove(&append);
-        while let Some(next) = linked {
-            failed.extend(self.written.remove(&next).unwrap_or_default());
-            linked = self.links.remove(&next);
+        let mut failed = Vec::new();
+        let mut next = Some(append);
+        while let Some(append) = next {
+            failed.extend(self.written.remove(&append).unwrap_or_default());
+            failed.extend(self.eager.remove(&append).unwrap_or_default());
+            next = self.links.remove(&append);
         }
         failed
     }
@@ -95,8 +130,8 @@ impl<T> Journal<T> {
     /// A sync failed: takes out all that waits; nothing becomes durable any more.
     pub(crate) fn sync_failed(&mut self) -> Vec<T> {
         self.failed = true;
-        let written = core::mem::take(&mut self.written).into_values();
-        written.chain(core::mem::take(&mut self.after).into_values()).flatten().collect()
+        let all = [&mut self.written, &mut self.after, &mut self.eager];
+        all.into_iter().flat_map(core::mem::take).flat_map(|(_, waiting)| waiting).collect()
     }
 
     /// Whether the store still takes writes.
@@ -149,6 +184,16 @@ impl Outbox {
         }
         self.outputs.push_back(Output::Append { id, place, key, value });
         id
+    }
+
+    /// Asks to be told when everything appended so far was performed.
+    pub(crate) fn confirm(&mut self) {
+        self.outputs.push_back(Output::Confirm(AppendId(self.append)));
+    }
+
+    /// Asks for a sync of all that was appended.
+    pub(crate) fn sync(&mut self) {
+        self.outputs.push_back(Output::Sync);
     }
 
     pub(crate) fn put_failed(&mut self, append: AppendId) {

@@ -50,6 +50,20 @@ pub enum Policy {
     Lww,
 }
 
+/// What an acknowledgement means for the disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Durability {
+    /// W replicas have synced it. One sync serves all writes that wait for one.
+    #[default]
+    Group,
+    /// W replicas have it in their logs, and one replica, the first of the preference list that is alive, syncs it at once,
+    /// which the answer does not wait for: Dynamo's buffered writes (section 6.1). What only had been written is lost if W machines
+    /// lose their power before they sync.
+    One,
+    /// W replicas have it in their logs, and sync it within [`Timing::interval`](crate::Timing::interval).
+    Interval,
+}
+
 impl Policy {
     /// A version's place in the order by which a plain read chooses, and `Lww` discards.
     #[must_use]
@@ -85,6 +99,8 @@ pub struct Keyspace {
     pub policy: Policy,
     /// After how many milliseconds a value expires whose writer said nothing of that.
     pub ttl_ms: Option<u64>,
+    /// What an acknowledgement means; a request that names DW waits for syncs in any case.
+    pub durability: Durability,
 }
 
 impl Keyspace {
@@ -115,6 +131,12 @@ impl Keyspace {
         let (keyspace, rest): (Keyspace, _) = postcard::take_from_bytes(rest).ok()?;
         let sound = *format == FORMAT && rest.is_empty() && keyspace.change(prefix).is_ok();
         sound.then_some((prefix, keyspace))
+    }
+
+    /// Whether the machine's end may take acknowledged writes with it, so that a store that was not closed in good order is
+    /// [incomplete](crate::Config::incomplete).
+    pub fn outruns_the_disk(membership: &Membership) -> bool {
+        Keyspace::all(membership).any(|(_, keyspace)| keyspace.durability != Durability::Group)
     }
 
     /// All that a cluster has committed to, by prefix.
@@ -166,6 +188,16 @@ impl fmt::Display for KeyspaceError {
 
 impl core::error::Error for KeyspaceError {}
 
+impl fmt::Display for Durability {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Durability::Group => "group",
+            Durability::One => "one",
+            Durability::Interval => "interval",
+        })
+    }
+}
+
 impl fmt::Display for Policy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -182,6 +214,7 @@ pub(crate) struct Rules {
     w: Level,
     pub(crate) policy: Policy,
     pub(crate) ttl_ms: Option<u64>,
+    pub(crate) durability: Durability,
 }
 
 impl Rules {
@@ -216,7 +249,7 @@ pub(crate) struct Keyspaces {
 impl Keyspaces {
     pub(crate) fn new(r: u8, w: u8) -> Keyspaces {
         let (r, w) = (Level::Count(r), Level::Count(w));
-        let others = Rules { r, w, policy: Policy::Siblings, ttl_ms: None };
+        let others = Rules { r, w, policy: Policy::Siblings, ttl_ms: None, durability: Durability::Group };
         Keyspaces { founding: (r, w), others, list: Vec::new() }
     }
 
@@ -227,6 +260,7 @@ impl Keyspaces {
             w: keyspace.w.unwrap_or(w),
             policy: keyspace.policy,
             ttl_ms: keyspace.ttl_ms,
+            durability: keyspace.durability,
         };
         let default = Keyspace::all(membership).find(|(prefix, _)| prefix.is_empty());
         self.others = rules(default.map_or(Keyspace::default(), |(_, keyspace)| keyspace), self.founding);

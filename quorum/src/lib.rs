@@ -40,6 +40,8 @@
 //!                     let found = disk.get(&(place, key)).cloned();
 //!                     inputs.push(Input::Loaded(id, found.map_or(Loaded::Absent, Loaded::Found)));
 //!                 }
+//!                 // One node alone has nothing to compare with others, and this disk nothing to sync.
+//!                 Output::Confirm(id) => inputs.push(Input::Written(id)),
 //!                 _ => {}
 //!             }
 //!         }
@@ -103,7 +105,7 @@ pub use coordinator::{Plan, Target};
 pub use engine::Engine;
 pub use failure_detector::FailureDetector;
 pub use input::{AppendId, Input, ListCursor, ListId, LoadId, Loaded, Output, Page, Place};
-pub use keyspace::{Keyspace, KeyspaceError, MAX_KEYSPACES, MAX_PREFIX, MAX_TTL_MS, Policy};
+pub use keyspace::{Durability, Keyspace, KeyspaceError, MAX_KEYSPACES, MAX_PREFIX, MAX_TTL_MS, Policy};
 pub use membership::{ClusterError, ClusterOp};
 pub use object::{Content, Object, Rank, Version};
 pub use op::{

@@ -8,6 +8,7 @@ use crate::keyspace::{self, KeyspaceError, Rules};
 use crate::message::Message;
 use crate::op::RequestId;
 use crate::opening::MAX_MARK;
+use crate::recovery::Missing;
 use crate::time::Now;
 use crate::view::copies;
 use alloc::boxed::Box;
@@ -156,7 +157,7 @@ impl Engine {
             return;
         }
         self.out.incomplete();
-        self.lost_all(now);
+        self.lost_all(now, Missing::Lost);
     }
 
     /// An operator's change.
@@ -237,6 +238,8 @@ impl Engine {
         let before = state(self.view.membership());
         self.view.adopt(gossip);
         self.replica.keyspaces.adopt(self.view.membership());
+        // From now on an acknowledgement may mean more than that of what is still unsynced.
+        self.replica.journal.want_sync();
         self.sync_peers(now);
         if before == state(self.view.membership()) {
             return;

@@ -61,6 +61,17 @@ pub enum Refusal {
     NotCoordinator,
 }
 
+/// What a replica does first with a write, to acknowledge it or to make it durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Syncing {
+    /// It is synced, then acknowledged.
+    First,
+    /// It is acknowledged when it is in the log, and synced at once.
+    Now,
+    /// It is acknowledged when it is in the log, and synced within [`Timing::interval`](crate::Timing::interval).
+    Later,
+}
+
 /// A replica's copy of a key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Copy {
@@ -90,7 +101,7 @@ pub enum Message {
         /// The mark.
         mark: u64,
     },
-    /// Merge this object into your copy, durably.
+    /// Merge this object into your copy.
     Write {
         /// Repeated in the acknowledgement.
         call: CallId,
@@ -104,10 +115,12 @@ pub enum Message {
         object: Bytes,
         /// The owners for whom the receiver is to keep it, as a fallback: one by each layout in use at the most.
         hints: Vec<NodeId>,
+        /// What is to come first, the acknowledgement or the sync.
+        sync: Syncing,
         /// For a plain write: report the siblings that it does not cover and that outrank this.
         outranked_by: Option<Rank>,
     },
-    /// The object of `call` is merged and durable here.
+    /// The object of `call` is merged here, and as durable as was asked for.
     Written {
         /// Which write.
         call: CallId,
@@ -176,7 +189,8 @@ pub enum Message {
         keys: Vec<(Bytes, u64)>,
         /// Where to go on; `None` at the end.
         next: Option<ListCursor>,
-        /// Nothing that this replica ever acknowledged is missing.
+        /// Nothing that this replica ever acknowledged is missing, except for what may have gone with a machine before it was synced,
+        /// where the keyspace allows that.
         complete: bool,
         /// Which opening of its store this is.
         run: Run,

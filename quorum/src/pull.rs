@@ -421,8 +421,8 @@ impl Engine {
             self.list_page(Listing { limit: SHORT_PAGE, ..listing });
             return true;
         }
-        let lost = Slot::new(slots.0).is_none_or(|slot| self.is_incomplete(slot));
-        let complete = page.unreadable == 0 && !lost;
+        let source = Slot::new(slots.0).is_some_and(|slot| self.is_source(slot));
+        let complete = page.unreadable == 0 && source;
         let run = self.run();
         let keys = page.keys.clone();
         self.out.send(to, Message::Listed { call, keys, next: page.next, complete, run });

@@ -3,7 +3,7 @@
 //!
 //! Until then its copies are merged by readers and count toward no quorum. N − W + 1 other owners intersect every write
 //! quorum that this node was part of, so a partition is complete when it was pulled from that many, each of them
-//! complete itself. (A write acknowledged by a fallback comes back with that one's hint; a write with W = 1 may have been here alone.)
+//! complete itself, or lacking no more than writes that its mode lets go with the machine. (A write acknowledged by a fallback comes back with that one's hint; a write with W = 1 may have been here alone.)
 
 use crate::engine::{Engine, Timer};
 use crate::time::Now;
@@ -20,15 +20,25 @@ pub(crate) struct Recovery {
     open: BTreeMap<u16, Unit>,
     queue: VecDeque<((u16, u16), NodeId)>,
     armed: bool,
-    /// All may be lost, and what that is shows when the layout is known.
-    all: bool,
+    /// So much of all may be missing, and what that is shows when the layout is known.
+    all: Option<Missing>,
+}
+
+/// What a partition lacks here; the graver the later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Missing {
+    /// Older writes: this node has just become an owner.
+    Gained,
+    /// Writes that were acknowledged before they were synced, as their keyspaces allow, and went with the machine.
+    Unsynced,
+    /// Anything that was ever acknowledged here.
+    Lost,
 }
 
 #[derive(Debug)]
 struct Unit {
     last: u16,
-    /// It may have been lost here; otherwise this node never had it.
-    lost: bool,
+    missing: Missing,
     /// The owners that it was pulled from.
     done: Vec<NodeId>,
 }
@@ -36,12 +46,12 @@ struct Unit {
 impl Recovery {
     /// Something that was acknowledged here may be missing.
     pub(crate) fn has_lost(&self) -> bool {
-        self.all || self.open.values().any(|unit| unit.lost)
+        self.all.is_some() || self.open.values().any(Unit::is_lost)
     }
 
     /// Something that this node is to own is still missing.
     pub(crate) fn has_gains(&self) -> bool {
-        self.open.values().any(|unit| !unit.lost)
+        !self.open.values().all(Unit::is_lost)
     }
 
     pub(crate) fn is_idle(&self) -> bool {
@@ -50,29 +60,36 @@ impl Recovery {
 
     /// Partitions that are not complete here: lost ones, and gained ones.
     pub(crate) fn remaining(&self) -> (usize, usize) {
-        let lost = self.open.values().filter(|unit| unit.lost).count();
+        let lost = self.open.values().filter(|unit| unit.is_lost()).count();
         (lost, self.open.len() - lost)
     }
 
     /// The transition that would have brought them is over.
     pub(crate) fn forget_gains(&mut self) {
-        self.open.retain(|_, unit| unit.lost);
+        self.open.retain(|_, unit| unit.is_lost());
     }
 
-    fn insert(&mut self, units: impl IntoIterator<Item = (u16, u16)>, lost: bool) {
+    fn insert(&mut self, units: impl IntoIterator<Item = (u16, u16)>, missing: Missing) {
         for (first, last) in units {
-            let unit = self.open.entry(first).or_insert(Unit { last, lost, done: Vec::new() });
-            unit.lost |= lost;
+            let unit = self.open.entry(first).or_insert(Unit { last, missing, done: Vec::new() });
+            unit.missing = unit.missing.max(missing);
             unit.last = unit.last.max(last);
         }
     }
 }
 
+impl Unit {
+    /// Something that was acknowledged here may be missing.
+    fn is_lost(&self) -> bool {
+        self.missing > Missing::Gained
+    }
+}
+
 impl Engine {
     /// This node's store may have lost something: all that it owns is to be had from others.
-    pub(crate) fn lost_all(&mut self, now: Now) {
-        self.recovery.all = self.view.reading().is_none();
-        if self.recovery.all {
+    pub(crate) fn lost_all(&mut self, now: Now, missing: Missing) {
+        self.recovery.all = Some(missing).filter(|_| self.view.reading().is_none());
+        if self.recovery.all.is_some() {
             return;
         }
         let me = self.config.node;
@@ -80,7 +97,7 @@ impl Engine {
             |(first, _): &(u16, u16)| Slot::new(*first).is_some_and(|slot| self.view.is_owner(slot, me));
         let finest = self.view.writing().max_by_key(|layout| layout.partitions());
         let lost: Vec<(u16, u16)> = finest.into_iter().flat_map(units).filter(owned).collect();
-        self.recovery.insert(lost, true);
+        self.recovery.insert(lost, missing);
         if self.recovery.has_lost() {
             self.begin_recovery(now);
         } else {
@@ -90,15 +107,15 @@ impl Engine {
 
     /// A transition brings these.
     pub(crate) fn gain(&mut self, now: Now, units: Vec<(u16, u16)>) {
-        self.recovery.insert(units, false);
+        self.recovery.insert(units, Missing::Gained);
         self.begin_recovery(now);
         self.continue_recovery(now);
     }
 
     /// Whether what was lost can be told by now.
     pub(crate) fn resume_recovery(&mut self, now: Now) {
-        if self.recovery.all {
-            self.lost_all(now);
+        if let Some(missing) = self.recovery.all {
+            self.lost_all(now, missing);
         }
         self.continue_recovery(now);
     }
@@ -111,8 +128,17 @@ impl Engine {
 
     /// Whether this node may lack writes in this slot: some that it acknowledged, or older ones.
     pub(crate) fn is_incomplete(&self, slot: Slot) -> bool {
-        let unit = self.recovery.open.range(..=slot.index()).next_back();
-        unit.is_some_and(|(_, unit)| slot.index() <= unit.last)
+        self.missing(slot).is_some()
+    }
+
+    /// Whether what is here will do as a source for others: it lacks nothing, or only what any copy may lack.
+    pub(crate) fn is_source(&self, slot: Slot) -> bool {
+        matches!(self.missing(slot), None | Some(Missing::Unsynced))
+    }
+
+    fn missing(&self, slot: Slot) -> Option<Missing> {
+        let (_, unit) = self.recovery.open.range(..=slot.index()).next_back()?;
+        (slot.index() <= unit.last).then_some(unit.missing)
     }
 
     /// How many other owners intersect every write quorum.
@@ -147,7 +173,7 @@ impl Engine {
         for (&first, unit) in &self.recovery.open {
             let slots = (first, unit.last);
             let under_way = |node| self.pulls.values().any(|p| p.slots == slots && p.peer == node);
-            let (owners, wanted) = self.sources(first, unit.lost);
+            let (owners, wanted) = self.sources(first, unit.is_lost());
             let done = unit.done.iter().filter(|node| owners.contains(node)).count();
             if done >= wanted {
                 whole.push(first);

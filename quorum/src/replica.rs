@@ -5,9 +5,9 @@
 
 use crate::handoff::hint_record;
 use crate::input::{AppendId, LoadId, Loaded, Place};
-use crate::journal::{Durable, Journal, Outbox};
+use crate::journal::{Journal, Kept, Outbox};
 use crate::keyspace::{Keyspaces, Policy};
-use crate::message::{CallId, Refusal, Want};
+use crate::message::{CallId, Refusal, Syncing, Want};
 use crate::object::{self, Object, Rank, Version};
 use crate::op::{Cover, OpError};
 use crate::pull::PullId;
@@ -44,7 +44,7 @@ pub(crate) enum Reader {
 #[derive(Debug)]
 pub(crate) enum Source {
     /// A peer, which waits for the acknowledgement.
-    Peer(NodeId, CallId),
+    Peer(NodeId, CallId, Syncing),
     /// This node's own read repair; nobody waits.
     Repair,
     /// A pull, which waits for it.
@@ -62,6 +62,7 @@ pub(crate) struct Mint {
     pub(crate) also: Option<Object>,
     /// For whom hints are to be kept with it, if this node is a fallback.
     pub(crate) hints: Vec<NodeId>,
+    pub(crate) sync: Syncing,
 }
 
 /// An object to be merged.
@@ -146,7 +147,7 @@ pub(crate) enum Event {
     MintRefused(CallId, OpError),
     MergeRefused(Source, Refusal),
     /// A merge changed nothing, and what it found is durable already.
-    Durable(Durable<Waiting>),
+    Kept(Kept<Waiting>),
     /// A hint for this owner is among the appends.
     Hinted(NodeId),
     /// A copy is, and no hint with it.
@@ -377,7 +378,7 @@ impl Replica {
         if held {
             work.put(object.clone());
             work.encoded = Some(encoded.clone());
-            work.waiting.push(Waiting::Minted(mint.call));
+            work.waiting.push((Waiting::Minted(mint.call), mint.sync));
             work.hints.extend(mint.hints.into_iter().map(|owner| (owner, Hint::Kept)));
         } else {
             // A dot that is out and not here: no interval may reach across it.
@@ -422,13 +423,14 @@ impl Replica {
         }
         work.hints.extend(merge.hints.into_iter().map(|owner| (owner, Hint::Kept)));
         work.waiting.push(match merge.source {
-            Source::Peer(to, call) => {
+            Source::Peer(to, call, sync) => {
                 let outranking =
                     merge.outranked_by.and_then(|rank| object::outranking(&work.object, policy, rank));
-                Waiting::Merged { to, call, outranking: outranking.as_ref().map(object::encode) }
+                let outranking = outranking.as_ref().map(object::encode);
+                (Waiting::Merged { to, call, outranking }, sync)
             }
-            Source::Repair => Waiting::Nothing,
-            Source::Pull(pull) => Waiting::Pulled(pull),
+            Source::Repair => (Waiting::Nothing, Syncing::First),
+            Source::Pull(pull) => (Waiting::Pulled(pull), Syncing::First),
         });
     }
 
@@ -466,15 +468,29 @@ impl Replica {
                 self.journal.hold(id, Waiting::HintGone(owner));
             }
         }
-        for waiting in core::mem::take(&mut work.waiting) {
-            match last {
-                Some(append) => self.journal.hold(append, waiting),
-                None => {
-                    if let Some(done) = self.journal.hold_after(out.last_append(), waiting) {
-                        work.events.push(Event::Durable(done));
-                    }
+        let mut confirm = false;
+        for (waiting, sync) in core::mem::take(&mut work.waiting) {
+            match (last, sync) {
+                (Some(append), Syncing::First) => self.journal.hold(append, waiting),
+                (Some(append), Syncing::Now | Syncing::Later) => {
+                    self.journal.hold_written(append, waiting);
+                    confirm = true;
+                }
+                (None, Syncing::First) => {
+                    let kept = self.journal.hold_after(out.last_append(), waiting);
+                    work.events.extend(kept.map(Event::Kept));
+                }
+                // The load has seen what was appended before.
+                (None, Syncing::Now | Syncing::Later) => {
+                    work.events.push(Event::Kept(self.journal.pass(waiting)))
                 }
             }
+            if sync == Syncing::Now {
+                self.journal.want_sync();
+            }
+        }
+        if confirm {
+            out.confirm();
         }
     }
 
@@ -487,7 +503,7 @@ impl Replica {
         self.journal.append_failed(append)
     }
 
-    pub(crate) fn synced(&mut self, through: AppendId) -> Vec<Durable<Waiting>> {
+    pub(crate) fn synced(&mut self, through: AppendId) -> Vec<Kept<Waiting>> {
         self.slot_of = self.slot_of.split_off(&AppendId(through.0 + 1));
         self.journal.synced(through)
     }
@@ -526,7 +542,7 @@ struct Work {
     damaged: bool,
     changed: bool,
     dropped: bool,
-    waiting: Vec<Waiting>,
+    waiting: Vec<(Waiting, Syncing)>,
     /// What becomes of the hints for these owners, in the order of their tasks.
     hints: Vec<(NodeId, Hint)>,
     events: Vec<Event>,

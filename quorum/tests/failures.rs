@@ -311,6 +311,7 @@ fn claims_about_our_own_future_are_refused() {
     let Ok(()) = seen.insert(gramme_vclock::Dot { actor, counter: 1000 });
     let forged = object::encode(&Object::from_parts([], seen).unwrap());
     let message = Message::Write {
+        sync: message::Syncing::First,
         call: gramme_quorum::message::CallId(1),
         layout: cluster.memberships[&A].layout().unwrap().version(),
         purpose: gramme_quorum::message::Purpose::Repair,

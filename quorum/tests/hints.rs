@@ -116,6 +116,7 @@ fn a_hint_for_nobody_who_could_be_served_is_refused() {
     for nobody in [A, gramme_ring::NodeId(99)] {
         let call = gramme_quorum::message::CallId(nobody.0);
         let message = Message::Write {
+            sync: message::Syncing::First,
             call,
             layout: cluster.memberships[&A].layout().unwrap().version(),
             purpose: gramme_quorum::message::Purpose::Write,

@@ -346,7 +346,9 @@ impl World {
             }
             // No membership changes here, but lies may say so; what they bring need not last.
             Output::Save(_) => failed.push_front(Input::Saved(false)),
-            Output::Known(..) => {}
+            Output::Confirm(id) => failed.push_back(Input::Written(id)),
+            // It syncs when the source says so.
+            Output::Sync | Output::Known(..) => {}
             other => panic!("an output that this caller does not know: {other:?}"),
         }
     }

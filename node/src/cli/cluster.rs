@@ -97,6 +97,10 @@ enum Stage {
         /// Seconds after which values expire whose writers say nothing of that; 0: never
         #[arg(long, value_name = "SECONDS")]
         ttl: Option<u64>,
+        /// What an acknowledgement means: group (synced by W replicas), one (one of them syncs, which the answer does not
+        /// wait for) or interval (synced within a second)
+        #[arg(long)]
+        durability: Option<String>,
     },
 }
 
@@ -127,8 +131,8 @@ impl Stage {
             }),
             Stage::Weight { node, weight } => json!({"action": "weight", "node": node, "weight": weight}),
             Stage::Zone { node, zone } => json!({"action": "zone", "node": node, "zone": zone}),
-            Stage::Keyspace { prefix, r, w, policy, ttl } => json!({
-                "action": "keyspace", "prefix": prefix, "r": r, "w": w, "policy": policy, "ttl": ttl
+            Stage::Keyspace { prefix, r, w, policy, ttl, durability } => json!({
+                "action": "keyspace", "prefix": prefix, "r": r, "w": w, "policy": policy, "ttl": ttl, "durability": durability
             }),
         }
     }

@@ -3,7 +3,7 @@
 use super::Server;
 use super::api::json;
 use super::router::{Answer, Refusal};
-use gramme_quorum::{Engine, Keyspace, Level, Policy};
+use gramme_quorum::{Durability, Engine, Keyspace, Level, Policy};
 use gramme_ring::Change;
 use serde::{Deserialize, Serialize};
 
@@ -19,6 +19,8 @@ pub(super) struct Wish {
     policy: Option<String>,
     /// Seconds; 0: values stay.
     ttl: Option<u64>,
+    /// `group`, `one` or `interval`.
+    durability: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -29,6 +31,7 @@ struct Shown {
     policy: String,
     /// Seconds after which a value expires whose writer said nothing of that; null: never.
     ttl: Option<u64>,
+    durability: String,
 }
 
 pub(super) fn keyspaces(server: &Server) -> Result<Answer, Refusal> {
@@ -40,6 +43,7 @@ pub(super) fn keyspaces(server: &Server) -> Result<Answer, Refusal> {
             w: level(keyspace.w),
             policy: keyspace.policy.to_string(),
             ttl: keyspace.ttl_ms.map(|ms| ms / 1000),
+            durability: keyspace.durability.to_string(),
         };
         all.map(show).collect()
     });
@@ -69,6 +73,15 @@ impl Wish {
             Some("lww") => Policy::Lww,
             Some(_) => return Err(Refusal::bad_request("a policy is siblings or lww".to_owned())),
         };
+        keyspace.durability = match self.durability.as_deref() {
+            None => keyspace.durability,
+            Some("group") => Durability::Group,
+            Some("one") => Durability::One,
+            Some("interval") => Durability::Interval,
+            Some(_) => {
+                return Err(Refusal::bad_request("a durability is group, one or interval".to_owned()));
+            }
+        };
         match self.ttl {
             None => {}
             Some(0) => keyspace.ttl_ms = None,
@@ -90,7 +103,8 @@ pub(super) fn words(change: &Change) -> Option<String> {
         format!("keys that begin with '{}'", prefix.escape_debug())
     };
     let (r, w) = (level(keyspace.r), level(keyspace.w));
-    Some(format!("{keys}: policy {}, r {r}, w {w}, {ttl}", keyspace.policy))
+    let Keyspace { policy, durability, .. } = keyspace;
+    Some(format!("{keys}: policy {policy}, r {r}, w {w}, durability {durability}, {ttl}"))
 }
 
 fn level(level: Option<Level>) -> String {

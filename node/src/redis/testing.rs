@@ -179,6 +179,7 @@ impl Node {
                         let reply = Reply::Failed(OpError::Misuse("forwarded".to_owned()));
                         inputs.push(Input::Peer(to, Message::Forwarded { call, reply }));
                     }
+                    Output::Confirm(id) => inputs.push(Input::Written(id)),
                     Output::Save(_) => inputs.push(Input::Saved(true)),
                     Output::Cluster(id, done) => self.handle.cluster_answered(id, done),
                     _ => {}

@@ -3,7 +3,7 @@
 use super::write::out_of_reach;
 use super::{Origin, Plan};
 use crate::engine::{Engine, Timer};
-use crate::message::{CallId, Copy, Message, Purpose, Want};
+use crate::message::{CallId, Copy, Message, Purpose, Syncing, Want};
 use crate::object::{self, Object};
 use crate::op::{Level, Need, OpError, ReadOptions, Reply};
 use crate::replica::{Held, Merge, Reader, Source, Task};
@@ -325,6 +325,7 @@ impl Engine {
                 self.out.send(
                     copy.node,
                     Message::Write {
+                        sync: Syncing::Later,
                         call,
                         layout: self.view.version(),
                         purpose: Purpose::Repair,

@@ -2,8 +2,8 @@
 
 use super::{Origin, Plan};
 use crate::engine::{Engine, Timer};
-use crate::keyspace::Policy;
-use crate::message::{CallId, Message, Purpose, Refusal};
+use crate::keyspace::{Durability, Policy};
+use crate::message::{CallId, Message, Purpose, Refusal, Syncing};
 use crate::object::{Content, Object, Rank};
 use crate::op::{Cover, Expiry, Level, Need, OpError, Reply, WriteOptions};
 use crate::replica::{Mint, Minted, Task};
@@ -32,6 +32,7 @@ pub(crate) struct Write {
     content: Content,
     expiry: Option<Expiry>,
     plain: bool,
+    durability: Durability,
     options: WriteOptions,
     /// Its quorum by each layout in use: one, or two while a transition is live. It is acknowledged when all are met.
     parts: Vec<Part>,
@@ -85,6 +86,16 @@ impl Write {
         let mut owners: Vec<NodeId> = targets.filter_map(|target| target.stands_for).collect();
         owners.dedup();
         owners
+    }
+
+    /// What a replica is to do first.
+    fn sync(&self, node: NodeId) -> Syncing {
+        let first = self.parts.first().and_then(|part| part.plan.targets.first());
+        match self.durability {
+            Durability::Group => Syncing::First,
+            Durability::One if first.is_some_and(|target| target.node == node) => Syncing::Now,
+            Durability::One | Durability::Interval => Syncing::Later,
+        }
     }
 
     fn is_waiting_for(&self, node: NodeId) -> bool {
@@ -172,12 +183,17 @@ impl Engine {
         };
         // Where the last write wins it has to outrank what any replica has, whatever it covers.
         let plain = request.cover == Cover::Held || self.rules(&request.key).policy == Policy::Lww;
+        let durability = match request.options.dw {
+            Some(_) => Durability::Group,
+            None => self.rules(&request.key).durability,
+        };
         let write = Write {
             origin: Some(request.origin),
             key: request.key,
             content: request.content,
             expiry: request.expiry,
             plain,
+            durability,
             options: request.options,
             parts,
             sent: None,
@@ -249,7 +265,9 @@ impl Engine {
         if !hints.is_empty() {
             self.forgetting.remove(&write.key);
         }
-        let mint = Mint { call, content: write.content.clone(), expiry: write.expiry, cover, also, hints };
+        let sync = write.sync(self.config.node);
+        let mint =
+            Mint { call, content: write.content.clone(), expiry: write.expiry, cover, also, hints, sync };
         write.patience = now.instant + self.config.timing.patience;
         self.timers.insert((write.patience, Timer::WritePatience(call)));
         self.timers.insert((write.deadline, Timer::WriteDeadline(call)));
@@ -291,6 +309,7 @@ impl Engine {
         self.out.send(
             node,
             Message::Write {
+                sync: write.sync(node),
                 call,
                 layout: self.view.version(),
                 purpose: Purpose::Write,
@@ -302,7 +321,7 @@ impl Engine {
         );
     }
 
-    /// A replica holds the write durably.
+    /// A replica holds the write, as durably as was asked for.
     pub(crate) fn write_acknowledged(
         &mut self,
         now: Now,
@@ -499,7 +518,7 @@ impl Engine {
         };
         let w = resolve(Need::W, options.w, self.rules(key).w(replicas))?;
         let pw = resolve(Need::Pw, options.pw, 0)?;
-        // Every acknowledgement is durable, so DW only asks for more of them.
+        // With DW every acknowledgement is durable, so that it only asks for more of them.
         let dw = resolve(Need::Dw, options.dw, 0)?;
         Ok([if dw > w { (Need::Dw, dw) } else { (Need::W, w) }, (Need::Pw, pw)])
     }

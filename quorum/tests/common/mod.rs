@@ -14,12 +14,14 @@ pub(crate) struct Node {
     pub(crate) engine: Engine,
     /// What reads see, and what a crash leaves.
     written: Disk,
-    durable: Disk,
+    pub(crate) durable: Disk,
     last: AppendId,
     pub(crate) disk_full: bool,
     /// Records that find no room.
     pub(crate) refuses: fn(Place) -> bool,
     pub(crate) syncs: bool,
+    /// A sync was asked for.
+    wanted: bool,
     pub(crate) loads: bool,
     /// Answers of loads that are held back.
     held_loads: Vec<Input>,
@@ -126,6 +128,8 @@ impl Cluster {
         let run = disk.get(&(RUN_PLACE, Bytes::from_static(RUN_KEY)));
         config.opening = Opening::new(run.map(|bytes| &bytes[..]), position(&disk));
         let membership = self.memberships.get(&id).cloned().unwrap_or_default();
+        // Whoever stops here stops with its machine.
+        config.unsynced = run.is_some() && Keyspace::outruns_the_disk(&membership);
         let engine = Engine::new(config, membership, self.now);
         let node = Node {
             engine,
@@ -135,6 +139,7 @@ impl Cluster {
             disk_full,
             refuses: |_| false,
             syncs: true,
+            wanted: false,
             loads: true,
             held_loads: Vec::new(),
             damaged: BTreeSet::new(),
@@ -280,6 +285,8 @@ impl Cluster {
                     self.memberships.insert(id, *membership);
                     inputs.push_front(Input::Saved(true));
                 }
+                Output::Confirm(append) => inputs.push_back(Input::Written(append)),
+                Output::Sync => node.wanted = true,
                 Output::Known(..) => {}
                 Output::Cluster(request, done) => {
                     self.changes.insert(request, done);
@@ -287,7 +294,8 @@ impl Cluster {
                 other => panic!("unknown output {other:?}"),
             }
         }
-        if node.syncs && inputs.is_empty() {
+        if node.syncs && node.wanted && inputs.is_empty() {
+            node.wanted = false;
             let last = node.last;
             if node.durable != node.written || last.0 > 0 {
                 node.durable = node.written.clone();
