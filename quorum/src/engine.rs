@@ -8,6 +8,7 @@ use crate::coordinator::{Plan, read::Read};
 use crate::handoff::{Forgetting, Handoff};
 use crate::input::{AppendId, Input, ListId, LoadId, Output};
 use crate::journal::{Kept, Outbox};
+use crate::latency::Usual;
 use crate::membership::Saving;
 use crate::message::{CallId, Copy, Message, Refusal, Want};
 use crate::object;
@@ -35,6 +36,7 @@ const MAX_HEALING: usize = 1024;
 pub(crate) enum Timer {
     WritePatience(CallId),
     WriteDeadline(CallId),
+    ReadHedge(CallId),
     ReadPatience(CallId),
     ReadDeadline(CallId),
     Forward(CallId),
@@ -97,6 +99,9 @@ pub struct Engine {
     sync_armed: bool,
     /// Requests taken and not answered yet.
     pub(crate) open: usize,
+    /// How long reads take that are answered.
+    pub(crate) usual: Usual,
+    pub(crate) hedges: u64,
     pub(crate) repairs: u64,
     pub(crate) hints_kept: u64,
     pub(crate) hints_handed: u64,
@@ -147,6 +152,8 @@ impl Engine {
             ordered: AppendId(0),
             sync_armed: false,
             open: 0,
+            usual: Usual::new(),
+            hedges: 0,
             repairs: 0,
             hints_kept: 0,
             hints_handed: 0,
@@ -333,6 +340,7 @@ impl Engine {
             requests: self.open,
             local: self.replica.tasks(),
             timers: self.timers.len(),
+            hedges: self.hedges,
             repairs: self.repairs,
             hints_kept: self.hints_kept,
             hints_handed: self.hints_handed,
@@ -472,7 +480,7 @@ impl Engine {
                 }
             }
             Message::Forward { call, op } => self.forwarded(now, from, call, op),
-            Message::Forwarded { call, reply } => self.forward_answered(call, from, reply),
+            Message::Forwarded { call, reply } => self.forward_answered(now, call, from, reply),
         }
     }
 
@@ -504,6 +512,7 @@ impl Engine {
             match timer {
                 Timer::WritePatience(call) => self.write_patience(now, call),
                 Timer::WriteDeadline(call) => self.write_deadline(now, call),
+                Timer::ReadHedge(call) => self.hedge_read(call),
                 Timer::ReadPatience(call) => self.read_patience(now, call),
                 Timer::ReadDeadline(call) => self.read_deadline(call),
                 Timer::Forward(call) => self.forward_lost(call, true),

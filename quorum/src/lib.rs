@@ -81,6 +81,7 @@ mod handoff;
 mod input;
 mod journal;
 mod keyspace;
+mod latency;
 mod membership;
 pub mod message;
 pub mod object;

@@ -3,6 +3,7 @@
 use crate::engine::{Engine, Timer};
 use crate::failure_detector::FailureDetector;
 use crate::handoff::Handoff;
+use crate::latency::Pace;
 use crate::message::{CallId, Message};
 use crate::opening::{MAX_MARK, Run, Seen};
 use crate::time::Now;
@@ -23,6 +24,8 @@ pub(crate) struct Peer {
     pub(crate) congested: bool,
     pub(crate) seen: Seen,
     pub(crate) detector: FailureDetector,
+    /// Of requests that were forwarded to it.
+    pub(crate) pace: Pace,
     /// The forwarded requests last taken from it, so that one the network repeats is not done twice.
     pub(crate) forwarded: Recent,
 }
@@ -60,6 +63,7 @@ impl Engine {
             congested: false,
             seen: Seen::default(),
             detector: FailureDetector::new(heartbeat, now.instant),
+            pace: Pace::default(),
             forwarded: Recent::default(),
         });
         self.handoffs.entry(node).or_insert_with(Handoff::unknown);

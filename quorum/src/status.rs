@@ -23,6 +23,8 @@ pub struct Status {
     pub local: usize,
     /// Timers set.
     pub timers: usize,
+    /// Reads that took longer than 95 in 100 do and asked a second replica for the value, since the start.
+    pub hedges: u64,
     /// Stale copies that reads have repaired, since the start.
     pub repairs: u64,
     /// Hints written, since the start.

@@ -89,6 +89,8 @@ struct NodeStatus {
     replicas: u8,
     requests_in_flight: usize,
     waiting_for_disk: usize,
+    /// Reads that took longer than 95 in 100 do and asked a second replica for the value.
+    read_hedges: u64,
     read_repairs: u64,
     hints_kept: u64,
     hints_handed: u64,
@@ -131,6 +133,7 @@ pub(super) fn status(server: &Server) -> Result<Answer, Refusal> {
         replicas,
         requests_in_flight: handle.in_flight(),
         waiting_for_disk: status.local,
+        read_hedges: status.hedges,
         read_repairs: status.repairs,
         hints_kept: status.hints_kept,
         hints_handed: status.hints_handed,

@@ -60,6 +60,7 @@ pub(super) fn answer(server: &Server) -> Result<Answer, Refusal> {
         "Requests handed to a replica of their key, this node being none.",
         server.handle.forwarded(),
     );
+    one("read_hedges_total", "counter", "Reads that asked a second replica for the value.", status.hedges);
     one("read_repairs_total", "counter", "Stale copies that reads have repaired.", status.repairs);
     one("hints_kept_total", "counter", "Hints written for owners that were away.", status.hints_kept);
     one("hints_handed_total", "counter", "Hints that their owners acknowledged.", status.hints_handed);

@@ -8,10 +8,13 @@ use crate::object::{self, Object};
 use crate::op::{Level, Need, OpError, ReadOptions, Reply};
 use crate::replica::{Held, Merge, Reader, Source, Task};
 use crate::tally::Shortfall;
-use crate::time::{Instant, Now};
+use crate::time::{Duration, Instant, Now};
 use alloc::vec::Vec;
 use bytes::Bytes;
 use gramme_ring::{Layout, LayoutVersion, NodeId, Slot};
+
+/// No spare request before this, however fast reads are: it would cost more than it brings.
+const MIN_HEDGE: Duration = Duration::from_millis(1);
 
 /// A read being coordinated here. It lives on after its answer until it has repaired what was stale.
 #[derive(Debug)]
@@ -28,6 +31,9 @@ pub(crate) struct Read {
     merged: Object,
     deadline: Instant,
     patience: Instant,
+    /// When it began, and when it has taken longer than usual.
+    began: Instant,
+    hedge: Option<Instant>,
 }
 
 /// One replica's part in a read.
@@ -122,7 +128,13 @@ impl Engine {
         self.timers.insert((deadline, Timer::ReadDeadline(call)));
         let (origin, merged) = (Some(origin), Object::new());
         let layout = self.view.reading().map_or(LayoutVersion(0), Layout::version);
-        let read = Read { origin, key, needs, layout, plan, copies, merged, deadline, patience };
+        let began = now.instant;
+        let hedge = self.usual.p95().map(|p95| began + p95.max(MIN_HEDGE)).filter(|at| *at < patience);
+        if let Some(at) = hedge {
+            self.timers.insert((at, Timer::ReadHedge(call)));
+        }
+        let read =
+            Read { origin, key, needs, layout, plan, copies, merged, deadline, patience, began, hedge };
         self.reads.insert(call, read);
         for target in targets {
             let want =
@@ -224,6 +236,7 @@ impl Engine {
         if read.origin.is_some() {
             if read.has_quorum() {
                 let origin = read.origin.take();
+                self.usual.saw(now.instant.since(read.began));
                 let object = read.merged.clone();
                 if let Some(origin) = origin {
                     self.read_succeeded(now, origin, object);
@@ -248,8 +261,33 @@ impl Engine {
     fn remove_read(&mut self, call: CallId) -> Option<Read> {
         let read = self.reads.remove(&call)?;
         self.timers.remove(&(read.patience, Timer::ReadPatience(call)));
+        if let Some(at) = read.hedge {
+            self.timers.remove(&(at, Timer::ReadHedge(call)));
+        }
         self.timers.remove(&(read.deadline, Timer::ReadDeadline(call)));
         Some(read)
+    }
+
+    /// The read takes longer than usual: a second replica is asked for the value, one that has answered if there is one. (The
+    /// others are asked for digests in any case.)
+    pub(crate) fn hedge_read(&mut self, call: CallId) {
+        let Some(read) = self.reads.get_mut(&call) else { return };
+        read.hedge = None;
+        if read.origin.is_none() {
+            return;
+        }
+        for copy in &mut read.copies {
+            copy.late |= copy.answer == Answer::Waiting(Want::Object);
+        }
+        let spare = read.differing().or_else(|| {
+            let next = read.copies.iter_mut().find(|c| c.answer == Answer::Waiting(Want::Digest))?;
+            next.answer = Answer::Waiting(Want::Object);
+            Some(next.node)
+        });
+        if let Some(node) = spare {
+            self.hedges += 1;
+            self.ask_copy(call, node, Want::Object);
+        }
     }
 
     /// Who has not answered by now gets a stand-in; if the read is answered, it is not waited for any more.

@@ -23,6 +23,8 @@ pub(crate) struct Forward {
     op: Op,
     pub(crate) to: NodeId,
     tried: Vec<NodeId>,
+    /// When it went to the first that was tried.
+    sent: Option<Instant>,
     deadline: Instant,
 }
 
@@ -67,8 +69,9 @@ impl Engine {
         let plan = self.plan(op.key());
         let here = plan.target(self.config.node).is_some();
         // A node that could not store this run's actor (its disk is full) can't mint; others can.
-        let others = plan.targets.iter().map(|t| t.node).filter(|node| *node != self.config.node);
-        let first = if here && (self.ready || !op.is_write()) { None } else { others.into_iter().next() };
+        let mut others: Vec<NodeId> = plan.targets.iter().map(|t| t.node).collect();
+        others.retain(|node| *node != self.config.node);
+        let first = if here && (self.ready || !op.is_write()) { None } else { self.fastest(&others) };
         if here && first.is_none() {
             return self.coordinate(now, Origin::Client(request), op, deadline);
         }
@@ -81,7 +84,22 @@ impl Engine {
         let call = self.out.call();
         self.timers.insert((deadline, Timer::Forward(call)));
         self.out.send(to, Message::Forward { call, op: op.clone() });
-        self.forwards.insert(call, Forward { request, op, to, tried: Vec::from([to]), deadline });
+        self.forwards.insert(
+            call,
+            Forward { request, op, to, tried: Vec::from([to]), sent: Some(now.instant), deadline },
+        );
+    }
+
+    /// The one of these peers that has answered fastest of late (Dynamo, section 5: load is unevenly spread, and reads are mostly
+    /// followed by writes of the same key).
+    fn fastest(&mut self, peers: &[NodeId]) -> Option<NodeId> {
+        let fastest = peers.iter().copied().min_by_key(|node| self.peers.get(node).map(|peer| peer.pace));
+        for node in peers.iter().filter(|node| Some(**node) != fastest) {
+            if let Some(peer) = self.peers.get_mut(node) {
+                peer.pace.passed_over();
+            }
+        }
+        fastest
     }
 
     /// A write whose read went before finds that others coordinate the key by now. Nothing was done yet.
@@ -214,8 +232,12 @@ impl Engine {
     }
 
     /// The coordinator's answer to a forwarded request.
-    pub(crate) fn forward_answered(&mut self, call: CallId, from: NodeId, reply: Reply) {
-        if self.forwards.get(&call).is_some_and(|f| f.to == from) {
+    pub(crate) fn forward_answered(&mut self, now: Now, call: CallId, from: NodeId, reply: Reply) {
+        let Some(forward) = self.forwards.get(&call) else { return };
+        if forward.to == from {
+            if let (Some(sent), Some(peer)) = (forward.sent, self.peers.get_mut(&from)) {
+                peer.pace.saw(now.instant.since(sent));
+            }
             self.end_forward(call, reply);
         }
     }
@@ -237,6 +259,7 @@ impl Engine {
         };
         if let Some(forward) = self.forwards.get_mut(&call) {
             forward.to = node;
+            forward.sent = None;
             forward.tried.push(node);
             self.out.send(node, Message::Forward { call, op: forward.op.clone() });
         }

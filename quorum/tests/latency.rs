@@ -1,0 +1,78 @@
+//! What is slow is not waited for: reads ask for the value twice when they take longer than usual, and requests go to the
+//! coordinator that has answered fastest.
+
+mod common;
+
+use common::*;
+use gramme_quorum::message::Message;
+use gramme_quorum::*;
+use gramme_ring::NodeId;
+
+/// The nodes to which requests were forwarded, in order.
+fn forwards(cluster: &Cluster) -> Vec<NodeId> {
+    let to = |(_, to, message): &(NodeId, NodeId, Message)| {
+        matches!(message, Message::Forward { .. }).then_some(*to)
+    };
+    cluster.delivered.iter().filter_map(to).collect()
+}
+
+#[test]
+fn a_read_that_takes_longer_than_usual_asks_a_second_replica_for_the_value() {
+    let mut cluster = Cluster::new(3);
+    cluster.put(A, "k", "v", Cover::Held);
+    let get = Op::Get { key: "k".into(), options: ReadOptions::default() };
+    let slow = |cluster: &mut Cluster| {
+        cluster.nodes.get_mut(&A).unwrap().loads = false;
+        let request = cluster.start_request(A, get.clone());
+        cluster.run();
+        cluster.pass(Duration::from_millis(5));
+        let answered = cluster.replies.contains_key(&request);
+        cluster.load(A);
+        cluster.run();
+        answered
+    };
+    assert!(!slow(&mut cluster), "what is usual is not known yet");
+    for _ in 0..128 {
+        assert_eq!(cluster.get(A, "k").0, ["v"]);
+    }
+    assert_eq!(cluster.nodes[&A].engine.status(cluster.now.instant).hedges, 0);
+    assert!(slow(&mut cluster), "two others have it");
+    assert_eq!(cluster.nodes[&A].engine.status(cluster.now.instant).hedges, 1);
+    // One late answer in a hundred changes nothing.
+    assert!(slow(&mut cluster));
+    // If it is usual, it is not late.
+    for _ in 0..64 {
+        slow(&mut cluster);
+    }
+    assert_eq!(cluster.copy(A, "k").unwrap(), ["v"]);
+    let hedges = cluster.nodes[&A].engine.status(cluster.now.instant).hedges;
+    assert!(hedges >= 2, "{hedges}");
+}
+
+#[test]
+fn requests_go_to_the_coordinator_that_was_fastest() {
+    let mut cluster = Cluster::new(4);
+    let list = cluster.preference("k");
+    let outside = list[3];
+    // The first has a slow disk.
+    let request = cluster.start_request(outside, put("k", "1", Cover::Held));
+    cluster.nodes.get_mut(&list[0]).unwrap().loads = false;
+    cluster.run();
+    cluster.pass(Duration::from_millis(50));
+    cluster.load(list[0]);
+    cluster.run();
+    assert!(matches!(cluster.replies[&request], Reply::Written { .. }));
+    assert_eq!(forwards(&cluster), [list[0]]);
+    cluster.delivered.clear();
+    for _ in 0..20 {
+        cluster.put(outside, "k", "2", Cover::Held);
+    }
+    assert!(!forwards(&cluster).contains(&list[0]), "{:?}", forwards(&cluster));
+    // It is tried again in time, and is as fast as the others by then.
+    for _ in 0..2000 {
+        cluster.put(outside, "k", "3", Cover::Held);
+        cluster.delivered.retain(|(_, _, message)| matches!(message, Message::Forward { .. }));
+    }
+    let share = forwards(&cluster).iter().filter(|node| **node == list[0]).count();
+    assert!(share > 100, "{share} of 2000");
+}
