@@ -117,6 +117,8 @@ struct Pump<D: Disk> {
     writable: bool,
     /// The store may have work of its own.
     chores: bool,
+    /// It is not asked before this: clients' requests take too long.
+    rest: std::time::Instant,
     /// When it was last asked.
     last_chore: std::time::Instant,
     /// When others were last told how far this node has come.
@@ -143,6 +145,7 @@ where
             syncing,
             writable: true,
             chores: false,
+            rest: std::time::Instant::now(),
             last_chore: std::time::Instant::now(),
             told: std::time::Instant::now(),
         };
@@ -194,7 +197,7 @@ where
                 yield_now().await;
                 continue;
             }
-            if self.chores && self.do_chore().await {
+            if self.chores && self.rest <= std::time::Instant::now() && self.do_chore().await {
                 continue;
             }
             alarm.set(self.deadline());
@@ -357,11 +360,15 @@ where
         }
     }
 
-    /// One step of the store's own work; then others have their turn. Whether there is something to do at once.
+    /// One step of the store's own work; then others have their turn, and if they have to wait too long, more than that. Whether
+    /// there is something to do at once.
     async fn do_chore(&mut self) -> bool {
-        self.last_chore = std::time::Instant::now();
+        let began = std::time::Instant::now();
+        self.last_chore = began;
         self.chores = self.parts.host.0.borrow_mut().maintain(MAINTENANCE_STEP);
         self.begin_sync();
+        let percent = u32::from(self.parts.host.0.borrow_mut().background(self.parts.clock.now()));
+        self.rest = began + began.elapsed() * 100 / percent;
         if self.chores {
             yield_now().await;
         }
@@ -374,7 +381,8 @@ where
 
     fn deadline(&self) -> Option<std::time::Instant> {
         let host = self.host_deadline().map(|at| self.parts.clock.to_system(at));
-        host.into_iter().chain(self.parts.handle.deadline()).min()
+        let chore = self.chores.then_some(self.rest);
+        host.into_iter().chain(self.parts.handle.deadline()).chain(chore).min()
     }
 
     fn report_writing(&mut self, now: Now) {

@@ -174,6 +174,11 @@ impl<D: Disk> Host<D> {
         step.more
     }
 
+    /// How much of its time background work is to get now, in percent.
+    pub fn background(&mut self, now: Now) -> u8 {
+        self.engine.background(now.instant)
+    }
+
     /// When to hand in [`Input::Tick`] at the latest.
     pub fn deadline(&self) -> Option<Instant> {
         self.engine.deadline()

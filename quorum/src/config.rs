@@ -106,6 +106,9 @@ pub struct Timing {
     pub gossip: Duration,
     /// A node compares its copies with one other node's this often.
     pub exchange: Duration,
+    /// If more than one in a hundred of clients' requests take longer than this, background work yields
+    /// ([`Admission`](crate::Admission)).
+    pub foreground: Duration,
     /// What is not synced before it is acknowledged is synced this soon.
     pub interval: Duration,
     /// Handoff to an owner that refused or fell silent is tried again after this.
@@ -120,6 +123,7 @@ impl Default for Timing {
             heartbeat: Duration::from_millis(250),
             gossip: Duration::from_secs(1),
             exchange: Duration::from_secs(10),
+            foreground: Duration::from_millis(50),
             interval: Duration::from_secs(1),
             retry: Duration::from_secs(1),
         }

@@ -1,5 +1,6 @@
 //! The engine: composition and routing only. Each input goes to the part that knows what it means.
 
+use crate::admission::Admission;
 use crate::anti_entropy::{AntiEntropy, SumsFor, SumsId};
 use crate::config::Config;
 use crate::coordinator::request::Forward;
@@ -99,6 +100,7 @@ pub struct Engine {
     sync_armed: bool,
     /// Requests taken and not answered yet.
     pub(crate) open: usize,
+    pub(crate) admission: Admission,
     /// How long reads take that are answered.
     pub(crate) usual: Usual,
     pub(crate) hedges: u64,
@@ -152,6 +154,7 @@ impl Engine {
             ordered: AppendId(0),
             sync_armed: false,
             open: 0,
+            admission: Admission::new(config.timing.foreground, now.instant),
             usual: Usual::new(),
             hedges: 0,
             repairs: 0,
@@ -321,6 +324,12 @@ impl Engine {
         !members.is_empty() && alive >= usize::from(self.most_needed())
     }
 
+    /// How much of what it might do at the most background work is to get now, in percent: for the caller's own, such as its
+    /// store's compaction.
+    pub fn background(&mut self, now: Instant) -> u8 {
+        self.admission.percent(now)
+    }
+
     /// How the engine is doing.
     #[must_use]
     pub fn status(&self, now: Instant) -> Status {
@@ -340,6 +349,7 @@ impl Engine {
             requests: self.open,
             local: self.replica.tasks(),
             timers: self.timers.len(),
+            background_percent: self.admission.clone().percent(now),
             hedges: self.hedges,
             repairs: self.repairs,
             hints_kept: self.hints_kept,
@@ -514,7 +524,7 @@ impl Engine {
                 Timer::WriteDeadline(call) => self.write_deadline(now, call),
                 Timer::ReadHedge(call) => self.hedge_read(call),
                 Timer::ReadPatience(call) => self.read_patience(now, call),
-                Timer::ReadDeadline(call) => self.read_deadline(call),
+                Timer::ReadDeadline(call) => self.read_deadline(now, call),
                 Timer::Forward(call) => self.forward_lost(call, true),
                 Timer::Handoff(owner) => self.handoff_timer(now, owner),
                 Timer::Held => self.expire_held(now),

@@ -147,7 +147,7 @@ impl Engine {
 
     fn pump_handoff(&mut self, now: Now, owner: NodeId) {
         let congested = self.is_congested(owner);
-        let limit = self.config.limits.handoff;
+        let limit = self.admission.part(now.instant, self.config.limits.handoff);
         let Some(handoff) = self.handoffs.get_mut(&owner) else { return };
         if !handoff.active || handoff.listing.is_some() || congested {
             return;

@@ -66,12 +66,13 @@
 //! ```
 //!
 //! The parts are of use alone: [`Tally`] counts answers by replica, [`Plan`] chooses a sloppy quorum,
-//! [`FailureDetector`] judges a peer by its rhythm.
+//! [`FailureDetector`] judges a peer by its rhythm, [`Admission`] holds background work back.
 #![no_std]
 #![forbid(unsafe_code)]
 
 extern crate alloc;
 
+mod admission;
 mod anti_entropy;
 mod config;
 mod coordinator;
@@ -100,6 +101,7 @@ mod view;
 mod window;
 pub mod wire;
 
+pub use admission::Admission;
 pub use anti_entropy::SumsId;
 pub use config::{Config, Limits, Timing};
 pub use coordinator::{Plan, Target};

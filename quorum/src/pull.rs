@@ -111,9 +111,11 @@ impl Budget {
         self.window.saw(bytes);
     }
 
-    fn renew(&mut self, now: Instant) {
+    /// A new slice of time, of whose budget the controller grants some percent.
+    fn renew(&mut self, now: Instant, percent: u8) {
         if now >= self.until {
-            self.left = self.left.saturating_add(self.slice).min(self.slice);
+            let slice = (self.slice * i64::from(percent) / 100).max(1);
+            self.left = self.left.saturating_add(slice).min(slice);
             self.until = now + SLICE;
         }
     }
@@ -352,7 +354,8 @@ impl Engine {
 
     /// Lets the pulls go on that wait for room in the budget.
     pub(crate) fn pump_waiting(&mut self, now: Now) {
-        self.budget.renew(now.instant);
+        let percent = self.admission.percent(now.instant);
+        self.budget.renew(now.instant, percent);
         let waiting = self.pulls.iter().filter(|(_, pull)| !pull.wanted.is_empty()).map(|(id, _)| *id);
         for id in waiting.collect::<Vec<_>>() {
             self.pump_pull(now, id);

@@ -23,6 +23,8 @@ pub struct Status {
     pub local: usize,
     /// Timers set.
     pub timers: usize,
+    /// The share that background work gets of what it may do at the most: 100, unless clients' requests take too long.
+    pub background_percent: u8,
     /// Reads that took longer than 95 in 100 do and asked a second replica for the value, since the start.
     pub hedges: u64,
     /// Stale copies that reads have repaired, since the start.

@@ -76,3 +76,45 @@ fn requests_go_to_the_coordinator_that_was_fastest() {
     let share = forwards(&cluster).iter().filter(|node| **node == list[0]).count();
     assert!(share > 100, "{share} of 2000");
 }
+
+/// How many keys a wiped node has back after ten seconds in which clients write through it, and what it says of its background
+/// work then.
+fn recovered_in_ten_seconds(slow: bool) -> (usize, u8, Cluster) {
+    let mut cluster = Cluster::with(3, |config| config.limits.repair = 200_000);
+    let value = "v".repeat(10_000);
+    for i in 0..100 {
+        cluster.put(A, &format!("key {i}"), &value, Cover::Held);
+    }
+    cluster.crash(C);
+    cluster.wipe(C);
+    cluster.start(C);
+    for _ in 0..100 {
+        cluster.nodes.get_mut(&B).unwrap().syncs = !slow;
+        let Op::Put { key, value, content_type, expiry, cover, .. } = put("other", "v", Cover::Held) else {
+            unreachable!()
+        };
+        let options = WriteOptions { w: Some(Level::All), ..WriteOptions::default() };
+        let op = Op::Put { key, value, content_type, expiry, cover, options };
+        let request = cluster.start_request(C, op);
+        cluster.run();
+        cluster.pass(Duration::from_millis(100));
+        cluster.sync(B);
+        cluster.run();
+        assert!(matches!(cluster.replies[&request], Reply::Written { .. }));
+    }
+    let back = (0..100).filter(|i| cluster.copy(C, &format!("key {i}")).is_some()).count();
+    let percent = cluster.nodes[&C].engine.status(cluster.now.instant).background_percent;
+    (back, percent, cluster)
+}
+
+#[test]
+fn background_work_yields_to_requests_that_take_too_long() {
+    let (all, percent, _) = recovered_in_ten_seconds(false);
+    assert_eq!((all, percent), (100, 100));
+    let (some, percent, mut cluster) = recovered_in_ten_seconds(true);
+    assert!((10..70).contains(&some), "{some}");
+    assert!(percent < 10, "{percent}");
+    cluster.pass(Duration::from_secs(20));
+    assert_eq!(cluster.nodes[&C].engine.status(cluster.now.instant).background_percent, 100);
+    assert_eq!(cluster.nodes[&C].engine.status(cluster.now.instant).incomplete_partitions, 0);
+}

@@ -89,6 +89,8 @@ struct NodeStatus {
     replicas: u8,
     requests_in_flight: usize,
     waiting_for_disk: usize,
+    /// What background work gets of what it may do at the most: less than 100 when clients' requests take too long.
+    background_percent: u8,
     /// Reads that took longer than 95 in 100 do and asked a second replica for the value.
     read_hedges: u64,
     read_repairs: u64,
@@ -133,6 +135,7 @@ pub(super) fn status(server: &Server) -> Result<Answer, Refusal> {
         replicas,
         requests_in_flight: handle.in_flight(),
         waiting_for_disk: status.local,
+        background_percent: status.background_percent,
         read_hedges: status.hedges,
         read_repairs: status.repairs,
         hints_kept: status.hints_kept,

@@ -236,7 +236,11 @@ impl Engine {
         if read.origin.is_some() {
             if read.has_quorum() {
                 let origin = read.origin.take();
-                self.usual.saw(now.instant.since(read.began));
+                let took = now.instant.since(read.began);
+                self.usual.saw(took);
+                if !matches!(origin, Some(Origin::Heal(_))) {
+                    self.admission.saw(now.instant, took);
+                }
                 let object = read.merged.clone();
                 if let Some(origin) = origin {
                     self.read_succeeded(now, origin, object);
@@ -311,8 +315,11 @@ impl Engine {
         self.advance_read(now, call);
     }
 
-    pub(crate) fn read_deadline(&mut self, call: CallId) {
+    pub(crate) fn read_deadline(&mut self, now: Now, call: CallId) {
         let Some(mut read) = self.remove_read(call) else { return };
+        if !matches!(read.origin, None | Some(Origin::Heal(_))) {
+            self.admission.saw(now.instant, now.instant.since(read.began));
+        }
         let Shortfall { need, have, want } = read.shortfall();
         if let Some(origin) = read.origin.take() {
             self.answer(origin, Reply::Failed(OpError::Quorum { need, have, want }));

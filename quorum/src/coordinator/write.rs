@@ -41,6 +41,7 @@ pub(crate) struct Write {
     outranking: Option<Object>,
     /// Some replica may have written it without telling.
     uncertain: bool,
+    began: Instant,
     deadline: Instant,
     patience: Instant,
     round: u8,
@@ -199,6 +200,7 @@ impl Engine {
             sent: None,
             outranking: None,
             uncertain: false,
+            began: now.instant,
             deadline: request.deadline,
             patience: now.instant,
             round: 0,
@@ -408,6 +410,7 @@ impl Engine {
                 Verdict::Met => {
                     let sent = write.sent.as_ref().expect("nobody acknowledges what was not sent");
                     let reply = Reply::Written { context: sent.context.clone(), replaced: sent.replaced };
+                    self.admission.saw(now.instant, now.instant.since(write.began));
                     self.reply_write(call, reply);
                 }
                 Verdict::Impossible(shortfall) => {
@@ -479,6 +482,9 @@ impl Engine {
     pub(crate) fn write_deadline(&mut self, now: Now, call: CallId) {
         self.write_patience(now, call);
         if let Some(mut write) = self.remove_write(call) {
+            if write.is_open() {
+                self.admission.saw(now.instant, now.instant.since(write.began));
+            }
             // Even if nothing is out yet, the mint may still be waiting for its load.
             let error = indeterminate(write.shortfall());
             self.finish_write(&mut write, Reply::Failed(error));
