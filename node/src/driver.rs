@@ -35,6 +35,13 @@ const MAINTENANCE_STEP: usize = 256 << 10;
 /// How often an idle store is asked whether it has work.
 const CHORES_AT_REST: Duration = Duration::from_secs(1);
 
+/// How often old records are looked at, and how many bytes of them: a round of 100 GB takes a day.
+const SCRUB: Duration = Duration::from_secs(1);
+const SCRUB_STEP: usize = 1 << 20;
+
+/// How often it is said that there is damage, as long as there is.
+const REPORT: Duration = Duration::from_secs(60);
+
 /// How often others are told how far this node has come.
 const PROGRESS: Duration = Duration::from_secs(1);
 
@@ -123,6 +130,10 @@ struct Pump<D: Disk> {
     last_chore: std::time::Instant,
     /// When others were last told how far this node has come.
     told: std::time::Instant,
+    /// When old records were last looked at.
+    scrubbed: std::time::Instant,
+    /// When it was last said that some are damaged.
+    reported: Option<std::time::Instant>,
 }
 
 impl<D: Disk + 'static> Driver<D>
@@ -148,6 +159,8 @@ where
             rest: std::time::Instant::now(),
             last_chore: std::time::Instant::now(),
             told: std::time::Instant::now(),
+            scrubbed: std::time::Instant::now(),
+            reported: None,
         };
         spawn.spawn(pump.run()).detach();
         Ok(quiet)
@@ -242,8 +255,28 @@ where
             // Room may have come back on a disk that was full, without a write of ours.
             self.chores |= self.last_chore.elapsed() >= CHORES_AT_REST;
             self.tell_progress(now);
+            self.scrub(now);
         }
         more
+    }
+
+    /// Looks at old records, a little now and then, whether they can still be read.
+    fn scrub(&mut self, now: Now) {
+        if self.scrubbed.elapsed() < SCRUB {
+            return;
+        }
+        self.scrubbed = std::time::Instant::now();
+        let mut host = self.parts.host.0.borrow_mut();
+        let budget = SCRUB_STEP * usize::from(host.background(now)) / 100;
+        let damaged = host.scrub(now, budget);
+        // What can't be healed yet is found in each round anew.
+        if damaged > 0 && self.reported.is_none_or(|at| at.elapsed() >= REPORT) {
+            self.reported = Some(std::time::Instant::now());
+            say!(
+                "damaged records were found in the store: they are put anew from the other owners' copies; 'gramme \
+                 verify' says where they were, and the disk may have more to come"
+            );
+        }
     }
 
     /// Tells others, now and then, how far this node has come with what a change of the layout gives it to do.

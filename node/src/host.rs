@@ -11,7 +11,9 @@ use gramme_quorum::{
 };
 use gramme_ring::gossip::GossipError;
 use gramme_ring::{Membership, NodeId};
-use gramme_store::{Cursor, Disk, Position, Read, ReadDone, ReadError, ReadJob, Store, SyncDone, SyncJob};
+use gramme_store::{
+    Cursor, DamageKind, Disk, Position, Read, ReadDone, ReadError, ReadJob, Store, SyncDone, SyncJob,
+};
 use std::collections::VecDeque;
 use std::fmt;
 
@@ -172,6 +174,23 @@ impl<D: Disk> Host<D> {
         let Ok(step) = self.store.maintain(budget_bytes) else { return false };
         self.wanted |= step.needs_sync;
         step.more
+    }
+
+    /// Reads on through what was written long ago, about so many bytes of it, and has damage healed by the other owners. How many
+    /// damaged records there were.
+    pub fn scrub(&mut self, now: Now, budget_bytes: usize) -> usize {
+        // What the disk refuses to read comes again.
+        let Ok(found) = self.store.scrub(budget_bytes) else { return 0 };
+        let slots = found.damage.iter().filter_map(|damage| match damage.kind {
+            DamageKind::Record { slot } => Some(slot),
+            // It can still be read.
+            _ => None,
+        });
+        let before = self.inputs.len();
+        self.inputs.extend(slots.map(|slot| Input::Damaged(Place(slot))));
+        let damaged = self.inputs.len() - before;
+        self.pump(now);
+        damaged
     }
 
     /// How much of its time background work is to get now, in percent.

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Cluster, Redis, Resp, Writer, assert_all_there, copy_dir, run, stderr, stdout};
+use common::{Cluster, Redis, Resp, Writer, assert_all_there, copy_dir, eventually, run, stderr, stdout};
 
 #[test]
 fn any_one_node_may_die_under_load() {
@@ -178,5 +178,50 @@ fn only_a_machine_that_went_down_makes_unsynced_keyspaces_doubtful() {
     let mut client = Redis::connect(cluster.redis(2)).expect("it serves");
     for i in 0..50 {
         assert_eq!(client.get_one(&format!("fast:{i}")), Ok(vec![b"v".to_vec()]));
+    }
+}
+
+/// A store that is opened by its index files does not look at its records, and what nobody reads rots unseen.
+#[test]
+fn a_record_that_rots_unread_is_found_and_healed() {
+    let mut cluster = Cluster::start("rot", 3);
+    let settings = cluster.node_dir(2).join("gramme.toml");
+    cluster.node(2).signal("TERM");
+    assert!(cluster.node(2).wait().success());
+    let text = std::fs::read_to_string(&settings).unwrap_or_default();
+    std::fs::write(&settings, format!("{text}\nsegment-bytes = 65536\n")).expect("it can be written");
+    cluster.restart(2);
+    cluster.node(2).wait_for("other members are connected");
+    let value = |i: usize| format!("needle {i:06} {}", "x".repeat(1000));
+    let mut client = Redis::connect(cluster.redis(2)).expect("it serves");
+    for i in 0..200 {
+        assert_eq!(client.set(&format!("rots {i}"), &value(i)), Some(Resp::Simple("OK".into())));
+    }
+    cluster.wait_until_settled(2);
+    cluster.node(2).signal("TERM");
+    assert!(cluster.node(2).wait().success());
+
+    // One bit of a value in a segment that is full.
+    let needle = value(3).into_bytes();
+    let mut rotten = 0;
+    for entry in std::fs::read_dir(cluster.node_dir(2).join("store")).expect("it is there") {
+        let path = entry.expect("it can be listed").path();
+        let mut bytes = std::fs::read(&path).unwrap_or_default();
+        if let Some(at) = bytes.windows(needle.len()).position(|window| window == needle) {
+            bytes[at + 500] ^= 4;
+            std::fs::write(&path, bytes).expect("it can be written");
+            rotten += 1;
+        }
+    }
+    assert_eq!(rotten, 1);
+    cluster.restart(2);
+    cluster.node(2).wait_for("damaged records were found");
+    cluster.wait_until_settled(2);
+    cluster.kill(0);
+    cluster.kill(1);
+    let mut client = Redis::connect(cluster.redis(2)).expect("it serves");
+    eventually("it was put anew", || client.get_one("rots 3") == Ok(vec![value(3).into_bytes()]));
+    for i in 0..200 {
+        assert_eq!(client.get_one(&format!("rots {i}")), Ok(vec![value(i).into_bytes()]));
     }
 }

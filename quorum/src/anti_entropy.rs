@@ -7,17 +7,21 @@
 //! lacks it finds in a round of its own.
 
 use crate::engine::{Engine, Timer};
+use crate::input::Place;
 use crate::message::{CallId, Message, Refusal, SumsOf};
 use crate::time::{Instant, Now};
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use core::ops::Bound;
-use gramme_ring::{NodeId, Partition};
+use gramme_ring::{NodeId, Partition, Slot};
 
 /// Sums for peers that wait to be made.
 const MAX_SUMS: usize = 64;
 /// Partitions whose slots are asked for at a time.
 const MAX_PARTITIONS: usize = 16;
+
+/// Slots of damaged records that wait to be pulled; the store finds the others again.
+const MAX_QUEUE: usize = 1024;
 
 /// Names sums that were asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -58,6 +62,23 @@ pub(crate) struct AntiEntropy {
 }
 
 impl Engine {
+    /// A key of this slot can't be read here. Comparing each key that the other owners have finds it out, and what is found damaged
+    /// is [healed](Engine::start_heal). Sums say nothing of it: the index still knows the record.
+    pub(crate) fn damaged(&mut self, now: Now, place: Place) {
+        let Some(slot) = Slot::new(place.0) else { return };
+        let slots = (place.0, place.0);
+        for owner in self.view.owners(slot) {
+            if owner != self.config.node
+                && self.is_alive(owner)
+                && !self.anti_entropy.queue.contains(&(slots, owner))
+                && self.anti_entropy.queue.len() < MAX_QUEUE
+            {
+                self.anti_entropy.queue.push_back((slots, owner));
+            }
+        }
+        self.pump_pulls(now);
+    }
+
     /// It is time for a round.
     pub(crate) fn exchange_timer(&mut self, now: Now) {
         self.timers.insert((now.instant + self.config.timing.exchange, Timer::Exchange));

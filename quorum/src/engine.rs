@@ -255,6 +255,7 @@ impl Engine {
                     self.stored(now, done);
                 }
             }
+            Input::Damaged(place) => self.damaged(now, place),
             Input::SyncFailed => {
                 for waiting in self.replica.journal.sync_failed() {
                     self.not_stored(now, waiting, true);

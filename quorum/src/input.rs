@@ -89,6 +89,8 @@ pub enum Input {
     Written(AppendId),
     /// Every append up to and including this one, except those that failed, is on stable storage.
     Synced(AppendId),
+    /// The store has found damage to a record in this slot, and can't tell whose it is: the other owners are asked.
+    Damaged(Place),
     /// A sync failed: nothing that is not yet reported synced ever will be.
     SyncFailed,
     /// Time has passed (see [`crate::Engine::deadline`]).

@@ -221,3 +221,18 @@ fn a_damaged_copy_heals_from_enough_owners() {
         assert_eq!(cluster.copy(A, &key(0)), Some(vec![String::from("newer")]), "with {stale} stale");
     }
 }
+
+/// Sums don't show it, since the index still knows the record, and nobody reads it.
+#[test]
+fn what_the_store_finds_damaged_is_healed_without_a_read() {
+    let mut cluster = loaded(3, 20);
+    let record = (place(&key(7)), key(7).into());
+    cluster.nodes.get_mut(&C).unwrap().damaged.insert(record.clone());
+    cluster.pass(Duration::from_secs(60));
+    assert!(cluster.nodes[&C].damaged.contains(&record), "nothing else finds it");
+    cluster.input(C, Input::Damaged(place(&key(7))));
+    cluster.input(C, Input::Damaged(gramme_quorum::RUN_PLACE));
+    cluster.pass(Duration::from_secs(1));
+    assert!(cluster.nodes[&C].damaged.is_empty());
+    assert_eq!(cluster.copy(C, &key(7)), Some(vec![String::from("value 7")]));
+}
