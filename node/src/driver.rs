@@ -18,7 +18,7 @@ use crate::signal::Signal;
 use crate::spawn::Spawner;
 use gramme_quorum::{Engine, Input, Instant, LoadId, Now, message::Message};
 use gramme_ring::{Slot, Step};
-use gramme_store::{Disk, ReadDone, ReadJob, SyncDone, SyncJob};
+use gramme_store::{Disk, HashTree, ReadDone, ReadJob, SyncDone, SyncJob};
 use smol::Timer;
 use smol::future::{FutureExt, yield_now};
 use std::cell::{Cell, RefCell};
@@ -70,6 +70,11 @@ impl<D: Disk> Inspect for Hosted<D> {
 
     fn records_in(&self, slot: Slot) -> u64 {
         self.0.borrow().store().slot_len(slot.index())
+    }
+
+    fn tombstones(&self) -> u64 {
+        // The engine's digests, which are the tags, are odd for them.
+        self.0.borrow().store().tree().map_or(0, HashTree::odd)
     }
 
     fn stored_bytes(&self) -> u64 {

@@ -103,6 +103,9 @@ pub(crate) trait Inspect {
     /// Records that this node has in a slot, those of deleted keys included.
     fn records_in(&self, slot: Slot) -> u64;
 
+    /// Keys kept here of which nothing but tombstones is left.
+    fn tombstones(&self) -> u64;
+
     /// Bytes of all that is kept here.
     fn stored_bytes(&self) -> u64;
 }
@@ -330,6 +333,11 @@ impl Handle {
     /// A request was handed to another node: the driver's side.
     pub(crate) fn count_forward(&self) {
         self.0.forwarded.set(self.0.forwarded.get() + 1);
+    }
+
+    /// Keys kept here of which nothing but tombstones is left.
+    pub(crate) fn tombstones(&self) -> u64 {
+        self.0.engine.tombstones()
     }
 
     /// Bytes of all that is kept here.

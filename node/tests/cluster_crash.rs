@@ -225,3 +225,32 @@ fn a_record_that_rots_unread_is_found_and_healed() {
         assert_eq!(client.get_one(&format!("rots {i}")), Ok(vec![value(i).into_bytes()]));
     }
 }
+
+#[test]
+fn tombstones_are_counted_over_restarts_and_index_files() {
+    let mut cluster = Cluster::start("tombstones", 3);
+    let mut client = Redis::connect(cluster.redis(0)).expect("it serves");
+    for i in 0..20 {
+        assert_eq!(client.set(&format!("key {i}"), "v"), Some(Resp::Simple("OK".into())));
+    }
+    for i in 0..7 {
+        assert_eq!(client.call(&[b"DEL", format!("key {i}").as_bytes()]), Some(Resp::Integer(1)));
+    }
+    let counted = |cluster: &Cluster, node, count: u64| {
+        eventually("all copies are deleted", || cluster.status(node)["tombstones"] == count);
+    };
+    for node in 0..3 {
+        counted(&cluster, node, 7);
+    }
+    cluster.kill(1);
+    cluster.restart(1);
+    counted(&cluster, 1, 7);
+    cluster.node(1).signal("TERM");
+    assert!(cluster.node(1).wait().success());
+    cluster.restart(1);
+    counted(&cluster, 1, 7);
+    assert_eq!(client.set("key 3", "again"), Some(Resp::Simple("OK".into())));
+    for node in 0..3 {
+        counted(&cluster, node, 6);
+    }
+}

@@ -440,7 +440,7 @@ impl Replica {
         if work.changed {
             let encoded = if work.dropped { None } else { work.bytes() };
             let value = encoded.map(|encoded| {
-                let digest = object::digest(&self.digest_key, &encoded);
+                let digest = object::digest(&self.digest_key, &work.object, &encoded);
                 (encoded, digest)
             });
             self.touched |= value.is_some() && self.is_watched(place);
@@ -572,7 +572,7 @@ impl Work {
     }
 
     fn digest(&mut self, key: &[u8; 16]) -> Option<u64> {
-        self.bytes().map(|bytes| object::digest(key, &bytes))
+        self.bytes().map(|bytes| object::digest(key, &self.object, &bytes))
     }
 
     fn held(&mut self, digest_key: &[u8; 16]) -> Held {
@@ -582,7 +582,7 @@ impl Work {
         match self.bytes() {
             None => Held::Absent,
             Some(encoded) => Held::Object {
-                digest: object::digest(digest_key, &encoded),
+                digest: object::digest(digest_key, &self.object, &encoded),
                 object: Box::new(self.object.clone()),
                 encoded,
             },

@@ -49,17 +49,27 @@ impl TreeKey {
 /// A record that is damaged is not counted, so that the comparison with a healthy replica finds it. Two keys of one slot
 /// whose 56 bits of fingerprint agree leave the slot's sum wrong until the next opening.
 ///
-/// It takes 4 KiB for each 256 slots that hold something.
+/// It also counts the records whose tag is odd: a caller can mark some of its records in that bit, its tombstones, say, and knows at
+/// any time how many there are.
+///
+/// It takes 5 KiB for each 256 slots that hold something.
 pub struct HashTree {
     key: TreeKey,
-    leaves: Box<[Option<Box<[u128; FAN]>>; FAN]>,
+    leaves: Box<[Option<Box<Leaves>>; FAN]>,
     inner: Box<[u128; FAN]>,
     root: u128,
+    odd: u64,
+}
+
+/// Of 256 slots.
+struct Leaves {
+    sums: [u128; FAN],
+    odd: [u32; FAN],
 }
 
 impl HashTree {
     pub(crate) fn new(key: TreeKey) -> Self {
-        Self { key, leaves: Box::new([const { None }; FAN]), inner: Box::new([0; FAN]), root: 0 }
+        Self { key, leaves: Box::new([const { None }; FAN]), inner: Box::new([0; FAN]), root: 0, odd: 0 }
     }
 
     pub(crate) fn key(&self) -> &TreeKey {
@@ -71,10 +81,15 @@ impl HashTree {
         self.root
     }
 
+    /// How many of the records that are counted have an odd tag.
+    pub const fn odd(&self) -> u64 {
+        self.odd
+    }
+
     /// The sum over one slot.
     pub fn slot(&self, slot: u16) -> u128 {
         let (high, low) = split(slot);
-        self.leaves[high].as_ref().map_or(0, |leaves| leaves[low])
+        self.leaves[high].as_ref().map_or(0, |leaves| leaves.sums[low])
     }
 
     /// The sum over a range of slots: an inner node, of whatever width. Adds up at most 766 numbers.
@@ -87,7 +102,7 @@ impl HashTree {
                 sum = sum.wrapping_add(self.inner[high]);
                 next += 256;
             } else {
-                sum = sum.wrapping_add(self.leaves[high].as_ref().map_or(0, |leaves| leaves[low]));
+                sum = sum.wrapping_add(self.leaves[high].as_ref().map_or(0, |leaves| leaves.sums[low]));
                 next += 1;
             }
         }
@@ -95,21 +110,28 @@ impl HashTree {
     }
 
     pub(crate) fn add(&mut self, slot: u16, key_hash: u64, tag: u64) {
-        self.change(slot, self.key.element(slot, key_hash, tag));
+        self.change(slot, self.key.element(slot, key_hash, tag), i64::from(tag & 1 == 1));
     }
 
     pub(crate) fn subtract(&mut self, slot: u16, key_hash: u64, tag: u64) {
-        self.change(slot, self.key.element(slot, key_hash, tag).wrapping_neg());
+        self.change(slot, self.key.element(slot, key_hash, tag).wrapping_neg(), -i64::from(tag & 1 == 1));
     }
 
     pub(crate) fn clear(&mut self, slot: u16) {
-        self.change(slot, self.slot(slot).wrapping_neg());
+        let (high, low) = split(slot);
+        let odd = self.leaves[high].as_ref().map_or(0, |leaves| leaves.odd[low]);
+        self.change(slot, self.slot(slot).wrapping_neg(), -i64::from(odd));
     }
 
-    fn change(&mut self, slot: u16, by: u128) {
+    fn change(&mut self, slot: u16, by: u128, odd: i64) {
         let (high, low) = split(slot);
-        let leaves = self.leaves[high].get_or_insert_with(|| Box::new([0; FAN]));
-        leaves[low] = leaves[low].wrapping_add(by);
+        let leaves =
+            self.leaves[high].get_or_insert_with(|| Box::new(Leaves { sums: [0; FAN], odd: [0; FAN] }));
+        leaves.sums[low] = leaves.sums[low].wrapping_add(by);
+        // Keys whose fingerprints agree may make it go below.
+        let before = leaves.odd[low];
+        leaves.odd[low] = u32::try_from((i64::from(before) + odd).max(0)).unwrap_or(u32::MAX);
+        self.odd = self.odd - u64::from(before) + u64::from(leaves.odd[low]);
         self.inner[high] = self.inner[high].wrapping_add(by);
         self.root = self.root.wrapping_add(by);
     }
@@ -137,6 +159,12 @@ mod tests {
             tree.add(u16::try_from(word >> 48).expect("16 bits"), word, n);
         }
         assert_eq!(tree.range(0..=u16::MAX), tree.root());
+        assert_eq!(tree.odd(), 2500);
+        let word = crate::checksum::mix(1);
+        let slot = u16::try_from(word >> 48).expect("16 bits");
+        tree.subtract(slot, word, 1);
+        assert_eq!(tree.odd(), 2499);
+        tree.add(slot, word, 1);
         for (first, last) in [(0, 0), (255, 256), (1, 700), (256, 511), (65_000, u16::MAX), (9, 8)] {
             let sum = (first..=last).fold(0u128, |sum, slot| sum.wrapping_add(tree.slot(slot)));
             assert_eq!(tree.range(first..=last), sum, "{first} to {last}");
@@ -144,7 +172,7 @@ mod tests {
         for slot in 0..=u16::MAX {
             tree.clear(slot);
         }
-        assert_eq!((tree.root(), tree.range(0..=u16::MAX)), (0, 0));
+        assert_eq!((tree.root(), tree.range(0..=u16::MAX), tree.odd()), (0, 0, 0));
     }
 
     #[test]

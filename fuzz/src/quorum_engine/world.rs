@@ -10,6 +10,7 @@ use gramme_quorum::{
 };
 use gramme_ring::{ClusterId, Member, Membership, NodeId};
 use gramme_vclock::{Actor, GrowableContext};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 type Disk = BTreeMap<(Place, Bytes), Bytes>;
@@ -315,7 +316,10 @@ impl World {
             Output::List { id, first, last, cursor, limit } => {
                 let start = usize::try_from(cursor.map_or(0, |c| c.at)).unwrap_or(usize::MAX);
                 let records = node.written.iter().filter(|((place, _), _)| (first..=last).contains(place));
-                let tag = |bytes: &Bytes| object::digest(&[0; 16], bytes);
+                let tag = |bytes: &Bytes| match object::decode(bytes) {
+                    Ok(object) => object::digest(&[0; 16], &object, bytes),
+                    Err(_) => 0,
+                };
                 let keys = records.map(|((_, key), bytes)| (key.clone(), tag(bytes)));
                 let keys: Vec<_> = keys.skip(start).take(limit).collect();
                 let at = start.saturating_add(limit) as u64;
@@ -327,8 +331,12 @@ impl World {
                     let range = Place(*first)..=Place(*last);
                     let records = node.written.iter().filter(|((place, _), _)| range.contains(place));
                     let hash = |((_, key), bytes): (&(Place, Bytes), &Bytes)| {
-                        let both = [key, bytes].map(|part| object::digest(&[7; 16], part));
-                        u128::from(both[0].wrapping_mul(both[1] | 1)) << 64 | u128::from(both[1] ^ both[0])
+                        let one = |salt: u8| {
+                            let mut hasher = DefaultHasher::new();
+                            (salt, key, bytes).hash(&mut hasher);
+                            hasher.finish()
+                        };
+                        u128::from(one(0)) << 64 | u128::from(one(1))
                     };
                     records.map(hash).fold(0, u128::wrapping_add)
                 };

@@ -100,6 +100,8 @@ struct NodeStatus {
     exchanges_equal: u64,
     /// Slots in which another node's copies differed, and were pulled.
     slots_pulled: u64,
+    /// Deleted keys that are remembered here: so that a copy that has missed the deletion does not bring them back.
+    tombstones: u64,
     peers: Vec<Peer>,
 }
 
@@ -142,6 +144,7 @@ pub(super) fn status(server: &Server) -> Result<Answer, Refusal> {
         hints_handed: status.hints_handed,
         exchanges_equal: status.exchanges_equal,
         slots_pulled: status.slots_pulled,
+        tombstones: handle.tombstones(),
         peers: status
             .peers
             .iter()

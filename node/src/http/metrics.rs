@@ -62,6 +62,8 @@ pub(super) fn answer(server: &Server) -> Result<Answer, Refusal> {
     );
     one("read_hedges_total", "counter", "Reads that asked a second replica for the value.", status.hedges);
     one("read_repairs_total", "counter", "Stale copies that reads have repaired.", status.repairs);
+    let tombstones = server.handle.tombstones();
+    one("tombstones", "gauge", "Deleted keys that are remembered here.", tombstones);
     one("hints_kept_total", "counter", "Hints written for owners that were away.", status.hints_kept);
     one("hints_handed_total", "counter", "Hints that their owners acknowledged.", status.hints_handed);
     one("exchanges_equal_total", "counter", "Comparisons that found no difference.", status.exchanges_equal);

@@ -46,6 +46,10 @@ impl Inspect for EngineCell {
         self.1.borrow().keys().filter(|(place, _)| *place == Place(slot.index())).count() as u64
     }
 
+    fn tombstones(&self) -> u64 {
+        0
+    }
+
     fn stored_bytes(&self) -> u64 {
         self.1.borrow().values().map(|value| value.len() as u64).sum()
     }

@@ -172,7 +172,10 @@ impl Engine {
             Copy::Absent => (Answer::Absent, None),
             Copy::Digest(digest) => (Answer::Digest(digest), None),
             Copy::Object(bytes) => match object::decode(&bytes) {
-                Ok(object) => (Answer::Merged(object::digest(&self.config.digest_key, &bytes)), Some(object)),
+                Ok(object) => {
+                    let digest = object::digest(&self.config.digest_key, &object, &bytes);
+                    (Answer::Merged(digest), Some(object))
+                }
                 Err(_) => (Answer::None, None),
             },
         };
@@ -344,7 +347,7 @@ impl Engine {
             return;
         }
         let encoded = object::encode(&read.merged);
-        let digest = object::digest(&self.config.digest_key, &encoded);
+        let digest = object::digest(&self.config.digest_key, &read.merged, &encoded);
         for copy in &read.copies {
             let stale = match copy.answer {
                 Answer::Merged(theirs) | Answer::Digest(theirs) => theirs != digest,

@@ -7,6 +7,7 @@ use gramme_quorum::*;
 use gramme_ring::{ClusterId, Member, Membership, NodeId};
 use gramme_vclock::{Actor, GrowableContext as Context};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 pub(crate) type Disk = BTreeMap<(Place, Bytes), Bytes>;
 
@@ -250,7 +251,10 @@ impl Cluster {
                     let records =
                         node.written.iter().filter(|((place, _), _)| (first..=last).contains(place));
                     let start = usize::try_from(cursor.map_or(0, |c| c.at)).unwrap();
-                    let tag = |bytes: &Bytes| object::digest(&[0; 16], bytes);
+                    let tag = |bytes: &Bytes| match object::decode(bytes) {
+                        Ok(object) => object::digest(&[0; 16], &object, bytes),
+                        Err(_) => 0,
+                    };
                     let keys = records.map(|((_, key), bytes)| (key.clone(), tag(bytes)));
                     let keys: Vec<_> = keys.skip(start).take(limit).collect();
                     let at = (start + limit) as u64;
@@ -262,10 +266,12 @@ impl Cluster {
                         let range = Place(*first)..=Place(*last);
                         let records = node.written.iter().filter(|((place, _), _)| range.contains(place));
                         let hash = |((_, key), bytes): (&(Place, Bytes), &Bytes)| {
-                            let digest = object::digest(&[0; 16], bytes);
-                            let low =
-                                object::digest(&digest.to_le_bytes().repeat(2).try_into().unwrap(), key);
-                            u128::from(digest) << 64 | u128::from(low)
+                            let one = |salt: u8| {
+                                let mut hasher = DefaultHasher::new();
+                                (salt, key, bytes).hash(&mut hasher);
+                                hasher.finish()
+                            };
+                            u128::from(one(0)) << 64 | u128::from(one(1))
                         };
                         records.map(hash).fold(0, u128::wrapping_add)
                     };
