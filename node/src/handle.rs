@@ -151,8 +151,6 @@ struct Shared {
     /// Large reads that need not wait.
     large: RefCell<VecDeque<(RequestId, Op)>>,
     budget: Rc<Budget>,
-    /// The last key that was found to be large.
-    sized: Cell<Option<(Bytes, usize)>>,
     /// What reads of keys without a copy here brought lately.
     elsewhere: Cell<usize>,
     bytes: Cell<usize>,
@@ -186,7 +184,6 @@ impl Handle {
             lanes: RefCell::default(),
             large: RefCell::default(),
             budget: Budget::new(parts.bounds.answers, wake.clone()),
-            sized: Cell::default(),
             elsewhere: Cell::new(largest(parts.value_limit)),
             bytes: Cell::new(0),
             forwarded: Cell::new(0),
@@ -228,9 +225,6 @@ impl Handle {
                 self.0.large.borrow_mut().push_back((id, op));
                 return Call { shared: Rc::clone(&self.0), state: CallState::Open(id) };
             }
-        } else {
-            // Its size may be another one now.
-            self.0.sized.take();
         }
         self.0.submitted.borrow_mut().push_back((id, op));
         Call { shared: Rc::clone(&self.0), state: CallState::Open(id) }
@@ -402,16 +396,8 @@ impl Handle {
         if self.0.budget.is_plentiful(most) {
             return Share { bytes: most, ..Share::default() };
         }
-        // It costs as much as reading the value, and many ask for the same one at a time.
-        let known = self.0.sized.take().filter(|(last, _)| last == key);
-        let size = known.map_or_else(|| self.0.engine.size_of(key), |(_, size)| Some(size));
-        match size {
-            Some(bytes) => {
-                if bytes > LARGE {
-                    self.0.sized.set(Some((key.clone(), bytes)));
-                }
-                Share { bytes: bytes + OVERHEAD, known: true, ..Share::default() }
-            }
+        match self.0.engine.size_of(key) {
+            Some(bytes) => Share { bytes: bytes + OVERHEAD, known: true, ..Share::default() },
             None => Share { bytes: self.0.elsewhere.get(), guessed: true, ..Share::default() },
         }
     }

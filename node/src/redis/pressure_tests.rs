@@ -12,6 +12,10 @@ use std::time::Duration;
 const LIMIT: usize = 8 << 20;
 const BIG: usize = 1 << 20;
 
+/// So many that with one untaken answer each nothing is left, however few commands of each are under way at a time: that depends on
+/// how fast they are served.
+const HOGS: usize = LIMIT / BIG + 2;
+
 /// For ever, as far as these tests go.
 const FOR_EVER: Duration = Duration::from_secs(3600);
 
@@ -62,7 +66,7 @@ async fn until_full(handle: &Handle) {
 fn answers_that_nobody_takes_are_bounded_and_small_ones_go_on() {
     with_hogs(bounds(), async |address, handle| {
         let mut hogs = Vec::new();
-        for _ in 0..4 {
+        for _ in 0..HOGS {
             hogs.push(hog(address, 16).await);
         }
         until_full(&handle).await;
@@ -94,7 +98,10 @@ fn answers_that_nobody_takes_are_bounded_and_small_ones_go_on() {
 fn what_was_counted_is_given_back() {
     with_hogs(bounds(), async |address, handle| {
         for _ in 0..3 {
-            let hogs = [hog(address, 64).await, hog(address, 64).await];
+            let mut hogs = Vec::new();
+            for _ in 0..HOGS {
+                hogs.push(hog(address, 24).await);
+            }
             until_full(&handle).await;
             drop(hogs);
             while handle.budget().used() > 0 || handle.in_flight() > 0 {
@@ -109,7 +116,7 @@ fn who_takes_nothing_is_cut_off_once_others_wait() {
     let bounds = Bounds { patience: Duration::from_millis(50), ..bounds() };
     with_hogs(bounds, async |address, handle| {
         let mut hogs = Vec::new();
-        for _ in 0..4 {
+        for _ in 0..HOGS {
             hogs.push(hog(address, 24).await);
         }
         until_full(&handle).await;
@@ -124,7 +131,7 @@ fn who_waits_too_long_for_room_is_told_so() {
     let bounds = Bounds { wait: Duration::from_millis(50), ..bounds() };
     with_hogs(bounds, async |address, handle| {
         let mut hogs = Vec::new();
-        for _ in 0..4 {
+        for _ in 0..HOGS {
             hogs.push(hog(address, 24).await);
         }
         until_full(&handle).await;
