@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use core::time::Duration;
-use gramme_quorum::message::{CallId, Message, Purpose};
+use gramme_quorum::message::{CallId, Message, Purpose, Syncing};
 use gramme_quorum::object::encode;
 use gramme_quorum::{
     AppendId, Content, Cover, Found, Level, Need, Object, Op, OpError, Output, Place, ReadOptions, Reading,
@@ -251,6 +251,7 @@ fn a_message_that_claims_too_much() {
     let second = h.put(Cover::Nothing);
     let b = dot(1, 1);
     let write = Message::Write {
+        sync: Syncing::First,
         call: CallId(1),
         layout: LayoutVersion(1),
         purpose: Purpose::Write,
