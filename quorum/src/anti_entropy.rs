@@ -9,6 +9,7 @@
 use crate::engine::{Engine, Timer};
 use crate::input::Place;
 use crate::message::{CallId, Message, Refusal, SumsOf};
+use crate::planted::Bug;
 use crate::time::{Instant, Now};
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
@@ -194,6 +195,7 @@ impl Engine {
             }
             SumsOf::Slots(_) => {
                 let Some(ranges) = self.ranges(peer, &of) else { return };
+                let differing = differing.skip(usize::from(self.config.planted.is(Bug::SlotSkipped)));
                 let slots: Vec<(u16, u16)> = differing.filter_map(|at| ranges.get(at).copied()).collect();
                 self.anti_entropy.slots += slots.len() as u64;
                 self.anti_entropy.queue.extend(runs(&slots).into_iter().map(|run| (run, peer)));

@@ -1,6 +1,7 @@
 //! An engine's settings.
 
 use crate::opening::Opening;
+use crate::planted::Planted;
 use core::time::Duration;
 use gramme_ring::NodeId;
 use gramme_vclock::Actor;
@@ -33,6 +34,9 @@ pub struct Config {
     pub limits: Limits,
     /// The waits.
     pub timing: Timing,
+    /// For tests of tests.
+    #[doc(hidden)]
+    pub planted: Planted,
 }
 
 impl Config {
@@ -50,6 +54,7 @@ impl Config {
             w: 2,
             limits: Limits::default(),
             timing: Timing::default(),
+            planted: Planted::default(),
         }
     }
 }

@@ -11,10 +11,11 @@ use crate::input::{AppendId, Input, ListId, LoadId, Output};
 use crate::journal::{Kept, Outbox};
 use crate::latency::Usual;
 use crate::membership::Saving;
-use crate::message::{CallId, Copy, Message, Refusal, Want};
+use crate::message::{CallId, Copy, Message, Purpose, Refusal, Want};
 use crate::object;
 use crate::opening::Opening;
 use crate::peers::Peer;
+use crate::planted::Bug;
 use crate::pull::{Budget, Listing, Offer, Pull, PullId};
 use crate::recovery::{Missing, Recovery};
 use crate::replica::{self, Event, Held, Merge, Reader, Replica, Source, Task, Waiting};
@@ -117,7 +118,10 @@ impl Engine {
     /// # Panics
     /// If R or W is zero, or a limit is.
     #[must_use]
-    pub fn new(config: Config, membership: Membership, now: Now) -> Engine {
+    pub fn new(mut config: Config, membership: Membership, now: Now) -> Engine {
+        if config.planted.is(Bug::ActorKept) {
+            config.actor = gramme_vclock::Actor(config.node.0);
+        }
         assert!(config.r >= 1 && config.w >= 1, "R and W are at least 1");
         let limits = config.limits;
         assert!(limits.siblings > 0 && limits.requests > 0 && limits.local > 0 && limits.handoff > 0);
@@ -241,6 +245,11 @@ impl Engine {
             Input::AppendFailed(append) => {
                 self.out.put_failed(append);
                 for waiting in self.replica.append_failed(append) {
+                    if self.config.planted.is(Bug::AppendFailureIgnored) {
+                        let done = self.replica.journal.pass(waiting);
+                        self.stored(now, done);
+                        continue;
+                    }
                     self.not_stored(now, waiting, false);
                 }
             }
@@ -258,6 +267,11 @@ impl Engine {
             Input::Damaged(place) => self.damaged(now, place),
             Input::SyncFailed => {
                 for waiting in self.replica.journal.sync_failed() {
+                    if self.config.planted.is(Bug::SyncFailureIgnored) {
+                        let done = self.replica.journal.pass(waiting);
+                        self.stored(now, done);
+                        continue;
+                    }
                     self.not_stored(now, waiting, true);
                 }
             }
@@ -389,6 +403,7 @@ impl Engine {
         // A forwarded request that the network repeats is not done twice.
         if let Message::Forward { call, .. } = &message
             && !peer.forwarded.insert(*call)
+            && !self.config.planted.is(Bug::ForwardDoneTwice)
         {
             return;
         }
@@ -411,8 +426,11 @@ impl Engine {
                     self.went_backwards(now, mark);
                 }
             }
-            Message::Write { call, layout, purpose: _, key, object, mut hints, sync, outranked_by } => {
-                if let Err(why) = self.view.check_write(layout).and_then(|()| self.check_call(&key)) {
+            Message::Write { call, layout, purpose, key, object, mut hints, sync, outranked_by } => {
+                let standing = self.view.check_write(layout);
+                let standing =
+                    if self.config.planted.is(Bug::RetiredWriteAccepted) { Ok(()) } else { standing };
+                if let Err(why) = standing.and_then(|()| self.check_call(&key)) {
                     return self.refuse(from, call, why);
                 }
                 let Ok(object) = object::decode(&object) else {
@@ -427,7 +445,8 @@ impl Engine {
                 if !hints.is_empty() {
                     self.forgetting.remove(&key);
                 }
-                let source = Source::Peer(from, call, sync);
+                let overwrites = purpose == Purpose::Repair && self.config.planted.is(Bug::RepairOverwrites);
+                let source = if overwrites { Source::Repair } else { Source::Peer(from, call, sync) };
                 let merge = Merge { source, object, outranked_by, hints, heals: false };
                 self.replica.start(&mut self.out, &key, Task::Merge(merge));
             }

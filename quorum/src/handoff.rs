@@ -7,6 +7,7 @@
 use crate::engine::{Engine, Timer};
 use crate::input::{ListCursor, ListId, LoadId, Loaded, Page, Place};
 use crate::message::{CallId, Message, Purpose, Syncing};
+use crate::planted::Bug;
 use crate::replica::{self, Held, Reader, Task};
 use crate::time::{Instant, Now};
 use crate::window::Window;
@@ -191,6 +192,7 @@ impl Engine {
                 handoff.window.saw(encoded.len());
                 let call = self.out.call();
                 handoff.in_flight.insert(call, (key.clone(), digest));
+                let sent = key.clone();
                 self.out.send(
                     owner,
                     Message::Write {
@@ -204,6 +206,9 @@ impl Engine {
                         outranked_by: None,
                     },
                 );
+                if self.config.planted.is(Bug::HintDroppedOnSend) {
+                    self.settle(owner, &sent, Some(digest));
+                }
             }
             Held::Absent => self.settle(owner, &key, None),
             // Damaged: the hint waits until the copy is healed.
@@ -257,7 +262,7 @@ impl Engine {
         }
         let Some(digest) = digest else { return };
         others.retain(|other| *other != owner);
-        if others.is_empty() {
+        if others.is_empty() || self.config.planted.is(Bug::ForgottenWhileOwed) {
             return self.replica.start(&mut self.out, &key, Task::Forget { digest });
         }
         self.forgetting.insert(key.clone(), Forgetting { digest, loads: others.len() });

@@ -89,6 +89,8 @@ pub mod object;
 mod op;
 mod opening;
 mod peers;
+#[doc(hidden)]
+pub mod planted;
 mod pull;
 mod recovery;
 mod replica;

@@ -8,6 +8,7 @@ use crate::keyspace::{self, KeyspaceError, Rules};
 use crate::message::Message;
 use crate::op::RequestId;
 use crate::opening::MAX_MARK;
+use crate::planted::Bug;
 use crate::recovery::Missing;
 use crate::time::Now;
 use crate::view::copies;
@@ -141,7 +142,8 @@ impl Engine {
 
     /// Others have heard more of this node's store than this opening of it explains: it is an old copy, or was wiped.
     pub(crate) fn went_backwards(&mut self, now: Now, mark: u64) {
-        if mark < self.opening.number() || mark > MAX_MARK {
+        let ignored = self.config.planted.is(Bug::RollbackIgnored);
+        if ignored || mark < self.opening.number() || mark > MAX_MARK {
             return;
         }
         self.opening = self.opening.past(mark);
@@ -220,7 +222,7 @@ impl Engine {
     /// What was to be saved is, or could not be.
     pub(crate) fn saved(&mut self, now: Now, done: bool) {
         let Some(Saving { gossip, then }) = self.saving.take() else { return };
-        if done {
+        if done || self.config.planted.is(Bug::UnsavedBelieved) {
             self.adopt(now, gossip);
         }
         match then {

@@ -6,6 +6,7 @@
 //! complete itself, or lacking no more than writes that its mode lets go with the machine. (A write acknowledged by a fallback comes back with that one's hint; a write with W = 1 may have been here alone.)
 
 use crate::engine::{Engine, Timer};
+use crate::planted::Bug;
 use crate::time::Now;
 use crate::transition::units;
 use crate::view::copies;
@@ -159,6 +160,7 @@ impl Engine {
         let others: Vec<NodeId> = owners.filter(|node| *node != self.config.node && !removed(node)).collect();
         let wanted = copies(layout) + 1 - self.replica.keyspaces.least_w(copies(layout));
         let wanted = usize::from(wanted.max(1));
+        let wanted = if self.config.planted.is(Bug::TransferFromOne) { 1 } else { wanted };
         let wanted = wanted.min(others.len()).max(usize::from(lost));
         (others, wanted)
     }

@@ -10,6 +10,7 @@ use crate::keyspace::{Keyspaces, Policy};
 use crate::message::{CallId, Refusal, Syncing, Want};
 use crate::object::{self, Object, Rank, Version};
 use crate::op::{Cover, OpError};
+use crate::planted::{Bug, Planted};
 use crate::pull::PullId;
 use crate::{Config, Content, Expiry, Limits};
 use alloc::boxed::Box;
@@ -168,6 +169,7 @@ pub(crate) struct Replica {
     actor: Actor,
     digest_key: [u8; 16],
     limits: Limits,
+    planted: Planted,
     pub(crate) keyspaces: Keyspaces,
     /// With no other member there is nobody to heal from: a write may replace a damaged record.
     pub(crate) alone: bool,
@@ -189,6 +191,7 @@ impl Replica {
             actor: config.actor,
             digest_key: config.digest_key,
             limits: config.limits,
+            planted: config.planted,
             keyspaces: Keyspaces::new(config.r, config.w),
             alone: false,
             minters: BTreeMap::new(),
@@ -271,7 +274,7 @@ impl Replica {
         let object = match loaded {
             Loaded::Absent => Some(Object::new()),
             Loaded::Found(bytes) => object::decode(bytes).ok(),
-            Loaded::Unknown => None,
+            Loaded::Unknown => self.planted.is(Bug::DamagedIsAbsent).then(Object::new),
         };
         let mut work = Work {
             damaged: object.is_none(),
@@ -309,6 +312,7 @@ impl Replica {
             Task::Settle { owner, digest } => {
                 let now = work.digest(&self.digest_key);
                 let current = !work.damaged && (now.is_none() || now == digest);
+                let current = current || self.planted.is(Bug::SettleUnchecked);
                 if current {
                     work.hints.push((owner, Hint::Served));
                 }
@@ -355,7 +359,8 @@ impl Replica {
             return;
         }
         let replaced = object.iter().any(|(_, v)| v.is_live(wall_ms));
-        let stamp = self.clock.tick(wall_ms).max(covered_stamp.next());
+        let tick = self.clock.tick(wall_ms);
+        let stamp = if self.planted.is(Bug::StampNotLifted) { tick } else { tick.max(covered_stamp.next()) };
         let version = Version { stamp, expiry: mint.expiry, content: mint.content };
         if let Err(error) = self.admit(&object, &context, &version) {
             work.events.push(Event::MintRefused(mint.call, error));
@@ -416,12 +421,18 @@ impl Replica {
         }
         self.clock.observe(wall_ms, object::newest(&merge.object));
         let mut object = work.object.clone();
+        if self.planted.is(Bug::RepairOverwrites) && matches!(merge.source, Source::Repair) {
+            object = Object::new();
+        }
         let Ok(merged) = object.merge(merge.object);
+        let mut object = self.planted.merged(object, wall_ms);
         let policy = self.keyspaces.of(key).policy;
+        let policy = if self.planted.is(Bug::MergeDropsSiblings) { Policy::Lww } else { policy };
         if policy.settle(&mut object) || merged.changed || work.damaged {
             work.put(object);
         }
-        work.hints.extend(merge.hints.into_iter().map(|owner| (owner, Hint::Kept)));
+        let hints = merge.hints.into_iter().filter(|_| !self.planted.is(Bug::FallbackWithoutHint));
+        work.hints.extend(hints.map(|owner| (owner, Hint::Kept)));
         work.waiting.push(match merge.source {
             Source::Peer(to, call, sync) => {
                 let outranking =
@@ -438,7 +449,9 @@ impl Replica {
         let place = place_of(key);
         let mut last = None;
         if work.changed {
-            let encoded = if work.dropped { None } else { work.bytes() };
+            let reaped =
+                self.planted.is(Bug::TombstoneDropped) && !work.object.iter().any(|(_, v)| v.is_value());
+            let encoded = if work.dropped || reaped { None } else { work.bytes() };
             let value = encoded.map(|encoded| {
                 let digest = object::digest(&self.digest_key, &work.object, &encoded);
                 (encoded, digest)
@@ -470,6 +483,7 @@ impl Replica {
         }
         let mut confirm = false;
         for (waiting, sync) in core::mem::take(&mut work.waiting) {
+            let sync = if self.planted.is(Bug::AckBeforeSync) { Syncing::Later } else { sync };
             match (last, sync) {
                 (Some(append), Syncing::First) => self.journal.hold(append, waiting),
                 (Some(append), Syncing::Now | Syncing::Later) => {
@@ -522,7 +536,9 @@ impl Replica {
     }
 
     fn break_hold(&mut self, place: Place) {
-        self.minter(place).break_hold();
+        if !self.planted.is(Bug::IntervalAcrossBreak) {
+            self.minter(place).break_hold();
+        }
     }
 }
 

@@ -11,6 +11,7 @@ use crate::engine::{Engine, Timer};
 use crate::handoff::{hint_place, hint_record};
 use crate::input::{ListCursor, ListId, Page, Place};
 use crate::message::{CallId, Message};
+use crate::planted::Bug;
 use crate::time::{Instant, Now};
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::vec::Vec;
@@ -155,7 +156,7 @@ impl Engine {
         let slots = current.slots;
         let owners = self.new_owners(slots);
         let wanted = usize::from(self.replica.keyspaces.most_w(self.replicas())).min(owners.len()).max(1);
-        if current.took.len() >= wanted {
+        if current.took.len() >= wanted || self.config.planted.is(Bug::DroppedBeforeTaken) {
             return self.offered_enough(now);
         }
         let due = now.instant.since(current.asked) >= AGAIN * self.config.timing.retry;
@@ -212,7 +213,8 @@ impl Engine {
         if self.sweep.drops {
             let first = Slot::new(slots.0).expect("a partition's slots are slots");
             assert!(!self.view.is_owner(first, self.config.node), "an owner drops nothing");
-            if self.replica.was_touched() || self.has_hints() || self.replica.expects_hints() {
+            let touched = self.replica.was_touched() && !self.config.planted.is(Bug::SweepIgnoresArrivals);
+            if touched || self.has_hints() || self.replica.expects_hints() {
                 self.sweep.left.push(slots);
             } else {
                 for place in (slots.0..=slots.1).map(Place) {

@@ -5,6 +5,7 @@
 
 use crate::engine::Engine;
 use crate::handoff::Handoff;
+use crate::planted::Bug;
 use crate::time::Now;
 use alloc::vec::Vec;
 use gramme_ring::{Layout, NodeId, Phase, Slot, Step};
@@ -22,7 +23,8 @@ impl Engine {
         let reached = match due {
             Some(Phase::Acknowledged) => {
                 let hash = to.hash();
-                !self.writes.values().any(|write| write.is_open() && !write.goes_by(hash))
+                self.config.planted.is(Bug::OldWritesUnderWay)
+                    || !self.writes.values().any(|write| write.is_open() && !write.goes_by(hash))
             }
             Some(Phase::Synced) => {
                 let hash = to.hash();
@@ -31,11 +33,11 @@ impl Engine {
                     self.gaining = Some(hash);
                     self.gain(now, gains);
                 }
-                !self.recovery.has_gains()
+                !self.recovery.has_gains() || self.config.planted.is(Bug::ReadsMovedEarly)
             }
             Some(Phase::Moved) => {
                 let (version, hash) = (from.version(), to.hash());
-                let stays = to.is_member(me);
+                let stays = to.is_member(me) || self.config.planted.is(Bug::LeavesWithHints);
                 if self.offering != Some(hash) {
                     let losses = difference(from, to, me);
                     self.offering = Some(hash);

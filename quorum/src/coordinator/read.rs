@@ -6,6 +6,7 @@ use crate::engine::{Engine, Timer};
 use crate::message::{CallId, Copy, Message, Purpose, Syncing, Want};
 use crate::object::{self, Object};
 use crate::op::{Level, Need, OpError, ReadOptions, Reply};
+use crate::planted::Bug;
 use crate::replica::{Held, Merge, Reader, Source, Task};
 use crate::tally::Shortfall;
 use crate::time::{Duration, Instant, Now};
@@ -199,8 +200,12 @@ impl Engine {
             (Answer::Waiting(Want::Object), Answer::Digest(_)) => return,
             _ => {}
         }
-        asked.answer = answer;
-        asked.incomplete = incomplete;
+        asked.answer = match answer {
+            Answer::Absent if self.config.planted.is(Bug::FallbackAbsentCounts) => Answer::Merged(0),
+            Answer::Digest(_) if self.config.planted.is(Bug::DigestUnchecked) => Answer::Merged(0),
+            answer => answer,
+        };
+        asked.incomplete = incomplete && !self.config.planted.is(Bug::IncompleteCounts);
         if let Some(object) = object {
             let Ok(_) = read.merged.merge(object);
             self.replica.keyspaces.of(&read.key).policy.settle(&mut read.merged);
@@ -389,9 +394,12 @@ impl Engine {
 
     fn read_needs(&self, key: &[u8], options: &ReadOptions) -> Result<[(Need, u8); 2], OpError> {
         let replicas = self.replicas();
+        let less = u8::from(self.config.planted.is(Bug::RTooLow));
         let resolve = |need, level: Option<Level>, default: u8| match level {
-            None => Ok(default),
-            Some(level) => level.resolve(replicas).ok_or(OpError::Level { need, replicas }),
+            None => Ok(default - less.min(default)),
+            Some(level) => {
+                level.resolve(replicas).map(|count| count - less).ok_or(OpError::Level { need, replicas })
+            }
         };
         Ok([
             (Need::R, resolve(Need::R, options.r, self.rules(key).r(replicas))?),

@@ -6,6 +6,7 @@ use crate::engine::{Engine, Timer};
 use crate::message::{CallId, Message, Refusal};
 use crate::object::{self, Content, Object};
 use crate::op::{Cover, Expiry, Need, Op, OpError, ReadOptions, Reply, RequestId};
+use crate::planted::Bug;
 use crate::replica::{Merge, Source, Task};
 use crate::time::{Duration, Instant, Now};
 use alloc::boxed::Box;
@@ -153,7 +154,9 @@ impl Engine {
                 );
             }
             // Whether there is anything to delete is a question to a read quorum, not to one copy.
-            Op::Delete { key, cover: Cover::Held, options } => {
+            Op::Delete { key, cover: Cover::Held, options }
+                if !self.config.planted.is(Bug::PlainDeleteUnread) =>
+            {
                 let origin = Origin::Delete { origin: Box::new(origin), key: key.clone(), options, deadline };
                 self.start_read(now, origin, key, &ReadOptions::default(), deadline);
             }
@@ -208,7 +211,8 @@ impl Engine {
                 self.replica.start(&mut self.out, &key, task);
             }
             Origin::Client(_) | Origin::Peer(..) => {
-                self.answer(origin, Reply::Read(object::reading(&object, now.wall_ms)));
+                let reading = object::reading(&object, now.wall_ms);
+                self.answer(origin, Reply::Read(self.config.planted.show(&object, reading)));
             }
         }
     }

@@ -6,6 +6,7 @@ use crate::keyspace::{Durability, Policy};
 use crate::message::{CallId, Message, Purpose, Refusal, Syncing};
 use crate::object::{Content, Object, Rank};
 use crate::op::{Cover, Expiry, Level, Need, OpError, Reply, WriteOptions};
+use crate::planted::Bug;
 use crate::replica::{Mint, Minted, Task};
 use crate::tally::{Shortfall, Tally, Verdict};
 use crate::time::{Instant, Now};
@@ -216,7 +217,8 @@ impl Engine {
         takes: impl Fn(NodeId) -> bool,
     ) -> Result<Vec<Part>, OpError> {
         let mut parts = Vec::new();
-        for layout in self.view.writing() {
+        let skipped = self.config.planted.is(Bug::NewLayoutOnly) && self.view.transition().is_some();
+        for layout in self.view.writing().skip(usize::from(skipped)) {
             let needs = self.write_needs(key, options, copies(layout))?;
             let plan = View::plan(layout, Slot::of(key), &takes);
             if let Some(Shortfall { need, have, want }) = out_of_reach(&plan, needs) {
@@ -328,15 +330,19 @@ impl Engine {
         &mut self,
         now: Now,
         call: CallId,
-        from: NodeId,
+        mut from: NodeId,
         outranking: Option<Object>,
     ) {
         let Some(write) = self.writes.get_mut(&call) else { return };
+        if self.config.planted.is(Bug::RepeatedAckCounts) && !write.is_waiting_for(from) {
+            from = NodeId(!from.0);
+            write.parts.iter_mut().for_each(|part| part.tally.ask(from, None));
+        }
         let news = write.parts.iter_mut().fold(false, |news, part| part.tally.yes(from) | news);
         if !news {
             return;
         }
-        if let Some(more) = outranking {
+        if let Some(more) = outranking.filter(|_| !self.config.planted.is(Bug::OutrankingIgnored)) {
             let Ok(_) = write.outranking.get_or_insert_default().merge(more);
         }
         self.advance_write(now, call);
@@ -364,7 +370,8 @@ impl Engine {
         let mut asked = Vec::new();
         for part in &mut write.parts {
             if let Some(target) = part.plan.substitute(node) {
-                part.tally.ask(target.node, target.stands_for);
+                let twice = self.config.planted.is(Bug::StandInCountsTwice);
+                part.tally.ask(target.node, target.stands_for.filter(|_| !twice));
                 asked.push(target.node);
             }
         }
@@ -377,7 +384,7 @@ impl Engine {
     /// Writes the hints for which no fallback is left: this node's own copy serves them.
     fn hint_uncovered(&mut self, now: Now, call: CallId) {
         let Some(write) = self.writes.get_mut(&call) else { return };
-        if write.sent.is_none() {
+        if write.sent.is_none() || self.config.planted.is(Bug::NoHintWithoutFallback) {
             return;
         }
         let key = write.key.clone();
@@ -496,7 +503,7 @@ impl Engine {
         let calls: Vec<CallId> =
             self.writes.iter().filter(|(_, w)| w.is_waiting_for(node)).map(|(c, _)| *c).collect();
         for call in calls {
-            self.write_failed(now, call, node, true);
+            self.write_failed(now, call, node, !self.config.planted.is(Bug::LostPeerIsNo));
         }
     }
 
@@ -523,6 +530,7 @@ impl Engine {
             Some(level) => level.resolve(replicas).ok_or(OpError::Level { need, replicas }),
         };
         let w = resolve(Need::W, options.w, self.rules(key).w(replicas))?;
+        let w = if self.config.planted.is(Bug::WTooLow) { w.max(2) - 1 } else { w };
         let pw = resolve(Need::Pw, options.pw, 0)?;
         // With DW every acknowledgement is durable, so that it only asks for more of them.
         let dw = resolve(Need::Dw, options.dw, 0)?;

@@ -1,0 +1,157 @@
+//! Mistakes that can be planted into an engine, to see that the simulator's checker finds them.
+//!
+//! Each is one that an engineer could make: a condition forgotten, a count off by one, a step taken too early. Without the
+//! feature `planted` there are none, and the hooks at their places compile to nothing.
+
+use crate::object::{Content, Object};
+use crate::op::Reading;
+use alloc::vec::Vec;
+
+/// At most one of the mistakes, chosen in [`Config::planted`](crate::Config::planted).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Planted(#[cfg(feature = "planted")] Option<Bug>);
+
+macro_rules! bugs {
+    ($($(#[doc = $what:literal])* $name:ident,)*) => {
+        /// A mistake.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Bug {
+            $($(#[doc = $what])* $name,)*
+        }
+
+        impl Bug {
+            /// All of them, each with its name and what it does.
+            pub const ALL: &[(Bug, &str, &str)] =
+                &[$((Bug::$name, stringify!($name), concat!($($what),*)),)*];
+        }
+    };
+}
+
+bugs! {
+    /// A replica acknowledges a write before it is synced.
+    AckBeforeSync,
+    /// W is counted one too low.
+    WTooLow,
+    /// An owner and the fallback that stood in for it count as two copies.
+    StandInCountsTwice,
+    /// An acknowledgement that the network repeats counts twice.
+    RepeatedAckCounts,
+    /// With no fallback left nobody keeps a hint.
+    NoHintWithoutFallback,
+    /// A write that may be on a peer that was lost is reported as surely not done.
+    LostPeerIsNo,
+    /// The coordinator of a plain write does not cover what outranks it.
+    OutrankingIgnored,
+    /// R is counted one too low.
+    RTooLow,
+    /// The answer of a replica that lost its disk counts.
+    IncompleteCounts,
+    /// A fallback's "absent" counts.
+    FallbackAbsentCounts,
+    /// A digest counts as an answer whatever it is.
+    DigestUnchecked,
+    /// Read repair replaces the stale copy instead of merging with it.
+    RepairOverwrites,
+    /// A read shows the first sibling, and its context covers them all.
+    ContextCoversUnshown,
+    /// A tombstone with a later stamp hides a live sibling.
+    TombstoneBeatsLive,
+    /// A forwarded request that the network repeats is done twice.
+    ForwardDoneTwice,
+    /// A plain delete covers what one copy has, without a read.
+    PlainDeleteUnread,
+    /// A write that goes by a retired layout is accepted.
+    RetiredWriteAccepted,
+    /// After a sync that failed, what waited for it is acknowledged.
+    SyncFailureIgnored,
+    /// A write that the disk refused is acknowledged.
+    AppendFailureIgnored,
+    /// A fallback keeps the write and no hint.
+    FallbackWithoutHint,
+    /// A hint goes when its owner acknowledges, though the copy has changed since it was sent.
+    SettleUnchecked,
+    /// An interval of dots is extended across a copy that was dropped or not stored.
+    IntervalAcrossBreak,
+    /// A write's stamp is the clock's, even if what it covers has a later one.
+    StampNotLifted,
+    /// A merge keeps the newest of concurrent siblings.
+    MergeDropsSiblings,
+    /// A copy of which only tombstones are left is dropped at once.
+    TombstoneDropped,
+    /// A merge drops what has expired.
+    ExpiredDropped,
+    /// A hint goes when the write is sent to its owner.
+    HintDroppedOnSend,
+    /// A fallback drops a copy for which another owner still waits.
+    ForgottenWhileOwed,
+    /// A node acknowledges a new layout while writes by the old one alone are under way.
+    OldWritesUnderWay,
+    /// Reads go to new owners before those have everything.
+    ReadsMovedEarly,
+    /// A node leaves while it keeps hints.
+    LeavesWithHints,
+    /// During a transition writes go to the new owners alone.
+    NewLayoutOnly,
+    /// A new or recovering owner copies from one of the others.
+    TransferFromOne,
+    /// Copies of what moved away are dropped before the new owners have taken them.
+    DroppedBeforeTaken,
+    /// Copies of what moved away are dropped though something came after they were offered.
+    SweepIgnoresArrivals,
+    /// Anti-entropy skips the first slot that differs.
+    SlotSkipped,
+    /// What could not be written down of the membership is believed.
+    UnsavedBelieved,
+    /// That others know of more writes than this store has is ignored.
+    RollbackIgnored,
+    /// A damaged record counts as absent.
+    DamagedIsAbsent,
+    /// A node mints under its own id in every run.
+    ActorKept,
+}
+
+impl Planted {
+    /// This mistake alone.
+    #[cfg(feature = "planted")]
+    #[must_use]
+    pub const fn one(bug: Bug) -> Planted {
+        Planted(Some(bug))
+    }
+
+    /// Whether it is this mistake.
+    #[cfg(feature = "planted")]
+    #[must_use]
+    pub fn is(self, bug: Bug) -> bool {
+        self.0 == Some(bug)
+    }
+
+    /// Never: there are none without the feature.
+    #[cfg(not(feature = "planted"))]
+    #[must_use]
+    pub const fn is(self, _: Bug) -> bool {
+        false
+    }
+
+    /// What a client is shown.
+    pub(crate) fn show(self, object: &Object, mut reading: Reading) -> Reading {
+        if self.is(Bug::ContextCoversUnshown) {
+            reading.siblings.truncate(1);
+        }
+        if self.is(Bug::TombstoneBeatsLive) {
+            let tombstones = object.iter().filter(|(_, version)| version.content == Content::Tombstone);
+            let last = tombstones.map(|(_, version)| version.stamp).max();
+            reading.siblings.retain(|found| Some(found.stamp) > last);
+        }
+        reading
+    }
+
+    /// What a merge has made.
+    pub(crate) fn merged(self, object: Object, wall_ms: u64) -> Object {
+        if !self.is(Bug::ExpiredDropped) || object.iter().all(|(_, version)| version.expiry.is_none()) {
+            return object;
+        }
+        let kept = object.iter().filter(|(_, version)| !version.is_value() || version.is_live(wall_ms));
+        let kept = kept.map(|(dot, version)| (dot, version.clone())).collect::<Vec<_>>();
+        Object::from_parts(kept, object.seen().clone()).expect("fewer of an object's entries")
+    }
+}
