@@ -111,6 +111,13 @@ bugs! {
 }
 
 impl Planted {
+    /// No mistake.
+    #[cfg(feature = "planted")]
+    pub const NONE: Planted = Planted(None);
+    /// No mistake.
+    #[cfg(not(feature = "planted"))]
+    pub const NONE: Planted = Planted();
+
     /// This mistake alone.
     #[cfg(feature = "planted")]
     #[must_use]

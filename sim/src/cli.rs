@@ -15,6 +15,9 @@ gramme-sim: whole Gramme clusters in virtual time, with faults and a judge
   --rate N       client requests per simulated second, about (30)
   --trace KEY    print what happened to this key
   --twice        run everything twice, and fail if the two runs differ
+  --safety-only  any number of faults at once, no healing: only what must never happen is judged
+  --planted WHAT whether the checker finds mistakes planted into the engines: all (the recorded seeds), find (fresh ones),
+                 the name of one, or list; needs the feature `planted`
 
 Progress goes to stderr. The last line of stdout is
 event-hash=<16 hex digits> acknowledged=<n> faults=<n>; the exit code is 1 after a violation.";
@@ -32,6 +35,7 @@ pub(crate) enum Seeds {
 pub(crate) enum Command {
     Help,
     Run { seeds: Seeds, template: Plan, twice: bool },
+    Planted { which: String, seeds: Seeds, template: Plan },
 }
 
 /// Reads the arguments.
@@ -40,12 +44,17 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Comma
     let mut seeds = Seeds::One(0);
     let mut template = Plan::new(0, 5);
     let mut twice = false;
+    let mut planted = None;
     while let Some(name) = arguments.next() {
         if matches!(name.as_str(), "--help" | "-h") {
             return Ok(Command::Help);
         }
         if name == "--twice" {
             twice = true;
+            continue;
+        }
+        if name == "--safety-only" {
+            template.safety_only = true;
             continue;
         }
         let mut value = || arguments.next().ok_or_else(|| format!("{name} wants a value"));
@@ -66,17 +75,22 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Comma
             }
             "--for" => template.length = time(&name, &value()?)?,
             "--rate" => template.rate = number(&name, &value()?)?.max(1),
+            "--planted" => planted = Some(value()?),
             "--trace" => template.trace = Some(Bytes::from(value()?)),
             _ => return Err(format!("{name}: no such option")),
         }
     }
-    Ok(Command::Run { seeds, template, twice })
+    Ok(match planted {
+        Some(which) => Command::Planted { which, seeds, template },
+        None => Command::Run { seeds, template, twice },
+    })
 }
 
 /// The arguments that make this plan.
 pub(crate) fn arguments(plan: &Plan) -> String {
     let seconds = plan.length.as_secs();
-    format!("--seed {} --nodes {} --for {seconds}s --rate {}", plan.seed, plan.nodes, plan.rate)
+    let only = if plan.safety_only { " --safety-only" } else { "" };
+    format!("--seed {} --nodes {} --for {seconds}s --rate {}{only}", plan.seed, plan.nodes, plan.rate)
 }
 
 fn number(name: &str, text: &str) -> Result<u64, String> {

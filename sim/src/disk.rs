@@ -17,6 +17,12 @@ pub(crate) struct SimDisk {
     pub(crate) armed: Option<Duration>,
 }
 
+impl From<MemDisk> for SimDisk {
+    fn from(disk: MemDisk) -> SimDisk {
+        SimDisk { disk, ..SimDisk::default() }
+    }
+}
+
 impl SimDisk {
     /// A new disk in the place of one that had a store.
     pub(crate) fn blank() -> SimDisk {

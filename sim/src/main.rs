@@ -1,6 +1,8 @@
 //! The command: `gramme-sim --seed 7 --nodes 5 --for 1h`.
 
 mod cli;
+#[cfg(feature = "planted")]
+mod planted;
 
 use cli::{Command, Seeds, parse};
 use gramme_sim::run::{Outcome, Plan, run};
@@ -21,11 +23,30 @@ fn main() -> ExitCode {
         Ok(Command::Run { seeds: Seeds::Range(from, to), template, twice }) => {
             many(from, to, &template, twice)
         }
+        Ok(Command::Planted { which, seeds, template }) => check_planted(&which, seeds, &template),
         Err(what) => {
             eprintln!("gramme-sim: {what}: --help lists what it takes");
             ExitCode::from(2)
         }
     }
+}
+
+#[cfg(feature = "planted")]
+fn check_planted(which: &str, seeds: Seeds, template: &Plan) -> ExitCode {
+    let range = match seeds {
+        Seeds::Range(from, to) => (from, to),
+        Seeds::One(_) => (1001, 2001),
+    };
+    planted::check(which, range, template).unwrap_or_else(|what| {
+        eprintln!("gramme-sim: {what}");
+        ExitCode::from(2)
+    })
+}
+
+#[cfg(not(feature = "planted"))]
+fn check_planted(which: &str, _: Seeds, _: &Plan) -> ExitCode {
+    eprintln!("gramme-sim: --planted {which}: build with --features planted");
+    ExitCode::from(2)
 }
 
 /// Simulates one seed, and tells how it goes.

@@ -5,15 +5,15 @@ use crate::clock::Clock;
 use crate::disk::SimDisk;
 use crate::rng::Rng;
 use crate::time::Time;
-use crate::world::Shape;
+use crate::world::{Order, Shape};
 use bytes::Bytes;
 use gramme_node::host::{Host, opening};
-use gramme_quorum::{Config, Engine, Output};
+use gramme_quorum::{ClusterOp, Config, Engine, Output};
 use gramme_ring::{Membership, NodeId};
 use gramme_store::{Cursor, MemDisk, Options, Read, Store, SyncDone, SyncJob};
 use gramme_vclock::Actor;
 use std::cell::RefCell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
 use std::rc::Rc;
 
@@ -51,6 +51,15 @@ pub(crate) struct Node {
     pub(crate) incomplete: bool,
     /// What it has written down of the cluster.
     pub(crate) membership: Membership,
+    /// What it is just writing down.
+    pub(crate) saving: Option<Membership>,
+    /// What its operator has told it last, and will tell it then.
+    pub(crate) order: Option<ClusterOp>,
+    pub(crate) orders: VecDeque<Order>,
+    /// A copy of its disk, and of what it had written down of the cluster, made some time ago.
+    pub(crate) image: Option<(MemDisk, Membership)>,
+    /// Its disk was set back, and it has not recovered from that.
+    pub(crate) outdated: bool,
     /// It never comes back.
     pub(crate) gone: bool,
 }
@@ -77,6 +86,11 @@ impl Node {
             kept_all: true,
             incomplete: false,
             membership,
+            saving: None,
+            order: None,
+            orders: VecDeque::new(),
+            image: None,
+            outdated: false,
             gone: false,
         }
     }
@@ -99,6 +113,7 @@ impl Node {
         config.w = shape.w;
         config.timing = shape.timing;
         config.limits.value = 1 << 20;
+        config.planted = shape.planted;
         let now = self.clock.now(now);
         config.opening = opening(&mut store);
         let engine = Engine::new(config, self.membership.clone(), now);

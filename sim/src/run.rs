@@ -10,6 +10,7 @@ use crate::workload::Workload;
 use crate::world::{Alteration, Crash, Happening, Shape, World};
 use bytes::Bytes;
 use core::time::Duration;
+use gramme_quorum::planted::Planted;
 use gramme_quorum::{Level, Op, ReadOptions};
 
 /// Alarms: clients' turns count from zero, faults from here.
@@ -34,13 +35,25 @@ pub struct Plan {
     pub rate: u64,
     /// The key whose timeline is wanted.
     pub trace: Option<Bytes>,
+    /// Any number of faults at once, and no healing: only what must never happen is judged.
+    pub safety_only: bool,
+    /// The mistake in the engines, if there is to be one.
+    pub planted: Planted,
 }
 
 impl Plan {
     /// A minute of this seed.
     #[must_use]
     pub const fn new(seed: u64, nodes: usize) -> Plan {
-        Plan { seed, nodes, length: Duration::from_secs(60), rate: 30, trace: None }
+        Plan {
+            seed,
+            nodes,
+            length: Duration::from_secs(60),
+            rate: 30,
+            trace: None,
+            safety_only: false,
+            planted: Planted::NONE,
+        }
     }
 }
 
@@ -75,7 +88,10 @@ struct Run<'a> {
     storms: u64,
     /// Faults rage.
     raging: bool,
-    skews: bool,
+    /// There is no anti-entropy.
+    hints_alone: bool,
+    /// Not so many faults at once that acknowledged writes may be lost.
+    limited: bool,
     progress: &'a mut dyn FnMut(&World),
 }
 
@@ -87,15 +103,25 @@ pub fn run(plan: &Plan, progress: &mut dyn FnMut(&World)) -> Outcome {
         shape.segment_bytes = 16 << 10;
     }
     shape.spares = SPARES;
+    shape.planted = plan.planted;
+    // Anti-entropy and reads heal what hints have missed: now and then there is neither.
+    let hints_alone = !plan.safety_only && rng.chance(100_000);
+    if hints_alone {
+        shape.timing.exchange = Duration::from_secs(3600);
+    }
     let world = World::traced(plan.seed, shape, plan.trace.clone());
     let workload = Workload::new(plan.seed, plan.rate);
-    let storm = Storm::draw(&mut rng);
-    let mut run = Run { world, workload, rng, storm, storms: 0, raging: false, skews: false, progress };
+    let storm = Storm::draw(&mut rng, hints_alone);
+    let limited = !plan.safety_only;
+    let mut run =
+        Run { world, workload, rng, storm, storms: 0, raging: false, hints_alone, limited, progress };
     run.start_clients();
     let end = Time(0) + plan.length;
     while run.world.now() < end && run.world.checker().violation().is_none() {
         run.storm(end);
-        run.calm();
+        if limited {
+            run.calm();
+        }
     }
     let Run { world, storms, .. } = run;
     let checker = world.checker();
@@ -124,7 +150,7 @@ impl Run<'_> {
     fn storm(&mut self, end: Time) {
         self.storms += 1;
         if self.storms > 1 {
-            self.storm = Storm::draw(&mut self.rng);
+            self.storm = Storm::draw(&mut self.rng, self.hints_alone);
             self.workload.move_on(self.storms);
         }
         self.raging = true;
@@ -164,7 +190,7 @@ impl Run<'_> {
         self.advance(self.world.now() + Duration::from_secs(10));
         let deadline = self.world.now() + REST;
         // Anti-entropy heals without a read, only not as fast.
-        let reads = self.rng.chance(500_000);
+        let reads = self.rng.chance(500_000) && !self.hints_alone;
         loop {
             if reads {
                 self.read_everything();
@@ -284,7 +310,6 @@ impl Run<'_> {
                 ]);
                 let skew = i64::try_from(self.rng.between(Duration::ZERO, most).as_millis()).unwrap_or(0);
                 self.world.set_skew(node, if self.rng.chance(500_000) { skew } else { -skew });
-                self.skews = true;
             }
             Kind::Drift => {
                 let node = self.node();
@@ -316,11 +341,24 @@ impl Run<'_> {
             }
             Kind::Wipe => {
                 // With two disks gone at once, what was on these two is.
-                if self.world.is_complete() {
+                if !self.limited || self.world.is_complete() {
                     let node = self.node();
                     self.world.wipe(node);
                     let after = end.since(self.world.now());
                     self.world.restart(node, after);
+                }
+            }
+            Kind::SetBack => {
+                let node = self.node();
+                let copied = (0..nodes).find(|node| self.world.has_image(*node));
+                match copied {
+                    Some(node) if !self.limited || self.world.is_complete() => {
+                        self.world.set_back(node);
+                        let after = end.since(self.world.now());
+                        self.world.restart(node, after);
+                    }
+                    Some(_) => {}
+                    None => self.world.set_back(node),
                 }
             }
             Kind::Membership => self.alter(),
@@ -335,7 +373,7 @@ impl Run<'_> {
     /// Somebody alters the membership, and perhaps somebody else does at the same time.
     fn alter(&mut self) {
         let commits = if self.rng.chance(200_000) { 2 } else { 1 };
-        let losses = self.world.is_complete();
+        let losses = !self.limited || self.world.is_complete();
         for commit in 0..commits {
             let members = self.world.members();
             let at = *self.rng.pick(&members);

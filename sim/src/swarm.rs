@@ -32,12 +32,14 @@ pub enum Kind {
     FailedSync,
     /// A disk is replaced by an empty one; never two before the first node has recovered.
     Wipe,
+    /// A disk is replaced by an old copy of itself.
+    SetBack,
     /// Members come, go, change their weight, or are given up for dead, two things at a time now and then.
     Membership,
 }
 
 /// Every kind.
-pub const KINDS: [Kind; 13] = [
+pub const KINDS: [Kind; 14] = [
     Kind::Crash,
     Kind::Blackout,
     Kind::Partition,
@@ -50,8 +52,19 @@ pub const KINDS: [Kind; 13] = [
     Kind::FullDisk,
     Kind::FailedSync,
     Kind::Wipe,
+    Kind::SetBack,
     Kind::Membership,
 ];
+
+impl Kind {
+    /// Whether no process ends by it and no disk fails: then hints alone make all replicas equal.
+    const fn leaves_nodes_up(self) -> bool {
+        matches!(
+            self,
+            Kind::Partition | Kind::Weather | Kind::Pause | Kind::Jump | Kind::Drift | Kind::SlowDisk
+        )
+    }
+}
 
 /// One storm: which kinds of fault it has, and how often each comes.
 #[derive(Clone, Debug)]
@@ -69,8 +82,8 @@ pub struct Storm {
 }
 
 impl Storm {
-    /// Draws a storm.
-    pub fn draw(rng: &mut Rng) -> Storm {
+    /// Draws a storm; `hints_alone`: one in which no node goes down.
+    pub fn draw(rng: &mut Rng, hints_alone: bool) -> Storm {
         let mut kinds = Vec::new();
         for kind in KINDS {
             let (odds, least, most) = match kind {
@@ -86,11 +99,15 @@ impl Storm {
                 Kind::FullDisk => (200_000, 5, 30),
                 Kind::FailedSync => (200_000, 10, 60),
                 Kind::Wipe => (200_000, 10, 60),
+                Kind::SetBack => (200_000, 5, 30),
                 Kind::Membership => (500_000, 5, 40),
             };
             if rng.chance(odds) {
                 kinds.push((kind, rng.between(Duration::from_secs(least), Duration::from_secs(most))));
             }
+        }
+        if hints_alone {
+            kinds.retain(|(kind, _)| kind.leaves_nodes_up());
         }
         let percent = |rng: &mut Rng, most: u64| u32::try_from(rng.below(most * 10_000)).unwrap_or(0);
         let weather = Weather {

@@ -6,7 +6,7 @@ use crate::time::Time;
 use crate::world::{Answer, World};
 use bytes::Bytes;
 use core::time::Duration;
-use gramme_quorum::{Cover, Level, Op, ReadOptions, Reply, WriteOptions};
+use gramme_quorum::{Cover, Expiry, Level, Op, ReadOptions, Reply, WriteOptions};
 use gramme_vclock::{GrowableContext as Context, SealKey};
 use std::collections::BTreeMap;
 
@@ -27,12 +27,21 @@ pub enum Habit {
     Adder,
     /// Deletes, plainly or what it has read.
     Deleter,
+    /// Sets what expires before long, and looks from time to time.
+    Expirer,
     /// Reads.
     Reader,
 }
 
-const HABITS: [Habit; 6] =
-    [Habit::Blind, Habit::Merger, Habit::Chainer, Habit::Adder, Habit::Deleter, Habit::Reader];
+const HABITS: [Habit; 7] = [
+    Habit::Blind,
+    Habit::Merger,
+    Habit::Chainer,
+    Habit::Adder,
+    Habit::Deleter,
+    Habit::Expirer,
+    Habit::Reader,
+];
 
 /// How sure a client wants to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -158,7 +167,7 @@ impl Workload {
             return again;
         }
         let next = world.next_request();
-        let op = self.choose(number, next);
+        let op = self.choose(number, next, world.wall_ms());
         let node = self.node_for(world, number, op.key());
         let id = world.submit(node, op);
         self.clients[number].waiting = Some(id);
@@ -175,7 +184,7 @@ impl Workload {
         if up.is_empty() { self.rng.index(world.nodes()) } else { *self.rng.pick(&up) }
     }
 
-    fn choose(&mut self, number: usize, id: OpId) -> Op {
+    fn choose(&mut self, number: usize, id: OpId, wall_ms: u64) -> Op {
         let padding = match self.rng.below(100) {
             0 => 4096,
             1..10 => 512,
@@ -183,15 +192,11 @@ impl Workload {
         };
         let value = value_of(id, padding);
         let client = &mut self.clients[number];
+        let expires = client.habit == Habit::Expirer;
+        let expiry = expires.then(|| Expiry(wall_ms + self.rng.range(200, 20_000)));
         let (read, write) = options(client.care);
-        let put = |key: Bytes, cover| Op::Put {
-            key,
-            value,
-            content_type: None,
-            expiry: None,
-            cover,
-            options: write,
-        };
+        let put =
+            |key: Bytes, cover| Op::Put { key, value, content_type: None, expiry, cover, options: write };
         if let Some(key) = client.next.take()
             && let Some(token) = client.contexts.remove(&key)
         {
@@ -205,6 +210,9 @@ impl Workload {
         let get = Op::Get { key: key.clone(), options: read };
         match client.habit {
             Habit::Blind if self.rng.chance(700_000) => put(key, Cover::Held),
+            // Beside what others keep, or in its place.
+            Habit::Expirer if self.rng.chance(300_000) => put(key, Cover::Nothing),
+            Habit::Expirer if self.rng.chance(400_000) => put(key, Cover::Held),
             Habit::Adder if self.rng.chance(300_000) => put(key, Cover::Nothing),
             Habit::Chainer => {
                 let cover = match client.contexts.get(&key) {
@@ -220,7 +228,7 @@ impl Workload {
                 client.next = Some(key);
                 get
             }
-            Habit::Blind | Habit::Adder | Habit::Reader => get,
+            Habit::Blind | Habit::Adder | Habit::Expirer | Habit::Reader => get,
         }
     }
 

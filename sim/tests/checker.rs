@@ -69,7 +69,7 @@ fn strict() -> (ReadOptions, WriteOptions) {
 
 impl History {
     fn new() -> History {
-        let mut checker = Checker::new(3, 3, 2);
+        let mut checker = Checker::new(3, 3, 2, 2);
         for node in 0..3 {
             checker.opened(Time(0), node, actor(node));
         }

@@ -158,7 +158,8 @@ impl Engine {
                 if !self.config.planted.is(Bug::PlainDeleteUnread) =>
             {
                 let origin = Origin::Delete { origin: Box::new(origin), key: key.clone(), options, deadline };
-                self.start_read(now, origin, key, &ReadOptions::default(), deadline);
+                let read = ReadOptions { pr: options.pw, ..ReadOptions::default() };
+                self.start_read(now, origin, key, &read, deadline);
             }
             Op::Delete { key, cover, options } => {
                 let content = Content::Tombstone;

@@ -140,6 +140,22 @@ impl Checker {
             held.remove(dot);
             self.keys[*number].cover_by(by, |dot| held.contains(&dot));
         }
+        for (number, object) in objects {
+            let key = &self.keys[*number];
+            let newest = object.iter().map(|(_, version)| version.stamp).max();
+            if !born.iter().any(|(at, dot)| at == number && object.get(*dot).is_some()) {
+                continue;
+            }
+            let covered = key.present.iter().find(|dot| {
+                object.seen().contains(**dot)
+                    && object.get(**dot).is_none()
+                    && newest.is_none_or(|newest| newest <= key.dots[*dot].version.stamp)
+            });
+            if let Some(dot) = covered {
+                let what = format!("node {node} covers {dot}, whose stamp is later than any in {object:?}");
+                self.fail(now, Invariant::StampsRise, Some(*number), what);
+            }
+        }
     }
 
     fn birth(&mut self, now: Time, node: usize, number: usize, dot: Dot, version: &Version) -> bool {
@@ -267,7 +283,9 @@ impl Checker {
         }
         let shown: BTreeSet<Dot> = reading.siblings.iter().map(|found| found.dot).collect();
         let seen = &reading.context.seen;
-        if let Some(dot) = key.open.iter().find(|dot| seen.contains(**dot) && !shown.contains(dot)) {
+        let hidden = key.open.iter().find(|dot| seen.contains(**dot) && !shown.contains(dot));
+        let hidden = hidden.filter(|dot| !key.dots[dot].expiry_is_by(request.walls.1));
+        if let Some(dot) = hidden {
             let what = format!("{id} read a context that covers {dot}, which was not shown");
             wrong = Some((Invariant::ContextCoversWhatWasShown, what));
         }
@@ -276,10 +294,9 @@ impl Checker {
             wrong = Some((Invariant::ContextCoversWhatWasShown, what));
         }
         if request.strict {
-            if !seen.includes(&request.must_see) {
+            if let Some(dot) = self.unseen(id, seen) {
                 let what = format!(
-                    "{id}, a strict read, does not know {:?}, acknowledged before it began; it read {seen:?}",
-                    request.must_see
+                    "{id}, a strict read, does not know {dot}, acknowledged before it began; it read {seen:?}"
                 );
                 wrong = Some((Invariant::ReadYourWrites, what));
             }
@@ -303,6 +320,19 @@ impl Checker {
         if let Some((invariant, what)) = wrong {
             self.fail(now, invariant, Some(number), what);
         }
+    }
+
+    /// A dot that a strict request should have seen, and did not. What went with a disk can't be seen.
+    fn unseen(&self, id: OpId, seen: &DotSet) -> Option<Dot> {
+        let request = &self.requests[id.index()];
+        if seen.includes(&request.must_see) {
+            return None;
+        }
+        let dots = &self.keys[request.key].dots;
+        let missed = |(dot, birth): &(&Dot, &Birth)| {
+            request.must_see.contains(**dot) && !seen.contains(**dot) && !birth.excused
+        };
+        dots.iter().find(missed).map(|(dot, _)| *dot)
     }
 
     /// A node is about to answer: what an acknowledgement stands for must hold at this moment.
@@ -339,6 +369,13 @@ impl Checker {
         {
             let what = format!("{id} was given {seen:?}, which lacks some of what it handed in: {context:?}");
             Some((Invariant::ContextCoversWhatWasShown, what))
+        } else if strict
+            && plain
+            && delete
+            && let Some(dot) = self.unseen(id, seen)
+        {
+            let what = format!("{id}, a strict delete, does not cover {dot}, acknowledged before it began");
+            Some((Invariant::ReadYourWrites, what))
         } else if own.is_empty() && !delete {
             Some((
                 Invariant::AcknowledgedReadable,
@@ -372,7 +409,8 @@ impl Checker {
         }
         if strict && let Some(last) = last {
             let Ok(()) = key.strict_done.insert(last);
-            if plain && !delete {
+            let expires = key.dots[&last].version.expiry.is_some();
+            if plain && !delete && !expires {
                 key.plain_done.push((now, began, id));
                 // Only the one that began last, and those not over when it began, can tell more.
                 let newest = key.plain_done.iter().map(|(_, began, _)| *began).max().unwrap_or_default();

@@ -20,6 +20,8 @@ pub(super) struct Shadow {
     own_dirty: BTreeSet<(u16, Bytes)>,
     /// Objects that messages showed this node lately, by key: when, and their values.
     pub(super) shown: BTreeMap<usize, VecDeque<(Time, Dot)>>,
+    /// Its disk was set back to an old copy, of which nothing is known until it is opened.
+    set_back: bool,
     appended: u64,
     /// The sync under way covers appends up to this one.
     syncing: u64,
@@ -67,6 +69,11 @@ impl Record {
         wrong
     }
 
+    /// Whether a value is sure to be there after a crash.
+    pub(super) fn is_durable(&self) -> bool {
+        self.durable.is_some() && self.unsynced.iter().all(|(_, value)| value.is_some())
+    }
+
     fn reopen(&mut self, found: Option<Bytes>) {
         *self = Record { live: found.clone(), durable: found, unsynced: VecDeque::new() };
     }
@@ -82,6 +89,13 @@ pub(super) struct ShadowCopy {
     pub(super) durable_seen: DotSet,
     /// It came through a restart. The hint beside it may not have: a crash came between the two.
     pub(super) orphaned: bool,
+}
+
+impl Shadow {
+    /// Whether the engine keeps this record of its own, a hint.
+    pub(super) fn keeps(&self, record: &[u8]) -> bool {
+        self.own.iter().any(|((_, key), kept)| kept.live.is_some() && key[..] == *record)
+    }
 }
 
 impl Checker {
@@ -191,6 +205,13 @@ impl Checker {
         }
     }
 
+    /// A node's disk is replaced by an old copy of itself.
+    pub fn set_back(&mut self, node: usize) {
+        self.wiped(node);
+        self.shadows[node].set_back = true;
+        self.set_back = true;
+    }
+
     /// A node begins a sync: it covers what was appended until now.
     pub fn sync_begun(&mut self, node: usize) {
         let shadow = &mut self.shadows[node];
@@ -243,8 +264,9 @@ impl Checker {
                 return self.fail(now, Invariant::NothingInvented, Some(key), what);
             }
         };
+        let set_back = self.shadows[node].set_back;
         let copy = self.shadows[node].copies.entry(key).or_default();
-        if !copy.record.may_be(found, kept_all) {
+        if !set_back && !copy.record.may_be(found, kept_all) {
             let had = &copy.object;
             let what = format!("node {node} recovers {object:?}, and held {had:?} before");
             return self.fail(now, Invariant::HistoryNeverShrinks, Some(key), what);
@@ -264,7 +286,12 @@ impl Checker {
         kept_all: bool,
         first: u16,
     ) {
+        let set_back = std::mem::take(&mut self.shadows[node].set_back);
         let own = &mut self.shadows[node].own;
+        if set_back {
+            own.extend(found.keys().map(|at| (at.clone(), Record::default())));
+            own.iter_mut().for_each(|(at, record)| record.reopen(found.get(at).cloned()));
+        }
         own.retain(|(place, _), _| *place >= first);
         let mut wrong = None;
         for (at, record) in own.iter_mut() {

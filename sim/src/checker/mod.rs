@@ -9,11 +9,13 @@
 //! object and any context that claims to have seen it must still have it.
 
 mod causality;
+mod circumstances;
 mod convergence;
 mod durability;
 mod requests;
 mod violation;
 
+pub use circumstances::Circumstances;
 pub use convergence::Unrest;
 pub use requests::{Outcome, Request};
 pub use violation::{Invariant, Violation};
@@ -65,6 +67,13 @@ struct Birth {
     gone: bool,
     /// It was only on disks that were wiped: it may be lost, and what it replaced may be back.
     excused: bool,
+}
+
+impl Birth {
+    /// Whether readers whose clock shows this may no longer see it.
+    fn expiry_is_by(&self, wall_ms: u64) -> bool {
+        self.version.expiry.is_some_and(|at| at.0 <= wall_ms)
+    }
 }
 
 /// Everything about one key.
@@ -130,6 +139,7 @@ impl Key {
 #[derive(Debug)]
 pub struct Checker {
     replicas: u8,
+    r: u8,
     w: u8,
     keys: Vec<Key>,
     numbers: BTreeMap<Bytes, usize>,
@@ -141,19 +151,22 @@ pub struct Checker {
     requests: Vec<Request>,
     waiting: BTreeSet<OpId>,
     shadows: Vec<Shadow>,
-    /// Nodes whose disks were ever wiped, a bit each.
+    /// Nodes whose disks were ever wiped or set back, a bit each.
     wiped: u128,
+    /// Some disk was ever set back.
+    set_back: bool,
     acknowledged: u64,
     violation: Option<Violation>,
 }
 
 impl Checker {
-    /// A judge of `nodes` nodes (128 at the most) that keep each key `replicas` times and acknowledge after `w` copies.
+    /// A judge of `nodes` nodes (128 at the most) that keep each key `replicas` times, read `r` copies and acknowledge after `w`.
     #[must_use]
-    pub fn new(nodes: usize, replicas: u8, w: u8) -> Checker {
+    pub fn new(nodes: usize, replicas: u8, r: u8, w: u8) -> Checker {
         assert!(nodes <= 128, "holders are counted in 128 bits");
         Checker {
             replicas,
+            r,
             w,
             keys: Vec::new(),
             numbers: BTreeMap::new(),
@@ -164,6 +177,7 @@ impl Checker {
             waiting: BTreeSet::new(),
             shadows: vec![Shadow::default(); nodes],
             wiped: 0,
+            set_back: false,
             acknowledged: 0,
             violation: None,
         }

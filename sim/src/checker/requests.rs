@@ -4,6 +4,7 @@ use super::{Checker, Invariant, OpId};
 use crate::time::Time;
 use core::time::Duration;
 use gramme_quorum::{Cover, Level, Op, OpError, Reply};
+use gramme_ring::LayoutVersion;
 use gramme_vclock::GrowableDotSet as DotSet;
 
 /// What a client knows of its request.
@@ -36,10 +37,14 @@ pub struct Request {
     pub ended: Option<Time>,
     /// It asked for a majority of primaries.
     pub(super) strict: bool,
-    /// A strict read: the dots of strict writes acknowledged before it began.
+    /// A strict read or plain delete: the dots of strict writes acknowledged before it began.
     pub(super) must_see: DotSet,
     /// Copies that an acknowledgement stands for.
     pub(super) copies: u8,
+    /// The layout as it began, and how many owners by it had nothing durable of the key.
+    pub(super) absent: Option<(LayoutVersion, u8)>,
+    /// Between these was the clock of whoever answers it.
+    pub(super) walls: (u64, u64),
 }
 
 impl Request {
@@ -78,7 +83,7 @@ impl Checker {
                 (level(options.pw, 0) >= majority, copies)
             }
         };
-        let read = !op.is_write();
+        let sees = matches!(&op, Op::Get { .. } | Op::Delete { cover: Cover::Held, .. });
         let request = Request {
             key,
             submitted: now,
@@ -86,8 +91,10 @@ impl Checker {
             outcome: Outcome::Open,
             ended: None,
             strict,
-            must_see: if strict && read { self.keys[key].strict_done.clone() } else { DotSet::new() },
+            must_see: if strict && sees { self.keys[key].strict_done.clone() } else { DotSet::new() },
             copies,
+            absent: None,
+            walls: (0, u64::MAX),
             op,
         };
         if matches!(request.op, Op::Delete { cover: Cover::Held, .. }) {

@@ -24,6 +24,12 @@ pub enum Invariant {
     ContextCoversWhatWasShown,
     /// (9) With strict quorums a read after a write sees that write or a later one.
     ReadYourWrites,
+    /// (9) What is said to be absent is absent at R owners.
+    AbsenceIsAQuorum,
+    /// (10) A write's stamp exceeds those of all that it covers.
+    StampsRise,
+    /// (2) An expired value is not shown, and what has not expired is not hidden.
+    ExpiryHides,
     /// (11) An acknowledgement means so many durable copies on distinct nodes.
     AcknowledgedCopies,
     /// (12) Nothing is dropped before somebody else holds it durably.
@@ -55,6 +61,9 @@ impl Invariant {
             Invariant::HistoryNeverShrinks => 7,
             Invariant::ContextCoversWhatWasShown => 8,
             Invariant::ReadYourWrites => 9,
+            Invariant::AbsenceIsAQuorum => 9,
+            Invariant::StampsRise => 10,
+            Invariant::ExpiryHides => 2,
             Invariant::AcknowledgedCopies => 11,
             Invariant::NothingDroppedEarly => 12,
             Invariant::Convergence => 13,
@@ -78,7 +87,10 @@ impl fmt::Display for Invariant {
             Invariant::HistoryNeverShrinks => "a replica's durable history never shrinks",
             Invariant::ContextCoversWhatWasShown => "a context covers what was shown, no more and no less",
             Invariant::ReadYourWrites => "strict quorums read their writes",
-            Invariant::AcknowledgedCopies => "an acknowledgement means W durable copies",
+            Invariant::AbsenceIsAQuorum => "what is said to be absent is so at R owners",
+            Invariant::StampsRise => "a write's stamp exceeds those of what it covers",
+            Invariant::ExpiryHides => "what has expired is hidden, and nothing else",
+            Invariant::AcknowledgedCopies => "an acknowledgement means durable copies of W owners",
             Invariant::NothingDroppedEarly => "nothing is dropped before another holds it",
             Invariant::Convergence => "replicas converge",
             Invariant::HintsDrain => "hints drain",

@@ -24,6 +24,8 @@ impl World {
         let stopped = self.nodes[node].paused_until.since(self.now);
         // Clocks that run slow make longer seconds.
         let id = self.checker.submitted(self.now, op, stopped + limit + limit / 5 + GRACE);
+        let circumstances = self.circumstances(self.checker.request(id).op.key());
+        self.checker.begins(id, &circumstances);
         if let Some(timeline) = &mut self.timeline {
             timeline.asked(self.now, &id.to_string(), node, &self.checker.request(id).op);
         }
@@ -47,6 +49,9 @@ impl World {
         drop(host);
         let crashed = &mut self.nodes[node];
         crashed.job = None;
+        crashed.saving = None;
+        crashed.order = None;
+        crashed.orders.clear();
         crashed.timer = None;
         crashed.kept_all = how == Crash::Kill;
         match how {
@@ -75,10 +80,33 @@ impl World {
         self.checker.wiped(node);
     }
 
+    /// Puts a copy of a node's disk aside, as a backup of the whole machine would, or takes it out and puts it in the place of the
+    /// disk.
+    pub fn set_back(&mut self, node: usize) {
+        let bits = self.disk_rng.bits();
+        let Some((image, membership)) = self.nodes[node].image.take() else {
+            let site = &mut self.nodes[node];
+            site.image = Some((site.disk.inner().crash_image(bits), site.membership.clone()));
+            return self.note(&format!("node {node}'s disk is copied"));
+        };
+        self.crash(node, Crash::PowerCut);
+        self.fault(&format!("node {node}'s disk is replaced by the copy made before"));
+        self.nodes[node].disk = SimDisk::from(image);
+        self.nodes[node].membership = membership;
+        self.nodes[node].outdated = true;
+        self.checker.set_back(node);
+    }
+
+    /// Whether there is a copy of a node's disk.
+    #[must_use]
+    pub fn has_image(&self, node: usize) -> bool {
+        self.nodes[node].image.is_some()
+    }
+
     /// Whether every node has all that it acknowledged, and all that it is to own.
     #[must_use]
     pub fn is_complete(&self) -> bool {
-        self.nodes.iter().all(|node| !node.incomplete) && !self.is_changing()
+        self.nodes.iter().all(|node| !node.incomplete && !node.outdated) && !self.is_changing()
     }
 
     /// Cuts a node's power in the midst of the disk operation that comes after so many more; it starts again after a
@@ -204,6 +232,7 @@ impl World {
     pub fn set_skew(&mut self, node: usize, skew_ms: i64) {
         self.fault(&format!("node {node}'s wall clock is off by {skew_ms} ms"));
         self.nodes[node].clock.set_skew(skew_ms);
+        self.checker.clocks_show(self.walls());
     }
 
     /// Makes a node's monotonic clock run fast by this many millionths.

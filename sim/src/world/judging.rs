@@ -1,7 +1,8 @@
 //! What the judge is shown of the stores themselves, after a restart and at rest.
 
 use super::{HINTS, World};
-use crate::checker::{Invariant, Unrest};
+use crate::checker::{Circumstances, Invariant, Unrest};
+use crate::node::Node;
 use bytes::Bytes;
 use gramme_ring::Slot;
 use gramme_store::MemDisk;
@@ -35,6 +36,26 @@ impl World {
             }
         }
         self.checker.recovered_own(self.now, node, &own, kept_all, HINTS);
+    }
+
+    /// What holds just now, for this key.
+    pub(super) fn circumstances(&self, key: &[u8]) -> Circumstances {
+        let version = self.layout.version();
+        let goes_by = |node: &Node| {
+            let membership = node.host.as_ref().map_or(&node.membership, |host| host.engine().membership());
+            let other = membership.layout().is_some_and(|layout| layout.version() != version);
+            !other && membership.transition().is_none()
+        };
+        let settled = self.nodes.iter().all(|node| node.gone || goes_by(node));
+        let owners = |node: usize| (node, self.nodes[node].id.0);
+        let layout = settled.then(|| (version, self.owners(key).into_iter().map(owners).collect()));
+        Circumstances { layout, walls: self.walls() }
+    }
+
+    /// What the earliest of all wall clocks shows, and the latest.
+    pub(super) fn walls(&self) -> (u64, u64) {
+        let shows = self.nodes.iter().map(|node| node.clock.now(self.now).wall_ms);
+        shows.fold((u64::MAX, 0), |(low, high), wall| (low.min(wall), high.max(wall)))
     }
 
     /// What still keeps the cluster from being at rest, if anything.

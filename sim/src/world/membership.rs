@@ -1,8 +1,9 @@
 //! Nodes come and go: what an operator does, and what the judge makes of it.
 
-use super::{Crash, World};
+use super::{Crash, Event, World};
 use crate::checker::{Invariant, Unrest};
-use gramme_quorum::{ClusterOp, Input, RequestId};
+use core::time::Duration;
+use gramme_quorum::{ClusterError, ClusterOp, Input, RequestId};
 use gramme_ring::{Change, Member, Membership, NodeId};
 
 /// A change of the membership, by nodes' numbers.
@@ -16,9 +17,53 @@ pub enum Alteration {
     Remove(usize),
 }
 
+/// What an operator tells a node.
+#[derive(Clone, Debug)]
+pub(crate) enum Order {
+    Op(ClusterOp),
+    /// Commit whatever is staged by then.
+    Commit,
+}
+
 impl World {
+    /// A node writes down what it knows of the cluster. It may be safe long before the node knows, or only just; a full
+    /// or failing disk takes it or not.
+    pub(super) fn begin_save(&mut self, node: usize, membership: Membership) {
+        let early = self.disk_rng.chance(500_000);
+        let fails = self.nodes[node].disk.refuses && self.disk_rng.chance(500_000);
+        let run = self.nodes[node].runs;
+        let length = self.disk_rng.between(Duration::from_micros(50), self.sync_time);
+        let at = self.now + length;
+        // Nothing else happens on the node meanwhile.
+        self.nodes[node].paused_until = self.nodes[node].paused_until.max(at);
+        self.checker.extend_deadlines(length);
+        if early && !fails {
+            self.saved(node, membership);
+        } else {
+            self.nodes[node].saving = Some(membership);
+        }
+        self.queue.push(at, Event::Saved { node, run, done: !fails });
+    }
+
+    /// And now it knows.
+    pub(super) fn finish_save(&mut self, node: usize, run: u64, done: bool) {
+        let site = &self.nodes[node];
+        if site.runs != run || site.host.is_none() {
+            return;
+        }
+        self.hash.event(b'W', [self.now.0, node as u64, u64::from(done)], &[]);
+        if let Some(membership) = self.nodes[node].saving.take().filter(|_| done) {
+            self.saved(node, membership);
+        }
+        let clock = self.nodes[node].clock.now(self.now);
+        if let Some(host) = &mut self.nodes[node].host {
+            host.saved(clock, done);
+        }
+        self.after(node);
+    }
+
     /// What a node has written down.
-    pub(super) fn saved(&mut self, node: usize, membership: Membership) {
+    fn saved(&mut self, node: usize, membership: Membership) {
         self.hash.event(b'G', [self.now.0, node as u64, membership.digest()], &[]);
         if let Some(layout) = membership.layout() {
             let transition = membership.transition().map(|t| (t.step(), t.waiting_for()));
@@ -75,15 +120,19 @@ impl World {
                 Alteration::Leave(node) => Change::Leave(id(node)),
                 Alteration::Remove(node) => Change::Remove(id(node)),
             };
-            self.cluster_op(at, ClusterOp::Stage(change));
+            self.order(at, Order::Op(ClusterOp::Stage(change)));
         }
         self.commit(at);
     }
 
     /// An operator commits whatever a node has staged, if anything.
     pub fn commit(&mut self, at: usize) {
+        self.order(at, Order::Commit);
+    }
+
+    fn commit_now(&mut self, at: usize) {
         let proposal = self.nodes[at].host.as_ref().map(|host| host.engine().membership().propose());
-        let Some(Ok(proposal)) = proposal else { return };
+        let Some(Ok(proposal)) = proposal else { return self.operate(at) };
         // With fewer members no write could be sure of two copies while one is away.
         let enough = proposal.layout().members().len() >= 3;
         self.cluster_op(at, if enough { ClusterOp::Commit(proposal.hash()) } else { ClusterOp::Clear });
@@ -99,22 +148,54 @@ impl World {
             let id = self.nodes[lost].id;
             let known = self.nodes[at].membership.is_removed(id);
             if !known {
-                self.cluster_op(at, ClusterOp::Stage(Change::Remove(id)));
+                self.order(at, Order::Op(ClusterOp::Stage(Change::Remove(id))));
             }
         }
         // Where too few would be left, others take their places.
         let left = self.members().iter().filter(|node| !self.nodes[**node].gone).count();
         for spare in self.spares().into_iter().take(3usize.saturating_sub(left)) {
             let id = self.nodes[spare].id;
-            self.cluster_op(at, ClusterOp::Stage(Change::Member(Member::new(id))));
+            self.order(at, Order::Op(ClusterOp::Stage(Change::Member(Member::new(id)))));
         }
         self.commit(at);
     }
 
-    fn cluster_op(&mut self, at: usize, op: ClusterOp) {
+    /// An operator gives a node an order when it has answered the one before.
+    fn order(&mut self, at: usize, order: Order) {
+        if !self.is_up(at) {
+            return;
+        }
+        self.nodes[at].orders.push_back(order);
+        if self.nodes[at].order.is_none() {
+            self.operate(at);
+        }
+    }
+
+    fn operate(&mut self, at: usize) {
+        match self.nodes[at].orders.pop_front() {
+            Some(Order::Op(op)) => self.cluster_op(at, op),
+            Some(Order::Commit) => self.commit_now(at),
+            None => {}
+        }
+    }
+
+    pub(super) fn cluster_op(&mut self, at: usize, op: ClusterOp) {
         if self.is_up(at) {
             self.hash.event(b'O', [self.now.0, at as u64, 0], format!("{op:?}").as_bytes());
+            self.nodes[at].order = Some(op.clone());
             self.handle(at, Input::Cluster(RequestId(0), op));
+        }
+    }
+
+    /// A node has answered its operator.
+    pub(super) fn ordered(&mut self, at: usize, done: &Result<(), ClusterError>) {
+        let Some(op) = self.nodes[at].order.take() else { return };
+        if *done == Err(ClusterError::Busy) {
+            // It was just learning something.
+            let run = self.nodes[at].runs;
+            self.queue.push(self.now + Duration::from_millis(20), Event::Order { node: at, run, op });
+        } else {
+            self.operate(at);
         }
     }
 

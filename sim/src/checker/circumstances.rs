@@ -1,0 +1,126 @@
+//! What holds in the cluster as a request begins and as it is answered, to hold the answer against.
+
+use super::{Checker, Invariant, OpId};
+use crate::time::Time;
+use gramme_quorum::{Cover, Level, Op, Reply};
+use gramme_ring::LayoutVersion;
+use gramme_vclock::Dot;
+
+/// A moment's circumstances.
+#[derive(Clone, Debug, Default)]
+pub struct Circumstances {
+    /// The layout that every node goes by and the key's owners by it, each by number and as hints name it; `None` while nodes
+    /// go by different ones.
+    pub layout: Option<(LayoutVersion, Vec<(usize, u64)>)>,
+    /// What the earliest of all wall clocks shows, and the latest.
+    pub walls: (u64, u64),
+}
+
+impl Checker {
+    /// A request begins.
+    pub fn begins(&mut self, id: OpId, circumstances: &Circumstances) {
+        let key = self.requests[id.index()].key;
+        let absent = circumstances.layout.as_ref().map(|(version, owners)| {
+            let durable = |node: usize| {
+                self.shadows[node].copies.get(&key).is_some_and(|copy| copy.record.is_durable())
+            };
+            let absent = owners.iter().filter(|(node, _)| !durable(*node)).count();
+            (*version, u8::try_from(absent).unwrap_or(u8::MAX))
+        });
+        let request = &mut self.requests[id.index()];
+        request.absent = absent;
+        request.walls = circumstances.walls;
+    }
+
+    /// Some wall clock has jumped: whoever answers may have looked at it before or after.
+    pub fn clocks_show(&mut self, (earliest, latest): (u64, u64)) {
+        for id in &self.waiting {
+            let walls = &mut self.requests[id.index()].walls;
+            *walls = (walls.0.min(earliest), walls.1.max(latest));
+        }
+    }
+
+    /// A node is about to answer.
+    pub fn answers(&mut self, now: Time, id: OpId, reply: &Reply, circumstances: &Circumstances) {
+        let request = &mut self.requests[id.index()];
+        let (earliest, latest) = circumstances.walls;
+        request.walls = (request.walls.0.min(earliest), request.walls.1.max(latest));
+        let request = &self.requests[id.index()];
+        let key = request.key;
+        let settled = circumstances.layout.as_ref().zip(request.absent);
+        let settled = settled.filter(|((version, _), (before, _))| version == before);
+        let empty = match reply {
+            Reply::Read(reading) => {
+                let expired = |expiry: gramme_quorum::Expiry| expiry.0 <= request.walls.0;
+                let shown = reading.siblings.iter().find(|found| found.expiry.is_some_and(expired));
+                if let Some(found) = shown {
+                    let what = format!("{id} was shown {}, which had expired on every clock", found.dot);
+                    return self.fail(now, Invariant::ExpiryHides, Some(key), what);
+                }
+                reading.context.seen.is_empty()
+            }
+            Reply::Written { context, .. } => {
+                if let Some(((_, owners), _)) = settled
+                    && !matches!(request.op, Op::Delete { .. })
+                {
+                    self.check_owners(now, id, owners);
+                }
+                context.seen.is_empty()
+            }
+            Reply::Failed(_) => false,
+        };
+        // With a disk set back nobody knows yet who is complete.
+        if let Some((_, (_, absent))) = settled.filter(|_| empty && !self.set_back) {
+            let request = &self.requests[id.index()];
+            let r = match &request.op {
+                Op::Get { options, .. } => options.r.map_or(self.r, |r| self.resolve(r)),
+                Op::Delete { cover: Cover::Held, .. } => self.r,
+                Op::Put { .. } | Op::Delete { .. } => return,
+            };
+            if absent < r {
+                let what = format!("{id} found nothing, when {absent} owners had nothing, and R is {r}");
+                self.fail(now, Invariant::AbsenceIsAQuorum, Some(key), what);
+            }
+        }
+    }
+
+    fn resolve(&self, level: Level) -> u8 {
+        level.resolve(self.replicas).unwrap_or(0)
+    }
+
+    /// An owner and those who keep its copy for it count once.
+    fn check_owners(&mut self, now: Time, id: OpId, owners: &[(usize, u64)]) {
+        let request = &self.requests[id.index()];
+        let number = request.key;
+        let key = &self.keys[number];
+        let own: Vec<Dot> =
+            key.dots.iter().filter(|(_, birth)| birth.op == Some(id)).map(|(dot, _)| *dot).collect();
+        let is_owner = |node: usize| owners.iter().any(|(owner, _)| *owner == node);
+        let holders = |dot: &Dot| key.dots[dot].durable_at;
+        let kept_for = |holders: u128, id: u64| {
+            let fallbacks =
+                (0..self.shadows.len()).filter(|node| holders >> node & 1 == 1 && !is_owner(*node));
+            let record = [&id.to_be_bytes(), &key.name[..]].concat();
+            fallbacks.into_iter().any(|node| self.shadows[node].keeps(&record))
+        };
+        let copies = |dot: &Dot| {
+            let holders = holders(dot);
+            let held = |(node, id): &&(usize, u64)| holders >> node & 1 == 1 || kept_for(holders, *id);
+            owners.iter().filter(held).count()
+        };
+        // A fallback whose disk is gone had a hint as well.
+        if own.iter().any(|dot| {
+            (0..self.shadows.len()).any(|n| holders(dot) & self.wiped >> n & 1 == 1 && !is_owner(n))
+        }) {
+            return;
+        }
+        let most = own.iter().map(copies).max().unwrap_or(0);
+        if most < usize::from(request.copies) {
+            let what = format!(
+                "{id} is acknowledged with copies of {most} owners, and {} were asked for",
+                request.copies
+            );
+            self.fail(now, Invariant::AcknowledgedCopies, Some(number), what);
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! Whether the checker finds the mistakes that can be planted into the engines (`--planted`, with the feature of that name).
+
+use gramme_quorum::planted::{Bug, Planted};
+use gramme_sim::run::{Plan, run};
+use std::process::ExitCode;
+
+/// The seeds that are known to find each: name, nodes, seed, seeds tried until then, number of the invariant.
+const RECORDED: &str = include_str!("../planted.txt");
+
+/// Checks that each mistake is found: by its recorded seed (`all`), or by fresh ones from `from` up to `to` (`find`, or one
+/// mistake's name). A table like the recorded one goes to stdout.
+pub(crate) fn check(which: &str, seeds: (u64, u64), template: &Plan) -> Result<ExitCode, String> {
+    if which == "list" {
+        Bug::ALL.iter().for_each(|(_, name, what)| println!("{name}:{what}"));
+        return Ok(ExitCode::SUCCESS);
+    }
+    if which == "all" {
+        return Ok(replay(template));
+    }
+    let chosen = |name: &str| which == "find" || which == name;
+    let bugs: Vec<_> = Bug::ALL.iter().filter(|(_, name, _)| chosen(name)).collect();
+    if bugs.is_empty() {
+        return Err(format!("--planted {which}: no such mistake; all, find, list, or one of --planted list"));
+    }
+    let mut found_all = true;
+    for (bug, name, _) in bugs {
+        found_all &= find(*bug, name, seeds, template);
+    }
+    Ok(if found_all { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Looks for a seed that finds it. Odd seeds go to five nodes, even ones to three.
+fn find(bug: Bug, name: &str, (from, to): (u64, u64), template: &Plan) -> bool {
+    for seed in from..to {
+        let nodes = if seed % 2 == 1 { 5 } else { 3 };
+        if let Some(number) = violation(bug, nodes, seed, template) {
+            println!("{name} {nodes} {seed} {} {number}", seed - from + 1);
+            return true;
+        }
+    }
+    println!("# {name}: not found by {} seeds", to - from);
+    false
+}
+
+fn replay(template: &Plan) -> ExitCode {
+    let mut missed = 0;
+    let mut caught = 0;
+    for line in RECORDED.lines().filter(|line| !line.starts_with('#')) {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let [name, nodes, seed, ..] = fields[..] else { panic!("not a line of the table: {line}") };
+        let (bug, ..) =
+            Bug::ALL.iter().find(|(_, known, _)| *known == name).expect("the table names mistakes");
+        let (nodes, seed) = (nodes.parse().expect("nodes"), seed.parse().expect("a seed"));
+        if violation(*bug, nodes, seed, template).is_some() {
+            caught += 1;
+        } else {
+            missed += 1;
+            println!(
+                "{name}: not found by seed {seed} on {nodes} nodes; look for another with --planted {name}"
+            );
+        }
+    }
+    println!(
+        "planted mistakes: {caught} found, {missed} missed, {} not in the table",
+        Bug::ALL.len() - caught - missed
+    );
+    if missed > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+/// The number of the invariant that a run with the mistake breaks, if it breaks one.
+fn violation(bug: Bug, nodes: usize, seed: u64, template: &Plan) -> Option<u8> {
+    let plan = Plan { seed, nodes, planted: Planted::one(bug), ..template.clone() };
+    // An engine with a mistake may well break its own assertions, too.
+    let outcome = std::panic::catch_unwind(|| run(&plan, &mut |_| {}));
+    match outcome {
+        Ok(outcome) => outcome.violation.map(|violation| violation.invariant.number()),
+        Err(_) => Some(0),
+    }
+}

@@ -1,0 +1,203 @@
+//! Nodes at work: they start, do what their engines say, sync and maintain their stores, and are woken.
+
+use super::{Event, World};
+use crate::checker::{Invariant, OpId};
+use crate::node::Storage;
+use crate::time::Time;
+use core::time::Duration;
+use gramme_node::host::{Effect, Host};
+use gramme_quorum::{Input, Output};
+
+impl World {
+    pub(super) fn start(&mut self, node: usize) {
+        let recovering = self.nodes[node].runs > 0;
+        let actor = match self.nodes[node].open(&self.shape, self.now, &mut self.boot_rng) {
+            Ok(actor) => actor,
+            // Its power failed again while it recovered.
+            Err(_) if self.nodes[node].disk.has_failed() => {
+                let after = self.nodes[node].disk.armed.take().unwrap_or_default();
+                self.fault(&format!("node {node} goes down while it starts"));
+                self.nodes[node].disk.inner().crash(self.disk_rng.bits());
+                self.nodes[node].kept_all = false;
+                return self.restart(node, after);
+            }
+            // With its disk failing it can't start; whoever supervises it tries again. A full disk is no reason, unless
+            // there is no store yet.
+            Err(_) if self.nodes[node].disk.fails || self.nodes[node].disk.blank => {
+                self.note(&format!("node {node} does not start, for its disk fails"));
+                self.nodes[node].disk.inner().kill();
+                return self.restart(node, Duration::from_secs(1));
+            }
+            Err(error) => {
+                let what = format!("node {node} does not open: {error}");
+                return self.checker.fail(self.now, Invariant::Recovery, None, what);
+            }
+        };
+        self.note(&format!("node {node} starts its run {}", self.nodes[node].runs));
+        self.hash.event(b'S', [self.now.0, node as u64, actor.0], &[]);
+        self.checker.opened(self.now, node, actor);
+        if let Some(timeline) = &mut self.timeline {
+            timeline.named(actor, node, self.nodes[node].runs);
+        }
+        if self.lost_power(node) {
+            return;
+        }
+        if recovering {
+            self.check_recovered(node);
+        }
+        self.after(node);
+        for peer in (0..self.nodes.len()).filter(|peer| *peer != node) {
+            self.network.tell(node, peer, false);
+            for (at, of) in [(node, peer), (peer, node)] {
+                let when = self.network_rng.soon(self.now, Duration::from_millis(50));
+                self.queue.push(when, Event::Probe { node: at, peer: of });
+            }
+        }
+        let when = self.disk_rng.soon(self.now, Duration::from_millis(500));
+        self.queue.push(when, Event::Maintain { node });
+    }
+
+    pub(super) fn handle(&mut self, node: usize, input: Input) {
+        let now = self.nodes[node].clock.now(self.now);
+        let Some(host) = &mut self.nodes[node].host else { return };
+        host.handle(now, input);
+        self.after(node);
+    }
+
+    /// Looks at what a node did, and carries it out.
+    pub(super) fn after(&mut self, node: usize) {
+        let outputs = std::mem::take(&mut *self.nodes[node].outputs.borrow_mut());
+        if !outputs.is_empty() {
+            self.observe(node, &outputs);
+        }
+        if self.lost_power(node) {
+            return;
+        }
+        let clock = self.nodes[node].clock.now(self.now);
+        loop {
+            let Some(host) = &mut self.nodes[node].host else { return };
+            let Some(effect) = host.poll() else { break };
+            match effect {
+                Effect::Send(to, message) => self.send(node, to, &message),
+                Effect::Reply(id, reply) => self.reply(node, OpId(id.0), reply),
+                Effect::Save(membership) => self.begin_save(node, *membership),
+                Effect::Cluster(_, done) => {
+                    self.ordered(node, &done);
+                    return self.after(node);
+                }
+                Effect::Known(..) => {}
+                Effect::Incomplete => {
+                    self.nodes[node].incomplete = true;
+                    self.note(&format!("node {node} is told that its store is an old one"));
+                }
+                Effect::Recovered => {
+                    self.nodes[node].incomplete = false;
+                    self.nodes[node].outdated = false;
+                    self.note(&format!("node {node} has recovered all that it may have lost"));
+                }
+                Effect::Fetch(id, job) => {
+                    host.finish_read(clock, id, job.run());
+                    return self.after(node);
+                }
+            }
+        }
+        self.begin_sync(node);
+        self.set_timer(node);
+    }
+
+    pub(super) fn observe(&mut self, node: usize, outputs: &[Output]) {
+        for output in outputs {
+            if let Output::Append { place, key, value, .. } = output {
+                let value = value.as_ref().map_or(&[][..], |(bytes, _)| bytes);
+                self.hash.event(b'A', [self.now.0, node as u64, u64::from(place.0)], key);
+                self.hash.event(b'V', [0; 3], value);
+            }
+            if let Some(timeline) = &mut self.timeline {
+                timeline.acted(self.now, node, output);
+            }
+        }
+        self.checker.acted(self.now, node, outputs);
+        // What was being written as the power failed may be there later, or not.
+        if self.nodes[node].disk.refuses && !self.nodes[node].disk.has_failed() {
+            self.check_refused(node, outputs);
+        }
+    }
+
+    /// With a disk that refuses writes, not every append was performed.
+    pub(super) fn check_refused(&mut self, node: usize, outputs: &[Output]) {
+        for output in outputs {
+            let (place, keys) = match output {
+                Output::Append { place, key, .. } => (place.0, vec![key.clone()]),
+                Output::DropSlot { place, .. } => (place.0, self.checker.keys_in(place.0)),
+                _ => continue,
+            };
+            for key in keys {
+                if let Ok(found) = self.nodes[node].read(place, &key) {
+                    self.checker.append_failed(node, place, &key, found.as_ref());
+                }
+            }
+        }
+    }
+
+    pub(super) fn begin_sync(&mut self, node: usize) {
+        let early = self.disk_rng.chance(500_000);
+        let site = &mut self.nodes[node];
+        let Some(job) = site.host.as_mut().and_then(Host::begin_sync) else { return };
+        self.checker.sync_begun(node);
+        // The bytes may be safe long before anybody is told, or only just.
+        site.job = Some(if early { Storage::Synced(job.run()) } else { Storage::Syncing(job) });
+        if self.lost_power(node) {
+            return;
+        }
+        let site = &self.nodes[node];
+        let at = self.now + self.disk_rng.between(Duration::from_micros(50), self.sync_time);
+        let run = site.runs;
+        self.queue.push(at, Event::Sync { node, run });
+    }
+
+    pub(super) fn finish_sync(&mut self, node: usize, run: u64) {
+        let site = &mut self.nodes[node];
+        if site.runs != run || site.host.is_none() {
+            return;
+        }
+        let done = match site.job.take() {
+            Some(Storage::Syncing(job)) => job.run(),
+            Some(Storage::Synced(done)) => done,
+            None => return,
+        };
+        if self.lost_power(node) {
+            return;
+        }
+        self.hash.event(b'Y', [self.now.0, node as u64, run], &[]);
+        let site = &mut self.nodes[node];
+        let now = site.clock.now(self.now);
+        let Some(host) = &mut site.host else { return };
+        host.finish_sync(now, done);
+        // A sync that fails ends all writing.
+        if host.store().writable() {
+            self.checker.sync_done(node);
+        }
+        self.after(node);
+    }
+
+    pub(super) fn maintain(&mut self, node: usize) {
+        let Some(host) = &mut self.nodes[node].host else { return };
+        let more = host.maintain(64 << 10);
+        self.hash.event(b'M', [self.now.0, node as u64, u64::from(more)], &[]);
+        if self.lost_power(node) {
+            return;
+        }
+        let wait = if more { Duration::from_millis(5) } else { Duration::from_millis(500) };
+        self.queue.push(self.now + wait, Event::Maintain { node });
+    }
+
+    pub(super) fn set_timer(&mut self, node: usize) {
+        let site = &mut self.nodes[node];
+        let Some(deadline) = site.host.as_ref().and_then(Host::deadline) else { return };
+        let at = site.clock.when(deadline, self.now).max(Time(self.now.0 + 1));
+        if site.timer.is_none_or(|set| at < set) {
+            site.timer = Some(at);
+            self.queue.push(at, Event::Tick { node });
+        }
+    }
+}
