@@ -28,6 +28,15 @@ fn main() {
     ring();
     quorum();
     node();
+    cluster();
+}
+
+fn cluster() {
+    // Five nodes, four, and four with faults without limit. The third byte says how many of the choices are about faults.
+    for (name, shape, step) in [("five", 2, 57), ("four", 1, 91), ("safety", 5, 113)] {
+        let choices: Vec<u8> = (1..=600u32).map(|n| (n.wrapping_mul(n) >> 3) as u8 ^ step).collect();
+        seed("cluster", name, &[&[shape, step, 100][..], &choices].concat());
+    }
 }
 
 fn contexts() -> [(&'static str, GrowableContext); 3] {

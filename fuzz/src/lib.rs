@@ -6,6 +6,7 @@
 pub mod meter;
 pub mod source;
 
+pub mod cluster;
 pub mod http_target;
 pub mod peer_frame;
 pub mod quorum_engine;

@@ -14,6 +14,7 @@ gramme-sim: whole Gramme clusters in virtual time, with faults and a judge
   --for TIME     simulated time: 90s, 10m, 1h (1m)
   --rate N       client requests per simulated second, about (30)
   --trace KEY    print what happened to this key
+  --timeline F   write what happened to that key, or to the one that a violation is about, as an HTML page to the file F
   --twice        run everything twice, and fail if the two runs differ
   --safety-only  any number of faults at once, no healing: only what must never happen is judged
   --planted WHAT whether the checker finds mistakes planted into the engines: all (the recorded seeds), find (fresh ones),
@@ -34,7 +35,7 @@ pub(crate) enum Seeds {
 #[derive(Debug)]
 pub(crate) enum Command {
     Help,
-    Run { seeds: Seeds, template: Plan, twice: bool },
+    Run { seeds: Seeds, template: Plan, twice: bool, page: Option<String> },
     Planted { which: String, seeds: Seeds, template: Plan },
 }
 
@@ -44,7 +45,7 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Comma
     let mut seeds = Seeds::One(0);
     let mut template = Plan::new(0, 5);
     let mut twice = false;
-    let mut planted = None;
+    let (mut planted, mut page) = (None, None);
     while let Some(name) = arguments.next() {
         if matches!(name.as_str(), "--help" | "-h") {
             return Ok(Command::Help);
@@ -75,6 +76,7 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Comma
             }
             "--for" => template.length = time(&name, &value()?)?,
             "--rate" => template.rate = number(&name, &value()?)?.max(1),
+            "--timeline" => page = Some(value()?),
             "--planted" => planted = Some(value()?),
             "--trace" => template.trace = Some(Bytes::from(value()?)),
             _ => return Err(format!("{name}: no such option")),
@@ -82,7 +84,7 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Comma
     }
     Ok(match planted {
         Some(which) => Command::Planted { which, seeds, template },
-        None => Command::Run { seeds, template, twice },
+        None => Command::Run { seeds, template, twice, page },
     })
 }
 

@@ -18,7 +18,11 @@ pub(crate) struct SimDisk {
 }
 
 impl From<MemDisk> for SimDisk {
+    /// Another machine's: what was planned for the disk that was copied does not come with it.
     fn from(disk: MemDisk) -> SimDisk {
+        disk.set_capacity(None);
+        disk.fail_next_syncs(0);
+        disk.cut_power_after(u64::MAX);
         SimDisk { disk, ..SimDisk::default() }
     }
 }

@@ -24,6 +24,7 @@ pub mod checker;
 pub mod clock;
 mod disk;
 pub mod event_hash;
+pub mod html;
 pub mod network;
 mod node;
 pub mod queue;

@@ -17,10 +17,10 @@ fn main() -> ExitCode {
             println!("{}", cli::HELP);
             ExitCode::SUCCESS
         }
-        Ok(Command::Run { seeds: Seeds::One(seed), template, twice }) => {
-            one(&Plan { seed, ..template }, twice)
+        Ok(Command::Run { seeds: Seeds::One(seed), template, twice, page }) => {
+            one(&Plan { seed, ..template }, twice, page.as_deref())
         }
-        Ok(Command::Run { seeds: Seeds::Range(from, to), template, twice }) => {
+        Ok(Command::Run { seeds: Seeds::Range(from, to), template, twice, .. }) => {
             many(from, to, &template, twice)
         }
         Ok(Command::Planted { which, seeds, template }) => check_planted(&which, seeds, &template),
@@ -50,7 +50,7 @@ fn check_planted(which: &str, _: Seeds, _: &Plan) -> ExitCode {
 }
 
 /// Simulates one seed, and tells how it goes.
-fn one(plan: &Plan, twice: bool) -> ExitCode {
+fn one(plan: &Plan, twice: bool, page: Option<&str>) -> ExitCode {
     let began = Instant::now();
     let mut told = Instant::now();
     let mut progress = |world: &World| {
@@ -85,6 +85,12 @@ fn one(plan: &Plan, twice: bool) -> ExitCode {
         println!("seed {} does not replay: two runs differ", plan.seed);
     }
     let failed = report(plan, &outcome);
+    if let Some(page) = page
+        && let Err(error) = write_page(plan, &outcome, page)
+    {
+        eprintln!("gramme-sim: {page}: {error}");
+        return ExitCode::from(2);
+    }
     println!("{}", summary(&outcome));
     if failed || !same { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
@@ -141,15 +147,27 @@ fn report(plan: &Plan, outcome: &Outcome) -> bool {
     true
 }
 
+/// Writes the timeline of the key that was traced, or that a violation is about, or of any.
+fn write_page(plan: &Plan, outcome: &Outcome, path: &str) -> std::io::Result<()> {
+    let concerned = outcome.violation.as_ref().and_then(|violation| violation.key.clone());
+    let key = plan.trace.clone().or(concerned).unwrap_or_else(|| "{shared}0".into());
+    let traced = run(&Plan { trace: Some(key.clone()), ..plan.clone() }, &mut |_| {});
+    let title = format!("{} in gramme-sim {}", key.escape_ascii(), cli::arguments(plan));
+    let Some(timeline) = &traced.timeline else { return Ok(()) };
+    let nodes = plan.nodes + gramme_sim::run::SPARES;
+    std::fs::write(path, gramme_sim::html::page(&title, nodes, timeline, traced.violation.as_ref()))
+}
+
 /// The last of a key's timeline: what led to the end.
 fn print_timeline(outcome: &Outcome) {
     const MOST: usize = 400;
-    let lines = &outcome.timeline;
+    let Some(timeline) = &outcome.timeline else { return };
+    let lines = timeline.lines();
     let skipped = lines.len().saturating_sub(MOST);
     if skipped > 0 {
         println!("… {skipped} lines before …");
     }
-    for line in &lines[skipped..] {
+    for line in lines.skip(skipped) {
         println!("{line}");
     }
 }

@@ -1,12 +1,15 @@
 //! The one source of chance: everything random in a run comes from its seed.
 
 use crate::time::Time;
+use bytes::{Buf as _, Bytes};
 use core::time::Duration;
 
 /// A small deterministic generator (xoshiro256**, Blackman and Vigna 2018), seeded through splitmix64.
 #[derive(Clone, Debug)]
 pub struct Rng {
     state: [u64; 4],
+    /// Choices are taken from here first, a byte or two for each: whoever changes a byte changes one choice.
+    tape: Bytes,
 }
 
 /// One step of splitmix64: spreads a seed over all bits.
@@ -25,13 +28,23 @@ impl Rng {
         let a = splitmix(seed);
         let b = splitmix(a);
         let c = splitmix(b);
-        Rng { state: [a, b, c, splitmix(c)] }
+        Rng { state: [a, b, c, splitmix(c)], tape: Bytes::new() }
     }
 
     /// A generator of its own for one purpose, so that what one part draws does not move the others.
     #[must_use]
     pub const fn stream(seed: u64, purpose: u64) -> Rng {
         Rng::new(splitmix(seed).wrapping_add(splitmix(purpose ^ 0x0067_7261_6d6d_6521)))
+    }
+
+    /// The same, with its first choices from a tape.
+    #[must_use]
+    pub fn with_tape(self, tape: Bytes) -> Rng {
+        Rng { tape, ..self }
+    }
+
+    fn byte(&mut self) -> Option<u64> {
+        self.tape.has_remaining().then(|| u64::from(self.tape.get_u8()))
     }
 
     /// 64 uniform bits.
@@ -51,6 +64,13 @@ impl Rng {
     /// Uniform below `bound`, which is at least 1.
     pub fn below(&mut self, bound: u64) -> u64 {
         assert!(bound > 0, "nothing is below zero");
+        if let Some(first) = self.byte() {
+            if bound <= 256 {
+                return first % bound;
+            }
+            let share = u128::from(first << 8 | self.byte().unwrap_or(0));
+            return u64::try_from((share * u128::from(bound)) >> 16).expect("a share of the bound");
+        }
         let wide = u128::from(self.bits()) * u128::from(bound);
         u64::try_from(wide >> 64).expect("the upper half of a product of two 64-bit numbers")
     }
@@ -67,7 +87,10 @@ impl Rng {
 
     /// True this often in a million.
     pub fn chance(&mut self, per_million: u32) -> bool {
-        self.below(1_000_000) < u64::from(per_million)
+        match self.byte() {
+            Some(byte) => byte * 3906 < u64::from(per_million),
+            None => self.below(1_000_000) < u64::from(per_million),
+        }
     }
 
     /// Uniform between the two, to the nanosecond.
@@ -85,7 +108,7 @@ impl Rng {
     /// every platform draws the same.
     pub fn spread(&mut self, mean: Duration) -> Duration {
         let mut scale = mean / 2;
-        while self.bits() & 1 == 1 && scale < mean * 16 {
+        while self.chance(500_000) && scale < mean * 16 {
             scale *= 2;
         }
         self.between(Duration::ZERO, scale)
@@ -100,6 +123,14 @@ impl Rng {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_tape_s_bytes_are_choices_and_then_the_seed_s_follow() {
+        let mut rng = Rng::new(7).with_tape(Bytes::from_static(&[5, 255, 0, 0xff, 0xff]));
+        assert_eq!((rng.below(4), rng.chance(999_999), rng.chance(1)), (1, true, true));
+        assert_eq!(rng.range(0, 1_000_000), 999_985);
+        assert_eq!(rng.bits(), Rng::new(7).bits());
+    }
 
     #[test]
     fn one_seed_draws_one_sequence() {

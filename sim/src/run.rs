@@ -6,6 +6,7 @@ use crate::network::Weather;
 use crate::rng::Rng;
 use crate::swarm::{Kind, Storm};
 use crate::time::Time;
+use crate::timeline::Timeline;
 use crate::workload::Workload;
 use crate::world::{Alteration, Crash, Happening, Shape, World};
 use bytes::Bytes;
@@ -18,7 +19,7 @@ const FAULT: u64 = 1 << 32;
 /// Ends of faults: a small number of kinds, with the node or round they concern.
 const MEND: u64 = 1 << 33;
 /// Nodes that could join.
-const SPARES: usize = 2;
+pub const SPARES: usize = 2;
 /// After healing the cluster must be at rest within this time.
 const REST: Duration = Duration::from_secs(60);
 
@@ -39,6 +40,9 @@ pub struct Plan {
     pub safety_only: bool,
     /// The mistake in the engines, if there is to be one.
     pub planted: Planted,
+    /// The first choices are taken from here and not from the seed: what faults there are and when, what clients there are and
+    /// what they ask.
+    pub tape: Bytes,
 }
 
 impl Plan {
@@ -53,6 +57,7 @@ impl Plan {
             trace: None,
             safety_only: false,
             planted: Planted::NONE,
+            tape: Bytes::new(),
         }
     }
 }
@@ -77,7 +82,7 @@ pub struct Outcome {
     /// The promise that was broken, if one was.
     pub violation: Option<Violation>,
     /// The timeline of the key that was to be traced.
-    pub timeline: Vec<String>,
+    pub timeline: Option<Timeline>,
 }
 
 struct Run<'a> {
@@ -97,7 +102,13 @@ struct Run<'a> {
 
 /// Runs a plan to its end, or to the first broken promise. `progress` is told now and then.
 pub fn run(plan: &Plan, progress: &mut dyn FnMut(&World)) -> Outcome {
-    let mut rng = Rng::stream(plan.seed, 5);
+    // The first byte says which part is about faults.
+    let (share, tape) = plan
+        .tape
+        .split_first()
+        .map_or((0, Bytes::new()), |(first, rest)| (usize::from(*first), plan.tape.slice_ref(rest)));
+    let of_faults = tape.len() * share / 256;
+    let mut rng = Rng::stream(plan.seed, 5).with_tape(tape.slice(..of_faults));
     let mut shape = Shape::new(plan.nodes);
     if rng.chance(200_000) {
         shape.segment_bytes = 16 << 10;
@@ -110,7 +121,8 @@ pub fn run(plan: &Plan, progress: &mut dyn FnMut(&World)) -> Outcome {
         shape.timing.exchange = Duration::from_secs(3600);
     }
     let world = World::traced(plan.seed, shape, plan.trace.clone());
-    let workload = Workload::new(plan.seed, plan.rate);
+    let clients = Rng::stream(plan.seed, 4).with_tape(tape.slice(of_faults..));
+    let workload = Workload::new(clients, plan.rate);
     let storm = Storm::draw(&mut rng, hints_alone);
     let limited = !plan.safety_only;
     let mut run =
@@ -134,7 +146,7 @@ pub fn run(plan: &Plan, progress: &mut dyn FnMut(&World)) -> Outcome {
         length: world.now().since(Time(0)),
         storms,
         violation: checker.violation().cloned(),
-        timeline: world.timeline().map_or_else(Vec::new, |timeline| timeline.lines().to_vec()),
+        timeline: world.into_timeline(),
     }
 }
 

@@ -10,11 +10,32 @@ use gramme_vclock::{Actor, Dot, GrowableDotSet as DotSet, Span};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+/// What a line is about, by nodes' numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mark {
+    /// The cluster, or several nodes.
+    Note,
+    /// A node goes down.
+    Down(usize),
+    /// A node starts.
+    Up(usize),
+    /// One direction between two nodes is cut, or (`false`) mended.
+    Link(usize, usize, bool),
+    /// A client's request to a node.
+    Client(usize),
+    /// A client's answer.
+    Answer,
+    /// A message that arrives: from, to.
+    Message(usize, usize),
+    /// A node stores or drops something.
+    Did(usize),
+}
+
 /// Collects what happens to one key, and what happens to whole nodes.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Timeline {
     key: Bytes,
-    lines: Vec<String>,
+    marks: Vec<(Time, Mark, String)>,
     /// Actors by their node and run: shorter to read than 16 digits.
     names: BTreeMap<Actor, String>,
     /// What was asked of peers about the key, so that answers, which do not name it, are recognized.
@@ -25,18 +46,31 @@ impl Timeline {
     /// The timeline of this key.
     #[must_use]
     pub fn new(key: Bytes) -> Timeline {
-        Timeline { key, lines: Vec::new(), names: BTreeMap::new(), calls: BTreeMap::new() }
+        Timeline { key, marks: Vec::new(), names: BTreeMap::new(), calls: BTreeMap::new() }
     }
 
     /// What happened, line by line.
     #[must_use]
-    pub fn lines(&self) -> &[String] {
-        &self.lines
+    pub fn lines(&self) -> impl ExactSizeIterator<Item = String> + '_ {
+        self.marks.iter().map(|(at, mark, what)| {
+            let indent = match mark {
+                Mark::Message(..) => "  ",
+                Mark::Did(_) => "    ",
+                _ => "",
+            };
+            format!("{at:>16}  {indent}{what}")
+        })
     }
 
-    /// Something that concerns the whole cluster or a node.
-    pub fn note(&mut self, now: Time, what: &str) {
-        self.lines.push(format!("{now:>16}  {what}"));
+    /// The same with what each is about.
+    #[must_use]
+    pub fn marks(&self) -> &[(Time, Mark, String)] {
+        &self.marks
+    }
+
+    /// Something has happened.
+    pub fn mark(&mut self, now: Time, mark: Mark, what: &str) {
+        self.marks.push((now, mark, what.to_owned()));
     }
 
     /// A node's new run.
@@ -57,7 +91,7 @@ impl Timeline {
             Op::Delete { cover: Cover::Context(c), .. } => format!("DEL over {}", self.set(&c.seen)),
             Op::Delete { .. } => String::from("DEL"),
         };
-        self.note(now, &format!("client → {node}  {name}: {what}"));
+        self.mark(now, Mark::Client(node), &format!("client → {node}  {name}: {what}"));
     }
 
     /// A client is answered.
@@ -80,13 +114,13 @@ impl Timeline {
                 format!("{}: {error}", if error.changed() { "INDETERMINATE" } else { "FAILED" })
             }
         };
-        self.note(now, &format!("client ←    {name}: {what}"));
+        self.mark(now, Mark::Answer, &format!("client ←    {name}: {what}"));
     }
 
     /// A node is about to handle a message.
     pub fn delivered(&mut self, now: Time, from: usize, to: usize, message: &Message) {
         if let Some(what) = self.message(message) {
-            self.note(now, &format!("  {from} → {to}  {what}"));
+            self.mark(now, Mark::Message(from, to), &format!("{from} → {to}  {what}"));
         }
     }
 
@@ -105,10 +139,10 @@ impl Timeline {
                     None if own => format!("drops a hint (slot {})", place.0),
                     _ => return,
                 };
-                self.note(now, &format!("    {node}  {what}"));
+                self.mark(now, Mark::Did(node), &format!("{node}  {what}"));
             }
             Output::DropSlot { place, .. } if place.0 == Slot::of(&self.key).index() => {
-                self.note(now, &format!("    {node}  drops the slot"));
+                self.mark(now, Mark::Did(node), &format!("{node}  drops the slot"));
             }
             // So that answers, which do not name the key, are recognized.
             Output::Send(_, Message::Write { call, key, .. } | Message::Read { call, key, .. })

@@ -83,8 +83,7 @@ pub struct Workload {
 impl Workload {
     /// Clients that make about `rate` requests a second between them.
     #[must_use]
-    pub fn new(seed: u64, rate: u64) -> Workload {
-        let mut rng = Rng::stream(seed, 4);
+    pub fn new(mut rng: Rng, rate: u64) -> Workload {
         let count = rng.range(6, 16);
         let habits: Vec<Habit> = HABITS.iter().copied().filter(|_| rng.chance(700_000)).collect();
         let habits = if habits.is_empty() { vec![Habit::Blind, Habit::Reader] } else { habits };

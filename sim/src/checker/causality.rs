@@ -93,6 +93,7 @@ impl Checker {
             self.check_versions(now, node, *number, object);
             self.check_claims(now, node, *number, object);
         }
+        self.check_hints(now, node, outputs);
         for output in outputs {
             match output {
                 Output::Append { place, key, value, .. } => {
@@ -282,6 +283,12 @@ impl Checker {
             }
         }
         let shown: BTreeSet<Dot> = reading.siblings.iter().map(|found| found.dot).collect();
+        let mut writers: Vec<OpId> = shown.iter().filter_map(|dot| key.dots.get(dot)?.op).collect();
+        writers.sort_unstable();
+        if let Some(twice) = writers.windows(2).find(|pair| pair[0] == pair[1]) {
+            let what = format!("{id} was shown two values of {}, which was asked for once", twice[0]);
+            wrong = Some((Invariant::RequestsEnd, what));
+        }
         let seen = &reading.context.seen;
         let hidden = key.open.iter().find(|dot| seen.contains(**dot) && !shown.contains(dot));
         let hidden = hidden.filter(|dot| !key.dots[dot].expiry_is_by(request.walls.1));

@@ -2,8 +2,9 @@
 
 use super::{Checker, Invariant, OpId};
 use crate::time::Time;
-use gramme_quorum::{Cover, Level, Op, Reply};
-use gramme_ring::LayoutVersion;
+use crate::world::HINTS;
+use gramme_quorum::{Cover, Level, Op, Output, Reply};
+use gramme_ring::{Layout, LayoutVersion, NodeId, Slot};
 use gramme_vclock::Dot;
 
 /// A moment's circumstances.
@@ -84,6 +85,67 @@ impl Checker {
         }
     }
 
+    /// The cluster goes by this layout from now on, whose members have these numbers.
+    pub fn set_layout(&mut self, layout: Layout, members: impl IntoIterator<Item = (usize, u64)>) {
+        self.members = members.into_iter().map(|(node, id)| (id, node)).collect();
+        self.layout = Some(layout);
+    }
+
+    /// A hint goes only when its owner has durably what the copy beside it was.
+    pub(super) fn check_hints(&mut self, now: Time, node: usize, outputs: &[Output]) {
+        for output in outputs {
+            let Output::Append { place, key: record, value: None, .. } = output else { continue };
+            let again =
+                |other: &Output| matches!(other, Output::Append { key, value: Some(_), .. } if key == record);
+            let Some((owner, key)) = record.split_first_chunk::<8>().filter(|_| place.0 >= HINTS) else {
+                continue;
+            };
+            if outputs.iter().any(again) {
+                continue;
+            }
+            if let Some(number) = self.numbers.get(key).copied() {
+                self.check_owed(now, node, u64::from_be_bytes(*owner), number);
+            }
+        }
+    }
+
+    /// A copy goes: the owners for whom there is a hint beside it have it.
+    pub(super) fn check_hinted(&mut self, now: Time, node: usize, number: usize) {
+        let name = self.keys[number].name.clone();
+        let owners: Vec<u64> = self
+            .own_records(node, HINTS)
+            .filter_map(|(_, record)| record.split_first_chunk::<8>())
+            .filter(|(_, key)| *key == &name[..])
+            .map(|(owner, _)| u64::from_be_bytes(*owner))
+            .collect();
+        for owner in owners {
+            self.check_owed(now, node, owner, number);
+        }
+    }
+
+    fn check_owed(&mut self, now: Time, node: usize, owner: u64, number: usize) {
+        // Who owns the key no more needs nothing, and what has acknowledged may be gone.
+        let slot = Slot::of(&self.keys[number].name);
+        let owns = |layout: &Layout| layout.is_owner(layout.partition_of(slot), NodeId(owner));
+        let Some(owner) =
+            self.members.get(&owner).filter(|_| self.layout.as_ref().is_some_and(owns)).copied()
+        else {
+            return;
+        };
+        if self.wiped >> owner & 1 == 1 {
+            return;
+        }
+        let Some(copy) = self.shadows[node].copies.get(&number) else { return };
+        let has = self.shadows[owner].copies.get(&number).map(|copy| &copy.durable_seen);
+        let lacks =
+            copy.object.iter().map(|(dot, _)| dot).find(|dot| has.is_none_or(|has| !has.contains(*dot)));
+        if let Some(dot) = lacks {
+            let what =
+                format!("node {node} forgets to hand {dot} to node {owner}, which does not have it durably");
+            self.fail(now, Invariant::NothingDroppedEarly, Some(number), what);
+        }
+    }
+
     fn resolve(&self, level: Level) -> u8 {
         level.resolve(self.replicas).unwrap_or(0)
     }
@@ -110,7 +172,7 @@ impl Checker {
         };
         // A fallback whose disk is gone had a hint as well.
         if own.iter().any(|dot| {
-            (0..self.shadows.len()).any(|n| holders(dot) & self.wiped >> n & 1 == 1 && !is_owner(n))
+            (0..self.shadows.len()).any(|n| (holders(dot) & self.wiped) >> n & 1 == 1 && !is_owner(n))
         }) {
             return;
         }

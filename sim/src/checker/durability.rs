@@ -140,6 +140,7 @@ impl Checker {
         };
         if value.is_none() {
             self.check_drop(now, node, key);
+            self.check_hinted(now, node, key);
         }
         let copy = self.shadows[node].copies.entry(key).or_default();
         if value.is_some() && !object.seen().includes(copy.object.seen()) {

@@ -25,7 +25,7 @@ use bytes::Bytes;
 use core::fmt;
 use durability::Shadow;
 use gramme_quorum::Version;
-use gramme_ring::Slot;
+use gramme_ring::{Layout, Slot};
 use gramme_vclock::{Dot, GrowableDotSet as DotSet};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -155,6 +155,10 @@ pub struct Checker {
     wiped: u128,
     /// Some disk was ever set back.
     set_back: bool,
+    /// Members of the newest layout: what hints call them, and their numbers.
+    members: BTreeMap<u64, usize>,
+    /// The newest layout.
+    layout: Option<Layout>,
     acknowledged: u64,
     violation: Option<Violation>,
 }
@@ -178,6 +182,8 @@ impl Checker {
             shadows: vec![Shadow::default(); nodes],
             wiped: 0,
             set_back: false,
+            members: BTreeMap::new(),
+            layout: None,
             acknowledged: 0,
             violation: None,
         }

@@ -5,6 +5,7 @@ use crate::checker::OpId;
 use crate::disk::SimDisk;
 use crate::network::Weather;
 use crate::time::Time;
+use crate::timeline::Mark;
 use core::time::Duration;
 use gramme_quorum::Op;
 
@@ -44,7 +45,8 @@ impl World {
     pub fn crash(&mut self, node: usize, how: Crash) {
         let Some(host) = self.nodes[node].host.take() else { return };
         self.nodes[node].disk.disarm();
-        self.fault(&format!("node {node} goes down ({how:?})"));
+        self.faults += 1;
+        self.mark(Mark::Down(node), &format!("node {node} goes down ({how:?})"));
         self.hash.event(b'C', [self.now.0, node as u64, u64::from(how == Crash::Kill)], &[]);
         drop(host);
         let crashed = &mut self.nodes[node];
@@ -182,11 +184,9 @@ impl World {
         if !self.network.set_cut(from, to, cut) {
             return;
         }
-        if cut {
-            self.fault(&format!("{from} → {to} is cut"));
-        } else {
-            self.note(&format!("{from} → {to} is mended"));
-        }
+        self.faults += u64::from(cut);
+        let what = if cut { "cut" } else { "mended" };
+        self.mark(Mark::Link(from, to, cut), &format!("{from} → {to} is {what}"));
         for (node, peer) in [(from, to), (to, from)] {
             let within = match (cut, self.resets) {
                 (false, _) => Duration::from_millis(300),

@@ -47,6 +47,8 @@ impl World {
             !other && membership.transition().is_none()
         };
         let settled = self.nodes.iter().all(|node| node.gone || goes_by(node));
+        // For an owner that was given up nobody keeps hints.
+        let settled = settled && self.owners(key).iter().all(|node| !self.nodes[*node].gone);
         let owners = |node: usize| (node, self.nodes[node].id.0);
         let layout = settled.then(|| (version, self.owners(key).into_iter().map(owners).collect()));
         Circumstances { layout, walls: self.walls() }

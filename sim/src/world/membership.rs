@@ -79,10 +79,18 @@ impl World {
                 && layout.version() >= self.layout.version()
             {
                 self.layout = layout;
+                self.name_members();
             }
         } else {
             self.nodes[node].membership = membership;
         }
+    }
+
+    /// Tells the judge who is a member.
+    pub(super) fn name_members(&mut self) {
+        let members = self.members().into_iter().map(|node| (node, self.nodes[node].id.0));
+        let members: Vec<_> = members.collect();
+        self.checker.set_layout(self.layout.clone(), members);
     }
 
     /// The members, by number.

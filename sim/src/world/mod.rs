@@ -16,7 +16,7 @@ use crate::node::Node;
 use crate::queue::Queue;
 use crate::rng::Rng;
 use crate::time::Time;
-use crate::timeline::Timeline;
+use crate::timeline::{Mark, Timeline};
 use bytes::Bytes;
 use core::time::Duration;
 use gramme_quorum::planted::Planted;
@@ -212,6 +212,7 @@ impl World {
             layout,
             shape,
         };
+        world.name_members();
         for node in 0..world.nodes.len() {
             world.start(node);
         }
@@ -258,6 +259,11 @@ impl World {
     #[must_use]
     pub const fn events(&self) -> u64 {
         self.events
+    }
+
+    /// Takes the timeline of the key that is traced.
+    pub fn into_timeline(self) -> Option<Timeline> {
+        self.timeline
     }
 
     /// The timeline of the key that is traced.
@@ -396,8 +402,12 @@ impl World {
     }
 
     fn note(&mut self, what: &str) {
+        self.mark(Mark::Note, what);
+    }
+
+    fn mark(&mut self, mark: Mark, what: &str) {
         if let Some(timeline) = &mut self.timeline {
-            timeline.note(self.now, what);
+            timeline.mark(self.now, mark, what);
         }
     }
 }

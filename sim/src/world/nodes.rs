@@ -4,6 +4,7 @@ use super::{Event, World};
 use crate::checker::{Invariant, OpId};
 use crate::node::Storage;
 use crate::time::Time;
+use crate::timeline::Mark;
 use core::time::Duration;
 use gramme_node::host::{Effect, Host};
 use gramme_quorum::{Input, Output};
@@ -33,7 +34,7 @@ impl World {
                 return self.checker.fail(self.now, Invariant::Recovery, None, what);
             }
         };
-        self.note(&format!("node {node} starts its run {}", self.nodes[node].runs));
+        self.mark(Mark::Up(node), &format!("node {node} starts its run {}", self.nodes[node].runs));
         self.hash.event(b'S', [self.now.0, node as u64, actor.0], &[]);
         self.checker.opened(self.now, node, actor);
         if let Some(timeline) = &mut self.timeline {
