@@ -103,7 +103,18 @@ fn a_new_node_needs_both_a_secret_and_somebody_to_ask() {
         ),
     ] {
         let output = gramme()
-            .args(["serve", "--redis", zero, "--http", zero, "--peer", zero, "--dir"])
+            .args([
+                "serve",
+                "--redis",
+                zero,
+                "--cluster-redis",
+                zero,
+                "--http",
+                zero,
+                "--peer",
+                zero,
+                "--dir",
+            ])
             .arg(&dir)
             .args(arguments)
             .output()
