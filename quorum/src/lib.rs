@@ -83,6 +83,7 @@ mod input;
 mod journal;
 mod keyspace;
 mod latency;
+mod local;
 mod membership;
 pub mod message;
 pub mod object;

@@ -23,6 +23,8 @@ mod cluster_tests;
 #[cfg(test)]
 mod pressure_tests;
 #[cfg(test)]
+mod standing_tests;
+#[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;

@@ -1,0 +1,108 @@
+//! What came of this node's own copies: read, minted, merged, stored or not.
+
+use crate::engine::{Engine, Timer};
+use crate::journal::Kept;
+use crate::message::{Copy, Message, Refusal, Want};
+use crate::replica::{self, Event, Held, Reader, Source, Waiting};
+use crate::time::Now;
+use alloc::vec::Vec;
+use bytes::Bytes;
+use gramme_ring::Slot;
+
+/// Damaged keys being healed at one time.
+const MAX_HEALING: usize = 1024;
+
+impl Engine {
+    pub(crate) fn store_actor(&mut self) {
+        let words = [self.config.actor.0, self.opening.base()];
+        let value = Bytes::from(words.map(u64::to_be_bytes).concat());
+        let append = self.out.append(replica::RUN, Bytes::from_static(replica::RUN_KEY), Some((value, 0)));
+        self.replica.journal.hold(append, Waiting::Actor);
+    }
+
+    pub(crate) fn events(&mut self, now: Now, events: Vec<Event>) {
+        for event in events {
+            match event {
+                Event::Read(key, reader, held) => self.held(now, key, reader, held),
+                Event::Minted(minted) => self.write_minted(now, *minted),
+                Event::MintRefused(call, error) => self.write_refused_here(call, error),
+                Event::MergeRefused(Source::Peer(to, call, _), why) => {
+                    self.out.send(to, Message::Refused { call, why });
+                }
+                Event::MergeRefused(Source::Pull(pull), _) => self.pull_merged(now, pull, false),
+                Event::MergeRefused(Source::Repair, _) => {}
+                Event::Kept(done) => self.stored(now, done),
+                Event::Hinted(owner) => {
+                    self.hints_kept += 1;
+                    self.expect_handoff(now, owner);
+                }
+                Event::Stored(place) => self.stored_in(now, place),
+                Event::Settled { key, owner, digest, current } => {
+                    self.handoff_settled(now, key, owner, digest, current);
+                }
+                Event::Damaged(key) => {
+                    if self.healing.len() < MAX_HEALING && self.healing.insert(key.clone()) {
+                        self.start_heal(now, key);
+                    }
+                }
+            }
+        }
+    }
+
+    fn held(&mut self, now: Now, key: Bytes, reader: Reader, held: Held) {
+        match reader {
+            Reader::Coordinator(call) => self.read_held(now, call, held),
+            Reader::Handoff(owner) => self.handoff_read(now, owner, key, held),
+            Reader::Pull(pull, digest) => self.pull_read(now, pull, digest, key, &held),
+            Reader::Peer(to, call, want) => {
+                let (incomplete, run) = (self.is_incomplete(Slot::of(&key)), self.run());
+                let copy = match (held, want) {
+                    (Held::Unknown, _) => {
+                        return self.out.send(to, Message::Refused { call, why: Refusal::Unknown });
+                    }
+                    (Held::Absent, _) => Copy::Absent,
+                    (Held::Object { encoded, .. }, Want::Object) => Copy::Object(encoded),
+                    (Held::Object { digest, .. }, Want::Digest) => Copy::Digest(digest),
+                };
+                self.out.send(to, Message::Copy { call, copy, incomplete, run });
+            }
+        }
+    }
+
+    /// The only place from which an acknowledgement leaves.
+    pub(crate) fn stored(&mut self, now: Now, done: Kept<Waiting>) {
+        match done.into_inner() {
+            Waiting::Minted(call) => self.write_acknowledged(now, call, self.config.node, None),
+            Waiting::Merged { to, call, outranking } => {
+                self.out.send(to, Message::Written { call, outranking });
+            }
+            Waiting::Actor => {
+                if !core::mem::replace(&mut self.ready, true) {
+                    self.rehint();
+                }
+            }
+            Waiting::Pulled(pull) => self.pull_merged(now, pull, true),
+            Waiting::PullEnd(pull) => self.end_pull(now, pull, true),
+            Waiting::HintGone(_) | Waiting::Nothing => {}
+        }
+    }
+
+    /// An append failed, or (`lost`) a sync did, after which the record may or may not be there.
+    pub(crate) fn not_stored(&mut self, now: Now, waiting: Waiting, lost: bool) {
+        match waiting {
+            Waiting::Minted(call) => self.write_failed(now, call, self.config.node, lost),
+            // After a failed sync nothing certain can be said, so nothing is said.
+            Waiting::Merged { to, call, .. } if !lost => {
+                self.out.send(to, Message::Refused { call, why: Refusal::Unwritable });
+            }
+            Waiting::Actor if !lost => {
+                self.timers.insert((now.instant + self.config.timing.retry, Timer::Actor));
+            }
+            // It is handed over again, and removed when there is room.
+            Waiting::HintGone(owner) => self.expect_handoff(now, owner),
+            Waiting::Pulled(pull) => self.pull_merged(now, pull, false),
+            Waiting::PullEnd(pull) => self.end_pull(now, pull, false),
+            Waiting::Merged { .. } | Waiting::Actor | Waiting::Nothing => {}
+        }
+    }
+}
