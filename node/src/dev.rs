@@ -508,7 +508,12 @@ fn our_name() -> String {
         return String::from("gramme");
     }
     let here = env::current_dir().unwrap_or_default();
-    program.strip_prefix(&here).unwrap_or(&program).display().to_string()
+    match program.strip_prefix(&here) {
+        // A name without a slash would be looked for in the path.
+        Ok(name) if name.components().count() == 1 => format!("./{}", name.display()),
+        Ok(below) => below.display().to_string(),
+        Err(_) => program.display().to_string(),
+    }
 }
 
 /// In words, how a process ended.

@@ -496,7 +496,7 @@ impl Engine {
                     self.gossip_with(from);
                 }
                 if self.forwards.get(&call).is_some_and(|f| f.to == from) {
-                    self.forward_elsewhere(call);
+                    self.forward_elsewhere(call, Some(why));
                 } else if !self.handoff_refused(now, call, from)
                     && !self.pull_refused(now, call, from)
                     && !self.exchange_refused(call, from)

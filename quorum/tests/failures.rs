@@ -449,3 +449,26 @@ fn a_node_without_an_actor_forwards_writes() {
     let forwards = |(from, _, m): &&(_, _, Message)| *from == C && matches!(m, Message::Forward { .. });
     assert_eq!(cluster.delivered.iter().filter(forwards).count(), 1);
 }
+
+/// A node whose disk was full from the start can't mint, and asks the others to; if none of them can, the disks are the reason.
+#[test]
+fn where_no_disk_has_room_from_the_start_that_is_said() {
+    let mut cluster = Cluster::new(3);
+    for id in [A, B, C] {
+        cluster.crash(id);
+        cluster.wipe(id);
+        cluster.incomplete.remove(&id);
+        cluster.start_on_a_full_disk(id);
+    }
+    cluster.pass(Duration::from_secs(3));
+    assert_eq!(
+        cluster.request(A, put("k", "v", Cover::Held)),
+        Reply::Failed(OpError::Unwritable),
+        "nobody can write"
+    );
+    for id in [A, B, C] {
+        cluster.nodes.get_mut(&id).unwrap().disk_full = false;
+    }
+    cluster.pass(Duration::from_secs(3));
+    cluster.put(A, "k", "v", Cover::Held);
+}

@@ -24,6 +24,8 @@ pub(crate) struct Forward {
     op: Op,
     pub(crate) to: NodeId,
     tried: Vec<NodeId>,
+    /// One of them could not write, nor can this node.
+    unwritable: bool,
     /// When it went to the first that was tried.
     sent: Option<Instant>,
     deadline: Instant,
@@ -49,6 +51,8 @@ impl Engine {
                 let deadline = self.deadline_of(now, &op);
                 return self.coordinate(now, Origin::Peer(from, call), op, deadline);
             }
+            // Its disk was full when it started: others may have room.
+            Ok(()) if op.is_write() && !self.ready => Message::Refused { call, why: Refusal::Unwritable },
             Ok(()) => Message::Refused { call, why: Refusal::NotCoordinator },
         };
         self.out.send(from, reply);
@@ -87,7 +91,15 @@ impl Engine {
         self.out.send(to, Message::Forward { call, op: op.clone() });
         self.forwards.insert(
             call,
-            Forward { request, op, to, tried: Vec::from([to]), sent: Some(now.instant), deadline },
+            Forward {
+                request,
+                op,
+                to,
+                tried: Vec::from([to]),
+                unwritable: false,
+                sent: Some(now.instant),
+                deadline,
+            },
         );
     }
 
@@ -255,12 +267,15 @@ impl Engine {
     }
 
     /// The coordinator refused before it did anything: another one may be asked.
-    pub(crate) fn forward_elsewhere(&mut self, call: CallId) {
+    pub(crate) fn forward_elsewhere(&mut self, call: CallId, why: Option<Refusal>) {
+        let Some(forward) = self.forwards.get_mut(&call) else { return };
+        forward.unwritable |= why == Some(Refusal::Unwritable);
         let Some(forward) = self.forwards.get(&call) else { return };
         let plan = self.plan(forward.op.key());
         let untried = |t: &&Target| !forward.tried.contains(&t.node) && t.node != self.config.node;
         let Some(node) = plan.targets.iter().find(untried).map(|t| t.node) else {
-            return self.end_forward(call, Reply::Failed(OpError::Overloaded));
+            let error = if forward.unwritable { OpError::Unwritable } else { OpError::Overloaded };
+            return self.end_forward(call, Reply::Failed(error));
         };
         if let Some(forward) = self.forwards.get_mut(&call) {
             forward.to = node;
@@ -280,7 +295,7 @@ impl Engine {
         } else if expired {
             OpError::Quorum { need: Need::R, have: 0, want: rules.r(n) }
         } else {
-            return self.forward_elsewhere(call);
+            return self.forward_elsewhere(call, None);
         };
         self.end_forward(call, Reply::Failed(error));
     }
