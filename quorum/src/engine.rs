@@ -103,6 +103,7 @@ pub struct Engine {
     pub(crate) usual: Usual,
     pub(crate) hedges: u64,
     pub(crate) repairs: u64,
+    pub(crate) healed: u64,
     pub(crate) hints_kept: u64,
     pub(crate) hints_handed: u64,
 }
@@ -159,6 +160,7 @@ impl Engine {
             usual: Usual::new(),
             hedges: 0,
             repairs: 0,
+            healed: 0,
             hints_kept: 0,
             hints_handed: 0,
             view: View::new(gossip),
@@ -364,6 +366,7 @@ impl Engine {
             background_percent: self.admission.clone().percent(now),
             hedges: self.hedges,
             repairs: self.repairs,
+            healed: self.healed,
             hints_kept: self.hints_kept,
             hints_handed: self.hints_handed,
             exchanges_equal: self.anti_entropy.equal,

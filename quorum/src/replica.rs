@@ -149,6 +149,8 @@ pub(crate) enum Event {
     MergeRefused(Source, Refusal),
     /// A merge changed nothing, and what it found is durable already.
     Kept(Kept<Waiting>),
+    /// A damaged record is replaced.
+    Healed,
     /// A hint for this owner is among the appends.
     Hinted(NodeId),
     /// A copy is, and no hint with it.
@@ -418,6 +420,9 @@ impl Replica {
         if self.claims_the_future(place_of(key), merge.object.seen()) {
             work.events.push(Event::MergeRefused(merge.source, Refusal::Malformed));
             return;
+        }
+        if work.damaged {
+            work.events.push(Event::Healed);
         }
         self.clock.observe(wall_ms, object::newest(&merge.object));
         let mut object = work.object.clone();

@@ -29,6 +29,8 @@ pub struct Status {
     pub hedges: u64,
     /// Stale copies that reads have repaired, since the start.
     pub repairs: u64,
+    /// Damaged records that were replaced from other owners' copies, since the start.
+    pub healed: u64,
     /// Hints written, since the start.
     pub hints_kept: u64,
     /// Hints whose owner acknowledged them, since the start.

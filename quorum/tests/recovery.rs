@@ -235,4 +235,5 @@ fn what_the_store_finds_damaged_is_healed_without_a_read() {
     cluster.pass(Duration::from_secs(1));
     assert!(cluster.nodes[&C].damaged.is_empty());
     assert_eq!(cluster.copy(C, &key(7)), Some(vec![String::from("value 7")]));
+    assert_eq!(cluster.nodes[&C].engine.status(cluster.now.instant).healed, 1);
 }

@@ -94,6 +94,8 @@ struct NodeStatus {
     /// Reads that took longer than 95 in 100 do and asked a second replica for the value.
     read_hedges: u64,
     read_repairs: u64,
+    /// Damaged records that were replaced from other owners' copies.
+    records_healed: u64,
     hints_kept: u64,
     hints_handed: u64,
     /// Comparisons with another node that found no difference.
@@ -140,6 +142,7 @@ pub(super) fn status(server: &Server) -> Result<Answer, Refusal> {
         background_percent: status.background_percent,
         read_hedges: status.hedges,
         read_repairs: status.repairs,
+        records_healed: status.healed,
         hints_kept: status.hints_kept,
         hints_handed: status.hints_handed,
         exchanges_equal: status.exchanges_equal,

@@ -62,6 +62,12 @@ pub(super) fn answer(server: &Server) -> Result<Answer, Refusal> {
     );
     one("read_hedges_total", "counter", "Reads that asked a second replica for the value.", status.hedges);
     one("read_repairs_total", "counter", "Stale copies that reads have repaired.", status.repairs);
+    one(
+        "records_healed_total",
+        "counter",
+        "Damaged records replaced from other owners' copies.",
+        status.healed,
+    );
     let tombstones = server.handle.tombstones();
     one("tombstones", "gauge", "Deleted keys that are remembered here.", tombstones);
     one("hints_kept_total", "counter", "Hints written for owners that were away.", status.hints_kept);
