@@ -5,6 +5,7 @@
 //! woken in the past, and when the trouble is over nothing is left in flight. On schedules without lies and disk
 //! failures moreover: every value that was acknowledged and that nobody replaced is read again in the end.
 
+mod calm;
 mod world;
 
 use crate::source::Source;

@@ -5,11 +5,11 @@ use core::time::Duration;
 use gramme_quorum::message::{CallId, Message, Purpose, Syncing};
 use gramme_quorum::object::encode;
 use gramme_quorum::{
-    AppendId, Content, Cover, Found, Level, Need, Object, Op, OpError, Output, Place, ReadOptions, Reading,
-    Reply, Version, WriteOptions,
+    AppendId, Content, Cover, Expiry, Found, Level, Need, Object, Op, OpError, Output, Place, ReadOptions,
+    Reading, Reply, Version, WriteOptions,
 };
-use gramme_ring::{LayoutVersion, NodeId, Slot};
-use gramme_sim::checker::{Checker, Invariant, OpId, value_of};
+use gramme_ring::{ClusterId, LayoutVersion, Member, Membership, NodeId, Slot};
+use gramme_sim::checker::{Checker, Circumstances, Invariant, OpId, value_of};
 use gramme_sim::time::Time;
 use gramme_vclock::{Actor, Dot, GrowableContext as Context, GrowableDotSet as DotSet, Stamp};
 use std::collections::BTreeMap;
@@ -562,4 +562,124 @@ fn a_write_that_happens_again_after_its_acknowledgement() {
     let again = dot(1, 1);
     h.store(1, &object(&[(a, value(first)), (again, value(first))], &[a, again]));
     h.breaks(Invariant::RequestsEnd);
+}
+
+/// All three are owners by one layout, and their clocks show this.
+fn settled(walls: (u64, u64)) -> Circumstances {
+    Circumstances { layout: Some((LayoutVersion(1), vec![(0, 1), (1, 2), (2, 3)])), walls }
+}
+
+#[test]
+fn an_absence_that_too_few_owners_can_have_stated() {
+    for (holders, holds) in [(1, true), (2, false)] {
+        let mut h = History::new();
+        let first = h.put(Cover::Nothing);
+        let a = dot(0, 1);
+        for node in 0..holders {
+            h.store(node, &object(&[(a, value(first))], &[a]));
+        }
+        let get = h.get();
+        h.checker.begins(get, &settled((1, 1)));
+        let nothing = Reply::Read(Reading { siblings: Vec::new(), context: Context::default() });
+        h.checker.answers(h.now, get, &nothing, &settled((1, 1)));
+        if holds { h.holds() } else { h.breaks(Invariant::AbsenceIsAQuorum) }
+    }
+}
+
+#[test]
+fn an_owner_and_its_stand_in_are_one_copy() {
+    let mut h = History::new();
+    let id = h.put(Cover::Nothing);
+    h.checker.begins(id, &settled((1, 1)));
+    let a = dot(0, 1);
+    // By this layout the third node is no owner, and keeps no hint.
+    for node in [0, 2] {
+        h.store(node, &object(&[(a, value(id))], &[a]));
+    }
+    let two = Circumstances { layout: Some((LayoutVersion(1), vec![(0, 1), (1, 2)])), walls: (1, 1) };
+    let written = Reply::Written { context: Context { seen: set(&[a]), stamp: stamp(1) }, replaced: false };
+    h.checker.answers(h.now, id, &written, &two);
+    h.breaks(Invariant::AcknowledgedCopies);
+}
+
+#[test]
+fn a_value_shown_after_it_expired_on_every_clock() {
+    for (walls, holds) in [((9, 20), true), ((10, 20), false)] {
+        let mut h = History::new();
+        let get = h.get();
+        h.checker.begins(get, &settled(walls));
+        let found = Found {
+            dot: dot(0, 1),
+            stamp: stamp(1),
+            value: Bytes::new(),
+            content_type: None,
+            expiry: Some(Expiry(10)),
+        };
+        let reading = Reading { siblings: vec![found], context: Context::default() };
+        h.checker.answers(h.now, get, &Reply::Read(reading), &settled(walls));
+        if holds { h.holds() } else { h.breaks(Invariant::ExpiryHides) }
+    }
+}
+
+#[test]
+fn a_write_whose_stamp_is_older_than_what_it_covers() {
+    let mut h = History::new();
+    let (_, a) = h.first_write();
+    let second = h.put_over(&[a]);
+    let b = dot(1, 1);
+    h.store(1, &object(&[(b, Version { stamp: stamp(0), ..value(second) })], &[a, b]));
+    h.breaks(Invariant::StampsRise);
+}
+
+#[test]
+fn one_request_that_is_shown_as_two_values() {
+    let mut h = History::new();
+    let id = h.put(Cover::Nothing);
+    let dots = [dot(0, 1), dot(1, 1)];
+    for (node, dot) in dots.iter().enumerate() {
+        h.store(node, &object(&[(*dot, value(id))], &[*dot]));
+    }
+    let get = h.get();
+    h.read(get, &[(dots[0], value(id)), (dots[1], value(id))], &dots);
+    h.breaks(Invariant::RequestsEnd);
+}
+
+#[test]
+fn a_hint_that_goes_before_its_owner_has_the_write() {
+    for (heard, holds) in [(true, true), (false, false)] {
+        let mut h = History::new();
+        let ids = [NodeId(1), NodeId(2), NodeId(3)];
+        let members = ids.map(Member::new);
+        let founded = Membership::found(ClusterId(1), 3, 8, &members).unwrap();
+        h.checker.set_layout(founded.layout().unwrap().clone(), [(0, 1), (1, 2), (2, 3)]);
+        let id = h.put(Cover::Nothing);
+        let a = dot(0, 1);
+        h.store(0, &object(&[(a, value(id))], &[a]));
+        if heard {
+            h.store(1, &object(&[(a, value(id))], &[a]));
+        }
+        let record = Bytes::from([&2u64.to_be_bytes()[..], KEY].concat());
+        for value in [Some((Bytes::new(), 0)), None] {
+            h.appends += 1;
+            let (id, place, key) = (AppendId(h.appends), Place(HINTS | 2), record.clone());
+            let now = h.tick();
+            h.checker.acted(now, 0, &[Output::Append { id, place, key, value }]);
+        }
+        if holds { h.holds() } else { h.breaks(Invariant::NothingDroppedEarly) }
+    }
+}
+
+#[test]
+fn reads_that_move_to_owners_of_whom_one_has_the_write() {
+    let mut h = History::new();
+    let id = h.put(Cover::Nothing);
+    let a = dot(0, 1);
+    for node in [0, 1] {
+        h.store(node, &object(&[(a, value(id))], &[a]));
+    }
+    h.ok(id, &[a]);
+    h.checker.reads_move(h.now, |_| vec![0, 1, 2]);
+    h.holds();
+    h.checker.reads_move(h.now, |_| vec![1, 2]);
+    h.breaks(Invariant::NothingDroppedEarly);
 }

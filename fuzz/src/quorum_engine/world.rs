@@ -10,8 +10,8 @@ use gramme_quorum::{
 };
 use gramme_ring::{ClusterId, Member, Membership, NodeId};
 use gramme_vclock::{Actor, GrowableContext};
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 type Disk = BTreeMap<(Place, Bytes), Bytes>;
 
@@ -23,28 +23,28 @@ fn position(disk: &Disk) -> u64 {
 }
 
 const MS: u64 = 1_000_000;
-const REQUEST: Duration = Duration::from_millis(400);
-const KEYS: [&[u8]; 3] = [b"a", b"b", b"{a}c"];
+pub(super) const REQUEST: Duration = Duration::from_millis(400);
+pub(super) const KEYS: [&[u8]; 3] = [b"a", b"b", b"{a}c"];
 /// How long the end may take: several deadlines, retries and suspicions.
-const CALM_MS: u64 = 6_000;
+pub(super) const CALM_MS: u64 = 6_000;
 
-struct Node {
-    engine: Engine,
+pub(super) struct Node {
+    pub(super) engine: Engine,
     written: Disk,
     durable: Disk,
     /// Loads and listings that the disk has not answered yet.
-    slow: Vec<Input>,
+    pub(super) slow: Vec<Input>,
     last_append: AppendId,
     /// A sync is under way: of what, up to where.
     syncing: Option<(AppendId, Disk)>,
-    full: bool,
+    pub(super) full: bool,
     /// A sync failed.
-    poisoned: bool,
+    pub(super) poisoned: bool,
     /// It may have lost what it acknowledged.
     incomplete: bool,
 }
 
-struct Asked {
+pub(super) struct Asked {
     at: usize,
     until: Instant,
     /// The key and value, if it is a write of one.
@@ -54,20 +54,20 @@ struct Asked {
 pub(super) struct World {
     founded: Membership,
     config: Config,
-    nodes: Vec<Node>,
+    pub(super) nodes: Vec<Node>,
     runs: u64,
-    now: Now,
-    wire: VecDeque<(usize, usize, Message)>,
-    cut: BTreeSet<(usize, usize)>,
+    pub(super) now: Now,
+    pub(super) wire: VecDeque<(usize, usize, Message)>,
+    pub(super) cut: BTreeSet<(usize, usize)>,
     /// Who has been told that messages to whom pile up.
-    congested: BTreeSet<(usize, usize)>,
-    open: BTreeMap<RequestId, Asked>,
-    asked: u64,
+    pub(super) congested: BTreeSet<(usize, usize)>,
+    pub(super) open: BTreeMap<RequestId, Asked>,
+    pub(super) asked: u64,
     contexts: Vec<(Bytes, GrowableContext)>,
     /// No lies, no failing disks, and writes replace nothing: then what was acknowledged is there in the end.
-    strict: bool,
-    acknowledged: BTreeSet<(Bytes, Bytes)>,
-    shown: BTreeMap<RequestId, Reply>,
+    pub(super) strict: bool,
+    pub(super) acknowledged: BTreeSet<(Bytes, Bytes)>,
+    pub(super) shown: BTreeMap<RequestId, Reply>,
 }
 
 impl World {
@@ -254,7 +254,7 @@ impl World {
         self.request(at, op, timeout.unwrap_or(REQUEST), value);
     }
 
-    fn request(&mut self, at: usize, op: Op, timeout: Duration, value: Bytes) -> RequestId {
+    pub(super) fn request(&mut self, at: usize, op: Op, timeout: Duration, value: Bytes) -> RequestId {
         let id = RequestId(self.asked);
         let value = matches!(op, Op::Put { .. }).then(|| (op.key().clone(), value));
         self.open.insert(id, Asked { at, until: self.now.instant + timeout, value });
@@ -263,7 +263,7 @@ impl World {
     }
 
     /// Hands in one input and performs what comes out, up to what the disk may take its time for.
-    fn input(&mut self, at: usize, input: Input) {
+    pub(super) fn input(&mut self, at: usize, input: Input) {
         self.nodes[at].engine.handle(self.now, input);
         self.drain(at);
     }
@@ -413,7 +413,7 @@ impl World {
     }
 
     /// Time passes; whoever wants to be woken meanwhile is.
-    fn pass(&mut self, ms: u64) {
+    pub(super) fn pass(&mut self, ms: u64) {
         let end = Instant(self.now.instant.0 + ms * MS);
         loop {
             let due = |(at, node): (usize, &Node)| node.engine.deadline().map(|d| (d, at));
@@ -436,13 +436,13 @@ impl World {
     }
 
     /// A moment without trouble.
-    fn calm(&mut self) {
+    pub(super) fn calm(&mut self) {
         self.work();
         self.pass(2);
     }
 
     /// All that waits is done once, in order.
-    fn work(&mut self) {
+    pub(super) fn work(&mut self) {
         for _ in 0..self.wire.len() {
             if let Some((from, to, message)) = self.wire.pop_front() {
                 self.deliver(from, to, message);
@@ -469,7 +469,7 @@ impl World {
         self.link(a, b, up);
     }
 
-    fn link(&mut self, a: usize, b: usize, up: bool) {
+    pub(super) fn link(&mut self, a: usize, b: usize, up: bool) {
         for (me, other) in [(a, b), (b, a)] {
             let other = NodeId(other as u64 + 1);
             self.input(me, if up { Input::Connected(other) } else { Input::Disconnected(other) });
@@ -487,7 +487,7 @@ impl World {
     }
 
     /// What was not synced is gone; the next run starts with what was, or with an empty disk.
-    fn crash(&mut self, at: usize, wiped: bool) {
+    pub(super) fn crash(&mut self, at: usize, wiped: bool) {
         self.open.retain(|_, asked| asked.at != at);
         let disk = if wiped { Disk::new() } else { core::mem::take(&mut self.nodes[at].durable) };
         let incomplete = wiped || self.nodes[at].incomplete;
@@ -555,7 +555,7 @@ impl World {
         }
     }
 
-    fn check_deadlines(&mut self) {
+    pub(super) fn check_deadlines(&mut self) {
         for at in 0..self.nodes.len() {
             if self.nodes[at].engine.deadline().is_some_and(|d| d <= self.now.instant) {
                 self.input(at, Input::Tick);
@@ -563,78 +563,6 @@ impl World {
         }
         for (request, asked) in &self.open {
             assert!(asked.until > self.now.instant, "{request:?} has no reply at its deadline");
-        }
-    }
-
-    /// The trouble ends: what is in flight comes to its end, and what was acknowledged is there.
-    pub(super) fn finish(&mut self) {
-        for at in 0..self.nodes.len() {
-            self.nodes[at].full = false;
-            if self.nodes[at].poisoned {
-                self.crash(at, false);
-            }
-        }
-        for (at, other) in core::mem::take(&mut self.congested) {
-            self.input(at, Input::Congested(NodeId(other as u64 + 1), false));
-        }
-        for (a, b) in core::mem::take(&mut self.cut) {
-            self.link(a, b, true);
-        }
-        self.rest();
-        if !self.strict {
-            return;
-        }
-        let mut reads = Vec::new();
-        for at in 0..self.nodes.len() {
-            for key in KEYS {
-                self.asked += 1;
-                let options = ReadOptions { r: Some(Level::All), ..ReadOptions::default() };
-                let op = Op::Get { key: Bytes::from_static(key), options };
-                reads.push((key, self.request(at, op, REQUEST, Bytes::new())));
-            }
-        }
-        self.rest();
-        for (key, request) in reads {
-            let Some(Reply::Read(reading)) = self.shown.get(&request) else {
-                panic!("{:?} from a healthy cluster", self.shown.get(&request));
-            };
-            for (_, value) in self.acknowledged.iter().filter(|(of, _)| of == key) {
-                let there = reading.siblings.iter().any(|found| found.value == value);
-                assert!(there, "{value:?} was acknowledged, and is not in {reading:?}");
-            }
-        }
-    }
-
-    fn rest(&mut self) {
-        let end = self.now.instant + Duration::from_millis(CALM_MS);
-        while self.now.instant < end {
-            let busy = self
-                .wire
-                .iter()
-                .any(|(_, _, m)| !matches!(m, Message::Heartbeat { .. } | Message::Gossip(_)));
-            let idle = !busy && self.open.is_empty() && self.nodes.iter().all(|n| n.slow.is_empty());
-            self.calm();
-            self.check_deadlines();
-            if idle {
-                self.pass(20);
-            }
-        }
-        // A handoff that its owner refuses for good is tried again and again: let the last try end.
-        let mut rounds = 0;
-        while !self.wire.is_empty() || self.nodes.iter().any(|n| !n.slow.is_empty()) {
-            self.work();
-            rounds += 1;
-            assert!(rounds < 100, "the engines talk without end, and no time passes");
-        }
-        assert!(self.open.is_empty(), "requests without a reply: {:?}", self.open.keys());
-        for node in &self.nodes {
-            let status = node.engine.status(self.now.instant);
-            assert_eq!((status.requests, status.local), (0, 0), "left in flight");
-            assert!(status.ready, "not ready on a healthy disk");
-            assert!(status.peers.iter().all(|p| p.alive), "{status:?}");
-            // A lie may have made a copy that its owner refuses for good: it claims what the owner knows it never wrote.
-            let handed_over = status.peers.iter().all(|p| !p.hints_pending);
-            assert!(handed_over || !self.strict, "{status:?}");
         }
     }
 }

@@ -309,7 +309,12 @@ impl Checker {
             }
             // The winner must not have been over before an acknowledged plain write began.
             let winner = reading.siblings.first().and_then(|found| key.dots[&found.dot].op);
-            if let Some(winner) = winner.map(|op| (op, &self.requests[op.index()]))
+            // With what outranked it expired, an older one may come to light that nobody had covered.
+            let hides = key.dots.iter().any(|(dot, birth)| {
+                birth.expiry_is_by(request.walls.1) && seen.contains(*dot) && !shown.contains(dot)
+            });
+            if !hides
+                && let Some(winner) = winner.map(|op| (op, &self.requests[op.index()]))
                 && winner.1.strict
                 && winner.1.outcome == Outcome::Ok
                 && let Some(over) = winner.1.ended

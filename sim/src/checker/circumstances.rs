@@ -1,6 +1,6 @@
 //! What holds in the cluster as a request begins and as it is answered, to hold the answer against.
 
-use super::{Checker, Invariant, OpId};
+use super::{Checker, Invariant, OpId, Outcome};
 use crate::time::Time;
 use crate::world::HINTS;
 use gramme_quorum::{Cover, Level, Op, Output, Reply};
@@ -89,6 +89,43 @@ impl Checker {
     pub fn set_layout(&mut self, layout: Layout, members: impl IntoIterator<Item = (usize, u64)>) {
         self.members = members.into_iter().map(|(node, id)| (id, node)).collect();
         self.layout = Some(layout);
+    }
+
+    /// Reads move to these owners: a majority of them has what a majority of the former ones acknowledged.
+    pub fn reads_move(&mut self, now: Time, owners: impl Fn(&[u8]) -> Vec<usize>) {
+        for (number, key) in self.keys.iter().enumerate() {
+            let owners = owners(&key.name);
+            let strict = |dot: &&Dot| {
+                let birth = &key.dots[*dot];
+                let op = birth.op.map(|op| &self.requests[op.index()]);
+                op.is_some_and(|op| op.strict && op.outcome == Outcome::Ok) && !birth.excused && !birth.gone
+            };
+            let holders = |dot: Dot| {
+                let has = |node: &&usize| {
+                    self.shadows[**node]
+                        .copies
+                        .get(&number)
+                        .is_some_and(|copy| copy.durable_seen.contains(dot))
+                };
+                owners.iter().filter(has).count()
+            };
+            let few = key.present.iter().filter(strict).find(|dot| holders(**dot) <= owners.len() / 2);
+            if let Some(dot) = few {
+                let what = format!("reads move to {owners:?}, of whom {} have {dot}", holders(*dot));
+                return self.fail(now, Invariant::NothingDroppedEarly, Some(number), what);
+            }
+        }
+    }
+
+    /// A node says that it may go: those for whom it keeps hints have what they speak of.
+    pub fn leaves(&mut self, now: Time, node: usize) {
+        let hints = self.own_records(node, HINTS).filter_map(|(_, record)| record.split_first_chunk::<8>());
+        let owed: Vec<(u64, usize)> = hints
+            .filter_map(|(owner, key)| Some((u64::from_be_bytes(*owner), *self.numbers.get(key)?)))
+            .collect();
+        for (owner, number) in owed {
+            self.check_owed(now, node, owner, number);
+        }
     }
 
     /// A hint goes only when its owner has durably what the copy beside it was.

@@ -108,7 +108,12 @@ impl World {
     /// Whether every node has all that it acknowledged, and all that it is to own.
     #[must_use]
     pub fn is_complete(&self) -> bool {
-        self.nodes.iter().all(|node| !node.incomplete && !node.outdated) && !self.is_changing()
+        self.is_sound() && !self.is_changing()
+    }
+
+    /// Whether every node has all that it acknowledged.
+    pub(super) fn is_sound(&self) -> bool {
+        self.nodes.iter().all(|node| !node.incomplete && !node.outdated)
     }
 
     /// Cuts a node's power in the midst of the disk operation that comes after so many more; it starts again after a

@@ -4,7 +4,7 @@ use super::{Crash, Event, World};
 use crate::checker::{Invariant, Unrest};
 use core::time::Duration;
 use gramme_quorum::{ClusterError, ClusterOp, Input, RequestId};
-use gramme_ring::{Change, Member, Membership, NodeId};
+use gramme_ring::{Change, Member, Membership, NodeId, Phase, Slot, Step};
 
 /// A change of the membership, by nodes' numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +69,7 @@ impl World {
             let transition = membership.transition().map(|t| (t.step(), t.waiting_for()));
             let what = format!("node {node} goes by layout {} ({transition:?})", layout.version());
             self.note(&what);
+            self.check_step(node, &membership);
             let layout = self.nodes[node]
                 .membership
                 .layout()
@@ -83,6 +84,30 @@ impl World {
             }
         } else {
             self.nodes[node].membership = membership;
+        }
+    }
+
+    /// A node declares a step of a transition, or hears of one.
+    fn check_step(&mut self, node: usize, membership: &Membership) {
+        let Some(transition) = membership.transition() else { return };
+        let id = self.nodes[node].id;
+        let before = self.nodes[node].membership.transition().and_then(|former| former.phase(id));
+        let phase = transition.phase(id);
+        if phase == Some(Phase::Moved) && before != phase && !transition.to().is_member(id) {
+            self.checker.leaves(self.now, node);
+        }
+        // Reads move to the new owners. Where a disk is gone there may be fewer holders.
+        let whole = self.is_sound() && self.nodes.iter().all(|site| !site.gone);
+        if transition.step() >= Step::Moving && self.moved < transition.to().version() {
+            self.moved = transition.to().version();
+            if whole {
+                let numbers = &self.numbers;
+                let to = transition.to();
+                let owners = |key: &[u8]| {
+                    to.owners(to.partition_of(Slot::of(key))).map(|id| numbers[&id]).collect::<Vec<_>>()
+                };
+                self.checker.reads_move(self.now, owners);
+            }
         }
     }
 

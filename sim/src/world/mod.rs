@@ -21,7 +21,7 @@ use bytes::Bytes;
 use core::time::Duration;
 use gramme_quorum::planted::Planted;
 use gramme_quorum::{ClusterOp, Input, Reply, RequestId, Timing};
-use gramme_ring::{ClusterId, Layout, Member, Membership, NodeId, Slot};
+use gramme_ring::{ClusterId, Layout, LayoutVersion, Member, Membership, NodeId, Slot};
 pub use membership::Alteration;
 pub(crate) use membership::Order;
 use std::collections::BTreeMap;
@@ -112,6 +112,8 @@ enum Event {
     Deliver {
         from: usize,
         to: usize,
+        /// The receiver's run when it was sent.
+        run: u64,
         bytes: Bytes,
     },
     Tick {
@@ -153,8 +155,9 @@ pub struct World {
     now: Time,
     queue: Queue<Event>,
     shape: Shape,
-    /// The newest layout that anybody has committed to.
+    /// The newest layout that anybody has committed to, and the version of the last that reads have moved to.
     layout: Layout,
+    moved: LayoutVersion,
     network: Network,
     nodes: Vec<Node>,
     numbers: BTreeMap<NodeId, usize>,
@@ -209,6 +212,7 @@ impl World {
             scratch: Vec::new(),
             sync_time: Duration::from_millis(1),
             resets: true,
+            moved: layout.version(),
             layout,
             shape,
         };
@@ -353,7 +357,7 @@ impl World {
                     return Some(self.answer(id, Answer::Refused));
                 }
             }
-            Event::Deliver { from, to, bytes } => self.deliver(from, to, &bytes),
+            Event::Deliver { from, to, run, bytes } => self.deliver(from, to, run, &bytes),
             Event::Tick { node } => {
                 if self.nodes[node].timer == Some(self.now) {
                     self.nodes[node].timer = None;

@@ -35,12 +35,13 @@ impl World {
         wire::encode(message, &mut self.scratch);
         let bytes = Bytes::copy_from_slice(&self.scratch);
         self.faults += u64::from(arrivals[1].is_some());
+        let run = self.nodes[to].runs;
         for at in arrivals.into_iter().flatten() {
-            self.queue.push(at, Event::Deliver { from, to, bytes: bytes.clone() });
+            self.queue.push(at, Event::Deliver { from, to, run, bytes: bytes.clone() });
         }
     }
 
-    pub(super) fn deliver(&mut self, from: usize, to: usize, bytes: &Bytes) {
+    pub(super) fn deliver(&mut self, from: usize, to: usize, run: u64, bytes: &Bytes) {
         if !self.is_up(to) || self.network.is_cut(from, to) {
             return;
         }
@@ -52,6 +53,11 @@ impl World {
                 return self.checker.fail(self.now, Invariant::NothingInvented, None, what);
             }
         };
+        // A request is done by the process to which it was sent or by none: it goes with its connection. Everything else may
+        // come as late as it likes.
+        if matches!(message, Message::Forward { .. }) && run != self.nodes[to].runs {
+            return;
+        }
         self.checker.delivered(self.now, to, &message);
         if let Some(timeline) = &mut self.timeline {
             timeline.delivered(self.now, from, to, &message);
