@@ -82,6 +82,16 @@ impl Span {
         self.actor == dot.actor && self.first <= dot.counter && dot.counter <= self.last && dot.counter > 0
     }
 
+    /// Actor and first counter as one number: compared without a branch.
+    pub(crate) const fn start(self) -> u128 {
+        (self.actor.0 as u128) << 64 | self.first as u128
+    }
+
+    /// Actor and last counter as one number.
+    pub(crate) const fn end(self) -> u128 {
+        (self.actor.0 as u128) << 64 | self.last as u128
+    }
+
     /// Whether `next`, which starts no earlier, overlaps this span or follows it without a gap.
     pub(crate) fn touches(self, next: Span) -> bool {
         self.actor == next.actor && next.first <= self.last.saturating_add(1)

@@ -157,40 +157,61 @@ impl<B: Buf<Span>> DotSet<B> {
             }
             return Ok(changed);
         }
-        if self.touches_all(other) {
-            return Ok(self.widen(other));
+        let (held, theirs) = (self.spans().len(), other.spans());
+        if self.spans.fits(held + theirs.len()).is_err() {
+            let all = self.joined(other)?;
+            let changed = all != *self;
+            *self = all;
+            return Ok(changed);
         }
-        *self = self.joined(other)?;
-        Ok(true)
-    }
-
-    /// Whether each span of `other` touches one of these, so that their union has no more spans.
-    fn touches_all(&self, other: &Self) -> bool {
-        let mut held = self.spans();
-        other.spans().iter().all(|span| {
-            held = skip_before(held, *span);
-            held.first().is_some_and(|s| s.actor == span.actor && s.first <= span.last.saturating_add(1))
-        })
-    }
-
-    /// The union in place, where each span of `other` touches one of these.
-    fn widen(&mut self, other: &Self) -> bool {
-        let (mut changed, mut joins) = (false, false);
-        let mut held = self.spans.as_mut_slice();
-        for span in other.spans() {
-            let before = held.len() - skip_before(held, *span).len();
-            held = &mut held[before..];
-            if let [touched, after @ ..] = &mut *held {
-                changed |= span.first < touched.first || touched.last < span.last;
-                touched.first = touched.first.min(span.first);
-                touched.last = touched.last.max(span.last);
-                joins |= after.first().is_some_and(|next| touched.touches(*next));
+        // What touches one of ours widens it where it stands.
+        let spans = self.spans.as_mut_slice();
+        let (mut changed, mut joins, mut at, mut missing) = (false, false, 0, 0);
+        for their in theirs {
+            while at < held && spans[at].end() < their.start() - 1 {
+                at += 1;
+            }
+            match &mut spans[at..held] {
+                [our, after @ ..] if our.start() - 1 <= their.end() => {
+                    changed |= their.first < our.first || our.last < their.last;
+                    our.first = our.first.min(their.first);
+                    our.last = our.last.max(their.last);
+                    joins |= after.first().is_some_and(|next| our.touches(*next));
+                }
+                _ => missing += 1,
             }
         }
         if joins {
             self.join_touching();
         }
-        changed
+        if missing > 0 {
+            self.insert_missing(theirs, missing)?;
+        }
+        Ok(changed | (missing > 0))
+    }
+
+    /// Adds those spans of `theirs` that are in none of these, so many. They go in from the back: each span moves once, and
+    /// nothing is written over before it has moved.
+    fn insert_missing(&mut self, theirs: &[Span], missing: usize) -> Result<(), B::Full> {
+        let (mut at, mut gap) = (self.spans().len(), missing);
+        for their in &theirs[theirs.len() - missing..] {
+            self.spans.push(*their)?;
+        }
+        let spans = self.spans.as_mut_slice();
+        for their in theirs.iter().rev() {
+            while at > 0 && spans[at - 1].start() > their.start() {
+                at -= 1;
+                spans[at + gap] = spans[at];
+            }
+            if at == 0 || spans[at - 1].end() < their.end() {
+                gap -= 1;
+                spans[at + gap] = *their;
+                if gap == 0 {
+                    break;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Makes one span of those that touch.
@@ -268,7 +289,7 @@ impl<B: Buf<Span>> DotSet<B> {
         }
         other.spans().iter().all(|span| {
             while let [first, rest @ ..] = held {
-                if (first.actor, first.last) >= (span.actor, span.last) {
+                if first.end() >= span.end() {
                     break;
                 }
                 held = rest;
@@ -293,17 +314,6 @@ fn aligned(ours: &[Span], theirs: &[Span]) -> bool {
     let starts = || ours.iter().zip(theirs);
     let same = |ours: &Span, theirs: &Span| (ours.actor == theirs.actor) & (ours.first == theirs.first);
     ours.len() == theirs.len() && starts().fold(true, |all, (ours, theirs)| all & same(ours, theirs))
-}
-
-/// The spans without those that end before `span`, and a gap before it.
-fn skip_before(mut spans: &[Span], span: Span) -> &[Span] {
-    while let [first, rest @ ..] = spans {
-        if (first.actor, first.last.saturating_add(1)) >= (span.actor, span.first) {
-            break;
-        }
-        spans = rest;
-    }
-    spans
 }
 
 impl<B: Buf<Span>> Default for DotSet<B> {

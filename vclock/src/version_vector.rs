@@ -186,37 +186,56 @@ impl<B: Buf<Entry<T>>, T: Copy + Ord> VersionVector<B, T> {
     /// # Errors
     /// `Full` if the result has more actors than there is room for; nothing is changed then.
     pub fn merge(&mut self, other: &Self) -> Result<bool, B::Full> {
-        // The same actors are the usual case: these entries stay where they are.
-        let same = count_same(self.entries(), other.entries());
-        let (first, rest) = other.entries().split_at(same);
-        let held = self.len();
-        let new = count_missing(&self.entries()[same..], rest);
-        self.entries.fits(held + new)?;
-        for theirs in &rest[..new] {
-            self.entries.push(*theirs)?;
+        let (held, theirs) = (self.len(), other.entries());
+        // Room for all of theirs is enough; only where that lacks, those that are missing here are counted.
+        if self.entries.fits(held + theirs.len()).is_err() {
+            self.entries.fits(held + count_missing(self.entries(), theirs))?;
+        }
+        // What both have is raised where it stands. The same actors are the usual case, and go without a search.
+        let entries = self.entries.as_mut_slice();
+        let same = count_same(entries, theirs);
+        let mut changed = false;
+        for (our, their) in entries.iter_mut().zip(&theirs[..same]) {
+            changed |= our.raise(*their);
+        }
+        let (mut at, mut missing) = (same, 0);
+        for their in &theirs[same..] {
+            while at < held && entries[at].actor < their.actor {
+                at += 1;
+            }
+            if at < held && entries[at].actor == their.actor {
+                changed |= entries[at].raise(*their);
+                at += 1;
+            } else {
+                missing += 1;
+            }
+        }
+        if missing == 0 {
+            return Ok(changed);
+        }
+        // What is missing goes in from the back: each entry moves once, and nothing is written over before it has moved.
+        for their in &theirs[theirs.len() - missing..] {
+            self.entries.push(*their)?;
         }
         let entries = self.entries.as_mut_slice();
-        let mut changed = new > 0;
-        for (ours, theirs) in entries.iter_mut().zip(first) {
-            changed |= ours.raise(*theirs);
-        }
-        // From the back, each entry moves to its place at once, and none is written over before it has moved.
-        let (mut ours, mut gap) = (held, new);
-        for theirs in rest.iter().rev() {
-            while ours > 0 && entries[ours - 1].actor > theirs.actor {
-                ours -= 1;
-                entries[ours + gap] = entries[ours];
+        let (mut at, mut gap) = (held, missing);
+        for their in theirs.iter().rev() {
+            while at > 0 && entries[at - 1].actor > their.actor {
+                at -= 1;
+                entries[at + gap] = entries[at];
             }
-            if ours > 0 && entries[ours - 1].actor == theirs.actor {
-                ours -= 1;
-                entries[ours + gap] = entries[ours];
-                changed |= entries[ours + gap].raise(*theirs);
+            if at > 0 && entries[at - 1].actor == their.actor {
+                at -= 1;
+                entries[at + gap] = entries[at];
             } else {
                 gap -= 1;
-                entries[ours + gap] = *theirs;
+                entries[at + gap] = *their;
+                if gap == 0 {
+                    break;
+                }
             }
         }
-        Ok(changed)
+        Ok(true)
     }
 
     /// Whether everything that `other` has seen was seen here.

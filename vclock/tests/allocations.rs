@@ -77,13 +77,15 @@ fn nothing_is_allocated_up_to_the_inline_capacity() {
         }
     }
 
-    // Dot sets whose union has 4 spans at most, some widened and some joined by it.
-    for left in 0_u8..1 << 7 {
-        for right in 0_u8..1 << 7 {
-            let of = |mask: u8| {
-                let dots =
-                    (0..7).filter(|n| mask >> n & 1 == 1).map(|n| Dot { actor: Actor(1), counter: n + 1 });
-                let Ok(set) = GrowableDotSet::from_spans(dots.map(Dot::span));
+    // Dot sets of 4 spans at most whose union has no more, some widened and some joined by it.
+    let spans = |mask: u16| (mask & !(mask << 1)).count_ones();
+    for left in (0_u16..1 << 9).filter(|mask| spans(*mask) <= 4) {
+        for right in (0_u16..1 << 9).filter(|mask| spans(*mask) <= 4 && spans(left | mask) <= 4) {
+            let of = |mask: u16| {
+                let mut set = GrowableDotSet::new();
+                for n in (0..9).filter(|n| mask >> n & 1 == 1) {
+                    let Ok(()) = set.insert(Dot { actor: Actor(1), counter: n + 1 });
+                }
                 set
             };
             let mut all = of(left);
