@@ -13,8 +13,8 @@
 //!   distances on a random circle vary, and so do hops: O(log S) with high probability.
 //!
 //! Both begin with the node's next few successors, which stand in when nodes in between are dead. The server itself uses
-//! the full view of [`Layout`](crate::Layout), Dynamo's zero hops, which costs less up to a hundred thousand nodes and
-//! more: `examples/hops.rs` prints both.
+//! the full view of [`Layout`](crate::Layout), Dynamo's zero hops, which costs fewer bytes of gossip up to some
+//! 200,000 nodes, and always more memory: `examples/hops.rs` prints both.
 //!
 //! ```
 //! use gramme_ring::NodeId;
