@@ -103,6 +103,7 @@ mod transition;
 mod view;
 mod window;
 pub mod wire;
+mod work;
 
 pub use admission::Admission;
 pub use anti_entropy::SumsId;

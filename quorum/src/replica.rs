@@ -12,6 +12,7 @@ use crate::object::{self, Object, Rank, Version};
 use crate::op::{Cover, OpError};
 use crate::planted::{Bug, Planted};
 use crate::pull::PullId;
+use crate::work::{Hint, Work};
 use crate::{Config, Content, Expiry, Limits};
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
@@ -543,70 +544,6 @@ impl Replica {
     fn break_hold(&mut self, place: Place) {
         if !self.planted.is(Bug::IntervalAcrossBreak) {
             self.minter(place).break_hold();
-        }
-    }
-}
-
-/// What becomes of a hint.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Hint {
-    Kept,
-    /// Its owner has the write: it goes.
-    Served,
-}
-
-/// One key's record while its tasks are applied.
-struct Work {
-    object: Object,
-    /// The bytes of `object`, where they are known.
-    encoded: Option<Bytes>,
-    damaged: bool,
-    changed: bool,
-    dropped: bool,
-    waiting: Vec<(Waiting, Syncing)>,
-    /// What becomes of the hints for these owners, in the order of their tasks.
-    hints: Vec<(NodeId, Hint)>,
-    events: Vec<Event>,
-}
-
-impl Work {
-    fn put(&mut self, object: Object) {
-        self.object = object;
-        self.encoded = None;
-        self.changed = true;
-        self.dropped = false;
-        self.damaged = false;
-    }
-
-    fn drop_copy(&mut self) {
-        self.object = Object::new();
-        self.encoded = None;
-        self.changed = true;
-        self.dropped = true;
-    }
-
-    fn bytes(&mut self) -> Option<Bytes> {
-        if self.object.is_empty() {
-            return None;
-        }
-        Some(self.encoded.get_or_insert_with(|| object::encode(&self.object)).clone())
-    }
-
-    fn digest(&mut self, key: &[u8; 16]) -> Option<u64> {
-        self.bytes().map(|bytes| object::digest(key, &self.object, &bytes))
-    }
-
-    fn held(&mut self, digest_key: &[u8; 16]) -> Held {
-        if self.damaged {
-            return Held::Unknown;
-        }
-        match self.bytes() {
-            None => Held::Absent,
-            Some(encoded) => Held::Object {
-                digest: object::digest(digest_key, &self.object, &encoded),
-                object: Box::new(self.object.clone()),
-                encoded,
-            },
         }
     }
 }

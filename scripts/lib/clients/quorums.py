@@ -88,9 +88,9 @@ def levels_out_of_range_are_refused(cluster: Cluster) -> None:
     key = fresh()
     with client(cluster.nodes[0]) as r:
         for level in ["0", "4", "-1", "many", "", "256", "99999999999999999999"]:
-            with refused("ERR", "r is", "R takes", ""):
+            with refused("r is", "R takes"):
                 r.execute_command("DYN.GET", key, "R", level)
-            with refused("ERR", "w is", "W takes", ""):
+            with refused("w is", "W takes"):
                 r.execute_command("DYN.PUT", key, "v", "W", level)
         equal(r.get(key), None)
 
