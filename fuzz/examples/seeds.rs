@@ -3,10 +3,10 @@
 
 use bytes::Bytes;
 use gramme_fuzz::vclock_token::sealed;
-use gramme_quorum::message::{CallId, Copy, Message, Purpose, Refusal, Want};
+use gramme_quorum::message::{CallId, Copy, Message, Purpose, Refusal, Syncing, Want};
 use gramme_quorum::object::{self, Content, Object, Version};
 use gramme_quorum::{
-    Cover, Expiry, Level, ListCursor, Need, Op, OpError, Place, ReadOptions, Reading, Reply, Run,
+    Cover, Expiry, Level, ListCursor, Need, Op, OpError, Place, Policy, ReadOptions, Reading, Reply, Run,
     WriteOptions, wire,
 };
 use gramme_ring::gossip::{self, Gossip, Head, Message as Gossiped, Record};
@@ -198,6 +198,7 @@ fn quorum() {
         key: key.clone(),
         object: object.clone(),
         hints,
+        sync: Syncing::First,
         outranked_by,
     };
     let [_, (_, context), _] = contexts();
@@ -235,7 +236,7 @@ fn quorum() {
         ("offered", Message::Offered { call, whole: true }),
         ("summary", Message::Gossip(Gossip::new(NodeId(1), 2, 3).summary())),
         ("delta", Message::Gossip(delta)),
-        ("write", write(vec![], Some(first.rank(dot)))),
+        ("write", write(vec![], Some(Policy::Siblings.rank(first, dot)))),
         ("hint", write(vec![NodeId(3), NodeId(4)], None)),
         ("written", Message::Written { call, outranking: Some(object.clone()) }),
         ("read", Message::Read { call, layout, key: key.clone(), want: Want::Digest }),
