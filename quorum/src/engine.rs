@@ -63,6 +63,8 @@ pub struct Engine {
     pub(crate) config: Config,
     pub(crate) view: View,
     pub(crate) saving: Option<Saving>,
+    /// The last change could not be written down: none is before this, but an operator's.
+    pub(crate) save_after: Instant,
     pub(crate) opening: Opening,
     pub(crate) out: Outbox,
     pub(crate) replica: Replica,
@@ -165,6 +167,7 @@ impl Engine {
             hints_handed: 0,
             view: View::new(gossip),
             saving: None,
+            save_after: now.instant,
             opening: config.opening,
             config,
         };
@@ -500,7 +503,7 @@ impl Engine {
                 }
                 if self.forwards.get(&call).is_some_and(|f| f.to == from) {
                     self.forward_elsewhere(call, Some(why));
-                } else if !self.handoff_refused(now, call, from)
+                } else if !self.handoff_refused(now, call, from, why)
                     && !self.pull_refused(now, call, from)
                     && !self.exchange_refused(call, from)
                     && !self.offer_refused(call, from)

@@ -6,7 +6,7 @@
 
 use crate::engine::{Engine, Timer};
 use crate::input::{ListCursor, ListId, LoadId, Loaded, Page, Place};
-use crate::message::{CallId, Message, Purpose, Syncing};
+use crate::message::{CallId, Message, Purpose, Refusal, Syncing};
 use crate::planted::Bug;
 use crate::replica::{self, Held, Reader, Task};
 use crate::time::{Instant, Now};
@@ -29,6 +29,8 @@ pub(crate) struct Handoff {
     /// There may be hints for it.
     pending: bool,
     active: bool,
+    /// The owner has no room: until the timer comes nothing more is offered.
+    resting: bool,
     /// A hint was added, or one could not be handed over, since the listing began.
     again: bool,
     /// A hint was added in this run.
@@ -101,10 +103,13 @@ impl Engine {
         let Some(handoff) = self.handoffs.get_mut(&owner) else { return };
         handoff.armed = false;
         if handoff.active {
-            if now.instant.since(handoff.progress) > STALLED * self.config.timing.retry {
+            let rested = core::mem::replace(&mut handoff.resting, false);
+            if !rested && now.instant.since(handoff.progress) > STALLED * self.config.timing.retry {
                 handoff.stop();
             } else {
-                return self.arm_handoff(now, owner);
+                handoff.progress = if rested { now.instant } else { handoff.progress };
+                self.arm_handoff(now, owner);
+                return self.pump_handoff(now, owner);
             }
         }
         self.start_handoff(now, owner);
@@ -150,7 +155,7 @@ impl Engine {
         let congested = self.is_congested(owner);
         let limit = self.admission.part(now.instant, self.config.limits.handoff);
         let Some(handoff) = self.handoffs.get_mut(&owner) else { return };
-        if !handoff.active || handoff.listing.is_some() || congested {
+        if !handoff.active || handoff.resting || handoff.listing.is_some() || congested {
             return;
         }
         let limit = limit.min(handoff.window.room());
@@ -232,13 +237,14 @@ impl Engine {
         true
     }
 
-    /// The owner refused: the hint stays, and is tried again later.
-    pub(crate) fn handoff_refused(&mut self, now: Now, call: CallId, owner: NodeId) -> bool {
+    /// The owner refused: the hint stays, and is tried again later. If it has no room, or no time, the others wait as well.
+    pub(crate) fn handoff_refused(&mut self, now: Now, call: CallId, owner: NodeId, why: Refusal) -> bool {
         let Some(handoff) = self.handoffs.get_mut(&owner) else { return false };
         if handoff.in_flight.remove(&call).is_none() {
             return false;
         }
         handoff.again = true;
+        handoff.resting |= matches!(why, Refusal::Unwritable | Refusal::Overloaded);
         self.pump_handoff(now, owner);
         true
     }
@@ -296,6 +302,7 @@ impl Default for Handoff {
         Handoff {
             pending: false,
             active: false,
+            resting: false,
             again: false,
             expected: false,
             listing: None,

@@ -101,7 +101,7 @@ impl Engine {
             }
             // It is handed over again, and removed when there is room.
             Waiting::HintGone(owner) => self.expect_handoff(now, owner),
-            Waiting::Pulled(pull) => self.pull_merged(now, pull, false),
+            Waiting::Pulled(pull) => self.pull_not_stored(now, pull),
             Waiting::PullEnd(pull) => self.end_pull(now, pull, false),
             Waiting::Merged { .. } | Waiting::Actor | Waiting::Nothing => {}
         }

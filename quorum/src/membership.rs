@@ -120,6 +120,9 @@ impl Engine {
         }
         let mut gossip = self.view.gossip.clone();
         let Ok(mut received) = gossip.receive(from, message) else { return };
+        if received.membership_changed && now.instant < self.save_after {
+            return;
+        }
         for id in core::mem::take(&mut received.records) {
             if let Some(record) = gossip.record(id) {
                 self.out.known(id, record.facts.clone());
@@ -204,14 +207,15 @@ impl Engine {
         }
     }
 
-    /// Makes a change of this node's own; whether there was one to make.
-    pub(crate) fn decide(&mut self, change: impl FnOnce(&mut Membership) -> bool) -> bool {
+    /// Makes a change of this node's own, if there is one to make. One that could not be written down rests for a while.
+    pub(crate) fn decide(&mut self, now: Now, change: impl FnOnce(&mut Membership) -> bool) {
+        if self.saving.is_some() || now.instant < self.save_after {
+            return;
+        }
         let mut gossip = self.view.gossip.clone();
-        let changed = self.saving.is_none() && change(gossip.membership_mut());
-        if changed {
+        if change(gossip.membership_mut()) {
             self.save(gossip, Then::Nothing);
         }
-        changed
     }
 
     fn save(&mut self, gossip: Gossip, then: Then) {
@@ -224,6 +228,8 @@ impl Engine {
         let Some(Saving { gossip, then }) = self.saving.take() else { return };
         if done || self.config.planted.is(Bug::UnsavedBelieved) {
             self.adopt(now, gossip);
+        } else {
+            self.save_after = now.instant + self.config.timing.retry;
         }
         match then {
             Then::Tell(id) if done => self.out.cluster(id, Ok(())),

@@ -292,6 +292,14 @@ impl Engine {
         self.pump_pull(now, id);
     }
 
+    /// The merge could not be stored: the disk is full or fails. What else is wanted would be fetched in vain, so it waits for the
+    /// next round.
+    pub(crate) fn pull_not_stored(&mut self, now: Now, id: PullId) {
+        self.stop_exchanges();
+        self.recovery.rest();
+        self.end_pull(now, id, false);
+    }
+
     /// The peer refused. `false` if that was no pull's call.
     pub(crate) fn pull_refused(&mut self, now: Now, call: CallId, from: NodeId) -> bool {
         let Some(id) = self.pull_of(call, from) else { return false };

@@ -55,6 +55,11 @@ impl Recovery {
         !self.open.values().all(Unit::is_lost)
     }
 
+    /// Nothing more is pulled until the timer comes.
+    pub(crate) fn rest(&mut self) {
+        self.queue.clear();
+    }
+
     pub(crate) fn is_idle(&self) -> bool {
         self.open.is_empty()
     }

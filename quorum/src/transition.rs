@@ -48,13 +48,13 @@ impl Engine {
             }
             None => {
                 if transition.step() == Step::Done {
-                    self.decide(|membership| membership.settle());
+                    self.decide(now, |membership| membership.settle());
                 }
                 return;
             }
         };
         if reached && let Some(phase) = due {
-            self.decide(|membership| membership.advance(me, phase).unwrap_or(false));
+            self.decide(now, |membership| membership.advance(me, phase).unwrap_or(false));
         }
     }
 

@@ -3,7 +3,7 @@
 mod common;
 
 use common::*;
-use gramme_quorum::message::{Message, SumsOf};
+use gramme_quorum::message::{Message, SumsOf, Want};
 use gramme_quorum::*;
 use gramme_ring::NodeId;
 use gramme_ring::gossip::Message as Gossiped;
@@ -50,6 +50,28 @@ fn a_round_looks_into_all_that_differs() {
     cluster.pass(Duration::from_secs(11));
     let missing = (0..120).filter(|i| cluster.copy(C, &format!("key {i}")).is_none()).count();
     assert_eq!(missing, 0, "far more partitions differ than are asked for at a time");
+}
+
+/// What can't be stored is not fetched over and over.
+#[test]
+fn a_full_replica_fetches_little_and_all_once_there_is_room() {
+    let mut cluster = Cluster::new(3);
+    for i in 0..300 {
+        missed(&mut cluster, C, put(&format!("key {i}"), "v", Cover::Held));
+    }
+    cluster.nodes.get_mut(&C).unwrap().refuses = |place| place != RUN_PLACE;
+    cluster.delivered.clear();
+    minute(&mut cluster);
+    let fetched = |(from, _, message): &&(NodeId, NodeId, Message)| {
+        *from == C && matches!(message, Message::Read { want: Want::Object, .. })
+    };
+    let fetches = cluster.delivered.iter().filter(fetched).count();
+    assert!((1..=7 * 128).contains(&fetches), "{fetches} objects fetched in a minute, for nothing");
+    cluster.nodes.get_mut(&C).unwrap().refuses = |_| false;
+    minute(&mut cluster);
+    for i in 0..300 {
+        assert!(cluster.copy(C, &format!("key {i}")).is_some(), "{i}");
+    }
 }
 
 #[test]

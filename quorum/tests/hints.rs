@@ -3,8 +3,9 @@
 mod common;
 
 use common::*;
-use gramme_quorum::message::Message;
+use gramme_quorum::message::{Message, Purpose};
 use gramme_quorum::*;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 #[test]
@@ -65,6 +66,35 @@ fn a_fallback_keeps_what_another_owner_still_waits_for() {
     for other in &list[3..] {
         assert_eq!(cluster.copy(*other, "k"), None, "fallback {other}");
         assert_eq!(cluster.hints(*other), 0);
+    }
+}
+
+/// An owner without room refuses all that is kept for it: it is asked now and then, not without end, and no key is
+/// forgotten behind others.
+#[test]
+fn a_full_owner_is_offered_its_hints_a_few_at_a_time() {
+    let mut cluster = Cluster::new(3);
+    cluster.crash(C);
+    let keys: Vec<String> = (0..200).map(|i| format!("key {i}")).collect();
+    for key in &keys {
+        cluster.put(A, key, "v", Cover::Held);
+    }
+    cluster.start(C);
+    cluster.nodes.get_mut(&C).unwrap().refuses = |place| place != RUN_PLACE;
+    cluster.delivered.clear();
+    cluster.pass(Duration::from_secs(10));
+    let offers = cluster.delivered.iter().filter_map(|(_, to, message)| match message {
+        Message::Write { purpose: Purpose::Handoff, key, .. } if *to == C => Some(key),
+        _ => None,
+    });
+    let (offers, offered) = (offers.clone().count(), offers.collect::<BTreeSet<_>>().len());
+    assert!(offers <= 11 * Limits::default().handoff, "{offers} offers in ten seconds");
+    assert_eq!(offered, keys.len(), "each of them has been tried");
+    cluster.nodes.get_mut(&C).unwrap().refuses = |_| false;
+    cluster.pass(Duration::from_secs(20));
+    assert_eq!(cluster.hints(A), 0);
+    for key in &keys {
+        assert_eq!(cluster.copy(C, key).unwrap(), ["v"]);
     }
 }
 

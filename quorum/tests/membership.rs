@@ -59,6 +59,30 @@ fn fill(cluster: &mut Cluster, count: usize) -> BTreeMap<String, String> {
     written
 }
 
+/// A step of the transition that can't be written down is tried again, and not at every occasion.
+#[test]
+fn a_step_that_cannot_be_written_down_waits_for_room() {
+    let mut cluster = Cluster::new(4);
+    let mut written = fill(&mut cluster, 40);
+    cluster.change(A, ClusterOp::Stage(Change::Leave(D))).unwrap();
+    let hash = cluster.nodes[&A].engine.membership().propose().unwrap().hash();
+    // An open write of the old layout keeps this node from its first step.
+    cluster.nodes.get_mut(&B).unwrap().syncs = false;
+    cluster.start_request(B, put("open", "v", Cover::Held));
+    cluster.change(A, ClusterOp::Commit(hash)).unwrap();
+    cluster.run();
+    assert!(cluster.nodes[&B].engine.membership().transition().is_some());
+    cluster.nodes.get_mut(&B).unwrap().book_full = true;
+    cluster.sync(B);
+    cluster.pass(Duration::from_secs(10));
+    let refused = cluster.nodes[&B].saves_refused;
+    assert!((5..=11).contains(&refused), "{refused} tries in ten seconds");
+    cluster.nodes.get_mut(&B).unwrap().book_full = false;
+    settle(&mut cluster, &mut written);
+    cluster.crash(D);
+    check(&mut cluster, &written);
+}
+
 /// In the end every owner has every key, nobody else has any, and reads find them.
 fn check(cluster: &mut Cluster, written: &BTreeMap<String, String>) {
     cluster.pass(Duration::from_secs(30));

@@ -146,6 +146,11 @@ class Node:
         status = Path(f"/proc/{self.pid}/status").read_text()
         return int(re.search(rf"^{field}:\s+(\d+) kB$", status, re.M)[1]) * 1024
 
+    def cpu_seconds(self) -> float:
+        """What it has spent of the processors' time."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     def last_words(self) -> str:
         return self.log.read_text(errors="replace")[-2000:] if self.log.exists() else ""
 

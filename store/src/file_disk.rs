@@ -163,10 +163,17 @@ impl Disk for FileDisk {
 /// run out of space.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 fn reserve(file: &File, bytes: u64) -> io::Result<()> {
-    use rustix::fs::{FallocateFlags, fallocate};
+    use rustix::fs::{FallocateFlags, fallocate, fstatvfs};
     use rustix::io::Errno;
     if bytes == 0 {
         return Ok(());
+    }
+    // To find out by trying takes a file system long: it hands out all that it has, and takes it back.
+    if let Ok(system) = fstatvfs(file)
+        && system.f_blocks > 0
+        && system.f_bavail.saturating_mul(system.f_frsize) < bytes
+    {
+        return Err(Errno::NOSPC.into());
     }
     loop {
         match fallocate(file, FallocateFlags::empty(), 0, bytes) {

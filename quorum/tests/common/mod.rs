@@ -18,6 +18,9 @@ pub(crate) struct Node {
     pub(crate) durable: Disk,
     last: AppendId,
     pub(crate) disk_full: bool,
+    /// What is known of the cluster can't be written down.
+    pub(crate) book_full: bool,
+    pub(crate) saves_refused: usize,
     /// Records that find no room.
     pub(crate) refuses: fn(Place) -> bool,
     pub(crate) syncs: bool,
@@ -138,6 +141,8 @@ impl Cluster {
             durable: disk,
             last: AppendId(0),
             disk_full,
+            book_full: false,
+            saves_refused: 0,
             refuses: |_| false,
             syncs: true,
             wanted: false,
@@ -286,6 +291,11 @@ impl Cluster {
                 Output::DropSlot { id: append, place } => {
                     node.last = append;
                     node.written.retain(|(slot, _), _| *slot != place);
+                }
+                Output::Save(_) if node.book_full => {
+                    node.saves_refused += 1;
+                    assert!(node.saves_refused < 1000, "what can't be written down is tried without end");
+                    inputs.push_front(Input::Saved(false));
                 }
                 Output::Save(membership) => {
                     self.memberships.insert(id, *membership);

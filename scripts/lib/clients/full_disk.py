@@ -2,39 +2,43 @@
 
 import contextlib
 import os
+import statistics
 import subprocess
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from cluster import Cluster, wait_until
 
-from .harness import Skip, client, equal, test
+from .harness import Skip, client, equal, fresh, test
 
 SIZE = 96 << 20
 SEGMENT = 1 << 20
 
 
 @contextlib.contextmanager
-def small_disk(beside: Path) -> Iterator[Path]:
-    """A mounted file system of `SIZE` bytes."""
+def mounted(place: Path, size: int) -> Iterator[Path]:
+    """A file system of `size` bytes at this place."""
     if os.geteuid() != 0:
         raise Skip("mounting a small tmpfs takes root")
-    with tempfile.TemporaryDirectory(prefix="full-disk-", dir=beside) as place:
-        mount = ["mount", "-t", "tmpfs", "-o", f"size={SIZE}", "gramme-test", place]
-        done = subprocess.run(mount, capture_output=True, text=True)
-        if done.returncode != 0:
-            raise Skip(f"can't mount a tmpfs: {done.stderr.strip()}")
-        try:
-            yield Path(place)
-        finally:
-            subprocess.run(["umount", place], check=True)
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "gramme-test", place]
+    done = subprocess.run(mount, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise Skip(f"can't mount a tmpfs: {done.stderr.strip()}")
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", place], check=True)
 
 
 @contextlib.contextmanager
 def full_cluster(cluster: Cluster) -> Iterator["Filled"]:
     """A cluster of its own on a disk that has been filled until nothing more could be written."""
-    with small_disk(cluster.directory) as disk:
+    with (
+        tempfile.TemporaryDirectory(prefix="full-disk-", dir=cluster.directory) as place,
+        mounted(Path(place), SIZE) as disk,
+    ):
         with Cluster(cluster.binary, disk / "cluster", settings={"segment_bytes": str(SEGMENT)}) as full:
             full.found()
             full.start()
@@ -134,3 +138,71 @@ def nodes_that_are_killed_on_a_full_disk_come_back_and_serve_reads(cluster: Clus
         full.make_room()
         full.writes_again()
         full.check()
+
+
+@test
+def one_full_node_of_three_costs_nobody_a_write(cluster: Cluster) -> None:
+    """With W = 2 the other two are enough, whoever coordinates; the full one neither spins nor holds others up."""
+    import redis
+
+    with (
+        tempfile.TemporaryDirectory(prefix="full-node-", dir=cluster.directory) as place,
+        Cluster(cluster.binary, Path(place) / "cluster") as some,
+    ):
+        full, *others = some.nodes
+        full.directory.mkdir()
+        with mounted(full.directory, 192 << 20) as disk:
+            # What ends here ends before its disk does.
+            with some:
+                some.found()
+                some.start()
+                # Somebody else takes the room.
+                ballast = disk / "ballast"
+                room = os.statvfs(disk)
+                ballast.write_bytes(b"\0" * (room.f_bavail * room.f_frsize - (1 << 20)))
+                clients = [client(node) for node in some.nodes]
+                # What the full node coordinates it is not handed: comparing its copies with others' brings that.
+                acknowledged, hinted = {}, set()
+
+                def write(through: redis.Redis, *options: str | int) -> bool:
+                    key, value = fresh(), os.urandom(20_000)
+                    try:
+                        through.execute_command("DYN.PUT", key, value, *options)
+                    except redis.ResponseError as error:
+                        assert str(error).startswith("INDETERMINATE"), error
+                        return False
+                    acknowledged[key] = value
+                    if through is not clients[0]:
+                        hinted.add(key)
+                    return True
+
+                refusals = 0
+                while refusals < 100:
+                    refusals += not write(clients[1], "W", 3)
+                    assert len(acknowledged) < 20_000, "400 MB fit into a disk of 192 MB"
+                took = {node: [] for node in some.nodes}
+                for at in range(600):
+                    began = time.monotonic()
+                    assert write(clients[at % 3]), f"refused through {some.nodes[at % 3]}"
+                    took[some.nodes[at % 3]].append(time.monotonic() - began)
+                slow = statistics.median(took[full])
+                assert slow < 0.02, f"a write through the full node takes {slow:.3f} s, others {took}"
+                # What the others keep for it they offer now and then, no more than that.
+                spent = full.cpu_seconds()
+                time.sleep(5)
+                spent = full.cpu_seconds() - spent
+                assert spent < 1, f"the full node spent {spent:.2f} s of 5 without a client"
+                ballast.unlink()
+                wait_until(lambda: write(clients[0], "W", 3), "the node takes writes again")
+                some.wait_for_handoff(full)
+
+                def check(r_level: int, keys: Iterable[str]) -> None:
+                    with client(full) as r:
+                        for key in keys:
+                            got = r.execute_command("DYN.GET", key, "R", r_level)[1]
+                            assert got == [acknowledged[key]], f"{key} has {len(got)} values, or another"
+
+                others[0].kill()
+                check(2, acknowledged)
+                others[1].kill()
+                check(1, hinted)
