@@ -479,7 +479,7 @@ impl Engine {
             },
             Message::Sums { call, layout, of } => {
                 if layout == self.view.version() && self.view.transition().is_none() {
-                    self.sums_for(from, call, &of);
+                    self.sums_for(from, call, of);
                 } else {
                     self.refuse(from, call, Refusal::Layout(self.view.version()));
                 }

@@ -65,8 +65,10 @@
 //! assert!(matches!(&replies[1], Reply::Read(r) if r.siblings[0].value == "2 apples"));
 //! ```
 //!
-//! The parts are of use alone: [`Tally`] counts answers by replica, [`Plan`] chooses a sloppy quorum,
-//! [`FailureDetector`] judges a peer by its rhythm, [`Admission`] holds background work back.
+//! The parts are of use alone, with another store or another network; each one's page shows how: [`Plan`] chooses a sloppy
+//! quorum and [`Tally`] counts its answers by replica (together they are a coordinator of reads and writes),
+//! [`FailureDetector`] judges a peer by its rhythm, [`Exchange`] finds what two replicas differ in, [`Admission`] holds background
+//! work back. Gossip is [`gramme_ring::gossip`], and stands alone too.
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -77,6 +79,7 @@ mod anti_entropy;
 mod config;
 mod coordinator;
 mod engine;
+mod exchange;
 mod failure_detector;
 mod handoff;
 mod input;
@@ -110,6 +113,7 @@ pub use anti_entropy::SumsId;
 pub use config::{Config, Limits, Timing};
 pub use coordinator::{Plan, Target};
 pub use engine::Engine;
+pub use exchange::Exchange;
 pub use failure_detector::FailureDetector;
 pub use input::{AppendId, Input, ListCursor, ListId, LoadId, Loaded, Output, Page, Place};
 pub use keyspace::{Durability, Keyspace, KeyspaceError, MAX_KEYSPACES, MAX_PREFIX, MAX_TTL_MS, Policy};

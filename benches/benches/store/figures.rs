@@ -63,14 +63,14 @@ const TIMES: u64 = 20_000;
 const PEER_TIMES: u64 = 4_000;
 /// The buffer of the lines that say so.
 const BUFFER_BYTES: usize = 256 << 10;
-/// Fewer keys than the store has, too: they take as long to fill.
-const PEER_KEYS: u64 = 50_000;
+/// Keys of every store here: more than the processor's caches hold.
+const MANY: u64 = 1_000_000;
 
 /// Processor time per operation, the store's beside the raw ones and the peers', in rounds: medians.
 #[allow(clippy::cast_precision_loss)]
 fn costs() {
     for bytes in [100, 1024] {
-        let (_directory, mut store) = crate::filled(bytes);
+        let (_directory, mut store) = crate::filled(MANY, bytes);
         let value = &VALUE[..bytes];
         let folder = tempfile::tempdir().expect("room");
         let path = folder.path().join("raw");
@@ -80,8 +80,8 @@ fn costs() {
         let record = &[VALUE, VALUE].concat()[..len];
         // As long as the store's records together, and written one by one, as a log comes about: a shorter file, or one
         // written in one piece, is faster to read.
-        let lap = KEYS * len as u64;
-        (0..KEYS).for_each(|n| file.write_all_at(record, n * len as u64).expect("room"));
+        let lap = MANY * len as u64;
+        (0..MANY).for_each(|n| file.write_all_at(record, n * len as u64).expect("room"));
         let buffer = tempfile::tempdir().expect("room for a store");
         let disk = FileDisk::open(buffer.path()).expect("a directory of ours");
         let options = Options::new([7; 16]).with_write_buffer(BUFFER_BYTES);
@@ -105,10 +105,10 @@ fn costs() {
                 row += 1;
             };
             let place = |n: u64| n * len as u64 % lap;
-            let scattered = |n: u64| n * 61_803 % KEYS;
+            let scattered = |n: u64| n * 618_033 % MANY;
             measure("raw write".into(), TIMES, &mut |n| file.write_all_at(record, place(n)).expect("room"));
             measure("put".into(), TIMES, &mut |n| {
-                store.put(slot(n % KEYS), &key(n % KEYS), value, n).expect("room");
+                store.put(slot(n % MANY), &key(n % MANY), value, n).expect("room");
             });
             measure("raw buffered append with checksum".into(), TIMES, &mut |n| {
                 if place(n) == 0 {
@@ -119,7 +119,7 @@ fn costs() {
                 raw_buffer.write_all(&record[4..]).expect("room");
             });
             measure("put, buffered".into(), TIMES, &mut |n| {
-                buffered.put(slot(n % KEYS), &key(n % KEYS), value, n).expect("room");
+                buffered.put(slot(n % MANY), &key(n % MANY), value, n).expect("room");
             });
             // Off the put path, and not counted.
             for store in [&mut store, &mut buffered] {
@@ -138,15 +138,15 @@ fn costs() {
                 assert_eq!(store.get_with(slot(n), &key(n), |value| value.bytes.len()), Ok(Some(bytes)));
             });
             measure("get miss".into(), TIMES, &mut |n| {
-                assert!(matches!(store.get(slot(n % 16_384), &key(n + 2 * KEYS)), Ok(Read::Absent)));
+                assert!(matches!(store.get(slot(n % 16_384), &key(n + 2 * MANY)), Ok(Read::Absent)));
             });
             for (name, peer) in &peers {
-                measure(format!("{name}: put"), PEER_TIMES, &mut |n| peer.put(&key(n % PEER_KEYS), value));
+                measure(format!("{name}: put"), PEER_TIMES, &mut |n| peer.put(&key(n % MANY), value));
                 measure(format!("{name}: get hit"), PEER_TIMES, &mut |n| {
-                    assert_eq!(peer.get(&key(n * 61_803 % PEER_KEYS)), Some(bytes));
+                    assert_eq!(peer.get(&key(n * 618_033 % MANY)), Some(bytes));
                 });
                 measure(format!("{name}: get miss"), PEER_TIMES, &mut |n| {
-                    assert_eq!(peer.get(&key(n + 2 * KEYS)), None)
+                    assert_eq!(peer.get(&key(n + 2 * MANY)), None)
                 });
             }
         }
@@ -190,7 +190,7 @@ fn alone() {
             }
             let directory = tempfile::tempdir().expect("room for stores");
             for (name, peer) in empty_peers(directory.path()) {
-                measure(name, 100_000, &mut |n| peer.put(&key(n % PEER_KEYS), value));
+                measure(name, 100_000, &mut |n| peer.put(&key(n % KEYS), value));
             }
         }
     }
@@ -211,7 +211,7 @@ fn empty_peers(_: &Path) -> impl Iterator<Item = (&'static str, Box<dyn Peer>)> 
 fn peers(path: &Path, value: &[u8]) -> Vec<(&'static str, Box<dyn crate::peers::Peer>)> {
     let peers: Vec<_> = crate::peers::open_each(path).collect();
     for (_, peer) in &peers {
-        (0..PEER_KEYS).for_each(|n| peer.put(&key(n), value));
+        peer.fill(MANY, value);
     }
     peers
 }
@@ -233,7 +233,7 @@ trait Peer {
 #[allow(clippy::cast_precision_loss)]
 fn openings() {
     for bytes in [100, 1024] {
-        let (directory, store) = crate::filled(bytes);
+        let (directory, store) = crate::filled(MANY, bytes);
         store.close().expect("a disk that syncs");
         for index_files in [true, false] {
             let mut spent = Vec::new();
@@ -244,7 +244,7 @@ fn openings() {
                 let before = processor_time();
                 let (store, _) = Store::open(disk, options).expect("a store of ours");
                 spent.push(processor_time() - before);
-                assert_eq!(store.len(), KEYS);
+                assert_eq!(store.len(), MANY);
                 log = store.stats().log_bytes;
                 store.close().expect("a disk that syncs");
             }
@@ -252,7 +252,7 @@ fn openings() {
             let median = spent[spent.len() / 2] as f64;
             println!(
                 "figure: opening, {bytes} B, index files {index_files}: {:.1} M entries/s, {:.2} GB/s of log",
-                KEYS as f64 * 1e3 / median,
+                MANY as f64 * 1e3 / median,
                 log as f64 / median
             );
         }

@@ -36,12 +36,12 @@ fn open(directory: &Path) -> Store<FileDisk> {
     Store::open(disk, Options::new([7; 16])).expect("a store of ours").0
 }
 
-/// A store of `KEYS` keys with values of so many bytes, all synced.
-fn filled(value_bytes: usize) -> (TempDir, Store<FileDisk>) {
+/// A store of so many keys with values of so many bytes, all synced.
+fn filled(keys: u64, value_bytes: usize) -> (TempDir, Store<FileDisk>) {
     let directory = tempfile::tempdir().expect("room for a store");
     let mut store = open(directory.path());
     let value = vec![b'v'; value_bytes];
-    for n in 0..KEYS {
+    for n in 0..keys {
         store.put(slot(n), &key(n), &value, n).expect("room for a record");
         upkeep(&mut store, n);
     }
@@ -59,7 +59,7 @@ fn put(c: &mut Criterion) {
     let mut group = c.benchmark_group("store/put, overwriting");
     for bytes in [100, 1024] {
         group.throughput(Throughput::Elements(1));
-        let (_directory, mut store) = filled(bytes);
+        let (_directory, mut store) = filled(KEYS, bytes);
         let value = vec![b'w'; bytes];
         let mut n = 0;
         group.bench_function(BenchmarkId::new("not synced", bytes), |bench| {
@@ -91,7 +91,7 @@ fn get(c: &mut Criterion) {
     let mut group = c.benchmark_group("store/get");
     group.throughput(Throughput::Elements(1));
     for bytes in [100, 1024] {
-        let (_directory, mut store) = filled(bytes);
+        let (_directory, mut store) = filled(KEYS, bytes);
         let mut n = 0u64;
         group.bench_function(BenchmarkId::new("hit in the page cache", bytes), |bench| {
             bench.iter(|| {
@@ -175,7 +175,7 @@ fn reopen(c: &mut Criterion) {
     let mut group = c.benchmark_group("store/open");
     group.sample_size(10);
     for bytes in [100, 1024] {
-        let (directory, store) = filled(bytes);
+        let (directory, store) = filled(KEYS, bytes);
         store.close().expect("a disk that syncs");
         for (how, index_files, threads) in [
             ("index files", true, 1),

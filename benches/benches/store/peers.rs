@@ -10,6 +10,10 @@ pub(crate) trait Peer: Sync {
     fn put(&self, key: &[u8], value: &[u8]);
     fn put_durable(&self, key: &[u8], value: &[u8]);
     fn get(&self, key: &[u8]) -> Option<usize>;
+    /// Puts many keys: those for whom a commit for each takes long have a better way.
+    fn fill(&self, keys: u64, value: &[u8]) {
+        (0..keys).for_each(|n| self.put(&key(n), value));
+    }
 }
 
 fn peer(c: &mut Criterion, name: &str, make: fn(&Path) -> Box<dyn Peer>) {
@@ -17,7 +21,7 @@ fn peer(c: &mut Criterion, name: &str, make: fn(&Path) -> Box<dyn Peer>) {
         let directory = tempfile::tempdir().expect("room for a store");
         let peer = make(directory.path());
         let value = &VALUE[..bytes];
-        (0..KEYS).for_each(|n| peer.put(&key(n), value));
+        peer.fill(KEYS, value);
         let mut group = c.benchmark_group("store/peers");
         group.throughput(Throughput::Elements(1));
         let mut n = 0;
@@ -85,6 +89,17 @@ mod rust_peers {
         fn get(&self, key: &[u8]) -> Option<usize> {
             let table = self.0.begin_read().map(|read| read.open_table(TABLE)).expect("a reader");
             table.expect("its table").get(key).expect("no damage").map(|value| value.value().len())
+        }
+
+        fn fill(&self, keys: u64, value: &[u8]) {
+            let mut write = self.0.begin_write().expect("the only writer");
+            write.set_durability(redb::Durability::None).expect("no savepoints here");
+            let mut table = write.open_table(TABLE).expect("its table");
+            for n in 0..keys {
+                table.insert(&crate::key(n)[..], value).expect("room for a record");
+            }
+            drop(table);
+            write.commit().expect("room for all");
         }
     }
 
@@ -181,6 +196,15 @@ mod native_peers {
         fn get(&self, key: &[u8]) -> Option<usize> {
             let read = self.fast.0.read_txn().expect("a reader");
             self.fast.1.get(&read, key).expect("no damage").map(<[u8]>::len)
+        }
+
+        fn fill(&self, keys: u64, value: &[u8]) {
+            let (env, database) = &self.fast;
+            let mut write = env.write_txn().expect("the only writer");
+            for n in 0..keys {
+                database.put(&mut write, &crate::key(n), value).expect("room for a record");
+            }
+            write.commit().expect("room for all");
         }
     }
 

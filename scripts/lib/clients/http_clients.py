@@ -146,20 +146,6 @@ def curl_is_told_400_for_what_makes_no_sense(cluster: Cluster) -> None:
 
 
 @test
-def curl_is_told_413_for_a_value_beyond_the_limit(cluster: Cluster) -> None:
-    a, b, _ = cluster.nodes
-    key = fresh()
-    largest = b"\xa5" * (16 << 20)
-    equal(put(a, key, largest).status, 204)
-    assert curl(b, f"/kv/{key}").body == largest
-    equal(put(a, key, largest + b"!").status, 413)
-    # The same without its length being told before.
-    equal(put(a, key, largest + b"!", "-H", "Transfer-Encoding: chunked").status, 413)
-    context = curl(b, f"/kv/{key}", "--head").context
-    equal(curl(a, f"/kv/{key}", "-X", "DELETE", "-H", f"X-Gramme-Context: {context}").status, 204)
-
-
-@test
 def curl_keeps_its_connection(cluster: Cluster) -> None:
     a, _, _ = cluster.nodes
     key = fresh()

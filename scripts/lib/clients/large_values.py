@@ -1,13 +1,46 @@
-"""Values of the largest size: a few of them are a flood for a connection between nodes."""
+"""Values of the largest size: a few of them are a flood for a connection between nodes.
+
+Tidying up after each takes a node twice its bytes of memory, some time later: other tests count that.
+"""
 
 import os
 import threading
 
 from cluster import Cluster
 
-from .harness import client, equal, fresh, test, without
+from .harness import client, equal, fresh, refused, test, without
+from .http_clients import curl, put
 
 VALUE = os.urandom(16 << 20)
+
+
+@test
+def values_have_up_to_16_mebibytes(cluster: Cluster) -> None:
+    a, b, _ = cluster.nodes
+    key = fresh()
+    largest = b"\0\r\n$" * (4 << 20)
+    with client(a) as at_a, client(b) as at_b:
+        assert at_a.set(key, largest)
+        assert at_b.get(key) == largest, "the largest value comes back as it was"
+        with refused("TOOLARGE"):
+            at_a.set(key, largest + b"!")
+        assert at_a.ping()
+        assert at_b.get(key) == largest, "what was refused changed nothing"
+        equal(at_a.delete(key), 1)
+
+
+@test
+def curl_is_told_413_for_a_value_beyond_the_limit(cluster: Cluster) -> None:
+    a, b, _ = cluster.nodes
+    key = fresh()
+    largest = b"\xa5" * (16 << 20)
+    equal(put(a, key, largest).status, 204)
+    assert curl(b, f"/kv/{key}").body == largest
+    equal(put(a, key, largest + b"!").status, 413)
+    # The same without its length being told before.
+    equal(put(a, key, largest + b"!", "-H", "Transfer-Encoding: chunked").status, 413)
+    context = curl(b, f"/kv/{key}", "--head").context
+    equal(curl(a, f"/kv/{key}", "-X", "DELETE", "-H", f"X-Gramme-Context: {context}").status, 204)
 
 
 @test

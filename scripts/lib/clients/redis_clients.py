@@ -106,21 +106,6 @@ def keys_have_1_to_65536_bytes(cluster: Cluster) -> None:
 
 
 @test
-def values_have_up_to_16_mebibytes(cluster: Cluster) -> None:
-    a, b, _ = cluster.nodes
-    key = fresh()
-    largest = b"\0\r\n$" * (4 << 20)
-    with client(a) as at_a, client(b) as at_b:
-        assert at_a.set(key, largest)
-        assert at_b.get(key) == largest, "the largest value comes back as it was"
-        with refused("TOOLARGE"):
-            at_a.set(key, largest + b"!")
-        assert at_a.ping()
-        assert at_b.get(key) == largest, "what was refused changed nothing"
-        equal(at_a.delete(key), 1)
-
-
-@test
 def a_key_takes_100_siblings_and_no_more(cluster: Cluster) -> None:
     key = fresh()
     with client(cluster.nodes[0]) as r:
