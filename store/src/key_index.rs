@@ -103,7 +103,7 @@ impl Entry {
         self.word(8)
     }
 
-    fn location(&self) -> Location {
+    pub(crate) fn location(&self) -> Location {
         Location {
             segment: u16::from_le_bytes([self.0[20], self.0[21]]),
             unit: crate::record::half(&self.0, 16),
@@ -114,6 +114,13 @@ impl Entry {
     fn hit(&self) -> Hit {
         Hit { location: self.location(), tag: self.tag(), fingerprint: self.fingerprint() }
     }
+}
+
+/// An entry that is to be taken into the index, and the number of the line that it comes from.
+#[derive(Clone, Copy)]
+pub(crate) struct Placed {
+    pub(crate) entry: Entry,
+    pub(crate) line: u32,
 }
 
 /// What the index knows of a key.
@@ -174,9 +181,20 @@ impl KeyIndex {
         None
     }
 
-    /// Makes room for so many keys more, if all of them are new.
-    pub(crate) fn reserve(&mut self, slot: u16, more: usize) {
-        self.table_mut(slot).reserve(more);
+    /// Takes in many entries of a slot, in the order of their fingerprints. `taken` gets for each whether it was; it was not if there is
+    /// one with its fingerprint.
+    pub(crate) fn merge(
+        &mut self,
+        slot: u16,
+        new: &[Placed],
+        scratch: &mut Vec<Entry>,
+        taken: &mut Vec<bool>,
+    ) {
+        let table = self.table_mut(slot);
+        let before = table.len();
+        table.merge(new, scratch, taken);
+        let more = table.len() - before;
+        self.keys += more as u64;
     }
 
     fn table_mut(&mut self, slot: u16) -> &mut SlotTable {

@@ -79,6 +79,7 @@ mod disk;
 mod error;
 #[cfg(feature = "std")]
 mod file_disk;
+mod grouped;
 mod hash_tree;
 mod index_file;
 mod key_index;

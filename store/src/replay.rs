@@ -22,9 +22,6 @@ use alloc::vec;
 use alloc::vec::Vec;
 use siphasher::sip::SipHasher13;
 
-/// From so many lines on it pays to take them slot by slot, each table while it is in the processor's cache.
-const GROUPED_LINES: usize = 4096;
-
 /// What a replay needs to know.
 pub(crate) struct Plan {
     pub(crate) fingerprint_mask: u64,
@@ -60,11 +57,11 @@ pub(crate) struct Replay<'p, F> {
     pub(crate) hashes: Hashes,
     /// Segments with a hash that the chain does not have yet.
     pub(crate) unchained: Vec<u16>,
-    plan: &'p Plan,
+    pub(crate) plan: &'p Plan,
     suspects: Vec<(u16, Suspect)>,
     /// The sequences of deletes, for puts that are read after them but were written before.
-    deleted: BTreeMap<(u16, u64), u64>,
-    dropped: BTreeMap<u16, u64>,
+    pub(crate) deleted: BTreeMap<(u16, u64), u64>,
+    pub(crate) dropped: BTreeMap<u16, u64>,
     /// Slots whose sum has to be made anew, from the keys on the disk.
     stale: BTreeSet<u16>,
 }
@@ -353,49 +350,8 @@ impl<'p, F: DiskFile> Replay<'p, F> {
         }
     }
 
-    /// Takes lines into the index; those of one slot in the order that they have.
-    fn apply_all(&mut self, number: u16, lines: Vec<Line>) -> Result<(), OpenError> {
-        if lines.len() < GROUPED_LINES {
-            return lines.iter().try_for_each(|line| self.apply(number, line));
-        }
-        let slots = lines.iter().map(|line| usize::from(line.slot)).max().map_or(0, |last| last + 1);
-        let mut starts = vec![0u32; slots + 1];
-        for line in &lines {
-            starts[usize::from(line.slot) + 1] += 1;
-        }
-        for slot in 0..slots {
-            starts[slot + 1] += starts[slot];
-        }
-        let mut grouped = vec![0u32; lines.len()];
-        for (at, line) in (0u32..).zip(&lines) {
-            let place = &mut starts[usize::from(line.slot)];
-            grouped[*place as usize] = at;
-            *place += 1;
-        }
-        let mut rest = grouped.as_slice();
-        while let Some(first) = rest.first() {
-            let slot = lines[*first as usize].slot;
-            let count = starts[usize::from(slot)] as usize - (grouped.len() - rest.len());
-            let (group, after) = rest.split_at(count);
-            rest = after;
-            // The first segment's keys are new, of later ones' many are not.
-            if self.index.slot_len(slot) == 0 {
-                self.index.reserve(slot, count);
-            }
-            // The lines are far apart: fetched together they are waited for once.
-            let mut fetched = [lines[0]; 16];
-            for some in group.chunks(fetched.len()) {
-                for (line, at) in fetched.iter_mut().zip(some) {
-                    *line = lines[*at as usize];
-                }
-                fetched[..some.len()].iter().try_for_each(|line| self.apply(number, line))?;
-            }
-        }
-        Ok(())
-    }
-
     /// Takes a record into the index. The highest sequence wins, in whatever order records come.
-    fn apply(&mut self, number: u16, line: &Line) -> Result<(), OpenError> {
+    pub(crate) fn apply(&mut self, number: u16, line: &Line) -> Result<(), OpenError> {
         let Line { slot, sequence, .. } = *line;
         self.last_sequence = self.last_sequence.max(sequence);
         let fingerprint = line.fingerprint & self.plan.fingerprint_mask;
@@ -464,7 +420,7 @@ impl<'p, F: DiskFile> Replay<'p, F> {
         Ok(())
     }
 
-    fn count(&mut self, key: (u16, u64), key_hash: u64, tag: u64) {
+    pub(crate) fn count(&mut self, key: (u16, u64), key_hash: u64, tag: u64) {
         let Some(tree) = &mut self.tree else { return };
         if key_hash == 0 {
             self.uncounted.insert(key);

@@ -5,9 +5,10 @@
 //! reads one or two neighbouring cache lines; a growth is one pass over old and new, so a table can grow by little at a
 //! time; and a listing finds its place at once.
 
-use crate::key_index::Entry;
+use crate::key_index::{Entry, Placed};
 use alloc::boxed::Box;
 use alloc::vec;
+use alloc::vec::Vec;
 
 /// A table is grown when this part of it is full, numerator and denominator: 23 of 25.
 const FULL: (usize, usize) = (23, 25);
@@ -99,12 +100,26 @@ impl SlotTable {
         removed
     }
 
-    /// Makes room for so many more.
-    pub(crate) fn reserve(&mut self, more: usize) {
-        let wanted = ((self.len() + more) * FULL.1).div_ceil(FULL.0) + 1;
-        if wanted > self.entries.len() {
-            self.rebuild(wanted.max(self.next_size()));
+    /// Takes in entries in the order of their fingerprints, in one pass over old and new. `taken` gets for each whether it was; it was
+    /// not if there is one with its fingerprint. `scratch` is overwritten.
+    pub(crate) fn merge(&mut self, new: &[Placed], scratch: &mut Vec<Entry>, taken: &mut Vec<bool>) {
+        scratch.clear();
+        let mut old = self.from(0).peekable();
+        for Placed { entry, .. } in new {
+            let fingerprint = entry.fingerprint();
+            while let Some(there) = old.next_if(|there| there.fingerprint() <= fingerprint) {
+                scratch.push(*there);
+            }
+            let is_new = scratch.last().is_none_or(|last| last.fingerprint() != fingerprint);
+            if is_new {
+                scratch.push(*entry);
+            }
+            taken.push(is_new);
         }
+        scratch.extend(old);
+        let wanted = (scratch.len() * FULL.1).div_ceil(FULL.0) + 1;
+        self.len = u32::try_from(scratch.len()).expect("the index holds fewer keys");
+        self.lay_out(wanted.max(self.entries.len()), scratch.iter());
     }
 
     fn next_size(&self) -> usize {
@@ -116,15 +131,21 @@ impl SlotTable {
         self.rebuild(self.next_size());
     }
 
-    /// Lays the entries out anew in so many places, or a few more where a run would not end in time.
-    fn rebuild(&mut self, mut size: usize) {
+    /// Lays the entries out anew in so many places.
+    fn rebuild(&mut self, size: usize) {
+        let entries = core::mem::take(&mut self.entries);
+        self.lay_out(size, entries.iter().filter(|entry| !entry.is_none()));
+    }
+
+    /// Lays entries out in so many places, or a few more where a run would not end in time.
+    fn lay_out<'e>(&mut self, mut size: usize, all: impl Iterator<Item = &'e Entry> + Clone) {
         'again: loop {
             // The last run has a few places to end in.
             let homes =
                 u32::try_from(size.saturating_sub(4 + size / 64).max(1)).expect("the index holds fewer keys");
             let mut entries = vec![Entry::NONE; size].into_boxed_slice();
             let mut free = 0;
-            for entry in self.from(0) {
+            for entry in all.clone() {
                 let at = Self::home(homes, entry.fingerprint()).max(free);
                 let Some(place) = entries.get_mut(at) else {
                     size += size / 5 + 2;
@@ -169,6 +190,21 @@ mod tests {
         }
     }
 
+    /// Many entries at once, some of them there already and some twice.
+    fn merge(table: &mut SlotTable, model: &mut BTreeMap<u64, u64>, narrow: u64, step: u64) {
+        let new = |n: u64| entry(mix(mix(step + n) % 900) & narrow, 1 << 40 | n);
+        let mut all: Vec<Placed> = (0..100).map(|n| Placed { entry: new(n), line: 0 }).collect();
+        all.sort_by_key(|placed| placed.entry.fingerprint());
+        let (mut scratch, mut taken) = (Vec::new(), Vec::new());
+        table.merge(&all, &mut scratch, &mut taken);
+        assert_eq!(taken.len(), all.len());
+        for (Placed { entry, .. }, taken) in all.iter().zip(taken) {
+            let there = model.contains_key(&entry.fingerprint());
+            assert_eq!(taken, !there, "what is there stays, and of two the first");
+            model.entry(entry.fingerprint()).or_insert(entry.tag());
+        }
+    }
+
     #[test]
     fn any_history_agrees_with_a_model() {
         // Whole fingerprints; few different ones; all at one end.
@@ -198,7 +234,7 @@ mod tests {
                     assert!(listed.eq(model.range(from..).map(|(fingerprint, _)| *fingerprint)));
                 }
                 if step % 500 == 0 {
-                    table.reserve(100);
+                    merge(&mut table, &mut model, narrow, step);
                     check(&table, &model);
                 }
             }
