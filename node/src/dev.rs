@@ -233,6 +233,7 @@ pub(crate) fn run(wish: &Wish) -> Result<(), DevError> {
             TcpListener::bind(&address).map_err(|e| DevError::Taken(address, what, e))?;
         }
     }
+    crew.tell(&wish.dir, &mark)?;
     let mut cluster = Cluster::start(&wish.dir, &mark, &crew)?;
     let outcome = cluster.watch();
     cluster.stop();
@@ -264,7 +265,7 @@ fn prepare(wish: &Wish) -> Result<(Mark, Crew), DevError> {
         None => {
             let mark = Mark { nodes, port };
             found(dir, &mark)?;
-            Ok((mark, Crew { numbers: (1..=nodes).collect(), alone: true }))
+            Ok((mark, Crew::whole(nodes)))
         }
     }
 }

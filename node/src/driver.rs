@@ -80,6 +80,10 @@ impl<D: Disk> Inspect for Hosted<D> {
     fn stored_bytes(&self) -> u64 {
         self.0.borrow().store().stats().live_bytes
     }
+
+    fn disk_full(&self) -> bool {
+        self.0.borrow().store().is_full()
+    }
 }
 
 /// What the disk has finished.
@@ -127,6 +131,7 @@ struct Pump<D: Disk> {
     syncs: SyncSender<SyncJob<D>>,
     syncing: Rc<Cell<bool>>,
     writable: bool,
+    full: bool,
     /// The store may have work of its own.
     chores: bool,
     /// It is not asked before this: clients' requests take too long.
@@ -160,6 +165,7 @@ where
             syncs,
             syncing,
             writable: true,
+            full: false,
             chores: false,
             rest: std::time::Instant::now(),
             last_chore: std::time::Instant::now(),
@@ -259,6 +265,7 @@ where
             self.feed(now, Input::Tick);
             // Room may have come back on a disk that was full, without a write of ours.
             self.chores |= self.last_chore.elapsed() >= CHORES_AT_REST;
+            self.report_room();
             self.tell_progress(now);
             self.scrub(now);
         }
@@ -421,6 +428,20 @@ where
         let host = self.host_deadline().map(|at| self.parts.clock.to_system(at));
         let chore = self.chores.then_some(self.rest);
         host.into_iter().chain(self.parts.handle.deadline()).chain(chore).min()
+    }
+
+    /// Says it when the disk has filled up, and when there is room again.
+    fn report_room(&mut self) {
+        let full = self.parts.host.0.borrow().store().is_full();
+        if full && !self.full {
+            say!(
+                "the disk is full: new values are refused here, reads and deletes go on, and other replicas take writes: \
+                 make room, or let other nodes carry more"
+            );
+        } else if self.full && !full {
+            say!("there is room on the disk again: new values are taken");
+        }
+        self.full = full;
     }
 
     fn report_writing(&mut self, now: Now) {

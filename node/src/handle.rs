@@ -108,6 +108,9 @@ pub(crate) trait Inspect {
 
     /// Bytes of all that is kept here.
     fn stored_bytes(&self) -> u64;
+
+    /// The disk has no room for another segment.
+    fn disk_full(&self) -> bool;
 }
 
 /// What a handle is made of besides its queue.
@@ -337,6 +340,11 @@ impl Handle {
     /// Bytes of all that is kept here.
     pub(crate) fn stored_bytes(&self) -> u64 {
         self.0.engine.stored_bytes()
+    }
+
+    /// The disk has no room for another segment.
+    pub(crate) fn disk_full(&self) -> bool {
+        self.0.engine.disk_full()
     }
 
     /// A node told us where it serves now. Says whether that was news.

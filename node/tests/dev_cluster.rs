@@ -123,6 +123,15 @@ fn what_does_not_fit_is_refused_in_words() {
     );
     drop(taken);
 
+    // While it runs nobody's ports are changed: a node that is killed then comes back where the others look for it.
+    let settings = |node: u16| fs::read(dir.join(format!("node{node}/gramme.toml"))).expect("it is there");
+    let before = [1, 2, 3].map(settings);
+    let mut running = dev(&dir, port);
+    refused(&["dev", "--dir", path, "--port", &free_ports(3).to_string()], "is running already");
+    assert_eq!([1, 2, 3].map(settings), before);
+    running.signal("INT");
+    assert!(running.wait().success());
+
     let mark = dir.join("dev.toml");
     let text = fs::read(&mark).expect("it is there");
     fs::remove_file(&mark).expect("it can be removed");

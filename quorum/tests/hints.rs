@@ -98,6 +98,25 @@ fn a_full_owner_is_offered_its_hints_a_few_at_a_time() {
     }
 }
 
+/// A coordinator without room has no copy beside which it could keep a hint, and nobody else would know what it lacks.
+#[test]
+fn a_full_coordinator_is_handed_what_it_coordinated() {
+    for nodes in [3, 5] {
+        let mut cluster = Cluster::new(nodes);
+        let list = cluster.preference("k");
+        cluster.nodes.get_mut(&list[0]).unwrap().refuses = |place| place != RUN_PLACE;
+        cluster.put(list[0], "k", "v", Cover::Held);
+        assert_eq!(cluster.copy(list[0], "k"), None);
+        let hints = |cluster: &Cluster| list.iter().map(|id| cluster.hints(*id)).sum::<usize>();
+        assert_eq!(hints(&cluster), 1, "of {nodes} one keeps it for the coordinator");
+        cluster.nodes.get_mut(&list[0]).unwrap().refuses = |_| false;
+        // Long before replicas are compared.
+        cluster.pass(Duration::from_secs(3));
+        assert_eq!(cluster.copy(list[0], "k").unwrap(), ["v"]);
+        assert_eq!(hints(&cluster), 0);
+    }
+}
+
 /// A fallback mints, hands over, drops its copy and mints again: the second write must not claim the first.
 #[test]
 fn a_fallback_that_mints_twice_erases_nothing() {

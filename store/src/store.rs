@@ -370,6 +370,12 @@ impl<D: Disk> Store<D> {
         !self.poisoned
     }
 
+    /// Whether the disk had no room when a segment was last asked for: puts are refused, or will be when the segments that there are
+    /// have been filled. [`maintain`](Self::maintain) and puts ask again.
+    pub fn is_full(&self) -> bool {
+        self.starved
+    }
+
     /// The last write's position, whether durable or not.
     pub fn position(&self) -> Position {
         Position(self.next_sequence - 1)

@@ -16,8 +16,8 @@ struct Founded {
     membership: Membership,
 }
 
-/// Who is to be started: all that were founded, but for those that have left the cluster or were removed since. If the ports
-/// are others now, every node is told. `former` is the port at which they were before.
+/// Who is to be started: all that were founded, but for those that have left the cluster or were removed since. Nothing is written
+/// yet. `former` is the port at which they were before.
 pub(super) fn check(dir: &Path, mark: &Mark, former: u16) -> Result<Crew, DevError> {
     let mut found: Vec<Founded> = Vec::new();
     let mut missing = Vec::new();
@@ -50,7 +50,7 @@ pub(super) fn check(dir: &Path, mark: &Mark, former: u16) -> Result<Crew, DevErr
         }
         say!("{} is gone, and its node is no member of the cluster any more", path.display());
     }
-    let (found, gone): (Vec<_>, Vec<_>) =
+    let (mut found, gone): (Vec<_>, Vec<_>) =
         found.into_iter().partition(|node| takes_part(&newest.ring, node.id));
     for node in gone {
         say!(
@@ -76,16 +76,12 @@ pub(super) fn check(dir: &Path, mark: &Mark, former: u16) -> Result<Crew, DevErr
         say!("member {id} ({at}) is not one of the nodes in {}: start it yourself", dir.display());
     }
     let knows = |node: &Founded| places.iter().all(|(id, at)| node.membership.addresses.get(id) == Some(at));
-    if mark.port != former || !found.iter().all(knows) {
-        for node in &found {
-            save_settings(&node.data, &addresses(mark.port, node.number))?;
-            let mut membership = node.membership.clone();
-            membership.addresses.extend(places.clone());
-            node.data.save_membership(&membership)?;
-        }
-        mark.save(dir)?;
+    let moved = mark.port != former || !found.iter().all(knows);
+    let numbers = found.iter().map(|node| node.number).collect();
+    for node in &mut found {
+        node.membership.addresses.extend(places.clone());
     }
-    Ok(Crew { numbers: found.into_iter().map(|node| node.number).collect(), alone: elsewhere.is_empty() })
+    Ok(Crew { numbers, alone: elsewhere.is_empty(), moved: if moved { found } else { Vec::new() } })
 }
 
 /// Which of two states of one cluster is the later.
@@ -103,4 +99,22 @@ pub(super) struct Crew {
     pub(super) numbers: Vec<u16>,
     /// They are the whole cluster.
     pub(super) alone: bool,
+    /// Those that have to be told where all are now.
+    moved: Vec<Founded>,
+}
+
+impl Crew {
+    /// All of a cluster that was just founded.
+    pub(super) fn whole(nodes: u16) -> Crew {
+        Crew { numbers: (1..=nodes).collect(), alone: true, moved: Vec::new() }
+    }
+
+    /// Tells nodes that do not run their new ports.
+    pub(super) fn tell(&self, dir: &Path, mark: &Mark) -> Result<(), DevError> {
+        for node in &self.moved {
+            save_settings(&node.data, &addresses(mark.port, node.number))?;
+            node.data.save_membership(&node.membership)?;
+        }
+        if self.moved.is_empty() { Ok(()) } else { mark.save(dir) }
+    }
 }

@@ -76,6 +76,8 @@ struct NodeStatus {
     ready: bool,
     /// No sync has failed.
     writable: bool,
+    /// New values are refused here until there is room.
+    disk_full: bool,
     /// Partitions in which this node may miss data that it acknowledged: there its answers count toward no quorum.
     incomplete_partitions: usize,
     /// Partitions that this node is to own and has still to copy, and those that it holds and owns no more.
@@ -130,6 +132,7 @@ pub(super) fn status(server: &Server) -> Result<Answer, Refusal> {
         version: env!("CARGO_PKG_VERSION"),
         ready: status.ready,
         writable: status.writable,
+        disk_full: handle.disk_full(),
         incomplete_partitions: status.incomplete_partitions,
         gaining_partitions: status.gaining_partitions,
         sweeping_partitions: status.sweeping_partitions,

@@ -26,6 +26,12 @@ pub(super) fn answer(server: &Server) -> Result<Answer, Refusal> {
     one("ready", "gauge", "Writes are taken.", status.ready.into());
     one("writable", "gauge", "No sync has failed.", status.writable.into());
     one(
+        "disk_full",
+        "gauge",
+        "New values are refused here until there is room on the disk.",
+        server.handle.disk_full().into(),
+    );
+    one(
         "incomplete_partitions",
         "gauge",
         "Partitions in which the node may miss data; there its answers count toward no quorum.",

@@ -53,6 +53,10 @@ impl Inspect for EngineCell {
     fn stored_bytes(&self) -> u64 {
         self.1.borrow().values().map(|value| value.len() as u64).sum()
     }
+
+    fn disk_full(&self) -> bool {
+        false
+    }
 }
 
 /// In which order requests reach the engine.

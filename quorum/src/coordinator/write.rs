@@ -305,6 +305,11 @@ impl Engine {
     }
 
     fn send_write(&mut self, call: CallId, node: NodeId) {
+        let hints = self.writes.get(&call).map_or_else(Vec::new, |write| write.hints(node));
+        self.send_write_with(call, node, hints);
+    }
+
+    fn send_write_with(&mut self, call: CallId, node: NodeId, hints: Vec<NodeId>) {
         let Some(write) = self.writes.get(&call) else { return };
         let Some(sent) = &write.sent else { return };
         if node == self.config.node {
@@ -319,7 +324,7 @@ impl Engine {
                 purpose: Purpose::Write,
                 key: write.key.clone(),
                 object: sent.encoded.clone(),
-                hints: write.hints(node),
+                hints,
                 outranked_by: write.plain.then_some(sent.rank),
             },
         );
@@ -381,7 +386,8 @@ impl Engine {
         self.hint_uncovered(now, call);
     }
 
-    /// Writes the hints for which no fallback is left: this node's own copy serves them.
+    /// Writes the hints for which no fallback is left: this node's own copy serves them. If it is this node that has no copy, another is
+    /// asked to keep a hint for it.
     fn hint_uncovered(&mut self, now: Now, call: CallId) {
         let Some(write) = self.writes.get_mut(&call) else { return };
         if write.sent.is_none() || self.config.planted.is(Bug::NoHintWithoutFallback) {
@@ -398,8 +404,17 @@ impl Engine {
         for owner in owners {
             if owner != self.config.node {
                 self.keep_hint(now, owner, &key);
+            } else if let Some(other) = self.other_target(call) {
+                self.send_write_with(call, other, Vec::from([owner]));
             }
         }
+    }
+
+    /// Somebody else who holds the write, or may.
+    fn other_target(&self, call: CallId) -> Option<NodeId> {
+        let mut others = self.writes.get(&call)?.targets();
+        others.retain(|node| *node != self.config.node && self.is_alive(*node));
+        others.first().copied()
     }
 
     fn advance_write(&mut self, now: Now, call: CallId) {
