@@ -91,6 +91,11 @@ fn vclock() {
         "some",
         &(0..=255).step_by(3).map(|n: u16| n.to_le_bytes()[0]).collect::<Vec<_>>(),
     );
+    for (form, name) in ["growable", "fixed", "growable-timed", "fixed-timed"].into_iter().enumerate() {
+        let choices = (0..=250u8).map(|n| n.wrapping_mul(59) ^ n >> 3);
+        let form = u8::try_from(form).expect("four");
+        seed("vclock_vector_ops", name, &[form].into_iter().chain(choices).collect::<Vec<_>>());
+    }
     seed(
         "vclock_siblings_ops",
         "some",

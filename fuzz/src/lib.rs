@@ -25,3 +25,4 @@ pub mod vclock_dotset_ops;
 pub mod vclock_siblings_decode;
 pub mod vclock_siblings_ops;
 pub mod vclock_token;
+pub mod vclock_vector_ops;

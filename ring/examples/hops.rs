@@ -1,9 +1,11 @@
 //! How many hops bounded routing takes among 100,000 nodes, and what it costs beside a full view.
 //!
-//! `cargo run --release -p gramme-ring --example hops [nodes]`
+//! `cargo run --release -p gramme-ring --example hops [nodes]`. It fails if a request ends at another node than the owner, if
+//! rank fingers take more hops than their bound, or if anybody is out of reach while all live.
 
 use gramme_ring::finger::{FingerTable, Hop, Place, id_fingers, rank_fingers};
 use gramme_ring::{NodeId, TableError};
+use std::error::Error;
 
 type Build = for<'b> fn(&[Place], usize, usize, &'b mut [Place]) -> Result<&'b [Place], TableError>;
 
@@ -16,6 +18,7 @@ fn random(state: &mut u64) -> u64 {
     x ^ (x >> 31)
 }
 
+/// The hops it took to reach the owner, the first live node at or after the key; `None` if nobody was left to ask.
 fn route(
     ring: &[Place],
     build: Build,
@@ -25,6 +28,8 @@ fn route(
     dead: &[bool],
 ) -> Result<Option<usize>, TableError> {
     let alive = |node: NodeId| usize::try_from(node.0).is_ok_and(|n| !dead[n]);
+    let first = ring.partition_point(|place| place.position < key);
+    let owner = ring[first..].iter().chain(ring).map(|place| place.node).find(|node| alive(*node));
     let mut at = start;
     for hops in 0..1000 {
         let mut buffer = [ring[0]; 128];
@@ -32,28 +37,35 @@ fn route(
         let before = ring[(at + ring.len() - 1) % ring.len()];
         let table = FingerTable::new(before, ring[at], fingers)?.with_successors(successors);
         match table.next_hop(key, alive) {
-            Hop::Here => return Ok(Some(hops)),
-            Hop::Owner(_) => return Ok(Some(hops + 1)),
+            Hop::Here => {
+                assert_eq!(owner, Some(ring[at].node));
+                return Ok(Some(hops));
+            }
+            Hop::Owner(node) => {
+                assert_eq!(owner, Some(node));
+                return Ok(Some(hops + 1));
+            }
             Hop::Via(node) => at = ring.partition_point(|place| place.node < node),
             Hop::Unreachable => return Ok(None),
         }
     }
-    Ok(None)
+    panic!("in circles");
 }
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let nodes: usize = std::env::args().nth(1).map_or(Ok(100_000), |n| n.parse())?;
-    let requests = 200_000;
+fn main() -> Result<(), Box<dyn Error>> {
+    simulate(std::env::args().nth(1).map_or(Ok(100_000), |n| n.parse())?, 200_000)?;
+    compare_costs();
+    Ok(())
+}
+
+fn simulate(nodes: usize, requests: usize) -> Result<(), Box<dyn Error>> {
+    let (bound, half) = (nodes.next_power_of_two().ilog2() as usize, (nodes as f64).log2() / 2.0 + 1.0);
     let mut state = 1;
     let mut positions: Vec<u64> = (0..nodes).map(|_| random(&mut state)).collect();
     positions.sort_unstable();
     let ring: Vec<Place> =
         (0..).zip(positions).map(|(i, position)| Place { position, node: NodeId(i) }).collect();
-    println!(
-        "{nodes} nodes, {requests} requests; ceil(log2 S) = {}, log2 S / 2 + 1 = {:.2}",
-        nodes.next_power_of_two().ilog2(),
-        (nodes as f64).log2() / 2.0 + 1.0
-    );
+    println!("{nodes} nodes, {requests} requests; ceil(log2 S) = {bound}, log2 S / 2 + 1 = {half:.2}");
     println!("{:<34} {:>6} {:>6} {:>6} {:>6} {:>12}", "", "mean", "p50", "p99.9", "most", "unreachable");
     for (name, build, successors, failed) in [
         ("rank fingers", rank_fingers as Build, 1, 0),
@@ -77,15 +89,20 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             }
         }
         hops.sort_unstable();
+        let (mean, most) = (hops.iter().sum::<usize>() as f64 / hops.len() as f64, hops[hops.len() - 1]);
         println!(
-            "{name:<34} {:>6.2} {:>6} {:>6} {:>6} {lost:>12}",
-            hops.iter().sum::<usize>() as f64 / hops.len() as f64,
+            "{name:<34} {mean:>6.2} {:>6} {:>6} {most:>6} {lost:>12}",
             hops[hops.len() / 2],
             hops[hops.len() * 999 / 1000],
-            hops[hops.len() - 1],
         );
+        assert!(failed > 0 || lost == 0, "{name}: {lost} without an answer");
+        let bounded = failed == 0 && name.starts_with("rank");
+        assert!(!bounded || (most <= bound && mean <= half), "{name}: {mean} hops, {most} at most");
     }
+    Ok(())
+}
 
+fn compare_costs() {
     println!();
     println!(
         "What a node pays, by a model: 40 bytes of memory for each node known; a joining, leaving or moved node"
@@ -108,5 +125,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             (s.log2() - 4.0) / 2.0 + 1.0
         );
     }
-    Ok(())
+}
+
+#[test]
+fn every_request_reaches_its_owner_within_the_bound() -> Result<(), Box<dyn Error>> {
+    simulate(1_000, 2_000)
 }

@@ -214,6 +214,33 @@ fn decoded_tables_are_checked() {
 }
 
 #[test]
+fn what_is_wrong_with_a_decoded_table_is_named() {
+    // The same layout in a format that keeps an error's text.
+    const MEMBERS: &str = r#"[[1,1,"a"],[2,1,"a"],[3,1,"b"]]"#;
+    let read = |head: &str, members: &str, table: &str| {
+        serde_json::from_str::<Layout>(&format!("[{head},{members},{table}]"))
+    };
+    let good = read("1,0,2,2", MEMBERS, "[0,2,2,1]").unwrap();
+    let second = good.partition_count().partition(1).unwrap();
+    for (head, members, table, error) in [
+        ("0,0,2,2", MEMBERS, "[0,2,2,1]", LayoutError::Version(LayoutVersion(0))),
+        ("1,0,0,2", MEMBERS, "[0,2,2,1]", LayoutError::NoReplicas),
+        ("1,0,2,3", MEMBERS, "[0,2,2,1]", LayoutError::PartitionCount(3)),
+        ("1,0,2,2", "[]", "[]", LayoutError::NoMembers),
+        ("1,0,2,2", r#"[[1,0,"a"],[2,1,"a"]]"#, "[0,1,0,1]", LayoutError::ZeroWeight(NodeId(1))),
+        ("1,0,2,2", r#"[[2,1,"a"],[1,1,"a"]]"#, "[0,1,0,1]", LayoutError::UnsortedMembers),
+        ("1,0,2,2", r#"[[2,1,"a"],[2,1,"b"]]"#, "[0,1,0,1]", LayoutError::DuplicateMember(NodeId(2))),
+        ("1,0,2,2", MEMBERS, "[0,2,2]", LayoutError::TableLength { expected: 4, found: 3 }),
+        ("1,0,2,2", MEMBERS, "[0,2,2,3]", LayoutError::UnknownOwner(second)),
+        ("1,0,2,2", MEMBERS, "[0,2,2,2]", LayoutError::RepeatedOwner(second)),
+        ("1,0,2,2", MEMBERS, "[0,2,1,0]", LayoutError::Zones(second)),
+    ] {
+        let text = read(head, members, table).unwrap_err().to_string();
+        assert!(text.starts_with(&error.to_string()), "{error:?} expected: {text}");
+    }
+}
+
+#[test]
 fn slots_of_a_partition_share_their_owners() {
     let members: Vec<Member> = (1..=5).map(|i| member(i, 1, "")).collect();
     let layout = Layout::compute(3, 64, &members, None).unwrap();

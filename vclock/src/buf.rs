@@ -73,6 +73,13 @@ pub trait Buf<T>: Default + IntoIterator<Item = T> {
     }
 }
 
+/// Makes a list the same as a longer one, which must fit.
+pub(crate) fn become_longer<T: Copy, B: Buf<T>>(list: &mut B, longer: &[T]) -> Result<(), B::Full> {
+    let (head, tail) = longer.split_at(list.as_slice().len());
+    list.as_mut_slice().copy_from_slice(head);
+    tail.iter().try_for_each(|item| list.push(*item))
+}
+
 impl<T, const N: usize> Buf<T> for heapless::Vec<T, N> {
     type Full = Full;
 

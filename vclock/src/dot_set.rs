@@ -1,6 +1,6 @@
 //! Exact sets of events.
 
-use crate::buf::Buf;
+use crate::buf::{Buf, become_longer};
 use crate::causality::Causality;
 use crate::dot::{Actor, Dot, Span};
 use crate::malformed::Malformed;
@@ -158,6 +158,10 @@ impl<B: Buf<Span>> DotSet<B> {
             return Ok(changed);
         }
         let (held, theirs) = (self.spans().len(), other.spans());
+        if held < theirs.len() && other.includes(self) {
+            become_longer(&mut self.spans, theirs)?;
+            return Ok(true);
+        }
         if self.spans.fits(held + theirs.len()).is_err() {
             let all = self.joined(other)?;
             let changed = all != *self;
@@ -280,22 +284,27 @@ impl<B: Buf<Span>> DotSet<B> {
     /// Whether every dot of `other` is in this set.
     #[must_use]
     pub fn includes(&self, other: &Self) -> bool {
-        let mut held = self.spans();
+        let held = self.spans();
         if aligned(held, other.spans()) {
             return held
                 .iter()
                 .zip(other.spans())
                 .fold(true, |all, (ours, theirs)| all & (ours.last >= theirs.last));
         }
-        other.spans().iter().all(|span| {
-            while let [first, rest @ ..] = held {
-                if first.end() >= span.end() {
-                    break;
+        let mut rest = other.spans().iter();
+        let Some(mut wanted) = rest.next() else { return true };
+        for span in held {
+            while span.end() >= wanted.end() {
+                if span.actor != wanted.actor || span.first > wanted.first {
+                    return false;
                 }
-                held = rest;
+                match rest.next() {
+                    Some(next) => wanted = next,
+                    None => return true,
+                }
             }
-            held.first().is_some_and(|s| s.actor == span.actor && s.first <= span.first)
-        })
+        }
+        false
     }
 
     /// How this set, as a history, relates to another.

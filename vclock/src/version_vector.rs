@@ -1,6 +1,6 @@
 //! The classic version vector: for each actor, how many of its events were seen.
 
-use crate::buf::Buf;
+use crate::buf::{Buf, become_longer};
 use crate::causality::Causality;
 use crate::dot::{Actor, Dot, Span};
 use crate::malformed::Malformed;
@@ -191,6 +191,12 @@ impl<B: Buf<Entry<T>>, T: Copy + Ord> VersionVector<B, T> {
         if self.entries.fits(held + theirs.len()).is_err() {
             self.entries.fits(held + count_missing(self.entries(), theirs))?;
         }
+        let as_high = |their: &Entry<T>, our: &Entry<T>| (our.counter, our.at) <= (their.counter, their.at);
+        if held < theirs.len() && covers(theirs, self.entries(), as_high) {
+            // Nothing here is newer, as often: theirs takes the place of ours.
+            become_longer(&mut self.entries, theirs)?;
+            return Ok(true);
+        }
         // What both have is raised where it stands. The same actors are the usual case, and go without a search.
         let entries = self.entries.as_mut_slice();
         let same = count_same(entries, theirs);
@@ -241,19 +247,7 @@ impl<B: Buf<Entry<T>>, T: Copy + Ord> VersionVector<B, T> {
     /// Whether everything that `other` has seen was seen here.
     #[must_use]
     pub fn includes(&self, other: &Self) -> bool {
-        let mut ours = self.entries();
-        other.entries().iter().all(|theirs| {
-            while let [first, rest @ ..] = ours
-                && first.actor < theirs.actor
-            {
-                ours = rest;
-            }
-            let held = ours.split_first().filter(|(first, _)| first.actor == theirs.actor);
-            held.is_some_and(|(first, rest)| {
-                ours = rest;
-                first.counter >= theirs.counter
-            })
-        })
+        covers(self.entries(), other.entries(), |ours, theirs| ours.counter >= theirs.counter)
     }
 
     /// How this history relates to another. The times beside the entries have no say in it.
@@ -293,6 +287,23 @@ impl<T: Copy + Ord> Entry<T> {
         self.at = if raised { theirs.at } else { self.at };
         raised
     }
+}
+
+/// Whether each entry of `less` has one in `more` that is at least as high.
+fn covers<T>(more: &[Entry<T>], less: &[Entry<T>], as_high: impl Fn(&Entry<T>, &Entry<T>) -> bool) -> bool {
+    let mut rest = less.iter();
+    let Some(mut low) = rest.next() else { return true };
+    for held in more {
+        match held.actor.cmp(&low.actor) {
+            Ordering::Less => {}
+            Ordering::Equal if as_high(held, low) => match rest.next() {
+                Some(next) => low = next,
+                None => return true,
+            },
+            _ => return false,
+        }
+    }
+    false
 }
 
 /// How many entries have the same actors at the head of both.

@@ -127,6 +127,13 @@ fn an_entry_keeps_its_latest_time() {
         panic!("the later one wins")
     };
     assert_eq!(early, late);
+    // Nor does a longer one win that is older in this.
+    let longer =
+        [(1, 2, 3), (2, 1, 5)].map(|(actor, counter, ms)| Entry { actor: Actor(actor), counter, at: at(ms) });
+    let Ok(true) = late.merge(&GrowableTimedVector::from_entries(longer).unwrap()) else {
+        panic!("there is one more")
+    };
+    assert_eq!(late.entries().iter().map(|entry| entry.at).collect::<Vec<_>>(), [at(8), at(5)]);
 }
 
 #[test]

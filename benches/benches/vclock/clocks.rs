@@ -3,7 +3,7 @@
 use super::{actor, dots, vector};
 use criterion::measurement::WallTime;
 use criterion::{BatchSize, BenchmarkGroup, BenchmarkId, Criterion, Throughput};
-use gramme_vclock::{Dot, GrowableDotSet};
+use gramme_vclock::{Dot, GrowableDotSet, GrowableVersionVector};
 use std::hint::black_box;
 use std::ops::Range;
 
@@ -58,6 +58,11 @@ fn set(clock: Vec<(u64, u64)>) -> GrowableDotSet {
     dots(clock.into_iter().map(|(n, last)| (n, 1, last)))
 }
 
+/// Reads all of a vector and decides nothing: less than this no comparison or merge can take that looks at every entry.
+fn read(vector: &GrowableVersionVector) -> u64 {
+    vector.entries().iter().fold(0, |all, entry| all ^ entry.actor.0 ^ entry.counter)
+}
+
 /// Times `compare` on each pair.
 pub(crate) fn compare<C, R>(
     group: &mut BenchmarkGroup<'_, WallTime>,
@@ -100,6 +105,7 @@ pub(crate) fn clocks(c: &mut Criterion) {
         for entries in ENTRIES {
             let vectors = pair.all(entries, vector);
             compare(&mut group, BenchmarkId::new("version vector", entries), &vectors, |a, b| a.compare(b));
+            compare(&mut group, BenchmarkId::new("reading", entries), &vectors, |a, b| read(a) ^ read(b));
             let sets = pair.all(entries, set);
             compare(&mut group, BenchmarkId::new("dot set", entries), &sets, |a, b| a.compare(b));
             #[cfg(feature = "peers")]
@@ -112,6 +118,7 @@ pub(crate) fn clocks(c: &mut Criterion) {
         for entries in ENTRIES {
             let vectors = pair.all(entries, vector);
             merge(&mut group, BenchmarkId::new("version vector", entries), &vectors, |a, b| a.merge(b));
+            merge(&mut group, BenchmarkId::new("reading", entries), &vectors, |a, b| read(a) ^ read(b));
             let sets = pair.all(entries, set);
             merge(&mut group, BenchmarkId::new("dot set", entries), &sets, |a, b| a.union(b));
             #[cfg(feature = "peers")]

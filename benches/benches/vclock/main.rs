@@ -103,7 +103,7 @@ fn main() {
             "vclock/merge holes",
         ],
         &["version vector", "dot set"],
-        &["crdts", "vclock", "dson"],
+        &["crdts", "vclock", "dson", "reading"],
         &[3, 5, 10],
     );
 }

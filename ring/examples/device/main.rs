@@ -5,7 +5,7 @@
 
 mod sender;
 
-use gramme_ring::{Layout, Member, NodeId};
+use gramme_ring::{Layout, Member, NodeId, Slot, TableError};
 use sender::Sender;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -24,7 +24,19 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let all = sender.targets(key.as_bytes(), |_| true)?;
         let without = sender.targets(key.as_bytes(), |id| id != all[0])?;
         println!("{key:<14} goes to {all:?}; were the first out of reach, to {without:?}");
+        // The device and the cluster agree.
+        let mut preference = layout.preference(layout.partition_of(Slot::of(key.as_bytes())));
+        assert!(preference.clone().take(3).eq(all));
+        preference.next();
+        assert!(preference.take(3).eq(without));
     }
-    println!("with two nodes in reach: {}", sender.targets(b"door", |id| id.0 < 3).unwrap_err());
+    let refused = sender.targets(b"door", |id| id.0 < 3);
+    println!("with two nodes in reach: {}", refused.unwrap_err());
+    assert_eq!(refused, Err(TableError::TooFewNodes { wanted: 3, found: 2 }));
     Ok(())
+}
+
+#[test]
+fn the_device_picks_what_the_cluster_picks() -> Result<(), Box<dyn std::error::Error>> {
+    main()
 }
