@@ -2,6 +2,7 @@
 
 use crate::checker::Violation;
 use crate::clock::DECADE;
+use crate::keyspaces::Keyspaces;
 use crate::network::Weather;
 use crate::rng::Rng;
 use crate::swarm::{Kind, Storm};
@@ -91,6 +92,7 @@ struct Run<'a> {
     rng: Rng,
     storm: Storm,
     storms: u64,
+    keyspaces: Keyspaces,
     /// Faults rage.
     raging: bool,
     /// There is no anti-entropy.
@@ -124,9 +126,23 @@ pub fn run(plan: &Plan, progress: &mut dyn FnMut(&World)) -> Outcome {
     let clients = Rng::stream(plan.seed, 4).with_tape(tape.slice(of_faults..));
     let workload = Workload::new(clients, plan.rate);
     let storm = Storm::draw(&mut rng, hints_alone);
+    // With fewer than three nodes none of these rules would mean much.
+    let keyspaces = Keyspaces::draw(&mut Rng::stream(plan.seed, 6));
+    let keyspaces = if plan.nodes < 3 { Keyspaces::default() } else { keyspaces };
     let limited = !plan.safety_only;
-    let mut run =
-        Run { world, workload, rng, storm, storms: 0, raging: false, hints_alone, limited, progress };
+    let mut run = Run {
+        world,
+        workload,
+        rng,
+        storm,
+        storms: 0,
+        keyspaces,
+        raging: false,
+        hints_alone,
+        limited,
+        progress,
+    };
+    run.start_keyspaces();
     run.start_clients();
     let end = Time(0) + plan.length;
     while run.world.now() < end && run.world.checker().violation().is_none() {
@@ -158,6 +174,28 @@ impl Run<'_> {
         }
     }
 
+    /// The operator commits to the first keyspaces before the clients come.
+    fn start_keyspaces(&mut self) {
+        let first = self.keyspaces.first.clone();
+        let until = self.world.now() + Duration::from_secs(20);
+        if !first.is_empty() {
+            self.advance(self.world.now() + Duration::from_secs(1));
+            self.world.commit_keyspaces(0, &first);
+        }
+        self.keyspaces.later.reverse();
+        while self.world.keyspaces().len() < first.len() && self.world.now() < until {
+            self.advance(self.world.now() + Duration::from_millis(100));
+        }
+        self.use_keyspaces();
+    }
+
+    /// Clients use what all members go by.
+    fn use_keyspaces(&mut self) {
+        for (prefix, ttl) in self.world.keyspaces() {
+            self.workload.use_prefix(&prefix, ttl);
+        }
+    }
+
     /// Safety: faults and load at once.
     fn storm(&mut self, end: Time) {
         self.storms += 1;
@@ -165,6 +203,7 @@ impl Run<'_> {
             self.storm = Storm::draw(&mut self.rng, self.hints_alone);
             self.workload.move_on(self.storms);
         }
+        self.use_keyspaces();
         self.raging = true;
         self.workload.set_stopped(false);
         self.world.set_resets(self.storm.resets);
@@ -384,6 +423,13 @@ impl Run<'_> {
 
     /// Somebody alters the membership, and perhaps somebody else does at the same time.
     fn alter(&mut self) {
+        self.use_keyspaces();
+        if !self.keyspaces.later.is_empty() && self.rng.chance(400_000) {
+            let members = self.world.members();
+            let at = *self.rng.pick(&members);
+            let next = self.keyspaces.later.pop();
+            return self.world.commit_keyspaces(at, next.as_slice());
+        }
         let commits = if self.rng.chance(200_000) { 2 } else { 1 };
         let losses = !self.limited || self.world.is_complete();
         for commit in 0..commits {

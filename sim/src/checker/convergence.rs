@@ -34,6 +34,11 @@ impl Checker {
                 return Some(Unrest { invariant: Invariant::HintsDrain, key: None, what });
             }
         }
+        // Whatever the mode, the disk has it all before long.
+        if let Some((node, what)) = members.iter().find_map(|node| Some((node, self.unsynced(*node)?))) {
+            let what = format!("node {node} does not sync {what}");
+            return Some(Unrest { invariant: Invariant::AcknowledgedCopies, key: None, what });
+        }
         for (number, key) in self.keys.iter().enumerate() {
             let owners = owners(&key.name);
             let live = |node: usize| {
@@ -85,6 +90,7 @@ impl Checker {
                     && !birth.gone
                     && !birth.excused
                     && !held(**dot)
+                    && !self.is_outranked(number, **dot, copy.map(|copy| &copy.object))
                     && !self.took_effect(number, &birth.covered_by, copy)
             });
             if let Some(dot) = missing {

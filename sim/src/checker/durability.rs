@@ -12,6 +12,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 #[derive(Clone, Debug, Default)]
 pub(super) struct Shadow {
     pub(super) actor: Option<Actor>,
+    /// The keyspaces that it goes by.
+    pub(super) keyspaces: BTreeSet<usize>,
     pub(super) copies: BTreeMap<usize, ShadowCopy>,
     /// The engine's own records: hints and such.
     own: BTreeMap<(u16, Bytes), Record>,
@@ -149,9 +151,19 @@ impl Checker {
             return;
         }
         copy.orphaned &= value.is_some();
+        let is_copy = value.is_some();
         copy.record.append(number, value);
-        copy.object = object;
+        copy.object.clone_from(&object);
         self.shadows[node].dirty.insert(key);
+        if is_copy {
+            self.check_last(now, node, key, &object, true);
+        }
+        if self.rules(key).buffered {
+            let key = &mut self.keys[key];
+            for dot in key.present.iter().filter(|dot| object.seen().contains(**dot)) {
+                key.dots.get_mut(dot).expect("only known dots are present").written_at |= 1 << node;
+            }
+        }
     }
 
     /// A node drops all that it holds of a slot.
@@ -167,8 +179,12 @@ impl Checker {
     /// A copy goes: somebody else must hold what it has.
     fn check_drop(&mut self, now: Time, node: usize, key: usize) {
         let Some(copy) = self.shadows[node].copies.get(&key) else { return };
-        let needed: Vec<Dot> =
-            copy.object.iter().map(|(dot, _)| dot).filter(|dot| self.keys[key].open.contains(dot)).collect();
+        let lww = self.rules(key).lww;
+        let is_needed = |dot: &Dot| {
+            let key = &self.keys[key];
+            key.open.contains(dot) || lww && key.present.contains(dot) && !key.dots[dot].excused
+        };
+        let needed: Vec<Dot> = copy.object.iter().map(|(dot, _)| dot).filter(is_needed).collect();
         for dot in needed {
             let kept = self.shadows.iter().enumerate().any(|(other, shadow)| {
                 other != node && shadow.copies.get(&key).is_some_and(|copy| copy.durable_seen.contains(dot))
@@ -266,6 +282,7 @@ impl Checker {
             }
         };
         let set_back = self.shadows[node].set_back;
+        self.unsynced_lost(node, key, &object);
         let copy = self.shadows[node].copies.entry(key).or_default();
         if !set_back && !copy.record.may_be(found, kept_all) {
             let had = &copy.object;
@@ -334,9 +351,25 @@ impl Checker {
         let key = self.key_number(name);
         let Some(copy) = self.shadows[node].copies.get_mut(&key) else { return };
         if copy.record.take_back(found) {
-            copy.object =
+            let object =
                 found.and_then(|bytes| gramme_quorum::object::decode(bytes).ok()).unwrap_or_default();
+            let before = std::mem::replace(&mut copy.object, object);
+            let now = &copy.object;
+            for (dot, birth) in &mut self.keys[key].dots {
+                if before.seen().contains(*dot) && !now.seen().contains(*dot) {
+                    birth.written_at &= !(1 << node);
+                }
+            }
         }
+    }
+
+    /// What a node has written and not synced, if anything.
+    pub(super) fn unsynced(&self, node: usize) -> Option<String> {
+        let shadow = &self.shadows[node];
+        let copies = shadow.dirty.iter().filter(|key| !shadow.copies[*key].record.unsynced.is_empty());
+        let mut copies = copies.map(|key| self.keys[*key].name.escape_ascii().to_string());
+        let mut own = shadow.own_dirty.iter().filter(|at| !shadow.own[*at].unsynced.is_empty());
+        copies.next().or_else(|| own.next().map(|(place, key)| format!("{place}/{}", key.escape_ascii())))
     }
 
     /// How many records of its own, in slots from `first` on, a node keeps.
@@ -349,14 +382,13 @@ impl Checker {
     pub(super) fn check_copies(&mut self, now: Time, id: OpId, own: &[Dot]) {
         let request = &self.requests[id.index()];
         let number = request.key;
-        let key = &self.keys[number];
         // A plain delete that found nothing to delete writes nothing.
         if own.is_empty() && matches!(request.op, Op::Delete { .. }) {
             return;
         }
-        let copies = own.iter().map(|dot| key.dots[dot].durable_at.count_ones()).max().unwrap_or(0);
+        let copies = own.iter().map(|dot| self.holders(id, *dot).count_ones()).max().unwrap_or(0);
         if copies < u32::from(request.copies) {
-            let what = format!("{id} is acknowledged with {copies} durable copies of {}", request.copies);
+            let what = format!("{id} is acknowledged with {copies} copies of {}", request.copies);
             self.fail(now, Invariant::AcknowledgedCopies, Some(number), what);
         }
     }

@@ -63,7 +63,8 @@ impl World {
     /// What still keeps the cluster from being at rest, if anything.
     #[must_use]
     pub fn unrest(&self) -> Option<Unrest> {
-        if let Some(node) = self.members().into_iter().find(|node| self.nodes[*node].incomplete) {
+        let lacks = |node: &usize| self.nodes[*node].incomplete || self.nodes[*node].unsynced;
+        if let Some(node) = self.members().into_iter().find(lacks) {
             let open = |node: &crate::node::Node| {
                 let status = node.host.as_ref()?.engine().status(gramme_quorum::Instant::default());
                 Some((status.incomplete_partitions, status.gaining_partitions))

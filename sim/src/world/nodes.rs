@@ -37,6 +37,7 @@ impl World {
         self.mark(Mark::Up(node), &format!("node {node} starts its run {}", self.nodes[node].runs));
         self.hash.event(b'S', [self.now.0, node as u64, actor.0], &[]);
         self.checker.opened(self.now, node, actor);
+        self.tell_keyspaces(node);
         if let Some(timeline) = &mut self.timeline {
             timeline.named(actor, node, self.nodes[node].runs);
         }
@@ -93,6 +94,7 @@ impl World {
                 }
                 Effect::Recovered => {
                     self.nodes[node].incomplete = false;
+                    self.nodes[node].unsynced = false;
                     self.nodes[node].outdated = false;
                     self.note(&format!("node {node} has recovered all that it may have lost"));
                 }

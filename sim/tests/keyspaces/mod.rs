@@ -43,7 +43,7 @@ fn where_the_last_write_wins_the_other_may_go() {
     let mut h = history(&lww());
     let [first, last] = two(&mut h);
     for node in 0..3 {
-        h.store(node, &object(&[last.clone()], &[first.0, last.0]));
+        h.store(node, &object(std::slice::from_ref(&last), &[first.0, last.0]));
     }
     h.ok(OpId(0), &[first.0]);
     h.ok(OpId(1), &[last.0]);
@@ -55,7 +55,7 @@ fn where_the_last_write_wins_the_other_may_go() {
 fn the_earlier_write_must_not_win() {
     let mut h = history(&lww());
     let [first, last] = two(&mut h);
-    h.store(2, &object(&[first.clone()], &[first.0, last.0]));
+    h.store(2, &object(std::slice::from_ref(&first), &[first.0, last.0]));
     h.breaks(Invariant::LastWriteWins);
 }
 
@@ -74,7 +74,7 @@ fn nor_do_both_stay_where_the_rules_are_known() {
 fn an_acknowledged_last_write_that_nothing_outranks_is_missed() {
     let mut h = history(&lww());
     let [_, last] = two(&mut h);
-    h.store(2, &object(&[last.clone()], &[last.0]));
+    h.store(2, &object(std::slice::from_ref(&last), &[last.0]));
     h.ok(OpId(1), &[last.0]);
     // At rest the owners have what node 0 has.
     let now = h.tick();
