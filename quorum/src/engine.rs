@@ -180,7 +180,7 @@ impl Engine {
         engine.sync_peers(now);
         if engine.config.incomplete {
             engine.lost_all(now, Missing::Lost);
-        } else if engine.config.unsynced {
+        } else if engine.config.unsynced && !engine.config.planted.is(Bug::UnsyncedIgnored) {
             engine.lost_all(now, Missing::Unsynced);
         }
         let timing = engine.config.timing;
@@ -419,7 +419,7 @@ impl Engine {
         }
         // What asks for much more than it says waits for better times.
         if self.is_congested(from)
-            && let Message::Read { call, want: Want::Object, .. }
+            && let Message::Read { call, want: Want::Object | Want::Source, .. }
             | Message::Forward { call, .. }
             | Message::List { call, .. } = message
         {
@@ -453,7 +453,8 @@ impl Engine {
                     self.forgetting.remove(&key);
                 }
                 // Who has yet to hear that this may be lost with the machine would not look for it afterwards.
-                let unheard = self.rules(&key).durability == Durability::Group;
+                let unheard = self.rules(&key).durability == Durability::Group
+                    && !self.config.planted.is(Bug::UnheardBuffered);
                 let sync = if unheard && purpose != Purpose::Repair { Syncing::First } else { sync };
                 let overwrites = purpose == Purpose::Repair && self.config.planted.is(Bug::RepairOverwrites);
                 let source = if overwrites { Source::Repair } else { Source::Peer(from, call, sync) };
@@ -563,7 +564,8 @@ impl Engine {
                 Timer::Gossip => self.gossip_timer(now),
                 Timer::Sync => {
                     self.sync_armed = false;
-                    if self.ordered < self.out.last_append() {
+                    let never = self.config.planted.is(Bug::IntervalNeverSynced);
+                    if self.ordered < self.out.last_append() && !never {
                         self.replica.journal.want_sync();
                     }
                 }

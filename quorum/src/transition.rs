@@ -35,7 +35,8 @@ impl Engine {
                     self.gaining = Some(hash);
                     self.gain(now, gains);
                 }
-                !self.recovery.has_gains() || self.config.planted.is(Bug::ReadsMovedEarly)
+                let hidden = self.config.planted.is(Bug::LossHidesGains) && self.recovery.has_lost();
+                !self.recovery.has_gains() || hidden || self.config.planted.is(Bug::ReadsMovedEarly)
             }
             Some(Phase::Moved) => {
                 let (version, hash) = (from.version(), to.hash());
