@@ -19,6 +19,8 @@ use gramme_quorum::{Level, Op, ReadOptions};
 const FAULT: u64 = 1 << 32;
 /// Ends of faults: a small number of kinds, with the node or round they concern.
 const MEND: u64 = 1 << 33;
+/// Some record rots.
+const ROT: u64 = 1 << 34;
 /// Nodes that could join.
 pub const SPARES: usize = 2;
 /// After healing the cluster must be at rest within this time.
@@ -93,6 +95,8 @@ struct Run<'a> {
     storm: Storm,
     storms: u64,
     keyspaces: Keyspaces,
+    /// Records rot this often, on a node of this number alone if there is one.
+    rot: Option<(Duration, Option<usize>)>,
     /// Faults rage.
     raging: bool,
     /// There is no anti-entropy.
@@ -122,6 +126,16 @@ pub fn run(plan: &Plan, progress: &mut dyn FnMut(&World)) -> Outcome {
     if hints_alone {
         shape.timing.exchange = Duration::from_secs(3600);
     }
+    // Records rot on one disk alone, within limits: two that do not know all wait for a third.
+    let mut own = Rng::stream(plan.seed, 7);
+    let rots = own.chance(250_000) && !hints_alone && plan.nodes >= 3;
+    let every = own.between(Duration::from_millis(500), Duration::from_secs(10));
+    let one = (!plan.safety_only).then(|| own.index(plan.nodes));
+    let rot = rots.then_some((every, one));
+    if rots {
+        shape.segment_bytes = 16 << 10;
+        shape.scrub = Some(64 << 10);
+    }
     let world = World::traced(plan.seed, shape, plan.trace.clone());
     let clients = Rng::stream(plan.seed, 4).with_tape(tape.slice(of_faults..));
     let workload = Workload::new(clients, plan.rate);
@@ -137,6 +151,7 @@ pub fn run(plan: &Plan, progress: &mut dyn FnMut(&World)) -> Outcome {
         storm,
         storms: 0,
         keyspaces,
+        rot,
         raging: false,
         hints_alone,
         limited,
@@ -207,6 +222,12 @@ impl Run<'_> {
         self.raging = true;
         self.workload.set_stopped(false);
         self.world.set_resets(self.storm.resets);
+        // Rot on one disk, and nothing else that could cost one.
+        let spared = |kind: Kind| kind == Kind::SetBack || kind == Kind::Wipe && self.limited;
+        if self.rot.is_some() {
+            self.storm.kinds.retain(|(kind, _)| !spared(*kind));
+            self.world.alarm(self.world.now(), ROT);
+        }
         for at in 0..self.storm.kinds.len() {
             self.schedule(at);
         }
@@ -293,11 +314,23 @@ impl Run<'_> {
                         self.schedule(at % 16);
                     }
                 }
+                Happening::Alarm(ROT) => self.rot(),
                 // The calm mends by itself, and strikes nobody.
                 Happening::Alarm(name) if self.raging => self.mend(name - MEND),
                 Happening::Alarm(_) => {}
             }
         }
+    }
+
+    /// A record rots, and after a while another one.
+    fn rot(&mut self) {
+        let Some((every, one)) = self.rot.filter(|_| self.raging) else { return };
+        let node = one.unwrap_or_else(|| self.rng.index(self.world.nodes()));
+        if !self.limited || self.world.is_complete() {
+            self.world.damage(node);
+        }
+        let again = self.world.now() + self.rng.spread(every);
+        self.world.alarm(again, ROT);
     }
 
     fn schedule(&mut self, at: usize) {
@@ -431,7 +464,7 @@ impl Run<'_> {
             return self.world.commit_keyspaces(at, next.as_slice());
         }
         let commits = if self.rng.chance(200_000) { 2 } else { 1 };
-        let losses = !self.limited || self.world.is_complete();
+        let losses = !self.limited || self.world.is_complete() && self.rot.is_none();
         for commit in 0..commits {
             let members = self.world.members();
             let at = *self.rng.pick(&members);

@@ -174,7 +174,7 @@ impl Checker {
         else {
             return;
         };
-        if self.wiped >> owner & 1 == 1 {
+        if self.wiped >> owner & 1 == 1 || self.has_rotted(1 << owner, number) {
             return;
         }
         let Some(copy) = self.shadows[node].copies.get(&number) else { return };

@@ -44,6 +44,13 @@ impl Checker {
             let live = |node: usize| {
                 self.shadows[node].copies.get(&number).and_then(|copy| copy.record.live.as_ref())
             };
+            let damaged = |node: &usize| {
+                self.shadows[*node].copies.get(&number).is_some_and(|copy| copy.record.is_damaged())
+            };
+            if let Some(node) = members.iter().copied().find(damaged) {
+                let what = format!("node {node}'s copy is damaged, and does not heal");
+                return Some(Unrest { invariant: Invariant::Convergence, key: Some(key.name.clone()), what });
+            }
             let first = live(owners[0]);
             let unrest =
                 |what| Some(Unrest { invariant: Invariant::Convergence, key: Some(key.name.clone()), what });

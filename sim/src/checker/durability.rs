@@ -38,6 +38,8 @@ pub(super) struct Record {
     durable: Option<Bytes>,
     /// Appends since then.
     unsynced: VecDeque<(u64, Option<Bytes>)>,
+    /// What is durable can't be read any more.
+    rotten: bool,
 }
 
 impl Record {
@@ -50,6 +52,7 @@ impl Record {
     fn sync(&mut self, through: u64) -> bool {
         while self.unsynced.front().is_some_and(|(number, _)| *number <= through) {
             self.durable = self.unsynced.pop_front().and_then(|(_, value)| value);
+            self.rotten = false;
         }
         !self.unsynced.is_empty()
     }
@@ -57,9 +60,10 @@ impl Record {
     /// Whether a store may come back with this after a crash.
     fn may_be(&self, found: Option<&Bytes>, kept_all: bool) -> bool {
         if kept_all {
-            return self.live.as_ref() == found;
+            return self.live.as_ref() == found && !self.is_damaged();
         }
-        self.durable.as_ref() == found || self.unsynced.iter().any(|(_, value)| value.as_ref() == found)
+        self.durable.as_ref() == found && !self.rotten
+            || self.unsynced.iter().any(|(_, value)| value.as_ref() == found)
     }
 
     /// The last appends did not happen: this is what is there. Whether that made a difference.
@@ -71,13 +75,34 @@ impl Record {
         wrong
     }
 
+    /// What is durable, and the last word so far.
+    pub(super) fn at_rest(&self) -> Option<&Bytes> {
+        self.durable.as_ref().filter(|_| self.unsynced.is_empty() && !self.rotten)
+    }
+
+    /// What is durable is damaged, and nothing else is there.
+    pub(super) fn rot(&mut self) {
+        self.rotten = true;
+        self.unsynced.clear();
+        self.live.clone_from(&self.durable);
+    }
+
+    pub(super) const fn is_rotten(&self) -> bool {
+        self.rotten
+    }
+
+    /// Whether reads find it damaged.
+    pub(super) fn is_damaged(&self) -> bool {
+        self.rotten && self.unsynced.is_empty()
+    }
+
     /// Whether a value is sure to be there after a crash.
     pub(super) fn is_durable(&self) -> bool {
         self.durable.is_some() && self.unsynced.iter().all(|(_, value)| value.is_some())
     }
 
     fn reopen(&mut self, found: Option<Bytes>) {
-        *self = Record { live: found.clone(), durable: found, unsynced: VecDeque::new() };
+        *self = Record { live: found.clone(), durable: found, ..Record::default() };
     }
 }
 
@@ -91,6 +116,8 @@ pub(super) struct ShadowCopy {
     pub(super) durable_seen: DotSet,
     /// It came through a restart. The hint beside it may not have: a crash came between the two.
     pub(super) orphaned: bool,
+    /// It was damaged once.
+    pub(super) rotted: bool,
 }
 
 impl Shadow {
@@ -189,7 +216,8 @@ impl Checker {
             let kept = self.shadows.iter().enumerate().any(|(other, shadow)| {
                 other != node && shadow.copies.get(&key).is_some_and(|copy| copy.durable_seen.contains(dot))
             });
-            if !kept && self.keys[key].dots[&dot].durable_at & self.wiped != 0 {
+            let holders = self.keys[key].dots[&dot].durable_at;
+            if !kept && (holders & self.wiped != 0 || self.has_rotted(holders, key)) {
                 // Whoever has acknowledged it has lost it since.
                 self.keys[key].excuse(dot);
             } else if !kept {
@@ -205,20 +233,20 @@ impl Checker {
         let actor = self.shadows[node].actor;
         let lost = std::mem::replace(&mut self.shadows[node], Shadow { actor, ..Shadow::default() });
         for (number, copy) in lost.copies {
-            let held = |dot: Dot| {
-                self.shadows.iter().any(|shadow| {
-                    let other = shadow.copies.get(&number);
-                    other.is_some_and(|other| {
-                        other.durable_seen.contains(dot) || other.object.seen().contains(dot)
-                    })
-                })
-            };
-            let known = |dot: Dot| copy.durable_seen.contains(dot) || copy.object.seen().contains(dot);
-            let present = &self.keys[number].present;
-            let alone: Vec<Dot> = present.iter().copied().filter(|dot| known(*dot) && !held(*dot)).collect();
-            for dot in alone {
-                self.keys[number].excuse(dot);
-            }
+            self.copy_lost(number, |dot| copy.durable_seen.contains(dot) || copy.object.seen().contains(dot));
+        }
+    }
+
+    /// A copy had these dots and has them no more: what nobody else has is lost for good.
+    pub(super) fn copy_lost(&mut self, number: usize, had: impl Fn(Dot) -> bool) {
+        let held = |dot: Dot| {
+            let copies = self.shadows.iter().filter_map(|shadow| shadow.copies.get(&number));
+            copies.into_iter().any(|copy| copy.durable_seen.contains(dot) || copy.object.seen().contains(dot))
+        };
+        let dots = self.keys[number].dots.keys().copied();
+        let alone: Vec<Dot> = dots.filter(|dot| had(*dot) && !held(*dot)).collect();
+        for dot in alone {
+            self.keys[number].excuse(dot);
         }
     }
 
@@ -282,7 +310,6 @@ impl Checker {
             }
         };
         let set_back = self.shadows[node].set_back;
-        self.unsynced_lost(node, key, &object);
         let copy = self.shadows[node].copies.entry(key).or_default();
         if !set_back && !copy.record.may_be(found, kept_all) {
             let had = &copy.object;
@@ -292,7 +319,12 @@ impl Checker {
         copy.orphaned = found.is_some();
         copy.record.reopen(found.cloned());
         copy.durable_seen = object.seen().clone();
-        copy.object = object;
+        let kept = copy.durable_seen.clone();
+        let before = std::mem::replace(&mut copy.object, object);
+        // A machine without power has lost what it had not synced, as the keyspace lets it.
+        if self.rules(key).buffered && !kept.includes(before.seen()) {
+            self.copy_lost(key, |dot| before.seen().contains(dot) && !kept.contains(dot));
+        }
     }
 
     /// The same for all of the engine's own records in slots from `first` on: hints.

@@ -186,31 +186,4 @@ impl Checker {
         self.rules(number).lww
             && copy.is_some_and(|copy| copy.iter().any(|(other, version)| (version.stamp, other) > rank))
     }
-
-    /// A machine without power has lost what it had not synced, as the keyspace lets it: what nobody else has is lost for good.
-    pub(super) fn unsynced_lost(&mut self, node: usize, number: usize, kept: &Object) {
-        if !self.rules(number).buffered {
-            return;
-        }
-        let Some(before) = self.shadows[node].copies.get(&number).map(|copy| copy.object.seen().clone())
-        else {
-            return;
-        };
-        if kept.seen().includes(&before) {
-            return;
-        }
-        let held = |dot: Dot| {
-            self.shadows.iter().enumerate().any(|(other, shadow)| {
-                other != node
-                    && shadow.copies.get(&number).is_some_and(|copy| {
-                        copy.durable_seen.contains(dot) || copy.object.seen().contains(dot)
-                    })
-            })
-        };
-        let lost = |dot: &Dot| before.contains(*dot) && !kept.seen().contains(*dot) && !held(*dot);
-        let alone: Vec<Dot> = self.keys[number].dots.keys().copied().filter(lost).collect();
-        for dot in alone {
-            self.keys[number].excuse(dot);
-        }
-    }
 }

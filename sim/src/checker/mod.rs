@@ -11,6 +11,7 @@
 mod causality;
 mod circumstances;
 mod convergence;
+mod damage;
 mod durability;
 mod keyspaces;
 mod requests;

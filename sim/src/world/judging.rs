@@ -16,10 +16,7 @@ impl World {
         for key in keys {
             match self.nodes[node].read(Slot::of(&key).index(), &key) {
                 Ok(found) => self.checker.recovered(self.now, node, &key, found.as_ref(), kept_all),
-                Err(what) => {
-                    let what = format!("node {node} can't read {}: {what}", key.escape_ascii());
-                    self.checker.fail(self.now, Invariant::HistoryNeverShrinks, None, what);
-                }
+                Err(what) => self.checker.found_damaged(self.now, node, &key, &what),
             }
         }
         let mut own = BTreeMap::new();
