@@ -9,9 +9,10 @@ use crate::coordinator::{Plan, read::Read};
 use crate::handoff::{Forgetting, Handoff};
 use crate::input::{AppendId, Input, ListId, LoadId, Output};
 use crate::journal::Outbox;
+use crate::keyspace::Durability;
 use crate::latency::Usual;
 use crate::membership::Saving;
-use crate::message::{CallId, Message, Purpose, Refusal, Want};
+use crate::message::{CallId, Message, Purpose, Refusal, Syncing, Want};
 use crate::object;
 use crate::opening::Opening;
 use crate::peers::Peer;
@@ -97,6 +98,8 @@ pub struct Engine {
     pub(crate) ready: bool,
     /// The last append for which a sync was asked, and whether a later one will be asked for in time.
     ordered: AppendId,
+    /// What was appended before this node went by the membership that it goes by now.
+    pub(crate) adopted: AppendId,
     sync_armed: bool,
     /// Requests taken and not answered yet.
     pub(crate) open: usize,
@@ -156,6 +159,7 @@ impl Engine {
             budget: Budget::new(now.instant, config.limits.repair),
             ready: false,
             ordered: AppendId(0),
+            adopted: AppendId(0),
             sync_armed: false,
             open: 0,
             admission: Admission::new(config.timing.foreground, now.instant),
@@ -176,7 +180,7 @@ impl Engine {
         engine.sync_peers(now);
         if engine.config.incomplete {
             engine.lost_all(now, Missing::Lost);
-        } else if engine.config.unsynced {
+        } else if engine.config.unsynced && !engine.config.planted.is(Bug::UnsyncedIgnored) {
             engine.lost_all(now, Missing::Unsynced);
         }
         let timing = engine.config.timing;
@@ -415,7 +419,7 @@ impl Engine {
         }
         // What asks for much more than it says waits for better times.
         if self.is_congested(from)
-            && let Message::Read { call, want: Want::Object, .. }
+            && let Message::Read { call, want: Want::Object | Want::Source, .. }
             | Message::Forward { call, .. }
             | Message::List { call, .. } = message
         {
@@ -448,6 +452,10 @@ impl Engine {
                 if !hints.is_empty() {
                     self.forgetting.remove(&key);
                 }
+                // Who has yet to hear that this may be lost with the machine would not look for it afterwards.
+                let unheard = self.rules(&key).durability == Durability::Group
+                    && !self.config.planted.is(Bug::UnheardBuffered);
+                let sync = if unheard && purpose != Purpose::Repair { Syncing::First } else { sync };
                 let overwrites = purpose == Purpose::Repair && self.config.planted.is(Bug::RepairOverwrites);
                 let source = if overwrites { Source::Repair } else { Source::Peer(from, call, sync) };
                 let merge = Merge { source, object, outranked_by, hints, heals: false };
@@ -556,7 +564,8 @@ impl Engine {
                 Timer::Gossip => self.gossip_timer(now),
                 Timer::Sync => {
                     self.sync_armed = false;
-                    if self.ordered < self.out.last_append() {
+                    let never = self.config.planted.is(Bug::IntervalNeverSynced);
+                    if self.ordered < self.out.last_append() && !never {
                         self.replica.journal.want_sync();
                     }
                 }

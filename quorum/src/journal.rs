@@ -94,6 +94,11 @@ impl<T> Journal<T> {
         None
     }
 
+    /// Whether all appends up to this one are durable.
+    pub(crate) fn is_synced(&self, through: AppendId) -> bool {
+        through <= self.synced
+    }
+
     /// Takes out what became durable.
     pub(crate) fn synced(&mut self, through: AppendId) -> Vec<Kept<T>> {
         if self.failed || through <= self.synced {

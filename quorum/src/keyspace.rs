@@ -134,9 +134,11 @@ impl Keyspace {
     }
 
     /// Whether the machine's end may take acknowledged writes with it, so that a store that was not closed in good order is
-    /// [incomplete](crate::Config::incomplete).
+    /// [incomplete](crate::Config::unsynced). While a transition is live, by which rules may have changed, this node may have
+    /// acknowledged by the former ones.
     pub fn outruns_the_disk(membership: &Membership) -> bool {
-        Keyspace::all(membership).any(|(_, keyspace)| keyspace.durability != Durability::Group)
+        let changing = membership.transition().is_some();
+        Keyspace::all(membership).any(|(_, keyspace)| changing || keyspace.durability != Durability::Group)
     }
 
     /// All that a cluster has committed to, by prefix.

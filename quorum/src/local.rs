@@ -56,13 +56,17 @@ impl Engine {
             Reader::Handoff(owner) => self.handoff_read(now, owner, key, held),
             Reader::Pull(pull, digest) => self.pull_read(now, pull, digest, key, &held),
             Reader::Peer(to, call, want) => {
-                let (incomplete, run) = (self.is_incomplete(Slot::of(&key)), self.run());
+                let (slot, run) = (Slot::of(&key), self.run());
+                let incomplete = match want {
+                    Want::Source => !self.is_source(slot),
+                    Want::Object | Want::Digest => self.is_incomplete(slot),
+                };
                 let copy = match (held, want) {
                     (Held::Unknown, _) => {
                         return self.out.send(to, Message::Refused { call, why: Refusal::Unknown });
                     }
                     (Held::Absent, _) => Copy::Absent,
-                    (Held::Object { encoded, .. }, Want::Object) => Copy::Object(encoded),
+                    (Held::Object { encoded, .. }, Want::Object | Want::Source) => Copy::Object(encoded),
                     (Held::Object { digest, .. }, Want::Digest) => Copy::Digest(digest),
                 };
                 self.out.send(to, Message::Copy { call, copy, incomplete, run });

@@ -31,6 +31,8 @@ pub enum Want {
     Object,
     /// Only its digest.
     Digest,
+    /// Everything, to replace a damaged copy: what any copy may lack makes it no less complete.
+    Source,
 }
 
 /// Which sums over slots are asked for. Both sides tell from their layout which partitions they share.

@@ -3,6 +3,7 @@
 //! Each is one that an engineer could make: a condition forgotten, a count off by one, a step taken too early. Without the
 //! feature `planted` there are none, and the hooks at their places compile to nothing.
 
+use crate::keyspace::Policy;
 use crate::object::{Content, Object};
 use crate::op::Reading;
 use alloc::vec::Vec;
@@ -108,6 +109,26 @@ bugs! {
     DamagedIsAbsent,
     /// A node mints under its own id in every run.
     ActorKept,
+    /// Where the last write wins, a write covers its context alone, as if others stayed beside it.
+    LwwCoversContextOnly,
+    /// Where the last write wins, a merge keeps what ranks lowest.
+    LwwKeepsFirst,
+    /// Where the last write wins, a read shows all that replicas have.
+    LwwUnsettled,
+    /// That a machine went down with what it had not synced is ignored.
+    UnsyncedIgnored,
+    /// What is acknowledged before it is synced is never synced for its own sake.
+    IntervalNeverSynced,
+    /// A request that names DW is acknowledged as its keyspace says.
+    DwIgnored,
+    /// A keyspace's time to live is ignored.
+    TtlIgnored,
+    /// Who has yet to hear of a keyspace acknowledges before it syncs.
+    UnheardBuffered,
+    /// What a node has lost hides that it has yet to gain older writes.
+    LossHidesGains,
+    /// A damaged copy is replaced by what one other owner has.
+    HealedFromOne,
 }
 
 impl Planted {
@@ -150,6 +171,16 @@ impl Planted {
             reading.siblings.retain(|found| Some(found.stamp) > last);
         }
         reading
+    }
+
+    /// What a policy leaves of a merge; whether it has discarded anything.
+    pub(crate) fn settle(self, policy: Policy, object: &mut Object) -> bool {
+        let policy = if self.is(Bug::MergeDropsSiblings) { Policy::Lww } else { policy };
+        if !self.is(Bug::LwwKeepsFirst) || policy != Policy::Lww {
+            return policy.settle(object);
+        }
+        let first = object.iter().map(|(dot, version)| policy.rank(version, dot)).min();
+        first.is_some_and(|first| object.keep_only(first.dot) > 0)
     }
 
     /// What a merge has made.

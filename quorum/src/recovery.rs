@@ -25,11 +25,9 @@ pub(crate) struct Recovery {
     all: Option<Missing>,
 }
 
-/// What a partition lacks here; the graver the later.
+/// What was acknowledged here and may be gone; the graver the later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Missing {
-    /// Older writes: this node has just become an owner.
-    Gained,
     /// Writes that were acknowledged before they were synced, as their keyspaces allow, and went with the machine.
     Unsynced,
     /// Anything that was ever acknowledged here.
@@ -39,7 +37,9 @@ pub(crate) enum Missing {
 #[derive(Debug)]
 struct Unit {
     last: u16,
-    missing: Missing,
+    missing: Option<Missing>,
+    /// Older writes are missing in any case, since this node has just become an owner.
+    gained: bool,
     /// The owners that it was pulled from.
     done: Vec<NodeId>,
 }
@@ -52,7 +52,7 @@ impl Recovery {
 
     /// Something that this node is to own is still missing.
     pub(crate) fn has_gains(&self) -> bool {
-        !self.open.values().all(Unit::is_lost)
+        self.open.values().any(|unit| unit.gained)
     }
 
     /// Nothing more is pulled until the timer comes.
@@ -73,12 +73,16 @@ impl Recovery {
     /// The transition that would have brought them is over.
     pub(crate) fn forget_gains(&mut self) {
         self.open.retain(|_, unit| unit.is_lost());
+        self.open.values_mut().for_each(|unit| unit.gained = false);
     }
 
-    fn insert(&mut self, units: impl IntoIterator<Item = (u16, u16)>, missing: Missing) {
+    /// `None`: they are gained.
+    fn insert(&mut self, units: impl IntoIterator<Item = (u16, u16)>, missing: Option<Missing>) {
         for (first, last) in units {
-            let unit = self.open.entry(first).or_insert(Unit { last, missing, done: Vec::new() });
+            let new = Unit { last, missing, gained: false, done: Vec::new() };
+            let unit = self.open.entry(first).or_insert(new);
             unit.missing = unit.missing.max(missing);
+            unit.gained |= missing.is_none();
             unit.last = unit.last.max(last);
         }
     }
@@ -86,8 +90,8 @@ impl Recovery {
 
 impl Unit {
     /// Something that was acknowledged here may be missing.
-    fn is_lost(&self) -> bool {
-        self.missing > Missing::Gained
+    const fn is_lost(&self) -> bool {
+        self.missing.is_some()
     }
 }
 
@@ -103,7 +107,7 @@ impl Engine {
             |(first, _): &(u16, u16)| Slot::new(*first).is_some_and(|slot| self.view.is_owner(slot, me));
         let finest = self.view.writing().max_by_key(|layout| layout.partitions());
         let lost: Vec<(u16, u16)> = finest.into_iter().flat_map(units).filter(owned).collect();
-        self.recovery.insert(lost, missing);
+        self.recovery.insert(lost, Some(missing));
         if self.recovery.has_lost() {
             self.begin_recovery(now);
         } else {
@@ -113,7 +117,7 @@ impl Engine {
 
     /// A transition brings these.
     pub(crate) fn gain(&mut self, now: Now, units: Vec<(u16, u16)>) {
-        self.recovery.insert(units, Missing::Gained);
+        self.recovery.insert(units, None);
         self.begin_recovery(now);
         self.continue_recovery(now);
     }
@@ -134,17 +138,17 @@ impl Engine {
 
     /// Whether this node may lack writes in this slot: some that it acknowledged, or older ones.
     pub(crate) fn is_incomplete(&self, slot: Slot) -> bool {
-        self.missing(slot).is_some()
+        self.unit(slot).is_some()
     }
 
     /// Whether what is here will do as a source for others: it lacks nothing, or only what any copy may lack.
     pub(crate) fn is_source(&self, slot: Slot) -> bool {
-        matches!(self.missing(slot), None | Some(Missing::Unsynced))
+        self.unit(slot).is_none_or(|unit| !unit.gained && unit.missing == Some(Missing::Unsynced))
     }
 
-    fn missing(&self, slot: Slot) -> Option<Missing> {
+    fn unit(&self, slot: Slot) -> Option<&Unit> {
         let (_, unit) = self.recovery.open.range(..=slot.index()).next_back()?;
-        (slot.index() <= unit.last).then_some(unit.missing)
+        (slot.index() <= unit.last).then_some(unit)
     }
 
     /// How many other owners intersect every write quorum.

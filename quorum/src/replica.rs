@@ -344,6 +344,7 @@ impl Replica {
         let policy = self.keyspaces.of(key).policy;
         policy.settle(&mut object);
         let held = (object.seen().clone(), object::newest(&object));
+        let policy = if self.planted.is(Bug::LwwCoversContextOnly) { Policy::Siblings } else { policy };
         let (context, covered_stamp) = match &mint.cover {
             Cover::Held => held,
             // The last write is to win over what is here, whatever its writer has seen: nobody is to see the others again.
@@ -433,8 +434,7 @@ impl Replica {
         let Ok(merged) = object.merge(merge.object);
         let mut object = self.planted.merged(object, wall_ms);
         let policy = self.keyspaces.of(key).policy;
-        let policy = if self.planted.is(Bug::MergeDropsSiblings) { Policy::Lww } else { policy };
-        if policy.settle(&mut object) || merged.changed || work.damaged {
+        if self.planted.settle(policy, &mut object) || merged.changed || work.damaged {
             work.put(object);
         }
         let hints = merge.hints.into_iter().filter(|_| !self.planted.is(Bug::FallbackWithoutHint));

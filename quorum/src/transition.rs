@@ -1,7 +1,8 @@
 //! From one layout to the next, this node's part: the four steps of [`gramme_ring::transition`].
 //!
-//! Acknowledge when every write under way goes by both layouts; copy what this node is to own; move the reads; before
-//! that is declared, offer what this node owns no more to those who do, so that nothing depends on it.
+//! Acknowledge when every write under way goes by both layouts, and what was acknowledged by former rules is synced; copy what this
+//! node is to own; move the reads; before that is declared, offer what this node owns no more to those who do, so that nothing
+//! depends on it.
 
 use crate::engine::Engine;
 use crate::handoff::Handoff;
@@ -23,8 +24,9 @@ impl Engine {
         let reached = match due {
             Some(Phase::Acknowledged) => {
                 let hash = to.hash();
+                let synced = self.replica.journal.is_synced(self.adopted);
                 self.config.planted.is(Bug::OldWritesUnderWay)
-                    || !self.writes.values().any(|write| write.is_open() && !write.goes_by(hash))
+                    || synced && !self.writes.values().any(|write| write.is_open() && !write.goes_by(hash))
             }
             Some(Phase::Synced) => {
                 let hash = to.hash();
@@ -33,7 +35,8 @@ impl Engine {
                     self.gaining = Some(hash);
                     self.gain(now, gains);
                 }
-                !self.recovery.has_gains() || self.config.planted.is(Bug::ReadsMovedEarly)
+                let hidden = self.config.planted.is(Bug::LossHidesGains) && self.recovery.has_lost();
+                !self.recovery.has_gains() || hidden || self.config.planted.is(Bug::ReadsMovedEarly)
             }
             Some(Phase::Moved) => {
                 let (version, hash) = (from.version(), to.hash());

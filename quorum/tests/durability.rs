@@ -145,3 +145,56 @@ fn when_all_machines_go_down_what_was_synced_is_there_and_the_rest_is_let_go() {
         assert_eq!(cluster.nodes[&id].engine.status(cluster.now.instant).incomplete_partitions, 0);
     }
 }
+
+/// Stages and commits at a node, and no more.
+fn commit(cluster: &mut Cluster, at: gramme_ring::NodeId, durability: Durability) {
+    let change = Keyspace { durability, ..Keyspace::default() }.change("key").unwrap();
+    cluster.change(at, ClusterOp::Stage(change)).unwrap();
+    let hash = cluster.nodes[&at].engine.membership().propose().unwrap().hash();
+    cluster.change(at, ClusterOp::Commit(hash)).unwrap();
+}
+
+/// Reads at `at` while A is away: what was acknowledged must not be called absent.
+fn is_not_denied(cluster: &mut Cluster, at: gramme_ring::NodeId) {
+    let reply = cluster.request(at, Op::Get { key: "key".into(), options: ReadOptions::default() });
+    let denied = matches!(&reply, Reply::Read(reading) if reading.siblings.is_empty());
+    assert!(!denied, "{reply:?}");
+}
+
+#[test]
+fn who_has_yet_to_hear_of_buffered_writes_syncs_first() {
+    let mut cluster = Cluster::new(3);
+    cluster.pass(Duration::from_secs(3));
+    // C misses the write, and B has not heard of the keyspace when it comes.
+    cluster.cut(A, C, true);
+    cluster.loses = |_, to, message| to == B && matches!(message, message::Message::Gossip(_));
+    commit(&mut cluster, A, Durability::Interval);
+    let reply = cluster.request(A, put("key", "v", Cover::Held));
+    assert!(written(&reply), "{reply:?}");
+    cluster.crash(B);
+    cluster.start(B);
+    cluster.cut(A, B, true);
+    is_not_denied(&mut cluster, C);
+}
+
+#[test]
+fn who_buffers_no_more_says_so_only_when_all_is_synced() {
+    let mut cluster = Cluster::new(3);
+    commit(&mut cluster, A, Durability::Interval);
+    cluster.pass(Duration::from_secs(20));
+    cluster.cut(A, C, true);
+    cluster.cut(B, C, true);
+    let reply = cluster.request(A, put("key", "v", Cover::Held));
+    assert!(written(&reply), "{reply:?}");
+    assert_eq!(durable(&cluster, "key"), []);
+    // B writes down that nothing is buffered any more, and then its machine goes down.
+    cluster.nodes.get_mut(&B).unwrap().syncs = false;
+    commit(&mut cluster, A, Durability::Group);
+    cluster.run();
+    cluster.cut(A, B, true);
+    cluster.cut(B, C, false);
+    cluster.crash(B);
+    cluster.start(B);
+    cluster.run();
+    is_not_denied(&mut cluster, C);
+}

@@ -181,6 +181,41 @@ fn every_node_restarts_in_every_step() {
     }
 }
 
+/// What a node is to own and does not have yet is no less missing because its machine went down, or its disk was lost.
+#[test]
+fn a_new_owner_that_comes_back_still_lacks_what_it_is_to_own() {
+    for wiped in [false, true] {
+        let mut cluster = Cluster::new(3);
+        let buffered = Keyspace { durability: Durability::Interval, ..Keyspace::default() };
+        commit(&mut cluster, A, vec![buffered.change("buffered").unwrap()]);
+        let mut written = fill(&mut cluster, 60);
+        settle(&mut cluster, &mut written);
+        cluster.add(D);
+        cluster.pass(Duration::from_secs(5));
+        commit(&mut cluster, B, vec![Change::Member(Member::new(D))]);
+        let step = |cluster: &Cluster| cluster.nodes[&D].engine.membership().transition().map(|t| t.step());
+        while step(&cluster) != Some(Step::Transferring) {
+            assert!(cluster.deliver());
+        }
+        cluster.crash(D);
+        if wiped {
+            cluster.wipe(D);
+        }
+        for other in [A, B, C] {
+            cluster.cut(D, other, true);
+        }
+        cluster.start(D);
+        cluster.pass(Duration::from_secs(5));
+        let membership = cluster.nodes[&D].engine.membership();
+        assert!(membership.transition().unwrap().waiting_for().contains(&D), "wiped: {wiped}");
+        for other in [A, B, C] {
+            cluster.cut(D, other, false);
+        }
+        settle(&mut cluster, &mut written);
+        check(&mut cluster, &written);
+    }
+}
+
 #[test]
 fn a_member_that_dies_in_mid_transition_is_given_up() {
     let mut cluster = Cluster::new(4);

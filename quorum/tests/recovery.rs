@@ -222,6 +222,38 @@ fn a_damaged_copy_heals_from_enough_owners() {
     }
 }
 
+/// Machines that may have lost unsynced writes count toward no quorum, but a damaged copy heals from them: any copy may
+/// lack those. Otherwise they would wait for the damaged one, and that one for them.
+#[test]
+fn a_damaged_copy_and_machines_that_went_down_do_not_wait_for_each_other() {
+    let mut cluster = loaded(3, 20);
+    let buffered = Keyspace { durability: Durability::Interval, ..Keyspace::default() };
+    cluster.change(A, ClusterOp::Stage(buffered.change("buffered").unwrap())).unwrap();
+    let hash = cluster.nodes[&A].engine.membership().propose().unwrap().hash();
+    cluster.change(A, ClusterOp::Commit(hash)).unwrap();
+    cluster.pass(Duration::from_secs(20));
+    let record = (place(&key(7)), key(7).into());
+    let node = cluster.nodes.get_mut(&A).unwrap();
+    node.damaged.insert(record);
+    // Its listing proves nothing to others.
+    node.nameless = true;
+    for id in [B, C] {
+        cluster.crash(id);
+    }
+    for id in [B, C] {
+        cluster.start(id);
+    }
+    // The store finds it in each round anew.
+    for _ in 0..20 {
+        cluster.input(A, Input::Damaged(place(&key(7))));
+        cluster.pass(Duration::from_secs(3));
+    }
+    assert_eq!(cluster.copy(A, &key(7)), Some(vec![String::from("value 7")]));
+    for id in [A, B, C] {
+        assert_eq!(cluster.nodes[&id].engine.status(cluster.now.instant).incomplete_partitions, 0, "{id}");
+    }
+}
+
 /// Sums don't show it, since the index still knows the record, and nobody reads it.
 #[test]
 fn what_the_store_finds_damaged_is_healed_without_a_read() {

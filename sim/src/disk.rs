@@ -1,7 +1,7 @@
 //! A node's disk: the store's own memory disk, which knows what is durable and what only seems so.
 
 use core::time::Duration;
-use gramme_store::MemDisk;
+use gramme_store::{Disk as _, MemDisk};
 
 /// A disk that outlives its node's processes.
 #[derive(Debug, Default)]
@@ -35,6 +35,31 @@ impl SimDisk {
 
     pub(crate) const fn inner(&self) -> &MemDisk {
         &self.disk
+    }
+
+    /// Turns two bits of these bytes over, if they lie on the disk just once, in a segment that nobody writes to any more: those have
+    /// index files. One bit alone may be mended.
+    pub(crate) fn rot(&self, bytes: &[u8], bits: u64) -> Option<(String, [u64; 2])> {
+        let all = self.disk.list().unwrap_or_default();
+        let mut found = Vec::new();
+        for name in all.iter().filter(|name| name.ends_with(".seg")) {
+            let contents = self.disk.contents(name).unwrap_or_default();
+            let places = contents.windows(bytes.len()).enumerate().filter(|(_, window)| *window == bytes);
+            found.extend(places.map(|(at, _)| (name.clone(), at as u64 * 8)));
+        }
+        let [(name, at)] = &found[..] else { return None };
+        if !all.contains(&name.replace(".seg", ".idx")) {
+            return None;
+        }
+        let first = bits % (bytes.len() as u64 * 8 - 1);
+        let rot = (name.clone(), [at + first, at + first + 1]);
+        self.flip(&rot);
+        Some(rot)
+    }
+
+    /// Turns them over, or back.
+    pub(crate) fn flip(&self, (name, bits): &(String, [u64; 2])) {
+        bits.iter().for_each(|bit| assert!(self.disk.flip_bit(name, *bit), "the record is there"));
     }
 
     /// No power cut is planned any more.

@@ -25,6 +25,7 @@ pub mod clock;
 mod disk;
 pub mod event_hash;
 pub mod html;
+pub mod keyspaces;
 pub mod network;
 mod node;
 pub mod queue;

@@ -8,7 +8,7 @@ use crate::time::Time;
 use crate::world::{Order, Shape};
 use bytes::Bytes;
 use gramme_node::host::{Host, opening};
-use gramme_quorum::{ClusterOp, Config, Engine, Output};
+use gramme_quorum::{ClusterOp, Config, Engine, Keyspace, Output};
 use gramme_ring::{Membership, NodeId};
 use gramme_store::{Cursor, MemDisk, Options, Read, Store, SyncDone, SyncJob};
 use gramme_vclock::Actor;
@@ -49,6 +49,8 @@ pub(crate) struct Node {
     pub(crate) kept_all: bool,
     /// It may lack what it acknowledged.
     pub(crate) incomplete: bool,
+    /// It may lack what it acknowledged before it was synced.
+    pub(crate) unsynced: bool,
     /// What it has written down of the cluster.
     pub(crate) membership: Membership,
     /// What it is just writing down.
@@ -85,6 +87,7 @@ impl Node {
             outputs: Rc::default(),
             kept_all: true,
             incomplete: false,
+            unsynced: false,
             membership,
             saving: None,
             order: None,
@@ -109,6 +112,9 @@ impl Node {
         self.disk.blank = false;
         self.incomplete |= recovery.is_lossy() || (recovery.created && self.runs > 0);
         config.incomplete = self.incomplete;
+        // The server remembers both, and the machine's boot, until it has recovered.
+        self.unsynced |= !recovery.clean && !self.kept_all && Keyspace::outruns_the_disk(&self.membership);
+        config.unsynced = self.unsynced;
         config.r = shape.r;
         config.w = shape.w;
         config.timing = shape.timing;

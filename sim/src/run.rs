@@ -2,6 +2,7 @@
 
 use crate::checker::Violation;
 use crate::clock::DECADE;
+use crate::keyspaces::Keyspaces;
 use crate::network::Weather;
 use crate::rng::Rng;
 use crate::swarm::{Kind, Storm};
@@ -18,6 +19,8 @@ use gramme_quorum::{Level, Op, ReadOptions};
 const FAULT: u64 = 1 << 32;
 /// Ends of faults: a small number of kinds, with the node or round they concern.
 const MEND: u64 = 1 << 33;
+/// Some record rots.
+const ROT: u64 = 1 << 34;
 /// Nodes that could join.
 pub const SPARES: usize = 2;
 /// After healing the cluster must be at rest within this time.
@@ -91,6 +94,9 @@ struct Run<'a> {
     rng: Rng,
     storm: Storm,
     storms: u64,
+    keyspaces: Keyspaces,
+    /// Records rot this often, on a node of this number alone if there is one.
+    rot: Option<(Duration, Option<usize>)>,
     /// Faults rage.
     raging: bool,
     /// There is no anti-entropy.
@@ -120,13 +126,38 @@ pub fn run(plan: &Plan, progress: &mut dyn FnMut(&World)) -> Outcome {
     if hints_alone {
         shape.timing.exchange = Duration::from_secs(3600);
     }
+    // Records rot on one disk alone, within limits: two that do not know all wait for a third.
+    let mut own = Rng::stream(plan.seed, 7);
+    let rots = own.chance(250_000) && !hints_alone && plan.nodes >= 3;
+    let every = own.between(Duration::from_millis(500), Duration::from_secs(10));
+    let one = (!plan.safety_only).then(|| own.index(plan.nodes));
+    let rot = rots.then_some((every, one));
+    if rots {
+        shape.segment_bytes = 16 << 10;
+        shape.scrub = Some(64 << 10);
+    }
     let world = World::traced(plan.seed, shape, plan.trace.clone());
     let clients = Rng::stream(plan.seed, 4).with_tape(tape.slice(of_faults..));
     let workload = Workload::new(clients, plan.rate);
     let storm = Storm::draw(&mut rng, hints_alone);
+    // With fewer than three nodes none of these rules would mean much.
+    let keyspaces = Keyspaces::draw(&mut Rng::stream(plan.seed, 6));
+    let keyspaces = if plan.nodes < 3 { Keyspaces::default() } else { keyspaces };
     let limited = !plan.safety_only;
-    let mut run =
-        Run { world, workload, rng, storm, storms: 0, raging: false, hints_alone, limited, progress };
+    let mut run = Run {
+        world,
+        workload,
+        rng,
+        storm,
+        storms: 0,
+        keyspaces,
+        rot,
+        raging: false,
+        hints_alone,
+        limited,
+        progress,
+    };
+    run.start_keyspaces();
     run.start_clients();
     let end = Time(0) + plan.length;
     while run.world.now() < end && run.world.checker().violation().is_none() {
@@ -158,6 +189,28 @@ impl Run<'_> {
         }
     }
 
+    /// The operator commits to the first keyspaces before the clients come.
+    fn start_keyspaces(&mut self) {
+        let first = self.keyspaces.first.clone();
+        let until = self.world.now() + Duration::from_secs(20);
+        if !first.is_empty() {
+            self.advance(self.world.now() + Duration::from_secs(1));
+            self.world.commit_keyspaces(0, &first);
+        }
+        self.keyspaces.later.reverse();
+        while self.world.keyspaces().len() < first.len() && self.world.now() < until {
+            self.advance(self.world.now() + Duration::from_millis(100));
+        }
+        self.use_keyspaces();
+    }
+
+    /// Clients use what all members go by.
+    fn use_keyspaces(&mut self) {
+        for (prefix, ttl) in self.world.keyspaces() {
+            self.workload.use_prefix(&prefix, ttl);
+        }
+    }
+
     /// Safety: faults and load at once.
     fn storm(&mut self, end: Time) {
         self.storms += 1;
@@ -165,9 +218,16 @@ impl Run<'_> {
             self.storm = Storm::draw(&mut self.rng, self.hints_alone);
             self.workload.move_on(self.storms);
         }
+        self.use_keyspaces();
         self.raging = true;
         self.workload.set_stopped(false);
         self.world.set_resets(self.storm.resets);
+        // Rot on one disk, and nothing else that could cost one.
+        let spared = |kind: Kind| kind == Kind::SetBack || kind == Kind::Wipe && self.limited;
+        if self.rot.is_some() {
+            self.storm.kinds.retain(|(kind, _)| !spared(*kind));
+            self.world.alarm(self.world.now(), ROT);
+        }
         for at in 0..self.storm.kinds.len() {
             self.schedule(at);
         }
@@ -254,11 +314,23 @@ impl Run<'_> {
                         self.schedule(at % 16);
                     }
                 }
+                Happening::Alarm(ROT) => self.rot(),
                 // The calm mends by itself, and strikes nobody.
                 Happening::Alarm(name) if self.raging => self.mend(name - MEND),
                 Happening::Alarm(_) => {}
             }
         }
+    }
+
+    /// A record rots, and after a while another one.
+    fn rot(&mut self) {
+        let Some((every, one)) = self.rot.filter(|_| self.raging) else { return };
+        let node = one.unwrap_or_else(|| self.rng.index(self.world.nodes()));
+        if !self.limited || self.world.is_complete() {
+            self.world.damage(node);
+        }
+        let again = self.world.now() + self.rng.spread(every);
+        self.world.alarm(again, ROT);
     }
 
     fn schedule(&mut self, at: usize) {
@@ -384,8 +456,15 @@ impl Run<'_> {
 
     /// Somebody alters the membership, and perhaps somebody else does at the same time.
     fn alter(&mut self) {
+        self.use_keyspaces();
+        if !self.keyspaces.later.is_empty() && self.rng.chance(400_000) {
+            let members = self.world.members();
+            let at = *self.rng.pick(&members);
+            let next = self.keyspaces.later.pop();
+            return self.world.commit_keyspaces(at, next.as_slice());
+        }
         let commits = if self.rng.chance(200_000) { 2 } else { 1 };
-        let losses = !self.limited || self.world.is_complete();
+        let losses = !self.limited || self.world.is_complete() && self.rot.is_none();
         for commit in 0..commits {
             let members = self.world.members();
             let at = *self.rng.pick(&members);

@@ -5,7 +5,7 @@ use crate::time::Time;
 use crate::world::{Answer, Happening, Shape, World};
 use bytes::Bytes;
 use core::time::Duration;
-use gramme_quorum::{Cover, Level, Op, OpError, ReadOptions, Reply, WriteOptions};
+use gramme_quorum::{Cover, Keyspace, Level, Op, OpError, ReadOptions, Reply, WriteOptions};
 use gramme_vclock::GrowableContext as Context;
 
 /// How long a script waits for the cluster to come to rest.
@@ -75,6 +75,19 @@ impl Script {
         let mut script = Script { world: World::new(seed, Shape::new(nodes)), w: None, r: None };
         script.wait(Duration::from_secs(1));
         script
+    }
+
+    /// Commits to a keyspace, and waits until all members go by it.
+    ///
+    /// # Panics
+    /// If they do not within a minute.
+    pub fn keyspace(&mut self, prefix: &str, keyspace: &Keyspace) {
+        self.world.commit_keyspaces(0, &[(prefix.to_owned(), *keyspace)]);
+        let until = self.world.now() + REST;
+        while !self.world.keyspaces().iter().any(|(known, _)| known == prefix) {
+            assert!(self.world.now() < until, "not all go by the keyspace {prefix}");
+            self.wait(Duration::from_millis(100));
+        }
     }
 
     /// Lets time pass.

@@ -74,6 +74,10 @@ struct Client {
 pub struct Workload {
     clients: Vec<Client>,
     keys: Vec<Bytes>,
+    /// The keyspaces in use, and whether what is put there expires by itself; the empty prefix is for no keyspace.
+    prefixes: Vec<(String, bool)>,
+    /// Each key's, by number.
+    prefix_of: Vec<usize>,
     think: Duration,
     rng: Rng,
     stopped: bool,
@@ -103,14 +107,13 @@ impl Workload {
                 next: None,
             })
             .collect();
-        // Few keys make conflicts, many make cold ones; some share a slot, where counters are shared too.
-        let keys = rng.range(1, 60);
-        let keys = (0..keys)
-            .map(|n| Bytes::from(if n % 4 == 0 { format!("{{shared}}{n}") } else { format!("key{n}") }))
-            .collect();
+        // Few keys make conflicts, many make cold ones.
+        let keys = usize::try_from(rng.range(1, 60)).unwrap_or(1);
         Workload {
             clients,
-            keys,
+            keys: (0..keys).map(|n| name("", n, "")).collect(),
+            prefixes: vec![(String::new(), false)],
+            prefix_of: vec![0; keys],
             think: Duration::from_micros(1_000_000 * count / rate.max(1)),
             rng,
             stopped: false,
@@ -136,6 +139,22 @@ impl Workload {
         &self.keys
     }
 
+    /// A share of the keys gets this prefix from now on; `expires`: what is put there without a word about that.
+    pub fn use_prefix(&mut self, prefix: &str, expires: bool) {
+        let number = self.prefixes.len();
+        if let Some((_, former)) = self.prefixes.iter_mut().find(|(known, _)| known == prefix) {
+            *former |= expires;
+            return;
+        }
+        self.prefixes.push((prefix.to_owned(), expires));
+        for key in 0..self.keys.len() {
+            if self.rng.index(number + 1) == 0 {
+                self.prefix_of[key] = number;
+                self.keys[key] = name(prefix, key, "");
+            }
+        }
+    }
+
     /// Lets no new request go out, or lets them go again.
     pub const fn set_stopped(&mut self, stopped: bool) {
         self.stopped = stopped;
@@ -146,11 +165,8 @@ impl Workload {
         let count = self.keys.len();
         for number in 0..count {
             if self.rng.chance(500_000) {
-                self.keys[number] = Bytes::from(if number % 4 == 0 {
-                    format!("{{shared}}{number}/{cycle}")
-                } else {
-                    format!("key{number}/{cycle}")
-                });
+                let (prefix, _) = &self.prefixes[self.prefix_of[number]];
+                self.keys[number] = name(prefix, number, &format!("/{cycle}"));
             }
         }
         for client in &mut self.clients {
@@ -166,7 +182,8 @@ impl Workload {
             return again;
         }
         let next = world.next_request();
-        let op = self.choose(number, next, world.wall_ms());
+        let mut op = self.choose(number, next, world.wall_ms());
+        self.depart_from_rules(&mut op);
         let node = self.node_for(world, number, op.key());
         let id = world.submit(node, op);
         self.clients[number].waiting = Some(id);
@@ -231,6 +248,24 @@ impl Workload {
         }
     }
 
+    /// In a keyspace some want something else than its rules say.
+    fn depart_from_rules(&mut self, op: &mut Op) {
+        let named = self.prefixes.iter().filter(|(prefix, _)| !prefix.is_empty());
+        let mut fits = named.filter(|(prefix, _)| op.key().starts_with(prefix.as_bytes()));
+        let Some((_, expires)) = fits.next() else { return };
+        if let Op::Put { expiry: expiry @ None, .. } = op
+            && *expires
+            && self.rng.chance(200_000)
+        {
+            *expiry = Some(Expiry::NEVER);
+        }
+        if let Op::Put { options, .. } | Op::Delete { options, .. } = op
+            && self.rng.chance(100_000)
+        {
+            options.dw = Some(*self.rng.pick(&[Level::One, Level::Quorum]));
+        }
+    }
+
     /// An answer came, for a client or for nobody.
     pub fn answered(&mut self, id: OpId, op: &Op, answer: &Answer) {
         let Some(number) = self.of.remove(&id) else { return };
@@ -252,6 +287,12 @@ impl Workload {
             _ => client.next = None,
         }
     }
+}
+
+/// A key's name. Some share a slot, where counters are shared too.
+fn name(prefix: &str, number: usize, suffix: &str) -> Bytes {
+    let tag = if number.is_multiple_of(4) { "{shared}" } else { "key" };
+    Bytes::from(format!("{prefix}{tag}{number}{suffix}"))
 }
 
 const fn options(care: Care) -> (ReadOptions, WriteOptions) {

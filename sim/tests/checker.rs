@@ -1,6 +1,7 @@
 //! The judge is judged: hand-made histories, each with one wrong step, and the promise that it breaks.
 
 mod history;
+mod keyspaces;
 
 use bytes::Bytes;
 use gramme_quorum::message::{CallId, Message, Purpose, Syncing};

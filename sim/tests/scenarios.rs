@@ -1,7 +1,8 @@
 //! Known failures of the field, each as a short story that must end well. The checker watches every step of each.
 
 use core::time::Duration;
-use gramme_quorum::{Cover, Level};
+use gramme_quorum::{Cover, Durability, Keyspace, Level, Policy};
+use gramme_sim::checker::OpId;
 use gramme_sim::clock::DECADE;
 use gramme_sim::script::{Script, Trouble};
 use gramme_sim::world::Crash;
@@ -301,4 +302,60 @@ fn a_wiped_owner_heals_without_a_read_and_outvotes_nobody_before() {
         s.wait(5 * SECOND);
         s.rest();
     }
+}
+
+#[test]
+fn an_hour_of_skew_under_lww_and_whoever_was_told_ok_reads_its_write() {
+    let mut s = Script::new(31, 3);
+    s.keyspace("last:", &Keyspace { policy: Policy::Lww, ..Keyspace::default() });
+    s.world.set_skew(0, 3_600_000);
+    let early = s.set(0, "last:key").unwrap();
+    let late = s.set(1, "last:key").unwrap();
+    assert!(early.value < late.value);
+    assert_eq!(s.get(2, "last:key").unwrap().values, [late.value]);
+    s.rest();
+}
+
+#[test]
+fn buffered_writes_outlive_one_machine_and_all_processes() {
+    for durability in [Durability::One, Durability::Interval] {
+        let mut s = Script::new(32, 3);
+        s.keyspace("fast:", &Keyspace { durability, w: Some(Level::All), ..Keyspace::default() });
+        let keys: Vec<String> = (0..20).map(|n| format!("fast:{n}")).collect();
+        let written: Vec<OpId> = keys.iter().map(|key| s.set(0, key).unwrap().value).collect();
+        s.world.crash(0, Crash::PowerCut);
+        s.world.crash(1, Crash::Kill);
+        s.world.crash(2, Crash::Kill);
+        for node in 0..3 {
+            s.restart(node);
+        }
+        s.rest();
+        for (key, value) in keys.iter().zip(written) {
+            assert_eq!(s.get(0, key).unwrap().values, [value], "{durability}");
+        }
+    }
+}
+
+#[test]
+fn buffered_writes_go_with_all_machines_and_the_cluster_says_so() {
+    let mut s = Script::new(33, 3);
+    s.keyspace("fast:", &Keyspace { durability: Durability::Interval, ..Keyspace::default() });
+    s.set(0, "fast:old").unwrap();
+    let synced = s.set(0, "slow").unwrap();
+    s.wait(3 * SECOND);
+    let old = s.get(1, "fast:old").unwrap();
+    for n in 0..20 {
+        s.set(n % 3, &format!("fast:{n}")).unwrap();
+    }
+    for node in 0..3 {
+        s.world.crash(node, Crash::PowerCut);
+    }
+    for node in 0..3 {
+        s.restart(node);
+    }
+    s.rest();
+    assert_eq!(s.get(2, "fast:old").unwrap().values, old.values);
+    assert_eq!(s.get(2, "slow").unwrap().values, [synced.value]);
+    let lost = (0..20).filter(|n| s.get(1, &format!("fast:{n}")).unwrap().values.is_empty()).count();
+    assert!(lost > 0, "a power cut that takes nothing shows nothing");
 }

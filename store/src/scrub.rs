@@ -2,6 +2,7 @@
 
 use crate::disk::Disk;
 use crate::error::ReadError;
+use crate::record::Kind;
 use crate::recovery::{Damage, DamageKind};
 use crate::scan::{Found, Scan};
 use crate::segment::SegmentId;
@@ -71,7 +72,10 @@ impl<D: Disk> Store<D> {
                     continue;
                 }
                 Ok(Found::Gap { start, end, .. }) => self.note_unreadable(&round, start..end, &mut found),
-                Ok(Found::Record { offset, header, intact, mended }) if mended || !intact => {
+                // Compaction leaves a mark in the place of what it could not copy: that is as lost as it was.
+                Ok(Found::Record { offset, header, intact, mended })
+                    if mended || !intact || header.kind == Kind::Lost =>
+                {
                     let end = offset + header.record_len() as u64;
                     let hit = self.index.get(header.slot, header.fingerprint & self.options.fingerprint_mask);
                     let is_needed = hit.is_some_and(|hit| {
@@ -79,8 +83,11 @@ impl<D: Disk> Store<D> {
                     });
                     if is_needed {
                         let slot = header.slot;
-                        let kind =
-                            if mended { DamageKind::Mended { slot } } else { DamageKind::Record { slot } };
+                        let kind = if mended && header.kind != Kind::Lost {
+                            DamageKind::Mended { slot }
+                        } else {
+                            DamageKind::Record { slot }
+                        };
                         let segment = Some(round.segment);
                         found.damage.push(Damage { segment, start: offset, end, kind });
                     } else {

@@ -156,6 +156,39 @@ fn records_without_headers_are_found_by_the_index_and_healed_by_putting_them_aga
     }
 }
 
+/// Compaction keeps the place of what it can't copy, which is as unreadable as before.
+#[test]
+fn what_compaction_could_not_copy_is_found_until_it_is_put_again() {
+    let disk = MemDisk::new();
+    let (mut store, _) = Store::open(disk.clone(), options(1)).expect("opens");
+    let put = |store: &mut Store<MemDisk>, n: u32| {
+        store.put(slot(n), &n.to_le_bytes(), &value(n), 1).expect("room");
+    };
+    (1..KEYS).for_each(|n| put(&mut store, n));
+    let sync = store.begin_sync().expect("there is something to sync").run();
+    store.complete_sync(sync).expect("syncs");
+    let name = segments(&disk).into_iter().min().expect("there are segments");
+    let bytes = disk.contents(&name).expect("there");
+    let at = bytes.windows(124).position(|window| window == value(1)).expect("the first key is in it") as u64;
+    assert!(disk.flip_bit(&name, at * 8) && disk.flip_bit(&name, at * 8 + 9));
+    for _ in 0..10 {
+        (2..KEYS).for_each(|n| put(&mut store, n));
+        while store.maintain(1 << 16).expect("maintains").more {}
+        let sync = store.begin_sync().expect("there is something to sync").run();
+        store.complete_sync(sync).expect("syncs");
+    }
+    assert!(disk.contents(&name).is_none(), "its segment was compacted");
+    store.close().expect("closes");
+    let (mut store, _) = Store::open(disk, options(2)).expect("opens");
+    for _ in 0..2 {
+        let (damage, ..) = round(&mut store, 1 << 16);
+        assert_eq!(slots_of(&damage, lost), [slot(1)]);
+    }
+    put(&mut store, 1);
+    let (damage, ..) = round(&mut store, 1 << 16);
+    assert_eq!(damage, []);
+}
+
 #[test]
 fn a_disk_that_does_not_read_is_an_error_and_the_round_goes_on_from_there() {
     let disk = prepared();

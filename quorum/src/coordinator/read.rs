@@ -86,7 +86,7 @@ impl Engine {
     /// Asks the other owners for enough to replace a damaged copy here: N−W+1 of them intersect every write
     /// quorum.
     pub(crate) fn start_heal(&mut self, now: Now, key: Bytes) {
-        let want = self.witnesses();
+        let want = if self.config.planted.is(Bug::HealedFromOne) { 1 } else { self.witnesses() };
         let mut plan = self.plan(&key);
         plan.targets.retain(|t| t.node != self.config.node && t.stands_for.is_none());
         plan.spares.clear();
@@ -147,6 +147,7 @@ impl Engine {
     fn ask_copy(&mut self, call: CallId, node: NodeId, want: Want) {
         let Some(read) = self.reads.get(&call) else { return };
         let (key, layout) = (read.key.clone(), read.layout);
+        let want = if matches!(read.origin, Some(Origin::Heal(_))) { Want::Source } else { want };
         if node == self.config.node {
             self.replica.start(&mut self.out, &key, Task::Read(Reader::Coordinator(call)));
         } else {
@@ -208,7 +209,9 @@ impl Engine {
         asked.incomplete = incomplete && !self.config.planted.is(Bug::IncompleteCounts);
         if let Some(object) = object {
             let Ok(_) = read.merged.merge(object);
-            self.replica.keyspaces.of(&read.key).policy.settle(&mut read.merged);
+            if !self.config.planted.is(Bug::LwwUnsettled) {
+                self.replica.keyspaces.of(&read.key).policy.settle(&mut read.merged);
+            }
         }
         if answer == Answer::None {
             self.replace_copy(call, from);

@@ -156,6 +156,7 @@ impl Engine {
             Op::Put { key, value, content_type, expiry, cover, options } => {
                 let expiry = match expiry {
                     Some(at) => Some(at).filter(|at| *at != Expiry::NEVER),
+                    None if self.config.planted.is(Bug::TtlIgnored) => None,
                     None => self.rules(&key).ttl_ms.map(|ms| Expiry(now.wall_ms.saturating_add(ms))),
                 };
                 let content = Content::Value { bytes: value, content_type };

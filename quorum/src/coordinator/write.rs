@@ -186,8 +186,8 @@ impl Engine {
         // Where the last write wins it has to outrank what any replica has, whatever it covers.
         let plain = request.cover == Cover::Held || self.rules(&request.key).policy == Policy::Lww;
         let durability = match request.options.dw {
-            Some(_) => Durability::Group,
-            None => self.rules(&request.key).durability,
+            Some(_) if !self.config.planted.is(Bug::DwIgnored) => Durability::Group,
+            _ => self.rules(&request.key).durability,
         };
         let write = Write {
             origin: Some(request.origin),

@@ -31,6 +31,8 @@ pub(crate) struct Node {
     held_loads: Vec<Input>,
     /// Records whose bytes can't be read.
     pub(crate) damaged: BTreeSet<(Place, Bytes)>,
+    /// Nor can the keys of those be told.
+    pub(crate) nameless: bool,
 }
 
 pub(crate) struct Cluster {
@@ -149,6 +151,7 @@ impl Cluster {
             loads: true,
             held_loads: Vec::new(),
             damaged: BTreeSet::new(),
+            nameless: false,
         };
         self.nodes.insert(id, node);
         let inputs = self.perform(id);
@@ -253,8 +256,11 @@ impl Cluster {
                     };
                 }
                 Output::List { id: list, first, last, cursor, limit } => {
-                    let records =
-                        node.written.iter().filter(|((place, _), _)| (first..=last).contains(place));
+                    let within = |(place, _): &&(Place, Bytes)| (first..=last).contains(place);
+                    let nameless = |record: &&(Place, Bytes)| node.nameless && node.damaged.contains(record);
+                    let unreadable = node.damaged.iter().filter(within).filter(nameless).count() as u64;
+                    let records = node.written.iter().filter(|(record, _)| within(record));
+                    let records = records.filter(|(record, _)| !nameless(record));
                     let start = usize::try_from(cursor.map_or(0, |c| c.at)).unwrap();
                     let tag = |bytes: &Bytes| match object::decode(bytes) {
                         Ok(object) => object::digest(&[0; 16], &object, bytes),
@@ -264,7 +270,7 @@ impl Cluster {
                     let keys: Vec<_> = keys.skip(start).take(limit).collect();
                     let at = (start + limit) as u64;
                     let next = (keys.len() == limit).then_some(ListCursor { place: last, at });
-                    inputs.push_back(Input::Listed(list, Some(Page { keys, unreadable: 0, next })));
+                    inputs.push_back(Input::Listed(list, Some(Page { keys, unreadable, next })));
                 }
                 Output::Sums { id: sums, ranges } => {
                     let sum = |(first, last): &(u16, u16)| {

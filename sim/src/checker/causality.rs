@@ -92,6 +92,7 @@ impl Checker {
         for (number, object) in &decoded {
             self.check_versions(now, node, *number, object);
             self.check_claims(now, node, *number, object);
+            self.check_last(now, node, *number, object, false);
         }
         self.check_hints(now, node, outputs);
         for output in outputs {
@@ -116,12 +117,14 @@ impl Checker {
                 }
             }
         }
-        // A plain write covers what its coordinator held, had been shown, or minted in the same breath before it.
+        // A plain write covers what its coordinator held, had been shown, or minted in the same breath before it; where the last
+        // write wins any write does.
         for (number, dot) in &born {
             let birth = &self.keys[*number].dots[dot];
+            let lww = self.rules(*number).lww;
             let by = match birth.op {
-                Some(op) if self.requests[op.index()].is_plain() => Coverer::Op(op),
-                None if self.keys[*number].plain_deletes => Coverer::Delete,
+                Some(op) if lww || self.requests[op.index()].is_plain() => Coverer::Op(op),
+                None if lww || self.keys[*number].plain_deletes => Coverer::Delete,
                 _ => continue,
             };
             let shadow = &self.shadows[node];
@@ -197,19 +200,26 @@ impl Checker {
             let what = format!("node {node} mints {dot} for {op}, which was acknowledged long ago");
             self.fail(now, Invariant::RequestsEnd, Some(number), what);
         }
+        if let Some(op) = op
+            && let Some(what) = self.check_expiry(now, node, op, version)
+        {
+            self.fail(now, Invariant::ExpiryHides, Some(number), what);
+        }
         // A context handed in before this dot was born can't have shown it; what covers it comes later.
         let birth = Birth {
             op,
             version: version.clone(),
             covered_by: Vec::new(),
             durable_at: 0,
+            written_at: 0,
             gone: false,
             excused: false,
         };
+        let lww = self.rules(number).lww;
         let key = &mut self.keys[number];
         key.dots.insert(dot, birth);
         key.present.insert(dot);
-        if op.is_some() {
+        if op.is_some() && !lww {
             key.open.insert(dot);
         }
         true
@@ -319,10 +329,11 @@ impl Checker {
                 && winner.1.outcome == Outcome::Ok
                 && let Some(over) = winner.1.ended
             {
+                let stands = |id: OpId| key.dots.values().any(|birth| birth.op == Some(id) && !birth.excused);
                 let later = key
                     .plain_done
                     .iter()
-                    .find(|(ended, began, _)| *ended < request.submitted && over < *began);
+                    .find(|(ended, began, id)| *ended < request.submitted && over < *began && stands(*id));
                 if let Some((_, _, op)) = later {
                     let what = format!("{id}, a strict read, shows {}, which {op} had overwritten", winner.0);
                     wrong = Some((Invariant::ReadYourWrites, what));

@@ -50,6 +50,10 @@ impl Checker {
         let key = request.key;
         let settled = circumstances.layout.as_ref().zip(request.absent);
         let settled = settled.filter(|((version, _), (before, _))| version == before);
+        if let (Some(_), Reply::Read(reading)) = (settled, reply) {
+            self.check_shown(now, id, reading);
+        }
+        let request = &self.requests[id.index()];
         let empty = match reply {
             Reply::Read(reading) => {
                 let expired = |expiry: gramme_quorum::Expiry| expiry.0 <= request.walls.0;
@@ -73,9 +77,10 @@ impl Checker {
         // With a disk set back nobody knows yet who is complete.
         if let Some((_, (_, absent))) = settled.filter(|_| empty && !self.set_back) {
             let request = &self.requests[id.index()];
+            let usual = self.rules(key).r;
             let r = match &request.op {
-                Op::Get { options, .. } => options.r.map_or(self.r, |r| self.resolve(r)),
-                Op::Delete { cover: Cover::Held, .. } => self.r,
+                Op::Get { options, .. } => options.r.map_or(usual, |r| self.resolve(r)),
+                Op::Delete { cover: Cover::Held, .. } => usual,
                 Op::Put { .. } | Op::Delete { .. } => return,
             };
             if absent < r {
@@ -100,12 +105,12 @@ impl Checker {
                 let op = birth.op.map(|op| &self.requests[op.index()]);
                 op.is_some_and(|op| op.strict && op.outcome == Outcome::Ok) && !birth.excused && !birth.gone
             };
+            let buffered = self.rules(number).buffered;
             let holders = |dot: Dot| {
                 let has = |node: &&usize| {
-                    self.shadows[**node]
-                        .copies
-                        .get(&number)
-                        .is_some_and(|copy| copy.durable_seen.contains(dot))
+                    self.shadows[**node].copies.get(&number).is_some_and(|copy| {
+                        copy.durable_seen.contains(dot) || buffered && copy.object.seen().contains(dot)
+                    })
                 };
                 owners.iter().filter(has).count()
             };
@@ -169,7 +174,7 @@ impl Checker {
         else {
             return;
         };
-        if self.wiped >> owner & 1 == 1 {
+        if self.wiped >> owner & 1 == 1 || self.has_rotted(1 << owner, number) {
             return;
         }
         let Some(copy) = self.shadows[node].copies.get(&number) else { return };
@@ -195,7 +200,7 @@ impl Checker {
         let own: Vec<Dot> =
             key.dots.iter().filter(|(_, birth)| birth.op == Some(id)).map(|(dot, _)| *dot).collect();
         let is_owner = |node: usize| owners.iter().any(|(owner, _)| *owner == node);
-        let holders = |dot: &Dot| key.dots[dot].durable_at;
+        let holders = |dot: &Dot| self.holders(id, *dot);
         let kept_for = |holders: u128, id: u64| {
             let fallbacks =
                 (0..self.shadows.len()).filter(|node| holders >> node & 1 == 1 && !is_owner(*node));

@@ -34,11 +34,23 @@ impl Checker {
                 return Some(Unrest { invariant: Invariant::HintsDrain, key: None, what });
             }
         }
+        // Whatever the mode, the disk has it all before long.
+        if let Some((node, what)) = members.iter().find_map(|node| Some((node, self.unsynced(*node)?))) {
+            let what = format!("node {node} does not sync {what}");
+            return Some(Unrest { invariant: Invariant::AcknowledgedCopies, key: None, what });
+        }
         for (number, key) in self.keys.iter().enumerate() {
             let owners = owners(&key.name);
             let live = |node: usize| {
                 self.shadows[node].copies.get(&number).and_then(|copy| copy.record.live.as_ref())
             };
+            let damaged = |node: &usize| {
+                self.shadows[*node].copies.get(&number).is_some_and(|copy| copy.record.is_damaged())
+            };
+            if let Some(node) = members.iter().copied().find(damaged) {
+                let what = format!("node {node}'s copy is damaged, and does not heal");
+                return Some(Unrest { invariant: Invariant::Convergence, key: Some(key.name.clone()), what });
+            }
             let first = live(owners[0]);
             let unrest =
                 |what| Some(Unrest { invariant: Invariant::Convergence, key: Some(key.name.clone()), what });
@@ -85,6 +97,7 @@ impl Checker {
                     && !birth.gone
                     && !birth.excused
                     && !held(**dot)
+                    && !self.is_outranked(number, **dot, copy.map(|copy| &copy.object))
                     && !self.took_effect(number, &birth.covered_by, copy)
             });
             if let Some(dot) = missing {

@@ -12,6 +12,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 #[derive(Clone, Debug, Default)]
 pub(super) struct Shadow {
     pub(super) actor: Option<Actor>,
+    /// The keyspaces that it goes by.
+    pub(super) keyspaces: BTreeSet<usize>,
     pub(super) copies: BTreeMap<usize, ShadowCopy>,
     /// The engine's own records: hints and such.
     own: BTreeMap<(u16, Bytes), Record>,
@@ -36,6 +38,8 @@ pub(super) struct Record {
     durable: Option<Bytes>,
     /// Appends since then.
     unsynced: VecDeque<(u64, Option<Bytes>)>,
+    /// What is durable can't be read any more.
+    rotten: bool,
 }
 
 impl Record {
@@ -48,6 +52,7 @@ impl Record {
     fn sync(&mut self, through: u64) -> bool {
         while self.unsynced.front().is_some_and(|(number, _)| *number <= through) {
             self.durable = self.unsynced.pop_front().and_then(|(_, value)| value);
+            self.rotten = false;
         }
         !self.unsynced.is_empty()
     }
@@ -55,9 +60,10 @@ impl Record {
     /// Whether a store may come back with this after a crash.
     fn may_be(&self, found: Option<&Bytes>, kept_all: bool) -> bool {
         if kept_all {
-            return self.live.as_ref() == found;
+            return self.live.as_ref() == found && !self.is_damaged();
         }
-        self.durable.as_ref() == found || self.unsynced.iter().any(|(_, value)| value.as_ref() == found)
+        self.durable.as_ref() == found && !self.rotten
+            || self.unsynced.iter().any(|(_, value)| value.as_ref() == found)
     }
 
     /// The last appends did not happen: this is what is there. Whether that made a difference.
@@ -69,13 +75,34 @@ impl Record {
         wrong
     }
 
+    /// What is durable, and the last word so far.
+    pub(super) fn at_rest(&self) -> Option<&Bytes> {
+        self.durable.as_ref().filter(|_| self.unsynced.is_empty() && !self.rotten)
+    }
+
+    /// What is durable is damaged, and nothing else is there.
+    pub(super) fn rot(&mut self) {
+        self.rotten = true;
+        self.unsynced.clear();
+        self.live.clone_from(&self.durable);
+    }
+
+    pub(super) const fn is_rotten(&self) -> bool {
+        self.rotten
+    }
+
+    /// Whether reads find it damaged.
+    pub(super) fn is_damaged(&self) -> bool {
+        self.rotten && self.unsynced.is_empty()
+    }
+
     /// Whether a value is sure to be there after a crash.
     pub(super) fn is_durable(&self) -> bool {
         self.durable.is_some() && self.unsynced.iter().all(|(_, value)| value.is_some())
     }
 
     fn reopen(&mut self, found: Option<Bytes>) {
-        *self = Record { live: found.clone(), durable: found, unsynced: VecDeque::new() };
+        *self = Record { live: found.clone(), durable: found, ..Record::default() };
     }
 }
 
@@ -89,6 +116,8 @@ pub(super) struct ShadowCopy {
     pub(super) durable_seen: DotSet,
     /// It came through a restart. The hint beside it may not have: a crash came between the two.
     pub(super) orphaned: bool,
+    /// It was damaged once.
+    pub(super) rotted: bool,
 }
 
 impl Shadow {
@@ -149,9 +178,19 @@ impl Checker {
             return;
         }
         copy.orphaned &= value.is_some();
+        let is_copy = value.is_some();
         copy.record.append(number, value);
-        copy.object = object;
+        copy.object.clone_from(&object);
         self.shadows[node].dirty.insert(key);
+        if is_copy {
+            self.check_last(now, node, key, &object, true);
+        }
+        if self.rules(key).buffered {
+            let key = &mut self.keys[key];
+            for dot in key.present.iter().filter(|dot| object.seen().contains(**dot)) {
+                key.dots.get_mut(dot).expect("only known dots are present").written_at |= 1 << node;
+            }
+        }
     }
 
     /// A node drops all that it holds of a slot.
@@ -167,13 +206,18 @@ impl Checker {
     /// A copy goes: somebody else must hold what it has.
     fn check_drop(&mut self, now: Time, node: usize, key: usize) {
         let Some(copy) = self.shadows[node].copies.get(&key) else { return };
-        let needed: Vec<Dot> =
-            copy.object.iter().map(|(dot, _)| dot).filter(|dot| self.keys[key].open.contains(dot)).collect();
+        let lww = self.rules(key).lww;
+        let is_needed = |dot: &Dot| {
+            let key = &self.keys[key];
+            key.open.contains(dot) || lww && key.present.contains(dot) && !key.dots[dot].excused
+        };
+        let needed: Vec<Dot> = copy.object.iter().map(|(dot, _)| dot).filter(is_needed).collect();
         for dot in needed {
             let kept = self.shadows.iter().enumerate().any(|(other, shadow)| {
                 other != node && shadow.copies.get(&key).is_some_and(|copy| copy.durable_seen.contains(dot))
             });
-            if !kept && self.keys[key].dots[&dot].durable_at & self.wiped != 0 {
+            let holders = self.keys[key].dots[&dot].durable_at;
+            if !kept && (holders & self.wiped != 0 || self.has_rotted(holders, key)) {
                 // Whoever has acknowledged it has lost it since.
                 self.keys[key].excuse(dot);
             } else if !kept {
@@ -189,20 +233,20 @@ impl Checker {
         let actor = self.shadows[node].actor;
         let lost = std::mem::replace(&mut self.shadows[node], Shadow { actor, ..Shadow::default() });
         for (number, copy) in lost.copies {
-            let held = |dot: Dot| {
-                self.shadows.iter().any(|shadow| {
-                    let other = shadow.copies.get(&number);
-                    other.is_some_and(|other| {
-                        other.durable_seen.contains(dot) || other.object.seen().contains(dot)
-                    })
-                })
-            };
-            let known = |dot: Dot| copy.durable_seen.contains(dot) || copy.object.seen().contains(dot);
-            let present = &self.keys[number].present;
-            let alone: Vec<Dot> = present.iter().copied().filter(|dot| known(*dot) && !held(*dot)).collect();
-            for dot in alone {
-                self.keys[number].excuse(dot);
-            }
+            self.copy_lost(number, |dot| copy.durable_seen.contains(dot) || copy.object.seen().contains(dot));
+        }
+    }
+
+    /// A copy had these dots and has them no more: what nobody else has is lost for good.
+    pub(super) fn copy_lost(&mut self, number: usize, had: impl Fn(Dot) -> bool) {
+        let held = |dot: Dot| {
+            let copies = self.shadows.iter().filter_map(|shadow| shadow.copies.get(&number));
+            copies.into_iter().any(|copy| copy.durable_seen.contains(dot) || copy.object.seen().contains(dot))
+        };
+        let dots = self.keys[number].dots.keys().copied();
+        let alone: Vec<Dot> = dots.filter(|dot| had(*dot) && !held(*dot)).collect();
+        for dot in alone {
+            self.keys[number].excuse(dot);
         }
     }
 
@@ -275,7 +319,12 @@ impl Checker {
         copy.orphaned = found.is_some();
         copy.record.reopen(found.cloned());
         copy.durable_seen = object.seen().clone();
-        copy.object = object;
+        let kept = copy.durable_seen.clone();
+        let before = std::mem::replace(&mut copy.object, object);
+        // A machine without power has lost what it had not synced, as the keyspace lets it.
+        if self.rules(key).buffered && !kept.includes(before.seen()) {
+            self.copy_lost(key, |dot| before.seen().contains(dot) && !kept.contains(dot));
+        }
     }
 
     /// The same for all of the engine's own records in slots from `first` on: hints.
@@ -334,9 +383,25 @@ impl Checker {
         let key = self.key_number(name);
         let Some(copy) = self.shadows[node].copies.get_mut(&key) else { return };
         if copy.record.take_back(found) {
-            copy.object =
+            let object =
                 found.and_then(|bytes| gramme_quorum::object::decode(bytes).ok()).unwrap_or_default();
+            let before = std::mem::replace(&mut copy.object, object);
+            let now = &copy.object;
+            for (dot, birth) in &mut self.keys[key].dots {
+                if before.seen().contains(*dot) && !now.seen().contains(*dot) {
+                    birth.written_at &= !(1 << node);
+                }
+            }
         }
+    }
+
+    /// What a node has written and not synced, if anything.
+    pub(super) fn unsynced(&self, node: usize) -> Option<String> {
+        let shadow = &self.shadows[node];
+        let copies = shadow.dirty.iter().filter(|key| !shadow.copies[*key].record.unsynced.is_empty());
+        let mut copies = copies.map(|key| self.keys[*key].name.escape_ascii().to_string());
+        let mut own = shadow.own_dirty.iter().filter(|at| !shadow.own[*at].unsynced.is_empty());
+        copies.next().or_else(|| own.next().map(|(place, key)| format!("{place}/{}", key.escape_ascii())))
     }
 
     /// How many records of its own, in slots from `first` on, a node keeps.
@@ -349,14 +414,13 @@ impl Checker {
     pub(super) fn check_copies(&mut self, now: Time, id: OpId, own: &[Dot]) {
         let request = &self.requests[id.index()];
         let number = request.key;
-        let key = &self.keys[number];
         // A plain delete that found nothing to delete writes nothing.
         if own.is_empty() && matches!(request.op, Op::Delete { .. }) {
             return;
         }
-        let copies = own.iter().map(|dot| key.dots[dot].durable_at.count_ones()).max().unwrap_or(0);
+        let copies = own.iter().map(|dot| self.holders(id, *dot).count_ones()).max().unwrap_or(0);
         if copies < u32::from(request.copies) {
-            let what = format!("{id} is acknowledged with {copies} durable copies of {}", request.copies);
+            let what = format!("{id} is acknowledged with {copies} copies of {}", request.copies);
             self.fail(now, Invariant::AcknowledgedCopies, Some(number), what);
         }
     }

@@ -11,7 +11,9 @@
 mod causality;
 mod circumstances;
 mod convergence;
+mod damage;
 mod durability;
+mod keyspaces;
 mod requests;
 mod violation;
 
@@ -27,6 +29,7 @@ use durability::Shadow;
 use gramme_quorum::Version;
 use gramme_ring::{Layout, Slot};
 use gramme_vclock::{Dot, GrowableDotSet as DotSet};
+use keyspaces::Rules;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// One client request of a run.
@@ -63,6 +66,8 @@ struct Birth {
     covered_by: Vec<Coverer>,
     /// Nodes that have ever held it durably, a bit each.
     durable_at: u128,
+    /// Nodes that have ever held it, where an acknowledgement does not wait for the disk.
+    written_at: u128,
     /// An acknowledged write has replaced it.
     gone: bool,
     /// It was only on disks that were wiped: it may be lost, and what it replaced may be back.
@@ -81,8 +86,10 @@ impl Birth {
 struct Key {
     name: Bytes,
     slot: u16,
+    /// Its keyspace, by number.
+    keyspace: usize,
     dots: BTreeMap<Dot, Birth>,
-    /// Values that nothing may have covered.
+    /// Values that nothing may have covered. None where the last write wins, whatever it has seen.
     open: BTreeSet<Dot>,
     /// Dots not yet gone, values and tombstones.
     present: BTreeSet<Dot>,
@@ -122,13 +129,13 @@ impl Key {
     }
 
     /// `op` surely did nothing.
-    fn uncover(&mut self, op: OpId) {
+    fn uncover(&mut self, op: OpId, lww: bool) {
         for dot in &self.present {
             let birth = self.dots.get_mut(dot).expect("only known dots are present");
             let before = birth.covered_by.len();
             birth.covered_by.retain(|by| *by != Coverer::Op(op));
             let uncovered = birth.covered_by.len() < before && birth.covered_by.is_empty();
-            if uncovered && birth.op.is_some() && !birth.excused {
+            if uncovered && birth.op.is_some() && !birth.excused && !lww {
                 self.open.insert(*dot);
             }
         }
@@ -139,8 +146,8 @@ impl Key {
 #[derive(Debug)]
 pub struct Checker {
     replicas: u8,
-    r: u8,
-    w: u8,
+    /// The rules by prefix; those of all other keys come first.
+    keyspaces: Vec<(String, Rules)>,
     keys: Vec<Key>,
     numbers: BTreeMap<Bytes, usize>,
     /// Dots are unique within a slot.
@@ -170,8 +177,7 @@ impl Checker {
         assert!(nodes <= 128, "holders are counted in 128 bits");
         Checker {
             replicas,
-            r,
-            w,
+            keyspaces: vec![(String::new(), Rules::new(r, w))],
             keys: Vec::new(),
             numbers: BTreeMap::new(),
             dot_keys: BTreeMap::new(),
@@ -237,6 +243,7 @@ impl Checker {
         self.keys.push(Key {
             name: name.clone(),
             slot: Slot::of(name).index(),
+            keyspace: self.keyspace_of(name),
             dots: BTreeMap::new(),
             open: BTreeSet::new(),
             present: BTreeSet::new(),

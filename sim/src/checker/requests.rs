@@ -76,10 +76,11 @@ impl Checker {
         let level = |level: Option<Level>, default: u8| {
             level.map_or(Some(default), |l| l.resolve(replicas)).unwrap_or(0)
         };
+        let w = self.rules(key).w;
         let (strict, copies) = match &op {
             Op::Get { options, .. } => (level(options.pr, 0) >= majority, 0),
             Op::Put { options, .. } | Op::Delete { options, .. } => {
-                let copies = level(options.w, self.w).max(level(options.dw, 0)).max(level(options.pw, 0));
+                let copies = level(options.w, w).max(level(options.dw, 0)).max(level(options.pw, 0));
                 (level(options.pw, 0) >= majority, copies)
             }
         };
@@ -176,7 +177,8 @@ impl Checker {
         }
         // It covers nothing after all.
         if outcome == Outcome::Failed && context {
-            self.keys[key].uncover(id);
+            let lww = self.rules(key).lww;
+            self.keys[key].uncover(id, lww);
         }
     }
 

@@ -28,9 +28,11 @@ pub enum Invariant {
     AbsenceIsAQuorum,
     /// (10) A write's stamp exceeds those of all that it covers.
     StampsRise,
+    /// (10) In an `lww` keyspace what ranks highest of all that was seen is kept and shown, and nothing else.
+    LastWriteWins,
     /// (2) An expired value is not shown, and what has not expired is not hidden.
     ExpiryHides,
-    /// (11) An acknowledgement means so many durable copies on distinct nodes.
+    /// (11) An acknowledgement means so many copies on distinct nodes, as durable as the keyspace says.
     AcknowledgedCopies,
     /// (12) Nothing is dropped before somebody else holds it durably.
     NothingDroppedEarly,
@@ -63,6 +65,7 @@ impl Invariant {
             Invariant::ReadYourWrites => 9,
             Invariant::AbsenceIsAQuorum => 9,
             Invariant::StampsRise => 10,
+            Invariant::LastWriteWins => 10,
             Invariant::ExpiryHides => 2,
             Invariant::AcknowledgedCopies => 11,
             Invariant::NothingDroppedEarly => 12,
@@ -89,8 +92,11 @@ impl fmt::Display for Invariant {
             Invariant::ReadYourWrites => "strict quorums read their writes",
             Invariant::AbsenceIsAQuorum => "what is said to be absent is so at R owners",
             Invariant::StampsRise => "a write's stamp exceeds those of what it covers",
+            Invariant::LastWriteWins => "where the last write wins, that one is kept and shown",
             Invariant::ExpiryHides => "what has expired is hidden, and nothing else",
-            Invariant::AcknowledgedCopies => "an acknowledgement means durable copies of W owners",
+            Invariant::AcknowledgedCopies => {
+                "an acknowledgement means copies of W owners, as durable as its mode says"
+            }
             Invariant::NothingDroppedEarly => "nothing is dropped before another holds it",
             Invariant::Convergence => "replicas converge",
             Invariant::HintsDrain => "hints drain",

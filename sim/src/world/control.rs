@@ -6,8 +6,10 @@ use crate::disk::SimDisk;
 use crate::network::Weather;
 use crate::time::Time;
 use crate::timeline::Mark;
+use bytes::Bytes;
 use core::time::Duration;
 use gramme_quorum::Op;
+use gramme_ring::Slot;
 
 impl World {
     /// Rings at this time.
@@ -99,6 +101,31 @@ impl World {
         self.checker.set_back(node);
     }
 
+    /// Some record at rest on a node's disk rots, of a key that the node owns. Whether there was one.
+    pub fn damage(&mut self, node: usize) -> bool {
+        const TRIES: usize = 20;
+        if !self.is_up(node) || self.is_changing() {
+            return false;
+        }
+        let owned =
+            |key: &&Bytes| self.owners(key).contains(&node) && self.checker.at_rest(node, key).is_some();
+        let keys: Vec<Bytes> = self.checker.keys().filter(owned).cloned().collect();
+        for _ in 0..TRIES.min(keys.len()) {
+            let key = self.disk_rng.pick(&keys).clone();
+            let bits = self.disk_rng.bits();
+            let Some(bytes) = self.checker.at_rest(node, &key) else { continue };
+            let Some(rot) = self.nodes[node].disk.rot(&bytes, bits) else { continue };
+            if self.nodes[node].read(Slot::of(&key).index(), &key).is_err() {
+                self.fault(&format!("node {node}'s record of {} rots", key.escape_ascii()));
+                self.checker.damaged(node, &key);
+                return true;
+            }
+            // Compaction is just copying it: which of the two counts after a crash is not known yet.
+            self.nodes[node].disk.flip(&rot);
+        }
+        false
+    }
+
     /// Whether there is a copy of a node's disk.
     #[must_use]
     pub fn has_image(&self, node: usize) -> bool {
@@ -113,7 +140,9 @@ impl World {
 
     /// Whether every node has all that it acknowledged.
     pub(super) fn is_sound(&self) -> bool {
-        self.nodes.iter().all(|node| !node.incomplete && !node.outdated)
+        let damaged = |node: usize| self.checker.has_damage(node);
+        let sound = |node: usize| !self.nodes[node].incomplete && !self.nodes[node].outdated;
+        (0..self.nodes.len()).all(|node| sound(node) && !damaged(node))
     }
 
     /// Cuts a node's power in the midst of the disk operation that comes after so many more; it starts again after a

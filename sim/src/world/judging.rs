@@ -16,10 +16,7 @@ impl World {
         for key in keys {
             match self.nodes[node].read(Slot::of(&key).index(), &key) {
                 Ok(found) => self.checker.recovered(self.now, node, &key, found.as_ref(), kept_all),
-                Err(what) => {
-                    let what = format!("node {node} can't read {}: {what}", key.escape_ascii());
-                    self.checker.fail(self.now, Invariant::HistoryNeverShrinks, None, what);
-                }
+                Err(what) => self.checker.found_damaged(self.now, node, &key, &what),
             }
         }
         let mut own = BTreeMap::new();
@@ -63,7 +60,8 @@ impl World {
     /// What still keeps the cluster from being at rest, if anything.
     #[must_use]
     pub fn unrest(&self) -> Option<Unrest> {
-        if let Some(node) = self.members().into_iter().find(|node| self.nodes[*node].incomplete) {
+        let lacks = |node: &usize| self.nodes[*node].incomplete || self.nodes[*node].unsynced;
+        if let Some(node) = self.members().into_iter().find(lacks) {
             let open = |node: &crate::node::Node| {
                 let status = node.host.as_ref()?.engine().status(gramme_quorum::Instant::default());
                 Some((status.incomplete_partitions, status.gaining_partitions))

@@ -2,8 +2,9 @@
 
 use super::{Crash, Event, World};
 use crate::checker::{Invariant, Unrest};
+use crate::keyspaces::Named;
 use core::time::Duration;
-use gramme_quorum::{ClusterError, ClusterOp, Input, RequestId};
+use gramme_quorum::{ClusterError, ClusterOp, Input, Keyspace, RequestId};
 use gramme_ring::{Change, Member, Membership, NodeId, Phase, Slot, Step};
 
 /// A change of the membership, by nodes' numbers.
@@ -59,6 +60,7 @@ impl World {
         if let Some(host) = &mut self.nodes[node].host {
             host.saved(clock, done);
         }
+        self.tell_keyspaces(node);
         self.after(node);
     }
 
@@ -158,6 +160,44 @@ impl World {
         self.commit(at);
     }
 
+    /// An operator stages these keyspaces at a node, and commits.
+    pub fn commit_keyspaces(&mut self, at: usize, keyspaces: &[Named]) {
+        for (prefix, keyspace) in keyspaces {
+            self.note(&format!("at node {at}: keyspace {prefix} {keyspace:?}"));
+            self.checker.commits(prefix, keyspace);
+            let change = keyspace.change(prefix).expect("a keyspace that can be");
+            self.order(at, Order::Op(ClusterOp::Stage(change)));
+        }
+        self.commit(at);
+    }
+
+    /// The keyspaces that all members go by, and will after any restart: prefixes, and whether values expire there by themselves.
+    #[must_use]
+    pub fn keyspaces(&self) -> Vec<(String, bool)> {
+        let members = self.members().into_iter().map(|node| &self.nodes[node]).filter(|node| !node.gone);
+        let mut memberships = members.flat_map(|node| {
+            let runs_by = node.host.as_ref().map(|host| host.engine().membership());
+            runs_by.into_iter().chain([&node.membership])
+        });
+        let Some(first) = memberships.next() else { return Vec::new() };
+        let mut all: Vec<(String, bool)> = Keyspace::all(first)
+            .map(|(prefix, keyspace)| (prefix.to_owned(), keyspace.ttl_ms.is_some()))
+            .collect();
+        for membership in memberships.chain([first]) {
+            let known = |prefix: &str| Keyspace::all(membership).any(|(known, _)| known == prefix);
+            all.retain(|(prefix, _)| membership.transition().is_none() && known(prefix));
+        }
+        all
+    }
+
+    /// Tells the judge which keyspaces a node goes by.
+    pub(super) fn tell_keyspaces(&mut self, node: usize) {
+        if let Some(host) = &self.nodes[node].host {
+            let known = Keyspace::all(host.engine().membership()).map(|(prefix, _)| prefix);
+            self.checker.goes_by(node, known);
+        }
+    }
+
     /// An operator commits whatever a node has staged, if anything.
     pub fn commit(&mut self, at: usize) {
         self.order(at, Order::Commit);
@@ -238,6 +278,7 @@ impl World {
         self.fault(&format!("node {node} is gone for good"));
         self.nodes[node].gone = true;
         self.nodes[node].incomplete = false;
+        self.nodes[node].unsynced = false;
         self.checker.wiped(node);
     }
 

@@ -46,6 +46,8 @@ pub struct Shape {
     pub segment_bytes: u64,
     /// The engines' waits.
     pub timing: Timing,
+    /// About how many bytes a node looks through for damage at a time, twice a second; `None`: it does not.
+    pub scrub: Option<usize>,
     /// Nodes beyond those, which are no members until somebody makes them.
     pub spares: usize,
     /// The mistake in the engines, if there is to be one.
@@ -64,6 +66,7 @@ impl Shape {
             w: 2,
             segment_bytes: 256 << 10,
             timing,
+            scrub: None,
             spares: 0,
             planted: Planted::default(),
         }

@@ -1,6 +1,6 @@
 //! Nodes at work: they start, do what their engines say, sync and maintain their stores, and are woken.
 
-use super::{Event, World};
+use super::{Event, HINTS, World};
 use crate::checker::{Invariant, OpId};
 use crate::node::Storage;
 use crate::time::Time;
@@ -37,6 +37,7 @@ impl World {
         self.mark(Mark::Up(node), &format!("node {node} starts its run {}", self.nodes[node].runs));
         self.hash.event(b'S', [self.now.0, node as u64, actor.0], &[]);
         self.checker.opened(self.now, node, actor);
+        self.tell_keyspaces(node);
         if let Some(timeline) = &mut self.timeline {
             timeline.named(actor, node, self.nodes[node].runs);
         }
@@ -93,6 +94,7 @@ impl World {
                 }
                 Effect::Recovered => {
                     self.nodes[node].incomplete = false;
+                    self.nodes[node].unsynced = false;
                     self.nodes[node].outdated = false;
                     self.note(&format!("node {node} has recovered all that it may have lost"));
                 }
@@ -133,8 +135,10 @@ impl World {
                 _ => continue,
             };
             for key in keys {
-                if let Ok(found) = self.nodes[node].read(place, &key) {
-                    self.checker.append_failed(node, place, &key, found.as_ref());
+                match self.nodes[node].read(place, &key) {
+                    Ok(found) => self.checker.append_failed(node, place, &key, found.as_ref()),
+                    Err(what) if place < HINTS => self.checker.found_damaged(self.now, node, &key, &what),
+                    Err(_) => {}
                 }
             }
         }
@@ -187,6 +191,11 @@ impl World {
         self.hash.event(b'M', [self.now.0, node as u64, u64::from(more)], &[]);
         if self.lost_power(node) {
             return;
+        }
+        let clock = self.nodes[node].clock.now(self.now);
+        if let (Some(budget), Some(host)) = (self.shape.scrub, &mut self.nodes[node].host) {
+            host.scrub(clock, budget);
+            self.after(node);
         }
         let wait = if more { Duration::from_millis(5) } else { Duration::from_millis(500) };
         self.queue.push(self.now + wait, Event::Maintain { node });
