@@ -94,7 +94,20 @@ impl fmt::Display for ServeError {
                 write!(f, "can't serve {what} at {address}: {error}: choose another address with --{what}")
             }
             ServeError::Store(path, error) => {
-                write!(f, "can't open the store in {}: {error}", path.display())
+                write!(f, "can't open the store in {}: {error}", path.display())?;
+                match error {
+                    OpenError::NoStore
+                    | OpenError::ManifestMissing
+                    | OpenError::ManifestDamaged
+                    | OpenError::ManifestStale { .. }
+                    | OpenError::SegmentMissing { .. }
+                    | OpenError::SegmentForeign { .. } => write!(
+                        f,
+                        "; bring back what is missing, or, if other nodes hold what this one held, remove all of that \
+                         directory: the node then takes it back from them"
+                    ),
+                    _ => Ok(()),
+                }
             }
             ServeError::StoreWithoutIdentity(path) => write!(
                 f,

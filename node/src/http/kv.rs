@@ -59,6 +59,7 @@ struct Parameters {
 impl Parameters {
     fn parse(request: &Request<Incoming>, known: &[&str]) -> Result<Parameters, Refusal> {
         let mut all = Parameters::default();
+        let mut seen = Vec::new();
         for pair in parameters(request.uri().query().unwrap_or_default()) {
             let (name, value) = pair?;
             if !known.contains(&name) {
@@ -67,6 +68,10 @@ impl Parameters {
                     "there is no parameter '{name}' here; known: {known}"
                 )));
             }
+            if seen.contains(&name) {
+                return Err(Refusal::bad_request(format!("the parameter '{name}' stands there twice")));
+            }
+            seen.push(name);
             match name {
                 "r" => all.read.r = Some(level(name, &value)?),
                 "pr" => all.read.pr = Some(level(name, &value)?),

@@ -293,12 +293,18 @@ fn siblings_live_until_a_write_that_saw_them() {
         assert!(bare.starts_with(b"-ERR DYN.DEL needs the CONTEXT"), "{}", bare.escape_ascii());
         bulk(&ask(&mut client, &[b"DYN.DEL", b"cart", b"CONTEXT", &merged]).await);
         assert!(ask(&mut client, &[b"DYN.GET", b"cart"]).await.ends_with(b"*0\r\n"));
-        for (wrong, error) in [
-            (&[&b"DYN.GET"[..], b"cart", b"R", b"5"], &b"-ERR r is a number from 1 to "[..]),
+        let wrong: [(&[&[u8]], &[u8]); 6] = [
+            (&[b"DYN.GET", b"cart", b"R", b"5"], b"-ERR r is a number from 1 to "),
             (&[b"DYN.GET", b"cart", b"R", b"x"], b"-ERR R takes a number"),
             (&[b"DYN.GET", b"cart", b"TIMEOUT", b"0"], b"-ERR TIMEOUT is in milliseconds"),
             (&[b"DYN.GET", b"cart", b"W", b"1"], b"-ERR syntax error: DYN.GET has no option 'W'"),
-        ] {
+            (&[b"DYN.GET", b"cart", b"R", b"2", b"r", b"3"], b"-ERR syntax error: R stands there twice"),
+            (
+                &[b"DYN.PUT", b"cart", b"v", b"EX", b"9", b"PX", b"9"],
+                b"-ERR syntax error: an expiry stands there twice",
+            ),
+        ];
+        for (wrong, error) in wrong {
             let answer = ask(&mut client, wrong).await;
             assert!(answer.starts_with(error), "{}", answer.escape_ascii());
         }

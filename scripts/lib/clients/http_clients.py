@@ -133,7 +133,7 @@ def curl_is_told_400_for_what_makes_no_sense(cluster: Cluster) -> None:
     put(a, key, b"v")
     for query in ["r=0", "r=4", "r=", "r=-1", "r=two", "pr=9", "r=99999999999", "timeout=soon", "timeout=-1"]:
         equal((query, curl(a, f"/kv/{key}?{query}").status), (query, 400))
-    for query in ["w=0", "w=4", "pw=x", "dw=4", "ttl=never", "timeout=0"]:
+    for query in ["w=0", "w=4", "pw=x", "dw=4", "ttl=never", "timeout=0", "w=1&w=2"]:
         equal((query, put(a, f"{key}?{query}", b"x").status), (query, 400))
     another = fresh()
     borrowed = put(a, another, b"v").context

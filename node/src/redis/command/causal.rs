@@ -18,17 +18,25 @@ fn unknown_option(command: &str, word: &[u8]) -> Refusal {
     Refusal::new(format!("ERR syntax error: {command} has no option '{}'", shown(word)))
 }
 
+/// Takes an option's value, the first time.
+fn once<T>(place: &mut Option<T>, option: &str, value: T) -> Result<(), Refusal> {
+    match place.replace(value) {
+        None => Ok(()),
+        Some(_) => Err(Refusal::new(format!("ERR syntax error: {option} stands there twice"))),
+    }
+}
+
 /// `DYN.GET key [R r] [PR pr] [TIMEOUT ms]` → `[context, [value, …]]`
 pub(super) fn get(_: &mut Session<'_>, command: &Command<'_>) -> Outcome {
     let mut read = ReadOptions::default();
     let mut options = Options::from(command, 2);
     while let Some(word) = options.next() {
         if is(word, "R") {
-            read.r = Some(options.level("R")?);
+            once(&mut read.r, "R", options.level("R")?)?;
         } else if is(word, "PR") {
-            read.pr = Some(options.level("PR")?);
+            once(&mut read.pr, "PR", options.level("PR")?)?;
         } else if is(word, "TIMEOUT") {
-            read.timeout = Some(options.timeout()?);
+            once(&mut read.timeout, "TIMEOUT", options.timeout()?)?;
         } else {
             return Err(unknown_option("DYN.GET", word));
         }
@@ -60,17 +68,17 @@ impl Write {
             if is(word, "CONTEXT") {
                 let context = session.server.handle.open(&key, options.value()?);
                 let context = context.map_err(|e| Refusal::new(format!("ERR context: {e}")))?;
-                write.cover = Some(Cover::Context(context));
+                once(&mut write.cover, "CONTEXT", Cover::Context(context))?;
             } else if is(word, "W") {
-                write.options.w = Some(options.level("W")?);
+                once(&mut write.options.w, "W", options.level("W")?)?;
             } else if is(word, "PW") {
-                write.options.pw = Some(options.level("PW")?);
+                once(&mut write.options.pw, "PW", options.level("PW")?)?;
             } else if is(word, "DW") {
-                write.options.dw = Some(options.level("DW")?);
+                once(&mut write.options.dw, "DW", options.level("DW")?)?;
             } else if is(word, "TIMEOUT") {
-                write.options.timeout = Some(options.timeout()?);
+                once(&mut write.options.timeout, "TIMEOUT", options.timeout()?)?;
             } else if let Some(moment) = Moment::option(word).filter(|_| may_expire) {
-                write.expiry = Some(moment.expiry(options.value()?, name)?);
+                once(&mut write.expiry, "an expiry", moment.expiry(options.value()?, name)?)?;
             } else {
                 return Err(unknown_option(&name.to_ascii_uppercase(), word));
             }
