@@ -226,9 +226,10 @@ impl Replica {
         })
     }
 
-    /// The same for any key.
+    /// The same for any key; or it is just being found out whether a hint has served.
     pub(crate) fn expects_hints(&self) -> bool {
-        self.queues.keys().any(|key| self.expects_hint(key))
+        let settles = |queue: &Vec<Task>| queue.iter().any(|task| matches!(task, Task::Settle { .. }));
+        self.queues.iter().any(|(key, queue)| settles(queue) || self.expects_hint(key))
     }
 
     /// From now on it is noted whether anything is put into these slots.

@@ -214,7 +214,7 @@ impl Engine {
             let first = Slot::new(slots.0).expect("a partition's slots are slots");
             assert!(!self.view.is_owner(first, self.config.node), "an owner drops nothing");
             let touched = self.replica.was_touched() && !self.config.planted.is(Bug::SweepIgnoresArrivals);
-            if touched || self.has_hints() || self.replica.expects_hints() {
+            if touched || self.has_hints() {
                 self.sweep.left.push(slots);
             } else {
                 for place in (slots.0..=slots.1).map(Place) {

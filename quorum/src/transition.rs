@@ -89,7 +89,10 @@ impl Engine {
         // Those for others are found by the look at all hints.
         let kept =
             |(owner, handoff): (&NodeId, &Handoff)| handoff.is_pending() && self.view.is_member(*owner);
-        !self.ready || self.departed.is_some() || self.handoffs.iter().any(kept)
+        !self.ready
+            || self.departed.is_some()
+            || self.handoffs.iter().any(kept)
+            || self.replica.expects_hints()
     }
 }
 

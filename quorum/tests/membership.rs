@@ -3,7 +3,7 @@
 mod common;
 
 use common::{Cluster, put};
-use gramme_quorum::message::Message;
+use gramme_quorum::message::{Message, Purpose};
 use gramme_quorum::*;
 use gramme_ring::{Change, Member, NodeId, Slot, Step};
 use std::collections::BTreeMap;
@@ -81,6 +81,40 @@ fn a_step_that_cannot_be_written_down_waits_for_room() {
     settle(&mut cluster, &mut written);
     cluster.crash(D);
     check(&mut cluster, &written);
+}
+
+/// Whether a hint has served is known only when the copy was looked at once more: it may have changed meanwhile.
+#[test]
+fn who_leaves_waits_until_what_it_handed_over_is_settled() {
+    let mut cluster = Cluster::new(5);
+    let list = cluster.preference("k");
+    let (owner, leaver) = (list[2], list[3]);
+    cluster.crash(owner);
+    cluster.put(list[0], "k", "v", Cover::Held);
+    assert_eq!(cluster.hints(leaver), 1);
+    cluster.loses = |_, _, message| matches!(message, Message::Write { purpose: Purpose::Handoff, .. });
+    cluster.start(owner);
+    commit(&mut cluster, list[0], vec![Change::Leave(leaver)]);
+    let waits = |cluster: &Cluster| {
+        let transition = cluster.nodes[&leaver].engine.membership().transition();
+        transition.is_some_and(|t| t.step() == Step::Moving && t.waiting_for() == [leaver])
+    };
+    for _ in 0..300 {
+        cluster.pass(Duration::from_millis(100));
+    }
+    assert!(waits(&cluster), "all but the hint is done");
+    cluster.loses = |_, _, _| false;
+    cluster.nodes.get_mut(&leaver).unwrap().loads = false;
+    cluster.pass(Duration::from_secs(7));
+    // The copy is read and sent, and when it has been acknowledged the second look has to wait.
+    cluster.load(leaver);
+    cluster.nodes.get_mut(&leaver).unwrap().loads = false;
+    cluster.run();
+    assert_eq!(cluster.copy(owner, "k").unwrap(), ["v"]);
+    assert!(waits(&cluster), "it may have changed since it was sent");
+    cluster.load(leaver);
+    cluster.pass(Duration::from_secs(2));
+    assert!(!waits(&cluster));
 }
 
 /// In the end every owner has every key, nobody else has any, and reads find them.

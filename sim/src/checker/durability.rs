@@ -321,6 +321,10 @@ impl Checker {
         copy.durable_seen = object.seen().clone();
         let kept = copy.durable_seen.clone();
         let before = std::mem::replace(&mut copy.object, object);
+        let keys = &mut self.keys[key];
+        for dot in keys.present.iter().filter(|dot| kept.contains(**dot)) {
+            keys.dots.get_mut(dot).expect("only known dots are present").durable_at |= 1 << node;
+        }
         // A machine without power has lost what it had not synced, as the keyspace lets it.
         if self.rules(key).buffered && !kept.includes(before.seen()) {
             self.copy_lost(key, |dot| before.seen().contains(dot) && !kept.contains(dot));
