@@ -152,16 +152,6 @@ impl History {
     }
 
     pub(crate) fn read(&mut self, id: OpId, shown: &[(Dot, Version)], context: &[Dot]) {
-        let found = |(dot, version): &(Dot, Version)| match &version.content {
-            Content::Value { bytes, .. } => Found {
-                dot: *dot,
-                stamp: version.stamp,
-                value: bytes.clone(),
-                content_type: None,
-                expiry: version.expiry,
-            },
-            Content::Tombstone => panic!("a tombstone is not shown"),
-        };
         let siblings = shown.iter().map(found).collect();
         let context = Context { seen: set(context), stamp: stamp(1) };
         self.reply(id, &Reply::Read(Reading { siblings, context }));
@@ -196,5 +186,19 @@ impl History {
     #[track_caller]
     pub(crate) fn holds(&self) {
         assert_eq!(self.checker.violation(), None);
+    }
+}
+
+/// A version as a read shows it.
+pub(crate) fn found((dot, version): &(Dot, Version)) -> Found {
+    match &version.content {
+        Content::Value { bytes, .. } => Found {
+            dot: *dot,
+            stamp: version.stamp,
+            value: bytes.clone(),
+            content_type: None,
+            expiry: version.expiry,
+        },
+        Content::Tombstone => panic!("a tombstone is not shown"),
     }
 }

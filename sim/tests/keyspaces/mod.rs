@@ -1,11 +1,9 @@
 //! What the checker asks of keyspaces.
 
-use crate::history::{HINTS, History, KEY, dot, object, set, stamp, value};
+use crate::history::{HINTS, History, KEY, dot, found, object, set, stamp, value};
 use bytes::Bytes;
 use gramme_quorum::object::encode;
-use gramme_quorum::{
-    Content, Cover, Durability, Expiry, Found, Keyspace, Object, Policy, Reading, Reply, Version,
-};
+use gramme_quorum::{Cover, Durability, Expiry, Keyspace, Object, Policy, Reading, Reply, Version};
 use gramme_ring::LayoutVersion;
 use gramme_sim::checker::{Circumstances, Invariant, OpId};
 use gramme_vclock::{Dot, GrowableContext as Context};
@@ -87,16 +85,7 @@ fn shown(h: &mut History, shown: &[(Dot, Version)], context: &[Dot], top: u64) {
     let layout = Some((LayoutVersion(1), (0..3).map(|node| (node, node as u64)).collect()));
     let circumstances = Circumstances { layout, walls: (5_000, 5_000) };
     h.checker.begins(id, &circumstances);
-    let siblings = shown.iter().map(|(dot, version)| match &version.content {
-        Content::Value { bytes, .. } => Found {
-            dot: *dot,
-            stamp: version.stamp,
-            value: bytes.clone(),
-            content_type: None,
-            expiry: version.expiry,
-        },
-        Content::Tombstone => panic!("a tombstone is not shown"),
-    });
+    let siblings = shown.iter().map(found);
     let context = Context { seen: set(context), stamp: stamp(top) };
     let reading = Reading { siblings: siblings.collect(), context };
     let now = h.tick();
