@@ -17,8 +17,20 @@ fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
+/// The crate's features, as its manifest has them: what `default` switches on is part of the interface.
+fn features(manifest: &str) -> Vec<String> {
+    let section = manifest.lines().skip_while(|line| line.trim() != "[features]").skip(1);
+    section
+        .map(str::trim)
+        .take_while(|line| !line.starts_with('['))
+        .filter(|line| !line.is_empty() && !line.starts_with('#'))
+        .map(|line| format!("feature {line}"))
+        .collect()
+}
+
 /// What a source file offers: its public items up to their bodies, all of its public enums and traits, derived traits, and
-/// the traits that it implements.
+/// the traits that it implements with their associated types. What the compiler derives unasked, `Send` and `Sync`, is
+/// for tests of each crate.
 fn offers(text: &str) -> Vec<String> {
     let mut offers = Vec::new();
     let mut attributes = String::new();
@@ -28,10 +40,16 @@ fn offers(text: &str) -> Vec<String> {
         if trimmed.starts_with("#[derive") || trimmed.starts_with("#[cfg") || trimmed.starts_with("#[non_exh")
         {
             attributes.push_str(trimmed);
+            // A long list of traits goes over several lines.
+            while !attributes.ends_with(']') {
+                let Some(next) = lines.next().map(str::trim) else { break };
+                attributes.push_str(next);
+            }
             attributes.push(' ');
             continue;
         }
-        if ["pub ", "impl<", "impl "].iter().any(|start| trimmed.starts_with(start)) {
+        let associated = line.starts_with(' ') && trimmed.starts_with("type ") && trimmed.ends_with(';');
+        if associated || ["pub ", "impl<", "impl "].iter().any(|start| trimmed.starts_with(start)) {
             let whole =
                 ["pub enum ", "pub trait ", "pub use "].iter().any(|start| trimmed.starts_with(start));
             let field = line.starts_with(' ') && trimmed.ends_with(',') && !trimmed.contains('(');
@@ -64,7 +82,8 @@ fn the_public_interface_is_as_listed() {
     let mut files = Vec::new();
     sources(&root.join("src"), &mut files);
     files.sort();
-    let mut listed = String::new();
+    let manifest = fs::read_to_string(root.join("Cargo.toml")).unwrap();
+    let mut listed = features(&manifest).iter().map(|line| format!("{line}\n")).collect::<String>();
     for file in files {
         let name = file.strip_prefix(root).unwrap().display().to_string().replace('\\', "/");
         listed.push_str(&format!("# {name}\n"));

@@ -68,6 +68,15 @@ fn tokens(group: &mut Group<'_>, keys: &[String], nodes: u64) {
             })
         });
     });
+    group.bench_function(BenchmarkId::new("token ring, 64 points, spread over zones", nodes), |bench| {
+        bench.iter(|| {
+            keys.iter().fold(0u64, |sum, key| {
+                let position = hash_key(black_box(key.as_bytes()));
+                let owners: [NodeId; 3] = ring.table().replicas(position).expect("enough nodes");
+                owners.iter().fold(sum, |sum, owner| sum ^ owner.0)
+            })
+        });
+    });
 }
 
 #[cfg(feature = "peers")]

@@ -141,7 +141,7 @@ impl MemoryCluster {
             }
         }
         if let Some(through) = appended {
-            self.pending.push_back((at, Input::Synced(through)));
+            self.pending.push_back((at, Input::Synced(through, through.0)));
         }
     }
 }

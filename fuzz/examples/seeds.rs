@@ -6,8 +6,8 @@ use gramme_fuzz::vclock_token::sealed;
 use gramme_quorum::message::{CallId, Copy, Message, Purpose, Refusal, Syncing, Want};
 use gramme_quorum::object::{self, Content, Object, Version};
 use gramme_quorum::{
-    Cover, Expiry, Level, ListCursor, Need, Op, OpError, Place, Policy, ReadOptions, Reading, Reply, Run,
-    WriteOptions, wire,
+    Cover, Expiry, Instant, Level, ListCursor, Need, Op, OpError, Place, Policy, ReadOptions, Reading, Reply,
+    Run, WriteOptions, wire,
 };
 use gramme_ring::gossip::{self, Gossip, Head, Message as Gossiped, Record};
 use gramme_ring::{Change, ClusterId, Layout, LayoutVersion, Member, Membership, NodeId, Phase, Zone};
@@ -113,6 +113,13 @@ fn ring() {
     for (name, key) in keys {
         seed("ring_slot", name, key);
     }
+    // Four nodes, a table of two partitions, tokens in order, a ring of fingers; and whatever a list of numbers says.
+    let numbers = |factor: u8| (0..250u8).map(move |n| n.wrapping_mul(factor));
+    let tables = [4, 10, 20, 30, 40, 1, 1, 0, 4, 0, 1, 2, 3, 9].into_iter().chain(numbers(73));
+    seed("ring_tables", "few", &tables.collect::<Vec<_>>());
+    for factor in [29, 57, 101] {
+        seed("ring_tables", &format!("numbers-{factor}"), &numbers(factor).collect::<Vec<_>>());
+    }
     let zone = |name| Zone::new(name).expect("short");
     let member = |id, weight, name| Member::new(NodeId(id)).with_weight(weight).with_zone(zone(name));
     let three = [member(1, 1, ""), member(2, 1, ""), member(3, 1, "")];
@@ -149,10 +156,17 @@ fn ring() {
     m.remove_during_transition(NodeId(1), NodeId(3)).expect("it takes part");
     stage(&mut m, Change::Leave(NodeId(1)));
     seed("ring_membership_decode", "transition", &postcard::to_allocvec(&m).expect("an encoding"));
+    // What follows the hash of a commit.
+    let progress = postcard::to_allocvec(&m.progress()).expect("an encoding");
+    let commit = postcard::to_allocvec(&m.commit_hash()).expect("an encoding");
+    seed("ring_membership_decode", "progress", progress.strip_prefix(&commit[..]).expect("it comes first"));
     // Three nodes; each heard of; a change staged, committed and acknowledged; a hostile list of heads.
     let talk = [0, 0, 0, 2, 0, 0, 2, 0, 0, 2, 0, 1, 0, 0, 2, 0, 0, 2, 0, 0, 2, 0];
-    let heads =
-        Gossiped::Heads { membership: 1, heads: vec![(NodeId(2), Head { incarnation: 9, version: 1 })] };
+    let heads = Gossiped::Heads {
+        membership: 1,
+        commit: None,
+        heads: vec![(NodeId(2), Head { incarnation: 9, version: 1 })],
+    };
     let heads = postcard::to_allocvec(&heads).expect("an encoding");
     let made_up = [&[1, 7, u8::try_from(heads.len()).expect("short")][..], &heads].concat();
     let changes = [0, 6, 3, 0, 7, 0, 6, 0, 3, 0, 6, 0, 4];
@@ -225,34 +239,48 @@ fn quorum() {
     let reading = Reading { siblings: Vec::new(), context };
     let next = Some(ListCursor { place: Place(64), at: 1 << 40 });
     let run = Run { number: 290, actor: Actor(7) };
-    let founded = Membership::found(ClusterId(5), 3, 8, &[Member::new(NodeId(1)), Member::new(NodeId(2))]);
+    let founded = Membership::found(ClusterId(5), 3, 8, &[Member::new(NodeId(1)), Member::new(NodeId(2))])
+        .expect("two members are enough");
     let record = Record { head: Head { incarnation: 4, version: 1 }, facts: b"10.0.0.1:7000".to_vec() };
-    let delta = gossip::Message::Delta {
-        membership: Some(Box::new(founded.expect("two members are enough"))),
-        records: vec![(NodeId(2), record)],
+    let delta = |told| gossip::Message::Delta {
+        membership: Some(told),
+        records: vec![(NodeId(2), record.clone())],
         ask_membership: true,
         ask: vec![NodeId(1)],
     };
-    let listed = Message::Listed { call, keys: vec![(key.clone(), 9)], next, complete: true, run };
+    let progress = gossip::Told::Progress(Box::new(founded.progress()));
+    let all = gossip::Told::All(Box::new(founded));
+    let listed = Message::Listed {
+        call,
+        keys: vec![(key.clone(), 9)],
+        objects: vec![object.clone()],
+        next,
+        complete: true,
+        run,
+    };
     let messages = [
-        ("heartbeat", Message::Heartbeat { run, mark: 300 }),
+        ("heartbeat", Message::Heartbeat { run, mark: 300, at: Instant(1 << 40) }),
         ("outdated", Message::Outdated { run, mark: 300 }),
         ("offer", Message::Offer { call, layout, slots: (64, 127) }),
         ("offered", Message::Offered { call, whole: true }),
         ("summary", Message::Gossip(Gossip::new(NodeId(1), 2, 3).summary())),
-        ("delta", Message::Gossip(delta)),
+        ("delta", Message::Gossip(delta(all))),
+        ("progress", Message::Gossip(delta(progress))),
         ("write", write(vec![], Some(Policy::Siblings.rank(first, dot)))),
         ("hint", write(vec![NodeId(3), NodeId(4)], None)),
-        ("written", Message::Written { call, outranking: Some(object.clone()) }),
+        ("written", Message::Written { call, hints: vec![], outranking: Some(object.clone()) }),
         ("read", Message::Read { call, layout, key: key.clone(), want: Want::Digest }),
         ("copy", Message::Copy { call, copy: Copy::Object(object.clone()), incomplete: false, run }),
         ("digest", Message::Copy { call, copy: Copy::Digest(9), incomplete: true, run }),
         ("refused", Message::Refused { call, why: Refusal::Layout(layout) }),
-        ("forward-put", Message::Forward { call, op: put }),
-        ("forward-get", Message::Forward { call, op: Op::Get { key, options: ReadOptions::default() } }),
+        ("forward-put", Message::Forward { call, op: put, heard: Some(Instant(1 << 40)) }),
+        (
+            "forward-get",
+            Message::Forward { call, op: Op::Get { key, options: ReadOptions::default() }, heard: None },
+        ),
         ("failed", Message::Forwarded { call, reply: Reply::Failed(error) }),
         ("answered", Message::Forwarded { call, reply: Reply::Read(reading) }),
-        ("list", Message::List { call, layout, slots: (64, 127), cursor: None }),
+        ("list", Message::List { call, layout, slots: (64, 127), cursor: None, objects: true }),
         ("listed", listed),
     ];
     for (name, message) in messages {

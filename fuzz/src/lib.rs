@@ -18,6 +18,7 @@ pub mod ring_layout_compute;
 pub mod ring_layout_decode;
 pub mod ring_membership_decode;
 pub mod ring_slot;
+pub mod ring_tables;
 pub mod store_open;
 pub mod store_ops;
 pub mod store_raw;

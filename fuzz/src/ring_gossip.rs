@@ -67,7 +67,13 @@ pub fn run(data: &[u8]) {
             }
         }
     }
-    let told = |node: &Gossip, n: usize| !node.membership().is_removed(id(n));
+    // Those agree whom all take for members: a stranger's commit waits until the live one has ended, and who left keeps a
+    // record of itself that nobody else keeps.
+    let told = |node: &Gossip, n: usize| {
+        let m = node.membership();
+        let mut layouts = m.layout().into_iter().chain(m.transition().map(|t| t.from()));
+        !m.is_removed(id(n)) && (m.layout().is_none() || layouts.any(|l| l.is_member(id(n))))
+    };
     let rest: Vec<&Gossip> =
         (0..count).filter(|&n| net.nodes.iter().all(|node| told(node, n))).map(|n| &net.nodes[n]).collect();
     for pair in rest.windows(2) {

@@ -1,5 +1,6 @@
 //! Arbitrary bytes as what a node knows of the cluster. Whatever it says, it merges with what others know, as a join.
 
+use gramme_ring::membership::Progress;
 use gramme_ring::{Change, ClusterId, Member, Membership, NodeId, Phase};
 
 /// Decodes and merges.
@@ -7,6 +8,9 @@ use gramme_ring::{Change, ClusterId, Member, Membership, NodeId, Phase};
 /// # Panics
 /// If a state that decodes can't be worked with, or merging is no join.
 pub fn run(data: &[u8]) {
+    let (plain, busy) = (founded(ClusterId(1)), busy(&founded(ClusterId(1))));
+    told(&plain, data);
+    told(&busy, data);
     let bound = 65_536 + 1024 * data.len();
     let Ok(read) = crate::meter::within(bound, || postcard::from_bytes::<Membership>(data)) else { return };
     let bytes = postcard::to_allocvec(&read).expect("an encoding");
@@ -15,11 +19,7 @@ pub fn run(data: &[u8]) {
     work(&read);
 
     let mut own = founded(read.cluster().unwrap_or(ClusterId(1)));
-    let mut busy = own.clone();
-    busy.stage(NodeId(2), Change::Remove(NodeId(3))).expect("a member");
-    let seen = busy.propose().expect("a proposal").hash();
-    busy.commit(ClusterId(0), seen).expect("as proposed");
-    busy.advance(NodeId(1), Phase::Acknowledged).expect("it takes part");
+    let busy = self::busy(&own);
     own.stage(NodeId(2), Change::Replicas(2)).expect("a good N");
     for mine in [&own, &busy] {
         let (Some(ab), Some(ba)) = (joined(mine, &read), joined(&read, mine)) else { continue };
@@ -30,6 +30,32 @@ pub fn run(data: &[u8]) {
     if let (Some(a), Some(b)) = (joined(&own, &read), joined(&read, &busy)) {
         assert!(joined(&a, &busy) == joined(&own, &b), "the grouping matters");
     }
+}
+
+/// The same bytes as what somebody says who has the same commit: refused, or it changes nothing of that.
+fn told(mine: &Membership, data: &[u8]) {
+    let commit = postcard::to_allocvec(&mine.commit_hash()).expect("an encoding");
+    let Ok(said) = postcard::from_bytes::<Progress>(&[&commit, data].concat()) else { return };
+    let mut told = mine.clone();
+    let result = told.merge_progress(&said);
+    assert_eq!(result.is_ok_and(|merged| merged.changed), told != *mine, "refused and changed all the same");
+    assert_eq!(told.commit_hash(), mine.commit_hash());
+    assert!(told.layout() == mine.layout());
+    let bytes = postcard::to_allocvec(&told).expect("an encoding");
+    assert!(postcard::from_bytes::<Membership>(&bytes).as_ref() == Ok(&told), "it can't be read back");
+    // Said once more it is no news.
+    assert!(result.is_err() || told.merge_progress(&said).is_ok_and(|merged| !merged.changed));
+    work(&told);
+}
+
+/// The same cluster on its way to do without the third node.
+fn busy(founded: &Membership) -> Membership {
+    let mut busy = founded.clone();
+    busy.stage(NodeId(2), Change::Remove(NodeId(3))).expect("a member");
+    let seen = busy.propose().expect("a proposal").hash();
+    busy.commit(ClusterId(0), seen).expect("as proposed");
+    busy.advance(NodeId(1), Phase::Acknowledged).expect("it takes part");
+    busy
 }
 
 /// A cluster of three with a small Q.

@@ -423,7 +423,8 @@ impl World {
     }
 
     fn check_rotten(&mut self, recovery: &Recovery) {
-        let any_key = |kind| matches!(kind, DamageKind::Unknown | DamageKind::CutOff);
+        let any_key =
+            |kind| matches!(kind, DamageKind::Unknown | DamageKind::Unreadable | DamageKind::CutOff);
         let any_key = recovery.damage.iter().any(|damage| any_key(damage.kind));
         self.check(|model, key| {
             let mut allowed = vec![model.now(key)];

@@ -12,7 +12,7 @@ macro_rules! targets {
 
 targets! {
     cluster http_target peer_frame quorum_engine quorum_message_decode quorum_object_decode resp ring_gossip ring_layout_compute
-    ring_layout_decode ring_membership_decode ring_slot store_open store_ops store_raw vclock_dotset_ops vclock_siblings_decode vclock_siblings_ops vclock_token
+    ring_layout_decode ring_membership_decode ring_slot ring_tables store_open store_ops store_raw vclock_dotset_ops vclock_siblings_decode vclock_siblings_ops vclock_token
     vclock_vector_ops
 }
 

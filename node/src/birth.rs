@@ -40,7 +40,8 @@ pub(crate) fn open(dir: &DataDir, config: &Config, addresses: &Addresses) -> Res
         *mine = addresses.clone();
         dir.save_membership(&membership)?;
     }
-    let replicas = membership.ring.layout().map_or(u8::MAX, Layout::replicas);
+    // Where there are fewer copies than usual, the usual levels mean all of them.
+    let replicas = membership.ring.layout().map_or(u8::MAX, Layout::replicas).max(REPLICAS);
     for (name, level) in [("r", config.r), ("w", config.w)] {
         if level > replicas {
             return Err(ConfigError::new(format!(

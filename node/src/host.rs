@@ -155,7 +155,7 @@ impl<D: Disk> Host<D> {
                 if self.unsynced.is_empty() {
                     self.synced = self.performed;
                 }
-                self.inputs.push_back(Input::Synced(self.synced));
+                self.inputs.push_back(Input::Synced(self.synced, self.durable.as_u64()));
             }
             Err(_) => self.inputs.push_back(Input::SyncFailed),
         }
@@ -312,7 +312,7 @@ impl<D: Disk> Host<D> {
         // With nothing left to sync, what merely waits for its turn is durable.
         if self.unsynced.is_empty() && !self.syncing && self.synced < self.performed {
             self.synced = self.performed;
-            self.inputs.push_back(Input::Synced(self.synced));
+            self.inputs.push_back(Input::Synced(self.synced, self.durable.as_u64()));
         }
     }
 

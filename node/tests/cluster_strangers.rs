@@ -3,7 +3,9 @@
 
 mod common;
 
-use common::{Cluster, PATIENCE, Process, Redis, Resp, Scratch, Writer, copy_dir, free_ports, gramme};
+use common::{
+    Cluster, PATIENCE, Process, Redis, Resp, Scratch, Writer, copy_dir, eventually, free_ports, gramme,
+};
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -166,4 +168,26 @@ fn a_wiped_member_counts_toward_no_quorum_until_it_has_everything_back() {
     for (key, value) in &written {
         assert_eq!(client.get_one(key), Ok(vec![value.as_bytes().to_vec()]), "{key}");
     }
+}
+
+#[test]
+fn seeds_are_asked_until_a_member_is_known() {
+    let mut cluster = Cluster::start_with_room("seeds", 3, 2);
+    let secret = cluster.secret_file();
+    // The only seed is a node that knows nobody itself, and is gone before it does.
+    cluster.found_joiner(3, &secret, "127.0.0.1:1");
+    cluster.found_joiner(4, &secret, &format!("127.0.0.1:{}", cluster.peer(3)));
+    cluster.nodes.push(None);
+    cluster.nodes.push(None);
+    cluster.restart(3);
+    cluster.restart(4);
+    let knows_nobody = cluster.id(3);
+    cluster.wait_until_standing(4, &knows_nobody, "waiting");
+    cluster.kill(3);
+    fs::remove_dir_all(cluster.node_dir(3)).expect("it is there");
+    // Another node takes its address, and knows the cluster.
+    cluster.found_joiner(3, &secret, &format!("127.0.0.1:{}", cluster.peer(0)));
+    cluster.restart(3);
+    assert_ne!(cluster.id(3), knows_nobody);
+    eventually("the second joiner has heard of the cluster", || cluster.status(4)["ring_version"] == 1);
 }

@@ -3,8 +3,12 @@
 mod common;
 
 use common::{Cluster, PATIENCE, Redis, Resp};
+use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
 fn text(reply: Option<Resp>) -> String {
     match reply {
@@ -102,4 +106,63 @@ fn what_cannot_be_met_is_said_at_once() {
     let get = "GET /kv/a?pr=3 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
     let (status, answer) = http(cluster.http(1), get);
     assert!(status == "503" && answer.contains("pr: 2 of 3 reachable"), "{answer}");
+}
+
+/// Runs these commands on one key, one after the other, at a node, until told to stop; gives the values it was answered.
+fn meddler(
+    port: u16,
+    commands: Vec<Vec<String>>,
+    stop: Arc<AtomicBool>,
+) -> thread::JoinHandle<BTreeSet<String>> {
+    thread::spawn(move || {
+        let mut client = Redis::connect(port).expect("the node serves");
+        let mut told = BTreeSet::new();
+        while !stop.load(Ordering::Relaxed) {
+            for words in &commands {
+                let words: Vec<&[u8]> = words.iter().map(String::as_bytes).collect();
+                match client.call(&words) {
+                    Some(Resp::Bulk(Some(value))) => {
+                        told.insert(String::from_utf8(value).expect("it is text"));
+                    }
+                    Some(Resp::Bulk(None) | Resp::Integer(_)) => {}
+                    other => panic!("{words:?}: {other:?}"),
+                }
+            }
+        }
+        told
+    })
+}
+
+#[test]
+fn commands_that_read_first_undo_no_set() {
+    let cluster = Cluster::start("redis-amend", 3);
+    cluster.change(0, &["stage", "keyspace", "last:", "--policy", "lww"]);
+    cluster.commit(0);
+    cluster.wait_until_one_ring(&[0, 1, 2]);
+    let mut setter = Redis::connect(cluster.redis(0)).expect("the node serves");
+    for key in ["k", "last:k"] {
+        let words =
+            |words: &[&str]| -> Vec<String> { words.iter().map(|word| word.replace('K', key)).collect() };
+        let lives = [&["expire", "K", "1000"][..], &["persist", "K"], &["getex", "K", "EX", "2000"]];
+        for (commands, deletes) in [(&lives[..], false), (&[&["getdel", "K"][..]], true)] {
+            let commands: Vec<_> = commands.iter().map(|c| words(c)).collect();
+            let stop = Arc::new(AtomicBool::new(false));
+            let meddlers =
+                [0, 1, 2].map(|node| meddler(cluster.redis(node), commands.clone(), Arc::clone(&stop)));
+            let mut missing = BTreeSet::new();
+            for number in 0..150 {
+                let value = format!("{deletes} {number}");
+                assert_eq!(setter.set(key, &value), Some(Resp::Simple("OK".to_owned())));
+                match setter.get(key) {
+                    Some(read) => assert_eq!(read, value, "{key}, next to {:?}", commands[0]),
+                    None => assert!(deletes && missing.insert(value), "{key} is gone"),
+                }
+            }
+            stop.store(true, Ordering::Relaxed);
+            let told: Vec<_> = meddlers.into_iter().map(|m| m.join().expect("it does not panic")).collect();
+            let taken: BTreeSet<String> = told.into_iter().flatten().collect();
+            let lost: Vec<_> = missing.difference(&taken).collect();
+            assert!(lost.is_empty(), "{key}: {lost:?} were deleted by who had not read them");
+        }
+    }
 }

@@ -82,9 +82,8 @@ impl Engine {
         let patience = 2 * self.config.timing.retry;
         self.anti_entropy.round.take_if(|round| now.instant.since(round.began) > patience);
         self.stop_stalled_pulls(now);
-        // A node that is recovering compares everything already.
-        let busy = self.anti_entropy.round.is_some() || !self.pulls.is_empty();
-        if busy || !self.recovery.is_idle() || self.view.transition().is_some() {
+        // A node that is recovering compares everything already, as long as there is somebody to be asked.
+        if self.anti_entropy.round.is_some() || !self.pulls.is_empty() {
             return;
         }
         let after = self.anti_entropy.last.map_or(Bound::Unbounded, Bound::Excluded);
@@ -97,9 +96,10 @@ impl Engine {
         }
     }
 
-    /// The partitions that both this node and a peer own.
+    /// The partitions that both this node and a peer own, by the layout that reads go by: what a transition brings is not
+    /// compared before it is there.
     fn shared(&self, peer: NodeId) -> Vec<Partition> {
-        let Some(layout) = self.view.membership().layout() else { return Vec::new() };
+        let Some(layout) = self.view.reading() else { return Vec::new() };
         let mine = layout.partitions_of(self.config.node).map(|(partition, _)| partition);
         mine.filter(|partition| layout.is_owner(*partition, peer)).collect()
     }

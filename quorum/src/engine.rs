@@ -11,13 +11,14 @@ use crate::input::{AppendId, Input, ListId, LoadId, Output};
 use crate::journal::Outbox;
 use crate::keyspace::Durability;
 use crate::latency::Usual;
+use crate::listing::{Gathering, Listing};
 use crate::membership::Saving;
 use crate::message::{CallId, Message, Purpose, Refusal, Syncing, Want};
 use crate::object;
 use crate::opening::Opening;
-use crate::peers::Peer;
+use crate::peers::{Notes, Peer};
 use crate::planted::Bug;
-use crate::pull::{Budget, Listing, Offer, Pull, PullId};
+use crate::pull::{Budget, Listed, Offer, Pull, PullId};
 use crate::recovery::{Missing, Recovery};
 use crate::replica::{Merge, Reader, Replica, Source, Task};
 use crate::status::{PeerStatus, Status};
@@ -77,6 +78,7 @@ pub struct Engine {
     pub(crate) held_bytes: usize,
     pub(crate) timers: BTreeSet<(Instant, Timer)>,
     pub(crate) peers: BTreeMap<NodeId, Peer>,
+    pub(crate) notes: Notes,
     pub(crate) handoffs: BTreeMap<NodeId, Handoff>,
     pub(crate) forgetting: BTreeMap<Bytes, Forgetting>,
     pub(crate) hint_loads: BTreeMap<LoadId, Bytes>,
@@ -84,6 +86,7 @@ pub struct Engine {
     pub(crate) pulls: BTreeMap<PullId, Pull>,
     pub(crate) pull_calls: BTreeMap<CallId, PullId>,
     pub(crate) listings: BTreeMap<ListId, Listing>,
+    pub(crate) gatherings: BTreeMap<ListId, Gathering>,
     pub(crate) offers: VecDeque<Offer>,
     pub(crate) recovery: Recovery,
     pub(crate) sweep: Sweep,
@@ -96,6 +99,8 @@ pub struct Engine {
     pub(crate) budget: Budget,
     /// This run's actor is durable: dots may be minted.
     pub(crate) ready: bool,
+    /// The position of the store's log up to which all is durable, as far as it was told.
+    pub(crate) durable: u64,
     /// The last append for which a sync was asked, and whether a later one will be asked for in time.
     ordered: AppendId,
     /// What was appended before this node went by the membership that it goes by now.
@@ -141,6 +146,7 @@ impl Engine {
             held_bytes: 0,
             timers: BTreeSet::new(),
             peers: BTreeMap::new(),
+            notes: Notes::default(),
             handoffs: BTreeMap::new(),
             forgetting: BTreeMap::new(),
             hint_loads: BTreeMap::new(),
@@ -148,6 +154,7 @@ impl Engine {
             pulls: BTreeMap::new(),
             pull_calls: BTreeMap::new(),
             listings: BTreeMap::new(),
+            gatherings: BTreeMap::new(),
             offers: VecDeque::new(),
             recovery: Recovery::default(),
             sweep: Sweep::default(),
@@ -158,6 +165,7 @@ impl Engine {
             sums: BTreeMap::new(),
             budget: Budget::new(now.instant, config.limits.repair),
             ready: false,
+            durable: 0,
             ordered: AppendId(0),
             adopted: AppendId(0),
             sync_armed: false,
@@ -178,6 +186,8 @@ impl Engine {
         engine.replica.keyspaces.adopt(engine.view.membership());
         engine.store_actor();
         engine.sync_peers(now);
+        engine.begin_anew();
+        engine.load_notes();
         if engine.config.incomplete {
             engine.lost_all(now, Missing::Lost);
         } else if engine.config.unsynced && !engine.config.planted.is(Bug::UnsyncedIgnored) {
@@ -233,7 +243,8 @@ impl Engine {
             Input::Disconnected(node) => self.disconnected(now, node),
             Input::Congested(node, congested) => self.congestion(now, node, congested),
             Input::Loaded(id, loaded) => {
-                if !self.hint_loaded(id, &loaded)
+                if !self.notes_loaded(id, &loaded)
+                    && !self.hint_loaded(id, &loaded)
                     && let Some(events) = self.replica.loaded(&mut self.out, now.wall_ms, id, &loaded)
                 {
                     self.events(now, events);
@@ -249,14 +260,14 @@ impl Engine {
             }
             Input::Summed(id, sums) => self.summed(now, id, sums),
             Input::AppendFailed(append) => {
-                self.out.put_failed(append);
-                for waiting in self.replica.append_failed(append) {
+                let (failed, hint) = self.replica.append_failed(append);
+                for waiting in failed {
                     if self.config.planted.is(Bug::AppendFailureIgnored) {
                         let done = self.replica.journal.pass(waiting);
                         self.stored(now, done);
                         continue;
                     }
-                    self.not_stored(now, waiting, false);
+                    self.not_stored(now, waiting, hint);
                 }
             }
             Input::Written(through) => {
@@ -264,8 +275,8 @@ impl Engine {
                     self.stored(now, done);
                 }
             }
-            Input::Synced(through) => {
-                self.out.put_synced(through);
+            Input::Synced(through, position) => {
+                self.durable = self.durable.max(position);
                 for done in self.replica.synced(through) {
                     self.stored(now, done);
                 }
@@ -397,6 +408,9 @@ impl Engine {
         self.plan_of(Slot::of(key))
     }
 
+    /// By the layout that reads go by, for writes too: who is in its plan coordinates. So who joins coordinates nothing before all have
+    /// declared that they hold what they are to own, which is later than `Transition::coordinates` asks for: by then no other commit
+    /// on the same parent can displace the one by which it joins.
     fn plan_of(&self, slot: Slot) -> Plan {
         match self.view.reading() {
             Some(layout) => View::plan(layout, slot, |node| self.is_alive(node)),
@@ -426,7 +440,7 @@ impl Engine {
             return self.out.send(from, Message::Refused { call, why: Refusal::Overloaded });
         }
         match message {
-            Message::Heartbeat { run, mark } => self.heartbeat_from(from, run, mark),
+            Message::Heartbeat { run, mark, at } => self.heartbeat_from(from, run, mark, at),
             Message::Outdated { run, mark } => {
                 // A former run's heartbeat may have been late.
                 if run == self.run() {
@@ -469,10 +483,10 @@ impl Engine {
                     }
                 }
             }
-            Message::Written { call, outranking } => {
+            Message::Written { call, hints, outranking } => {
                 if !self.handoff_acknowledged(now, call, from) {
                     let outranking = outranking.and_then(|bytes| object::decode(&bytes).ok());
-                    self.write_acknowledged(now, call, from, outranking);
+                    self.write_acknowledged(now, call, from, &hints, outranking);
                 }
             }
             Message::Copy { call, copy, incomplete, run } => {
@@ -481,12 +495,12 @@ impl Engine {
                     self.read_copied(now, call, from, copy, incomplete);
                 }
             }
-            Message::List { call, layout, slots, cursor } => match self.view.check(layout) {
+            Message::List { call, layout, slots, cursor, objects } => match self.view.check(layout) {
                 Err(why) => self.refuse(from, call, why),
-                Ok(()) => self.list_for(from, call, slots, cursor),
+                Ok(()) => self.list_for(from, call, slots, cursor, objects),
             },
             Message::Sums { call, layout, of } => {
-                if layout == self.view.version() && self.view.transition().is_none() {
+                if layout == self.view.version() {
                     self.sums_for(from, call, of);
                 } else {
                     self.refuse(from, call, Refusal::Layout(self.view.version()));
@@ -499,9 +513,9 @@ impl Engine {
             },
             Message::Offered { call, whole } => self.offer_taken(now, call, from, whole),
             Message::Summed { call, sums } => self.peer_summed(now, call, from, sums),
-            Message::Listed { call, keys, next, complete, run } => {
+            Message::Listed { call, keys, objects, next, complete, run } => {
                 let complete = complete && !self.is_outdated(from, run);
-                self.pull_listed(now, call, from, keys, next, complete);
+                self.pull_listed(now, from, Listed { call, keys, objects, next, complete });
             }
             Message::Refused { call, why } => {
                 if let Refusal::Layout(version) = why
@@ -510,7 +524,7 @@ impl Engine {
                     self.gossip_with(from);
                 }
                 if self.forwards.get(&call).is_some_and(|f| f.to == from) {
-                    self.forward_elsewhere(call, Some(why));
+                    self.forward_elsewhere(now, call, Some(why));
                 } else if !self.handoff_refused(now, call, from, why)
                     && !self.pull_refused(now, call, from)
                     && !self.exchange_refused(call, from)
@@ -520,7 +534,7 @@ impl Engine {
                     self.read_failed(now, call, from);
                 }
             }
-            Message::Forward { call, op } => self.forwarded(now, from, call, op),
+            Message::Forward { call, op, heard } => self.forwarded(now, from, call, op, heard),
             Message::Forwarded { call, reply } => self.forward_answered(now, call, from, reply),
         }
     }
@@ -556,7 +570,7 @@ impl Engine {
                 Timer::ReadHedge(call) => self.hedge_read(call),
                 Timer::ReadPatience(call) => self.read_patience(now, call),
                 Timer::ReadDeadline(call) => self.read_deadline(now, call),
-                Timer::Forward(call) => self.forward_lost(call, true),
+                Timer::Forward(call) => self.forward_lost(now, call, true),
                 Timer::Handoff(owner) => self.handoff_timer(now, owner),
                 Timer::Held => self.expire_held(now),
                 Timer::Heartbeat => self.heartbeat(now),

@@ -75,7 +75,8 @@ impl Engine {
         handoff.expected = true;
         if handoff.active {
             handoff.again = true;
-        } else if !handoff.pending {
+        } else {
+            // Pending already, it may wait for a connection that has come before its owner was a member.
             handoff.pending = true;
             self.arm_handoff(now, owner);
         }

@@ -87,8 +87,9 @@ pub enum Input {
     /// An [`Output::Confirm`] was performed: every append up to and including this one, except those that failed, is in the log and
     /// survives the end of this process, if not of the machine.
     Written(AppendId),
-    /// Every append up to and including this one, except those that failed, is on stable storage.
-    Synced(AppendId),
+    /// Every append up to and including this one, except those that failed, is on stable storage. And the position of the
+    /// store's log up to which all is, as [`Opening::new`](crate::Opening::new) was given it.
+    Synced(AppendId, u64),
     /// The store has found damage to a record in this slot, and can't tell whose it is: the other owners are asked.
     Damaged(Place),
     /// A sync failed: nothing that is not yet reported synced ever will be.
@@ -167,8 +168,9 @@ pub enum Output {
     Known(NodeId, Vec<u8>),
     /// What came of an operator's change: it is durable here, and spreads; or nothing was changed.
     Cluster(RequestId, Result<(), ClusterError>),
-    /// This node's store turns out to be older than others remember it: an old copy, or an empty one. Until
-    /// [`Output::Recovered`] every run is [incomplete](crate::Config::incomplete).
+    /// This node's store turns out to be older than the cluster remembers it: an old copy, or an empty one. Until
+    /// [`Output::Recovered`] every run is [incomplete](crate::Config::incomplete); to be written down before any later output is
+    /// performed.
     Incomplete,
     /// All that this node may have lost (see [`Config::incomplete`](crate::Config::incomplete)) is durable here again: the
     /// next run is complete.

@@ -154,9 +154,6 @@ pub(crate) struct Outbox {
     list: u64,
     sums: u64,
     call: u64,
-    /// Appends of values that are not durable yet, and how many are.
-    puts: VecDeque<AppendId>,
-    durable_puts: u64,
 }
 
 impl Outbox {
@@ -184,9 +181,6 @@ impl Outbox {
     pub(crate) fn append(&mut self, place: Place, key: Bytes, value: Option<(Bytes, u64)>) -> AppendId {
         self.append += 1;
         let id = AppendId(self.append);
-        if value.is_some() {
-            self.puts.push_back(id);
-        }
         self.outputs.push_back(Output::Append { id, place, key, value });
         id
     }
@@ -199,23 +193,6 @@ impl Outbox {
     /// Asks for a sync of all that was appended.
     pub(crate) fn sync(&mut self) {
         self.outputs.push_back(Output::Sync);
-    }
-
-    pub(crate) fn put_failed(&mut self, append: AppendId) {
-        if let Ok(at) = self.puts.binary_search(&append) {
-            self.puts.remove(at);
-        }
-    }
-
-    pub(crate) fn put_synced(&mut self, through: AppendId) {
-        let durable = self.puts.partition_point(|append| *append <= through);
-        self.puts.drain(..durable);
-        self.durable_puts += durable as u64;
-    }
-
-    /// Values that were appended in this run and are durable: each has moved the log on.
-    pub(crate) const fn durable_puts(&self) -> u64 {
-        self.durable_puts
     }
 
     pub(crate) const fn last_append(&self) -> AppendId {

@@ -23,7 +23,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::cmp::Reverse;
 use core::fmt;
-use gramme_ring::{Change, Membership};
+use gramme_ring::{Change, Layout, Membership};
 use gramme_vclock::Dot;
 use serde::{Deserialize, Serialize};
 
@@ -36,8 +36,20 @@ pub const MAX_KEYSPACES: usize = 64;
 
 /// Begins the name of the setting that a keyspace is kept in; its prefix follows.
 const NAME: &str = "keyspace/";
-/// The first byte of the setting's value: how the rest is written.
-const FORMAT: u8 = 1;
+/// The first byte of the setting's value: how the rest is written. What held before follows, and the keyspace itself.
+const FORMAT: u8 = 2;
+
+/// What held before a change, by which older writes were acknowledged. The engine that stages the change fills it in.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+struct Before {
+    /// The least W that any keyspace has had, so that recovery knows how many nodes to ask.
+    least: u8,
+    /// R and W of these keys.
+    r: u8,
+    w: u8,
+    /// The layout's version under which that was so; the change enters the next one.
+    version: u64,
+}
 
 /// What becomes of concurrent writes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -118,19 +130,27 @@ impl Keyspace {
         if self.ttl_ms.is_some_and(|ms| ms == 0 || ms > MAX_TTL_MS) {
             return Err(KeyspaceError::Ttl);
         }
-        let value = postcard::to_extend(self, alloc::vec![FORMAT]);
-        let value = value.expect("serializing into memory does not fail");
-        Ok(Change::Setting { name: format!("{NAME}{prefix}"), value: Some(value) })
+        let value = Some(self.write(Before::default()));
+        Ok(Change::Setting { name: format!("{NAME}{prefix}"), value })
     }
 
     /// The prefix and the rules that a setting stands for; `None` for other settings, and for what another release wrote.
     #[must_use]
     pub fn read<'a>(name: &'a str, value: &[u8]) -> Option<(&'a str, Keyspace)> {
+        Self::read_whole(name, value).map(|(prefix, keyspace, _)| (prefix, keyspace))
+    }
+
+    fn write(&self, before: Before) -> Vec<u8> {
+        postcard::to_extend(&(before, self), alloc::vec![FORMAT])
+            .expect("serializing into memory does not fail")
+    }
+
+    fn read_whole<'a>(name: &'a str, value: &[u8]) -> Option<(&'a str, Keyspace, Before)> {
         let prefix = name.strip_prefix(NAME)?;
-        let (format, rest) = value.split_first()?;
-        let (keyspace, rest): (Keyspace, _) = postcard::take_from_bytes(rest).ok()?;
-        let sound = *format == FORMAT && rest.is_empty() && keyspace.change(prefix).is_ok();
-        sound.then_some((prefix, keyspace))
+        let [FORMAT, rest @ ..] = value else { return None };
+        let ((before, keyspace), rest): ((Before, Keyspace), _) = postcard::take_from_bytes(rest).ok()?;
+        let sound = rest.is_empty() && keyspace.change(prefix).is_ok();
+        sound.then_some((prefix, keyspace, before))
     }
 
     /// Whether the machine's end may take acknowledged writes with it, so that a store that was not closed in good order is
@@ -214,20 +234,30 @@ impl fmt::Display for Policy {
 pub(crate) struct Rules {
     r: Level,
     w: Level,
+    /// R and W before, until the change is made everywhere; 0 if they are as they were.
+    before: (u8, u8),
     pub(crate) policy: Policy,
     pub(crate) ttl_ms: Option<u64>,
     pub(crate) durability: Durability,
 }
 
 impl Rules {
-    /// R among so many replicas.
+    /// R among so many replicas. While a change is under way some write by the former rules and some read by them, and each of
+    /// those has to meet the others: so the larger R counts, and the larger W.
     pub(crate) fn r(&self, replicas: u8) -> u8 {
-        at_most(self.r, replicas)
+        at_most(self.r, replicas).max(self.before.0.min(replicas))
     }
 
     /// W among so many replicas.
     pub(crate) fn w(&self, replicas: u8) -> u8 {
-        at_most(self.w, replicas)
+        at_most(self.w, replicas).max(self.before.1.min(replicas))
+    }
+
+    /// Whether R becomes too small to meet what was written by the former W.
+    fn falls(&self, replicas: u8) -> bool {
+        let (r, w) = self.before;
+        let new = at_most(self.r, replicas);
+        new < r && new + w <= replicas
     }
 }
 
@@ -246,30 +276,56 @@ pub(crate) struct Keyspaces {
     others: Rules,
     /// The longest prefixes first.
     list: Vec<(String, Rules)>,
+    /// The least W of earlier rules.
+    least: u8,
+    /// A change is under way after which reads may not meet what was written before.
+    pub(crate) falls: bool,
 }
 
 impl Keyspaces {
     pub(crate) fn new(r: u8, w: u8) -> Keyspaces {
         let (r, w) = (Level::Count(r), Level::Count(w));
-        let others = Rules { r, w, policy: Policy::Siblings, ttl_ms: None, durability: Durability::Group };
-        Keyspaces { founding: (r, w), others, list: Vec::new() }
+        let before = (0, 0);
+        let others =
+            Rules { r, w, before, policy: Policy::Siblings, ttl_ms: None, durability: Durability::Group };
+        Keyspaces { founding: (r, w), others, list: Vec::new(), least: u8::MAX, falls: false }
     }
 
     /// Goes by what is committed now.
     pub(crate) fn adopt(&mut self, membership: &Membership) {
-        let rules = |keyspace: Keyspace, (r, w): (Level, Level)| Rules {
-            r: keyspace.r.unwrap_or(r),
-            w: keyspace.w.unwrap_or(w),
-            policy: keyspace.policy,
-            ttl_ms: keyspace.ttl_ms,
-            durability: keyspace.durability,
+        let layout = membership.layout();
+        let entered = membership.transition().map(|transition| transition.from().version().0);
+        // What a keyspace does not say it has from the others, what held before included.
+        let rules = |keyspace: Keyspace, before: Before, others: &Rules| {
+            let before = (entered == Some(before.version)).then_some((before.r, before.w));
+            let inherited = (
+                if keyspace.r.is_none() { others.before.0 } else { 0 },
+                if keyspace.w.is_none() { others.before.1 } else { 0 },
+            );
+            Rules {
+                r: keyspace.r.unwrap_or(others.r),
+                w: keyspace.w.unwrap_or(others.w),
+                before: before.unwrap_or(inherited),
+                policy: keyspace.policy,
+                ttl_ms: keyspace.ttl_ms,
+                durability: keyspace.durability,
+            }
         };
-        let default = Keyspace::all(membership).find(|(prefix, _)| prefix.is_empty());
-        self.others = rules(default.map_or(Keyspace::default(), |(_, keyspace)| keyspace), self.founding);
-        let others = (self.others.r, self.others.w);
-        let named = Keyspace::all(membership).filter(|(prefix, _)| !prefix.is_empty());
-        self.list = named.map(|(prefix, keyspace)| (prefix.to_owned(), rules(keyspace, others))).collect();
+        let all: Vec<(&str, Keyspace, Before)> =
+            membership.settings().filter_map(|(name, value)| Keyspace::read_whole(name, value)).collect();
+        self.least = all.iter().map(|(.., before)| before.least).fold(u8::MAX, u8::min);
+        let (r, w) = self.founding;
+        self.others = Rules { r, w, ..Keyspaces::new(0, 0).others };
+        if let Some((_, keyspace, before)) = all.iter().find(|(prefix, ..)| prefix.is_empty()) {
+            self.others = rules(*keyspace, *before, &self.others);
+        }
+        let named = all.iter().filter(|(prefix, ..)| !prefix.is_empty());
+        let named =
+            named.map(|(prefix, one, before)| ((*prefix).to_owned(), rules(*one, *before, &self.others)));
+        self.list = named.collect();
         self.list.sort_by_key(|(prefix, _)| Reverse(prefix.len()));
+        let n = layout.map_or(0, Layout::replicas);
+        self.falls = self.others.falls(n) || self.list.iter().any(|(_, rules)| rules.falls(n));
     }
 
     /// The rules of a key.
@@ -283,16 +339,41 @@ impl Keyspaces {
         &self.others
     }
 
-    /// The smallest W that promises an intersection, the least that reached a quorum. W = 1 promises none.
+    /// The smallest W that promises an intersection, now or when older keys were written: the least that reached a quorum. W = 1
+    /// promises none. A request may name a smaller one than its keyspace's: no more than a majority is relied upon.
     pub(crate) fn least_w(&self, replicas: u8) -> u8 {
-        let others = self.others.w(replicas);
-        let named = self.list.iter().map(|(_, rules)| rules.w(replicas));
+        let others = at_most(self.others.w, replicas).min(self.least).min(at_most(Level::Quorum, replicas));
+        let named = self.list.iter().map(|(_, rules)| at_most(rules.w, replicas));
         named.filter(|w| *w > 1).fold(others, u8::min)
+    }
+
+    /// The prefix of keys whose reads and writes meet with so many replicas, and would not with so many others.
+    pub(crate) fn pulled_apart(&self, before: u8, after: u8) -> Option<&str> {
+        let meet = |rules: &Rules, n: u8| {
+            u16::from(at_most(rules.r, n)) + u16::from(at_most(rules.w, n)) > u16::from(n)
+        };
+        let apart = |rules: &Rules| meet(rules, before) && !meet(rules, after);
+        let named = self.list.iter().find(|(_, rules)| apart(rules)).map(|(prefix, _)| prefix.as_str());
+        named.or_else(|| apart(&self.others).then_some(""))
     }
 
     /// The largest W of any key.
     pub(crate) fn most_w(&self, replicas: u8) -> u8 {
         self.list.iter().map(|(_, rules)| rules.w(replicas)).fold(self.others.w(replicas), u8::max)
+    }
+
+    /// A change as it is to be staged: it carries on what holds until then. The value that it replaces may be the only one that
+    /// tells of a smaller W.
+    pub(crate) fn remember(&self, change: Change, layout: Option<&Layout>) -> Change {
+        let Some(layout) = layout else { return change };
+        let Change::Setting { name, value: Some(value) } = &change else { return change };
+        let Some((prefix, keyspace)) = Keyspace::read(name, value) else { return change };
+        // By N, not by the members that there are: what few of them hold, all that join will hold.
+        let n = layout.replicas();
+        let (rules, version) = (self.of(prefix.as_bytes()), layout.version().0);
+        let (r, w) = (at_most(rules.r, n), at_most(rules.w, n));
+        let before = Before { least: self.least_w(n).max(2), r, w, version };
+        Change::Setting { name: name.clone(), value: Some(keyspace.write(before)) }
     }
 }
 
@@ -309,7 +390,8 @@ pub(crate) fn check(membership: &Membership, change: &Change, replicas: u8) -> R
         return Err(KeyspaceError::Level(replicas));
     }
     let mut others = 0;
-    let mut before = None;
+    // Keys without a keyspace have had their policy since the cluster was founded.
+    let mut before = prefix.is_empty().then_some(Policy::default());
     for (known, keyspace) in Keyspace::all(membership) {
         if known == prefix {
             before = Some(keyspace.policy);
@@ -319,7 +401,7 @@ pub(crate) fn check(membership: &Membership, change: &Change, replicas: u8) -> R
     }
     match before {
         Some(policy) if policy != keyspace.policy => Err(KeyspaceError::PolicyStays(policy)),
-        None if others >= MAX_KEYSPACES => Err(KeyspaceError::Full),
+        _ if others >= MAX_KEYSPACES => Err(KeyspaceError::Full),
         _ => Ok(()),
     }
 }

@@ -36,7 +36,7 @@ impl Usual {
     }
 }
 
-/// How fast a peer has answered of late, in microseconds. What is not asked becomes faster little by little, until it is asked.
+/// How fast a peer has answered of late, in microseconds; of one that has not answered at all, how long that was waited for. What is not asked becomes faster little by little, until it is asked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Pace(u64);
 

@@ -34,7 +34,7 @@
 //!                         Some((bytes, _tag)) => disk.insert((place, key), bytes),
 //!                         None => disk.remove(&(place, key)),
 //!                     };
-//!                     inputs.push(Input::Synced(id)); // a disk that is never slow
+//!                     inputs.push(Input::Synced(id, id.0)); // a disk that is never slow
 //!                 }
 //!                 Output::Load { id, place, key } => {
 //!                     let found = disk.get(&(place, key)).cloned();
@@ -49,7 +49,7 @@
 //! };
 //!
 //! while engine.poll().is_some() {} // the actor of this run goes to disk
-//! run(&mut engine, Input::Synced(AppendId(1)));
+//! run(&mut engine, Input::Synced(AppendId(1), 1));
 //! let key = Bytes::from("cart");
 //! let put = Op::Put {
 //!     key: key.clone(),
@@ -86,6 +86,7 @@ mod input;
 mod journal;
 mod keyspace;
 mod latency;
+mod listing;
 mod local;
 mod membership;
 pub mod message;

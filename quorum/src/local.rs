@@ -2,12 +2,12 @@
 
 use crate::engine::{Engine, Timer};
 use crate::journal::Kept;
-use crate::message::{Copy, Message, Refusal, Want};
+use crate::message::{CallId, Copy, Message, Refusal, Want};
 use crate::replica::{self, Event, Held, Reader, Source, Waiting};
 use crate::time::Now;
 use alloc::vec::Vec;
 use bytes::Bytes;
-use gramme_ring::Slot;
+use gramme_ring::{NodeId, Slot};
 
 /// Damaged keys being healed at one time.
 const MAX_HEALING: usize = 1024;
@@ -26,9 +26,7 @@ impl Engine {
                 Event::Read(key, reader, held) => self.held(now, key, reader, held),
                 Event::Minted(minted) => self.write_minted(now, *minted),
                 Event::MintRefused(call, error) => self.write_refused_here(call, error),
-                Event::MergeRefused(Source::Peer(to, call, _), why) => {
-                    self.out.send(to, Message::Refused { call, why });
-                }
+                Event::MergeRefused(Source::Peer(to, call, _), why) => self.refuse_write(now, to, call, why),
                 Event::MergeRefused(Source::Pull(pull), _) => self.pull_merged(now, pull, false),
                 Event::MergeRefused(Source::Repair, _) => {}
                 Event::Kept(done) => self.stored(now, done),
@@ -54,6 +52,7 @@ impl Engine {
         match reader {
             Reader::Coordinator(call) => self.read_held(now, call, held),
             Reader::Handoff(owner) => self.handoff_read(now, owner, key, held),
+            Reader::Listing(id) => self.gathered(id, held),
             Reader::Pull(pull, digest) => self.pull_read(now, pull, digest, key, &held),
             Reader::Peer(to, call, want) => {
                 let (slot, run) = (Slot::of(&key), self.run());
@@ -74,12 +73,23 @@ impl Engine {
         }
     }
 
+    fn refuse_write(&mut self, now: Now, to: NodeId, call: CallId, why: Refusal) {
+        if to == self.config.node {
+            self.write_failed(now, call, to, true);
+        } else {
+            self.out.send(to, Message::Refused { call, why });
+        }
+    }
+
     /// The only place from which an acknowledgement leaves.
     pub(crate) fn stored(&mut self, now: Now, done: Kept<Waiting>) {
         match done.into_inner() {
-            Waiting::Minted(call) => self.write_acknowledged(now, call, self.config.node, None),
-            Waiting::Merged { to, call, outranking } => {
-                self.out.send(to, Message::Written { call, outranking });
+            Waiting::Minted(call) => self.write_minted_durably(now, call),
+            Waiting::Merged { to, call, hints, .. } if to == self.config.node => {
+                self.write_acknowledged(now, call, to, &hints, None);
+            }
+            Waiting::Merged { to, call, hints, outranking } => {
+                self.out.send(to, Message::Written { call, hints, outranking });
             }
             Waiting::Actor => {
                 if !core::mem::replace(&mut self.ready, true) {
@@ -92,15 +102,15 @@ impl Engine {
         }
     }
 
-    /// An append failed, or (`lost`) a sync did, after which the record may or may not be there.
-    pub(crate) fn not_stored(&mut self, now: Now, waiting: Waiting, lost: bool) {
+    /// An append failed. `uncertain`: a sync did, or only the append of a hint, after which the record may or may not be there.
+    pub(crate) fn not_stored(&mut self, now: Now, waiting: Waiting, uncertain: bool) {
         match waiting {
-            Waiting::Minted(call) => self.write_failed(now, call, self.config.node, lost),
-            // After a failed sync nothing certain can be said, so nothing is said.
-            Waiting::Merged { to, call, .. } if !lost => {
-                self.out.send(to, Message::Refused { call, why: Refusal::Unwritable });
+            Waiting::Minted(call) => self.write_failed(now, call, self.config.node, uncertain),
+            // Where nothing certain can be said, nothing is said.
+            Waiting::Merged { to, call, .. } if !uncertain => {
+                self.refuse_write(now, to, call, Refusal::Unwritable);
             }
-            Waiting::Actor if !lost => {
+            Waiting::Actor if self.replica.journal.is_writable() => {
                 self.timers.insert((now.instant + self.config.timing.retry, Timer::Actor));
             }
             // It is handed over again, and removed when there is room.

@@ -7,18 +7,21 @@ use crate::engine::{Engine, Timer};
 use crate::keyspace::{self, KeyspaceError, Rules};
 use crate::message::Message;
 use crate::op::RequestId;
-use crate::opening::MAX_MARK;
+use crate::opening::{MAX_MARK, Opening};
 use crate::planted::Bug;
 use crate::recovery::Missing;
 use crate::time::Now;
+use crate::transition;
 use crate::view::copies;
 use alloc::boxed::Box;
+use alloc::collections::BTreeSet;
+use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 use gramme_ring::gossip::{Gossip, Message as Gossiped, Target};
 use gramme_ring::membership::{CommitError, StageError};
 use gramme_ring::transition::AdvanceError;
-use gramme_ring::{Change, ClusterId, Membership, NodeId};
+use gramme_ring::{Change, ClusterId, Layout, Membership, NodeId, Phase, Step};
 
 /// In clusters of up to so many a change of the layout is told to all at once; in larger ones gossip spreads it.
 const TOLD_AT_ONCE: usize = 64;
@@ -31,7 +34,8 @@ pub enum ClusterOp {
     Stage(Change),
     /// Take back all that is staged.
     Clear,
-    /// Commit what is staged, if it still is the proposal with this hash.
+    /// Commit what is staged, if it still is the proposal with this hash. A keyspace that was staged before another commit goes by
+    /// what held then: it is staged anew, and the proposal [has changed](CommitError::Changed).
     Commit(u64),
 }
 
@@ -55,6 +59,8 @@ pub enum ClusterError {
     Partitions,
     /// There can't be such a keyspace.
     Keyspace(KeyspaceError),
+    /// With so many replicas R + W would not be more than N any more, for the keyspace with this prefix (none: for all other keys).
+    Apart(String),
 }
 
 impl fmt::Display for ClusterError {
@@ -68,6 +74,13 @@ impl fmt::Display for ClusterError {
             ClusterError::Busy => f.write_str("another change is being written down; try again"),
             ClusterError::NotSaved => {
                 f.write_str("the change could not be written down: the disk is full or failed")
+            }
+            ClusterError::Apart(prefix) => {
+                write!(
+                    f,
+                    "with so many replicas r and w of the keyspace '{prefix}' would promise less than they do: reads could miss \
+                     acknowledged writes. Commit higher ones for it first; 'quorum' fits any number of replicas"
+                )
             }
             ClusterError::Partitions => {
                 f.write_str("the number of partitions is chosen when a cluster is founded")
@@ -90,10 +103,18 @@ pub(crate) struct Saving {
 enum Then {
     /// An answer to this node's gossip.
     Reply(NodeId, Option<Gossiped>),
-    /// An operator is told.
-    Tell(RequestId),
+    /// An operator is told this.
+    Tell(RequestId, Result<(), ClusterError>),
     /// Nothing.
     Nothing,
+}
+
+/// The committed layout, and how far the change to it has come.
+fn layout_state(membership: &Membership) -> (Option<u64>, Option<Step>) {
+    (
+        membership.layout().map(|layout| layout.hash()),
+        membership.transition().map(|transition| transition.step()),
+    )
 }
 
 impl Engine {
@@ -149,19 +170,12 @@ impl Engine {
         if ignored || mark < self.opening.number() || mark > MAX_MARK {
             return;
         }
-        self.opening = self.opening.past(mark);
-        let number = self.opening.number();
-        self.view.gossip.restart(number);
-        if let Some(saving) = &mut self.saving {
-            saving.gossip.restart(number);
-        }
-        // So that the next opening comes after this one.
-        self.store_actor();
+        self.renumber(self.opening.past(mark));
         // A run that began incomplete, or was told before, gets everything in any case, or has it already.
         if core::mem::replace(&mut self.config.incomplete, true) {
             return;
         }
-        self.out.incomplete();
+        self.tell_incomplete();
         self.lost_all(now, Missing::Lost);
     }
 
@@ -172,12 +186,17 @@ impl Engine {
         }
         let mut gossip = self.view.gossip.clone();
         match self.change(gossip.membership_mut(), op) {
-            Ok(()) => self.save(gossip, Then::Tell(id)),
+            Ok(told) => self.save(gossip, Then::Tell(id, told)),
             Err(error) => self.out.cluster(id, Err(error)),
         }
     }
 
-    fn change(&self, membership: &mut Membership, op: ClusterOp) -> Result<(), ClusterError> {
+    /// Answers what the operator is told, apart from what could not be done at all.
+    fn change(
+        &self,
+        membership: &mut Membership,
+        op: ClusterOp,
+    ) -> Result<Result<(), ClusterError>, ClusterError> {
         let me = self.config.node;
         if !self.view.members().contains(&me) {
             return Err(ClusterError::NotMember);
@@ -189,22 +208,42 @@ impl Engine {
             ClusterOp::Clear => Vec::new(),
         };
         for change in &staged {
+            if let Change::Replicas(replicas) = change
+                && let Some(prefix) = self.replica.keyspaces.pulled_apart(self.replicas(), *replicas)
+            {
+                return Err(ClusterError::Apart(prefix.into()));
+            }
             keyspace::check(membership, change, self.replicas()).map_err(ClusterError::Keyspace)?;
         }
+        let current = |change: Change| self.replica.keyspaces.remember(change, membership.layout());
         match op {
-            ClusterOp::Stage(Change::Partitions(_)) => Err(ClusterError::Partitions),
+            ClusterOp::Stage(Change::Partitions(_)) => return Err(ClusterError::Partitions),
             ClusterOp::Stage(Change::Remove(id))
                 if membership.transition().is_some_and(|t| t.waiting_for().contains(&id)) =>
             {
-                membership.remove_during_transition(me, id).map_err(ClusterError::Remove)
+                membership.remove_during_transition(me, id).map_err(ClusterError::Remove)?;
             }
-            ClusterOp::Stage(change) => membership.stage(me, change).map_err(ClusterError::Stage),
-            ClusterOp::Clear => membership.unstage_all(me).map_err(ClusterError::Stage),
+            ClusterOp::Stage(change) => {
+                let change = current(change);
+                membership.stage(me, change).map_err(ClusterError::Stage)?;
+            }
+            ClusterOp::Clear => membership.unstage_all(me).map_err(ClusterError::Stage)?,
             ClusterOp::Commit(hash) => {
+                let now = staged.iter().cloned().map(current);
+                let stale: Vec<Change> =
+                    now.zip(&staged).filter(|(now, was)| now != *was).map(|(now, _)| now).collect();
+                if !stale.is_empty() {
+                    for change in stale {
+                        membership.stage(me, change).map_err(ClusterError::Stage)?;
+                    }
+                    let proposal = membership.propose().map_err(ClusterError::Commit)?;
+                    return Ok(Err(ClusterError::Commit(CommitError::Changed(proposal.hash()))));
+                }
                 let cluster = membership.cluster().unwrap_or(ClusterId(0));
-                membership.commit(cluster, hash).map(|_| ()).map_err(ClusterError::Commit)
+                membership.commit(cluster, hash).map_err(ClusterError::Commit)?;
             }
         }
+        Ok(Ok(()))
     }
 
     /// Makes a change of this node's own, if there is one to make. One that could not be written down rests for a while.
@@ -218,7 +257,14 @@ impl Engine {
         }
     }
 
+    pub(crate) const fn is_saving(&self) -> bool {
+        self.saving.is_some()
+    }
+
     fn save(&mut self, gossip: Gossip, then: Then) {
+        if self.has_skipped(gossip.membership()) {
+            self.tell_incomplete();
+        }
         self.out.save(Box::new(gossip.membership().clone()));
         self.saving = Some(Saving { gossip, then });
     }
@@ -231,26 +277,25 @@ impl Engine {
         } else {
             self.save_after = now.instant + self.config.timing.retry;
         }
+        self.resume_recovery(now);
         match then {
-            Then::Tell(id) if done => self.out.cluster(id, Ok(())),
-            Then::Tell(id) => self.out.cluster(id, Err(ClusterError::NotSaved)),
+            Then::Tell(id, told) if done => self.out.cluster(id, told),
+            Then::Tell(id, _) => self.out.cluster(id, Err(ClusterError::NotSaved)),
             Then::Reply(to, Some(reply)) if done => self.out.send(to, Message::Gossip(reply)),
             Then::Reply(..) | Then::Nothing => {}
         }
     }
 
     fn adopt(&mut self, now: Now, gossip: Gossip) {
-        let state = |membership: &Membership| {
-            (membership.layout().map(|l| l.hash()), membership.transition().map(|t| t.step()))
-        };
-        let before = state(self.view.membership());
+        let changed = layout_state(self.view.membership()) != layout_state(gossip.membership());
+        let skipped = self.has_skipped(gossip.membership());
         self.view.adopt(gossip);
         self.replica.keyspaces.adopt(self.view.membership());
         // From now on an acknowledgement may mean more than that of what is still unsynced.
         self.adopted = self.out.last_append();
         self.replica.journal.want_sync();
         self.sync_peers(now);
-        if before == state(self.view.membership()) {
+        if !changed {
             return;
         }
         if self.peers.len() <= TOLD_AT_ONCE {
@@ -259,7 +304,56 @@ impl Engine {
                 self.gossip_with(peer);
             }
         }
+        if skipped {
+            self.config.incomplete = true;
+            self.lost_all(now, Missing::Lost);
+        }
+        self.begin_anew();
         self.layout_changed(now);
+    }
+
+    /// Whether this node is said to own something already that it knows nothing of, and has never pulled: no transition ends without
+    /// its members, so its disk is an old one.
+    fn has_skipped(&self, after: &Membership) -> bool {
+        let before = self.view.membership();
+        layout_state(before) != layout_state(after)
+            && !self.owned_by(after, |gains| !gains).is_subset(&self.owned_by(before, |_| true))
+    }
+
+    /// What this node told of its log before it owned nothing is not to be held against it when it owns something again.
+    pub(crate) fn begin_anew(&mut self) {
+        let me = self.config.node;
+        let Some(free) = self.view.writing().next().filter(|layout| !layout.is_member(me)) else { return };
+        let opening = self.opening.past_layout(free.version());
+        if opening != self.opening {
+            self.renumber(opening);
+        }
+    }
+
+    /// This run goes by a larger number from now on.
+    fn renumber(&mut self, opening: Opening) {
+        self.opening = opening;
+        self.view.gossip.restart(opening.number());
+        if let Some(saving) = &mut self.saving {
+            saving.gossip.restart(opening.number());
+        }
+        // So that the next opening comes after this one.
+        self.store_actor();
+    }
+
+    /// The partitions that this node owns by the layouts in use; of one that is being entered, if `counts` says so of whether it has
+    /// still to get what it gains.
+    fn owned_by(&self, membership: &Membership, counts: impl Fn(bool) -> bool) -> BTreeSet<(u16, u16)> {
+        let me = self.config.node;
+        let transition = membership.transition();
+        let gains = transition.as_ref().is_some_and(|transition| transition.phase(me) < Some(Phase::Synced));
+        let entered = membership.layout().filter(|_| counts(gains));
+        let from = transition.map(|transition| transition.from());
+        let layouts: Vec<&Layout> = from.into_iter().chain(entered).collect();
+        // All in the finest of their partitions, so that they can be told apart.
+        let finest = layouts.iter().max_by_key(|layout| layout.partitions());
+        let owned = |slots: &(u16, u16)| layouts.iter().any(|layout| transition::owns(layout, *slots, me));
+        finest.into_iter().flat_map(|layout| transition::units(layout)).filter(owned).collect()
     }
 
     /// Goes by the members that there are now.

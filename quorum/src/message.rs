@@ -4,6 +4,7 @@ use crate::input::ListCursor;
 use crate::object::Rank;
 use crate::op::{Op, Reply};
 use crate::opening::Run;
+use crate::time::Instant;
 use alloc::vec::Vec;
 use bytes::Bytes;
 use gramme_ring::{LayoutVersion, NodeId};
@@ -94,6 +95,8 @@ pub enum Message {
         run: Run,
         /// How far its log has come, durably.
         mark: u64,
+        /// When it was sent, by the sender's own clock: to be repeated by what [is forwarded](Message::Forward) to it.
+        at: Instant,
     },
     /// This run's number is no greater than this mark, which another run of the same node told: its store was put back from an
     /// old copy.
@@ -126,6 +129,8 @@ pub enum Message {
     Written {
         /// Which write.
         call: CallId,
+        /// The owners for whom it is kept, as that write asked for: one call may send a node several.
+        hints: Vec<NodeId>,
         /// Encoded siblings that outrank a plain write, if there are any.
         outranking: Option<Bytes>,
     },
@@ -164,6 +169,9 @@ pub enum Message {
         call: CallId,
         /// The request.
         op: Op,
+        /// The latest that was heard of the receiver by this connection: [`Heartbeat::at`](Message::Heartbeat::at). It tells how old
+        /// this may be, so that a node that was stopped for a while does nothing that others have given up long ago.
+        heard: Option<Instant>,
     },
     /// What a forwarded request came to.
     Forwarded {
@@ -182,6 +190,8 @@ pub enum Message {
         slots: (u16, u16),
         /// From a former page's `next`; `None` to begin.
         cursor: Option<ListCursor>,
+        /// With the objects, as far as they go into a page.
+        objects: bool,
     },
     /// One page of them.
     Listed {
@@ -189,6 +199,8 @@ pub enum Message {
         call: CallId,
         /// Keys, each with the digest of its object.
         keys: Vec<(Bytes, u64)>,
+        /// The encoded objects of the first of them, if they were asked for; an empty one is to be read alone.
+        objects: Vec<Bytes>,
         /// Where to go on; `None` at the end.
         next: Option<ListCursor>,
         /// Nothing that this replica ever acknowledged is missing, except for what may have gone with a machine before it was synced,

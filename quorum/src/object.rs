@@ -114,6 +114,15 @@ pub fn weigh(version: &Version) -> usize {
     }
 }
 
+/// An amendment's stamp is the next after what it replaces. Those of other writes are multiples of this, so that as many
+/// amendments in a row stay below every write that comes after what they amend.
+const AMENDMENTS: u64 = 256;
+
+/// The first stamp from this one on that leaves room for amendments of what is below it.
+pub(crate) fn with_room_below(stamp: Stamp) -> Stamp {
+    Stamp::from_u64(stamp.as_u64().next_multiple_of(AMENDMENTS)).unwrap_or(Stamp::MAX)
+}
+
 /// The largest stamp of an object's siblings.
 pub(crate) fn newest(object: &Object) -> Stamp {
     object.iter().map(|(_, v)| v.stamp).max().unwrap_or(Stamp::ZERO)

@@ -83,6 +83,9 @@ pub enum Cover {
     Nothing,
     /// Exactly what this context covers.
     Context(Context),
+    /// Exactly what this context covers, under any policy, by a change to what was read (another expiry, its deletion) rather than a new
+    /// value: a plain read shows, and `lww` keeps, any write before it that its reader has not seen.
+    Amends(Context),
 }
 
 /// When a value expires, in milliseconds since the Unix epoch.

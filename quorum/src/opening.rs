@@ -1,14 +1,18 @@
 //! Openings of a store, numbered so that a store put back from an older copy is found out.
 //!
 //! A run's number exceeds every [mark](crate::message::Message::Heartbeat) that earlier runs of the same store told: a mark
-//! counts the writes that are durable since the run began, and each of those has moved the log's position on. An old
-//! copy's log is shorter than peers have heard, an empty store's is empty.
+//! is the position of the log up to which it is durable, and the next opening comes after that. An old
+//! copy's log is shorter than peers have heard, an empty store's is empty. A node that owns nothing (yet, or any more) starts
+//! over past all of that: whatever it told before, nobody misses it.
 
+use gramme_ring::LayoutVersion;
 use gramme_vclock::Actor;
 use serde::{Deserialize, Serialize};
 
 /// No log comes so far: a larger mark is a lie, which would put a node beyond all numbers.
 pub(crate) const MAX_MARK: u64 = 1 << 62;
+/// More writes than a store takes while its node is a member: six years of 100,000 a second.
+const STAY_BITS: u32 = 44;
 
 /// Where a run begins.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -33,14 +37,21 @@ impl Opening {
         self.base.saturating_add(self.position).saturating_add(1)
     }
 
-    /// What may be told when so many writes are durable since: less than the next opening's number.
-    pub(crate) const fn mark(self, writes: u64) -> u64 {
-        self.number().saturating_add(writes) - 1
+    /// What may be told when the log is durable up to here: less than the next opening's number.
+    pub(crate) fn mark(self, position: u64) -> u64 {
+        self.base.saturating_add(position).max(self.number() - 1)
     }
 
     /// The same run under a number past `mark`, which others have heard.
     pub(crate) const fn past(self, mark: u64) -> Opening {
         Opening { base: mark.saturating_sub(self.position), position: self.position }
+    }
+
+    /// The same run under a number past all that the node told as an owner by layouts before this one, by which it owns nothing and
+    /// nobody misses anything of it, wiped or not.
+    pub(crate) fn past_layout(self, free: LayoutVersion) -> Opening {
+        let stay = free.0.min((MAX_MARK >> STAY_BITS) - 1);
+        Opening { base: self.base.max(stay << STAY_BITS), position: self.position }
     }
 
     pub(crate) const fn base(self) -> u64 {
@@ -58,7 +69,7 @@ pub struct Run {
 }
 
 /// What a peer has told of its runs.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Seen {
     run: Option<Run>,
     mark: u64,
@@ -72,12 +83,21 @@ impl Seen {
         })
     }
 
-    /// Takes in what a run that is not outdated tells.
-    pub(crate) fn see(&mut self, run: Run, mark: u64) {
+    /// Takes in what a run that is not outdated tells, and whether it is another one.
+    pub(crate) fn see(&mut self, run: Run, mark: u64) -> bool {
+        let other = self.run != Some(run);
         // A run that was found out goes on under a larger number.
         let same = self.run.is_some_and(|seen| seen.actor == run.actor);
         self.mark = if same { self.mark.max(mark) } else { mark };
         self.run = Some(run);
+        other
+    }
+
+    /// Takes in what was written down before this node's last restart.
+    pub(crate) fn recall(&mut self, written: Seen) {
+        if self.run.is_none_or(|run| written.outdates(run)) {
+            *self = written;
+        }
     }
 
     pub(crate) const fn mark(self) -> u64 {

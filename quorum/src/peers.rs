@@ -3,17 +3,22 @@
 use crate::engine::{Engine, Timer};
 use crate::failure_detector::FailureDetector;
 use crate::handoff::Handoff;
+use crate::input::{LoadId, Loaded};
 use crate::latency::Pace;
 use crate::message::{CallId, Message};
 use crate::opening::{MAX_MARK, Run, Seen};
 use crate::planted::Bug;
-use crate::time::Now;
+use crate::replica;
+use crate::time::{Instant, Now};
 use alloc::collections::{BTreeSet, VecDeque};
 use alloc::vec::Vec;
+use bytes::Bytes;
 use gramme_ring::NodeId;
 
 /// Forwarded requests remembered of each peer.
 const MAX_RECENT: usize = 1024;
+/// The key of the [notes](Notes), beside this run's record.
+const NOTES_KEY: &[u8] = b"peers";
 /// Peers, members and others.
 const MAX_PEERS: usize = gramme_ring::membership::MAX_KNOWN_NODES + gramme_ring::gossip::MAX_STRANGERS;
 
@@ -24,11 +29,23 @@ pub(crate) struct Peer {
     /// So much waits to be sent to it that no more should be said than needs be.
     pub(crate) congested: bool,
     pub(crate) seen: Seen,
+    /// When the connection was made, and the clock of the peer in its last heartbeat since.
+    pub(crate) since: Instant,
+    pub(crate) heard: Option<Instant>,
     pub(crate) detector: FailureDetector,
     /// Of requests that were forwarded to it.
     pub(crate) pace: Pace,
     /// The forwarded requests last taken from it, so that one the network repeats is not done twice.
     pub(crate) forwarded: Recent,
+}
+
+/// What this node has written down of its peers' runs, so that it knows an old copy of a disk after a restart as well.
+#[derive(Debug, Default)]
+pub(crate) struct Notes {
+    /// It is being read.
+    load: Option<LoadId>,
+    /// There is something new to be written.
+    new: bool,
 }
 
 /// The last few calls, oldest first.
@@ -63,6 +80,8 @@ impl Engine {
             suspected: false,
             congested: false,
             seen: Seen::default(),
+            since: now.instant,
+            heard: None,
             detector: FailureDetector::new(heartbeat, now.instant),
             pace: Pace::default(),
             forwarded: Recent::default(),
@@ -81,6 +100,7 @@ impl Engine {
         peer.connected = true;
         peer.suspected = false;
         peer.congested = false;
+        (peer.since, peer.heard) = (now.instant, None);
         peer.detector = FailureDetector::new(heartbeat, now.instant);
         self.gossip_with(node);
         self.start_handoff(now, node);
@@ -88,19 +108,62 @@ impl Engine {
         self.release_held(now);
     }
 
-    /// This run of this node.
-    pub(crate) const fn run(&self) -> Run {
+    /// Reads what was written down of the peers.
+    pub(crate) fn load_notes(&mut self) {
+        self.notes.load = Some(self.out.load(replica::RUN, Bytes::from_static(NOTES_KEY)));
+    }
+
+    /// `false` if that was no load of these.
+    pub(crate) fn notes_loaded(&mut self, load: LoadId, loaded: &Loaded) -> bool {
+        if self.notes.load.take_if(|id| *id == load).is_none() {
+            return false;
+        }
+        let Loaded::Found(bytes) = loaded else { return true };
+        let notes: Vec<(NodeId, Seen)> = postcard::from_bytes(bytes).unwrap_or_default();
+        for (node, seen) in notes {
+            if let Some(peer) = self.peers.get_mut(&node) {
+                peer.seen.recall(seen);
+            }
+        }
+        true
+    }
+
+    /// Writes down what there is new. How far a peer's log has come is noted whenever the peer or its connection has come or gone.
+    fn write_notes(&mut self) {
+        if self.notes.load.is_some() || !core::mem::take(&mut self.notes.new) {
+            return;
+        }
+        let notes: Vec<(NodeId, Seen)> = self.peers.iter().map(|(id, peer)| (*id, peer.seen)).collect();
+        let notes = postcard::to_allocvec(&notes).expect("serializing into memory does not fail");
+        self.out.append(replica::RUN, Bytes::from_static(NOTES_KEY), Some((notes.into(), 0)));
+    }
+
+    /// This run of this node, as its heartbeats tell it. Its number grows when it is found out, or as long as it owns nothing.
+    #[must_use]
+    pub const fn run(&self) -> Run {
         Run { number: self.opening.number(), actor: self.config.actor }
     }
 
-    pub(crate) fn heartbeat_from(&mut self, node: NodeId, run: Run, mark: u64) {
+    pub(crate) fn heartbeat_from(&mut self, node: NodeId, run: Run, mark: u64, at: Instant) {
+        if let Some(peer) = self.peers.get_mut(&node) {
+            peer.heard = peer.heard.max(Some(at));
+        }
         let Some(peer) = self.peers.get_mut(&node).filter(|_| mark <= MAX_MARK) else { return };
         if !peer.seen.outdates(run) {
-            peer.seen.see(run, mark);
+            self.notes.new |= peer.seen.see(run, mark);
         } else {
             let mark = peer.seen.mark();
             self.out.send(node, Message::Outdated { run, mark });
         }
+    }
+
+    /// Whether a peer may have given up by now what it sent here when it had heard this of this node's clock: it has not
+    /// [suspected](FailureDetector) this node as long as it was heard of four heartbeats ago.
+    pub(crate) fn is_stale(&self, now: Now, from: NodeId, heard: Option<Instant>) -> bool {
+        let Some(peer) = self.peers.get(&from) else { return true };
+        let sent_after = heard.unwrap_or(peer.since);
+        // What names a later time names another run's.
+        sent_after > now.instant || now.instant.since(sent_after) > 4 * self.config.timing.heartbeat
     }
 
     /// Whether what this run of a node has is less than the node has told before.
@@ -130,6 +193,7 @@ impl Engine {
     pub(crate) fn disconnected(&mut self, now: Now, node: NodeId) {
         let Some(peer) = self.peers.get_mut(&node) else { return };
         peer.connected = false;
+        self.notes.new = true;
         self.lost(now, node);
         // Who is no member, and wishes to be none, goes with its connection.
         self.sync_peers(now);
@@ -145,16 +209,17 @@ impl Engine {
         let calls: Vec<CallId> =
             self.forwards.iter().filter(|(_, f)| f.to == node).map(|(c, _)| *c).collect();
         for call in calls {
-            self.forward_lost(call, false);
+            self.forward_lost(now, call, false);
         }
         self.release_held(now);
     }
 
     pub(crate) fn heartbeat(&mut self, now: Now) {
-        let (run, mark) = (self.run(), self.opening.mark(self.out.durable_puts()));
+        self.write_notes();
+        let (run, mark) = (self.run(), self.opening.mark(self.durable));
         let mut lost = Vec::new();
         for (id, peer) in self.peers.iter_mut().filter(|(_, p)| p.connected) {
-            self.out.send(*id, Message::Heartbeat { run, mark });
+            self.out.send(*id, Message::Heartbeat { run, mark, at: now.instant });
             if !peer.suspected && peer.detector.suspects(now.instant) {
                 peer.suspected = true;
                 lost.push(*id);

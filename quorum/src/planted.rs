@@ -129,6 +129,8 @@ bugs! {
     LossHidesGains,
     /// A damaged copy is replaced by what one other owner has.
     HealedFromOne,
+    /// A change to what was read is stamped as a new write.
+    AmendmentOutranks,
 }
 
 impl Planted {

@@ -1,11 +1,12 @@
 //! A pull: copying a partition from one peer into this node's own copies.
 //!
 //! The peer lists its keys page by page, each with the digest of its object. Where the copy here differs, the peer's object
-//! is read and merged; the next page is asked for when all of the last one is durable here. Merging is a join, so a
+//! is read and merged; the next page is asked for when all of the last one is durable here. After a page of which nothing was
+//! here the objects themselves are asked for with the next one. Merging is a join, so a
 //! pull may be broken off and begun again anywhere, and costs little where nothing differs.
 
 use crate::engine::{Engine, Timer};
-use crate::input::{ListCursor, ListId, Page, Place};
+use crate::input::ListCursor;
 use crate::message::{CallId, Copy, Message, Refusal, Want};
 use crate::object;
 use crate::replica::{Held, Merge, Reader, Source, Task, Waiting};
@@ -14,16 +15,8 @@ use crate::window::Window;
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 use bytes::Bytes;
-use gramme_ring::{NodeId, SLOTS, Slot};
+use gramme_ring::{NodeId, Slot};
 
-/// Keys listed at a time.
-const PAGE: usize = 128;
-/// Bytes of keys in a page; where keys are so long that there would be more, fewer are listed at a time.
-const PAGE_BYTES: usize = 256 << 10;
-/// That many.
-const SHORT_PAGE: usize = 4;
-/// Listings for peers that wait for the disk.
-const MAX_LISTINGS: usize = 64;
 /// Offers of peers that wait for their turn.
 const MAX_OFFERS: usize = 64;
 /// Pulls at a time.
@@ -32,6 +25,16 @@ const MAX_PULLS: usize = 8;
 const SLICE: Duration = Duration::from_millis(100);
 /// Keys of one pull that are compared, fetched or merged at a time.
 const WINDOW: usize = 16;
+
+/// A peer's page.
+#[derive(Debug)]
+pub(crate) struct Listed {
+    pub(crate) call: CallId,
+    pub(crate) keys: Vec<(Bytes, u64)>,
+    pub(crate) objects: Vec<Bytes>,
+    pub(crate) next: Option<ListCursor>,
+    pub(crate) complete: bool,
+}
 
 /// Names a pull, in this run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -48,7 +51,14 @@ pub(crate) struct Pull {
     next: Option<ListCursor>,
     /// The question for a page.
     listing: Option<CallId>,
+    /// A page is to be asked for when there is room in the budget.
+    asks: bool,
     queue: VecDeque<(Bytes, u64)>,
+    /// Objects that came with the page, of keys that are not compared yet.
+    in_hand: BTreeMap<Bytes, Bytes>,
+    /// Keys of the page in work, and how many of them were not here.
+    listed: usize,
+    absent: usize,
     /// Keys that are compared or merged here.
     local: usize,
     /// Keys to be fetched when there is room in the budget.
@@ -121,19 +131,7 @@ impl Budget {
     }
 }
 
-/// A listing for a peer.
-#[derive(Debug)]
-pub(crate) struct Listing {
-    to: NodeId,
-    call: CallId,
-    slots: (u16, u16),
-    cursor: Option<ListCursor>,
-    limit: usize,
-}
-
 impl Engine {
-    // The side that pulls.
-
     /// Begins to copy these slots from `peer`.
     fn start_pull(&mut self, now: Now, peer: NodeId, slots: (u16, u16), offer: Option<CallId>) {
         let id = PullId(self.out.call());
@@ -143,7 +141,11 @@ impl Engine {
             cursor: None,
             next: None,
             listing: None,
+            asks: false,
             queue: VecDeque::new(),
+            in_hand: BTreeMap::new(),
+            listed: 0,
+            absent: 0,
             local: 0,
             wanted: VecDeque::new(),
             fetching: BTreeMap::new(),
@@ -157,24 +159,24 @@ impl Engine {
     }
 
     fn ask_page(&mut self, id: PullId) {
+        let room = self.budget.room();
         let Some(pull) = self.pulls.get_mut(&id) else { return };
+        let objects = pull.listed > 0 && pull.absent == pull.listed;
+        pull.asks = objects && room == 0;
+        if pull.asks {
+            return;
+        }
+        (pull.listed, pull.absent) = (0, 0);
         let call = self.out.call();
         pull.listing = Some(call);
         self.pull_calls.insert(call, id);
         let (layout, slots, cursor) = (self.view.version(), pull.slots, pull.cursor);
-        self.out.send(pull.peer, Message::List { call, layout, slots, cursor });
+        self.out.send(pull.peer, Message::List { call, layout, slots, cursor, objects });
     }
 
     /// The peer's page.
-    pub(crate) fn pull_listed(
-        &mut self,
-        now: Now,
-        call: CallId,
-        from: NodeId,
-        keys: Vec<(Bytes, u64)>,
-        next: Option<ListCursor>,
-        complete: bool,
-    ) {
+    pub(crate) fn pull_listed(&mut self, now: Now, from: NodeId, page: Listed) {
+        let Listed { call, keys, objects, next, complete } = page;
         let Some(id) = self.pull_of(call, from) else { return };
         let Some(pull) = self.pulls.get_mut(&id) else { return };
         if pull.listing.take_if(|listing| *listing == call).is_none() {
@@ -188,6 +190,10 @@ impl Engine {
         let onward = next.is_none() || next > pull.cursor;
         pull.failed |= !complete || !onward || !keys.iter().all(|(key, _)| known(key));
         if !pull.failed {
+            let there = keys.iter().zip(objects).filter(|(_, object)| !object.is_empty());
+            pull.in_hand = there.map(|((key, _), object)| (key.clone(), object)).collect();
+            pull.in_hand.values().for_each(|object| self.budget.spend(object.len()));
+            pull.listed = keys.len();
             pull.queue.extend(keys);
         }
         pull.next = next;
@@ -215,7 +221,7 @@ impl Engine {
             pull.local += 1;
             self.replica.start(&mut self.out, &key, Task::Read(Reader::Pull(id, digest)));
         }
-        if pull.listing.is_some() || !pull.queue.is_empty() || pull.in_work() > 0 {
+        if pull.listing.is_some() || pull.asks || !pull.queue.is_empty() || pull.in_work() > 0 {
             return;
         }
         match pull.next {
@@ -244,14 +250,32 @@ impl Engine {
     pub(crate) fn pull_read(&mut self, now: Now, id: PullId, digest: u64, key: Bytes, held: &Held) {
         let Some(pull) = self.pulls.get_mut(&id) else { return };
         pull.local -= 1;
+        pull.absent += usize::from(matches!(held, Held::Absent));
+        let object = pull.in_hand.remove(&key);
         match held {
             Held::Object { digest: ours, .. } if *ours == digest => {}
             // It is being healed; then it can be compared.
             Held::Unknown => pull.failed = true,
-            Held::Object { .. } | Held::Absent => pull.wanted.push_back(key),
+            Held::Object { .. } | Held::Absent => match object {
+                Some(object) => self.pull_merge(id, &key, &object),
+                None => pull.wanted.push_back(key),
+            },
         }
         self.pump_pull(now, id);
         self.pump_waiting(now);
+    }
+
+    /// Merges the peer's object.
+    fn pull_merge(&mut self, id: PullId, key: &Bytes, encoded: &Bytes) {
+        let Some(pull) = self.pulls.get_mut(&id) else { return };
+        let Ok(object) = object::decode(encoded) else {
+            pull.failed = true;
+            return;
+        };
+        pull.local += 1;
+        let source = Source::Pull(id);
+        let merge = Merge { source, object, outranked_by: None, hints: Vec::new(), heals: false };
+        self.replica.start(&mut self.out, key, Task::Merge(merge));
     }
 
     /// The peer's object. `false` if that was no pull's call.
@@ -261,22 +285,14 @@ impl Engine {
         let Some(pull) = self.pulls.get_mut(&id) else { return true };
         let Some(key) = pull.fetching.remove(&call) else { return true };
         pull.progress = now.instant;
-        let object = match copy {
+        match copy {
             Copy::Object(bytes) => {
                 self.budget.spend(bytes.len());
-                object::decode(bytes).ok()
+                self.pull_merge(id, &key, bytes);
             }
-            Copy::Digest(_) | Copy::Absent => None,
-        };
-        match object {
-            Some(object) => {
-                pull.local += 1;
-                let source = Source::Pull(id);
-                let merge = Merge { source, object, outranked_by: None, hints: Vec::new(), heals: false };
-                self.replica.start(&mut self.out, &key, Task::Merge(merge));
-            }
-            // If it is absent, it was dropped there since it was listed.
-            None => pull.failed |= *copy != Copy::Absent,
+            Copy::Digest(_) => pull.failed = true,
+            // It was dropped there since it was listed.
+            Copy::Absent => {}
         }
         self.pump_pull(now, id);
         self.pump_waiting(now);
@@ -364,11 +380,12 @@ impl Engine {
     pub(crate) fn pump_waiting(&mut self, now: Now) {
         let percent = self.admission.percent(now.instant);
         self.budget.renew(now.instant, percent);
-        let waiting = self.pulls.iter().filter(|(_, pull)| !pull.wanted.is_empty()).map(|(id, _)| *id);
-        for id in waiting.collect::<Vec<_>>() {
-            self.pump_pull(now, id);
+        let waits = |pull: &Pull| pull.asks || !pull.wanted.is_empty();
+        let waiting = self.pulls.iter().filter(|(_, pull)| waits(pull)).map(|(id, pull)| (*id, pull.asks));
+        for (id, asks) in waiting.collect::<Vec<_>>() {
+            if asks { self.ask_page(id) } else { self.pump_pull(now, id) }
         }
-        if self.pulls.values().any(|pull| !pull.wanted.is_empty()) {
+        if self.pulls.values().any(waits) {
             self.timers.insert((self.budget.until, Timer::Pulls));
         }
     }
@@ -393,50 +410,5 @@ impl Engine {
             return self.pump_pulls(now);
         };
         self.out.send(peer, Message::Refused { call, why });
-    }
-
-    // The side that is asked.
-
-    pub(crate) fn list_for(
-        &mut self,
-        to: NodeId,
-        call: CallId,
-        slots: (u16, u16),
-        cursor: Option<ListCursor>,
-    ) {
-        let why = if slots.0 > slots.1 || slots.1 >= SLOTS {
-            Refusal::Malformed
-        } else if self.listings.len() >= MAX_LISTINGS {
-            Refusal::Overloaded
-        } else {
-            return self.list_page(Listing { to, call, slots, cursor, limit: PAGE });
-        };
-        self.out.send(to, Message::Refused { call, why });
-    }
-
-    fn list_page(&mut self, listing: Listing) {
-        let (first, last) = (Place(listing.slots.0), Place(listing.slots.1));
-        let id = self.out.list(first, last, listing.cursor, listing.limit);
-        self.listings.insert(id, listing);
-    }
-
-    /// A page for a peer was read. `false` if the listing is for nobody else.
-    pub(crate) fn listed_for(&mut self, id: ListId, page: &Option<Page>) -> bool {
-        let Some(listing) = self.listings.remove(&id) else { return false };
-        let Listing { to, call, slots, limit, .. } = listing;
-        let Some(page) = page else {
-            self.out.send(to, Message::Refused { call, why: Refusal::Unknown });
-            return true;
-        };
-        if limit > SHORT_PAGE && page.keys.iter().map(|(key, _)| key.len()).sum::<usize>() > PAGE_BYTES {
-            self.list_page(Listing { limit: SHORT_PAGE, ..listing });
-            return true;
-        }
-        let source = Slot::new(slots.0).is_some_and(|slot| self.is_source(slot));
-        let complete = page.unreadable == 0 && source;
-        let run = self.run();
-        let keys = page.keys.clone();
-        self.out.send(to, Message::Listed { call, keys, next: page.next, complete, run });
-        true
     }
 }

@@ -3,7 +3,9 @@
 //!
 //! Until then its copies are merged by readers and count toward no quorum. N − W + 1 other owners intersect every write
 //! quorum that this node was part of, so a partition is complete when it was pulled from that many, each of them
-//! complete itself, or lacking no more than writes that its mode lets go with the machine. (A write acknowledged by a fallback comes back with that one's hint; a write with W = 1 may have been here alone.)
+//! complete itself, or lacking no more than writes that its mode lets go with the machine. W is the least that any keyspace
+//! has or had, a majority at the most. (A write acknowledged by a fallback comes back with that one's hint; a write with W = 1
+//! may have been here alone, and one that named a W of its own below all of these where nobody asks.)
 
 use crate::engine::{Engine, Timer};
 use crate::planted::Bug;
@@ -23,6 +25,8 @@ pub(crate) struct Recovery {
     armed: bool,
     /// So much of all may be missing, and what that is shows when the layout is known.
     all: Option<Missing>,
+    /// The caller takes this node for incomplete, and is to be told when it no longer is.
+    untold: bool,
 }
 
 /// What was acknowledged here and may be gone; the graver the later.
@@ -40,8 +44,12 @@ struct Unit {
     missing: Option<Missing>,
     /// Older writes are missing in any case, since this node has just become an owner.
     gained: bool,
+    /// Nothing is missing, but reads are about to rely on every owner having what a quorum had.
+    compared: bool,
     /// The owners that it was pulled from.
     done: Vec<NodeId>,
+    /// Pulls that came to nothing: another owner is tried first.
+    failed: usize,
 }
 
 impl Recovery {
@@ -50,9 +58,9 @@ impl Recovery {
         self.all.is_some() || self.open.values().any(Unit::is_lost)
     }
 
-    /// Something that this node is to own is still missing.
+    /// Something that a transition is to bring is still missing, or may be.
     pub(crate) fn has_gains(&self) -> bool {
-        self.open.values().any(|unit| unit.gained)
+        self.open.values().any(|unit| unit.gained || unit.compared)
     }
 
     /// Nothing more is pulled until the timer comes.
@@ -73,16 +81,15 @@ impl Recovery {
     /// The transition that would have brought them is over.
     pub(crate) fn forget_gains(&mut self) {
         self.open.retain(|_, unit| unit.is_lost());
-        self.open.values_mut().for_each(|unit| unit.gained = false);
+        self.open.values_mut().for_each(|unit| (unit.gained, unit.compared) = (false, false));
     }
 
-    /// `None`: they are gained.
-    fn insert(&mut self, units: impl IntoIterator<Item = (u16, u16)>, missing: Option<Missing>) {
+    fn insert(&mut self, units: impl IntoIterator<Item = (u16, u16)>, mut why: impl FnMut(&mut Unit)) {
         for (first, last) in units {
-            let new = Unit { last, missing, gained: false, done: Vec::new() };
+            let new =
+                Unit { last, missing: None, gained: false, compared: false, done: Vec::new(), failed: 0 };
             let unit = self.open.entry(first).or_insert(new);
-            unit.missing = unit.missing.max(missing);
-            unit.gained |= missing.is_none();
+            why(unit);
             unit.last = unit.last.max(last);
         }
     }
@@ -98,7 +105,9 @@ impl Unit {
 impl Engine {
     /// This node's store may have lost something: all that it owns is to be had from others.
     pub(crate) fn lost_all(&mut self, now: Now, missing: Missing) {
-        self.recovery.all = Some(missing).filter(|_| self.view.reading().is_none());
+        self.recovery.untold = true;
+        // A layout that is being written down may make it an owner.
+        self.recovery.all = Some(missing).filter(|_| self.view.reading().is_none() || self.is_saving());
         if self.recovery.all.is_some() {
             return;
         }
@@ -107,17 +116,44 @@ impl Engine {
             |(first, _): &(u16, u16)| Slot::new(*first).is_some_and(|slot| self.view.is_owner(slot, me));
         let finest = self.view.writing().max_by_key(|layout| layout.partitions());
         let lost: Vec<(u16, u16)> = finest.into_iter().flat_map(units).filter(owned).collect();
-        self.recovery.insert(lost, Some(missing));
-        if self.recovery.has_lost() {
-            self.begin_recovery(now);
-        } else {
+        self.recovery.insert(lost, |unit| unit.missing = unit.missing.max(Some(missing)));
+        self.begin_recovery(now);
+        self.tell_recovered();
+    }
+
+    /// The caller is to take this node for incomplete, before it goes by a layout that shows so.
+    pub(crate) fn tell_incomplete(&mut self) {
+        self.recovery.untold = true;
+        self.out.incomplete();
+    }
+
+    fn tell_recovered(&mut self) {
+        let done = self.recovery.untold && !self.recovery.has_lost() && !self.is_saving();
+        if done {
+            self.recovery.untold = false;
             self.out.recovered();
         }
     }
 
     /// A transition brings these.
     pub(crate) fn gain(&mut self, now: Now, units: Vec<(u16, u16)>) {
-        self.recovery.insert(units, None);
+        self.recovery.insert(units, |unit| unit.gained = true);
+        self.begin_recovery(now);
+        self.continue_recovery(now);
+    }
+
+    /// A transition lets reads rely on these being everywhere. What was pulled before has not seen all that was written by the
+    /// former rules.
+    pub(crate) fn compare_all(&mut self, now: Now, units: Vec<(u16, u16)>) {
+        if units.is_empty() {
+            return;
+        }
+        self.recovery.insert(units, |unit| {
+            unit.compared = true;
+            unit.done.clear();
+        });
+        self.recovery.rest();
+        self.stop_pulls(now, |_| true);
         self.begin_recovery(now);
         self.continue_recovery(now);
     }
@@ -128,6 +164,7 @@ impl Engine {
             self.lost_all(now, missing);
         }
         self.continue_recovery(now);
+        self.tell_recovered();
     }
 
     fn begin_recovery(&mut self, now: Now) {
@@ -138,12 +175,12 @@ impl Engine {
 
     /// Whether this node may lack writes in this slot: some that it acknowledged, or older ones.
     pub(crate) fn is_incomplete(&self, slot: Slot) -> bool {
-        self.unit(slot).is_some()
+        self.unit(slot).is_some_and(|unit| unit.gained || unit.is_lost())
     }
 
     /// Whether what is here will do as a source for others: it lacks nothing, or only what any copy may lack.
     pub(crate) fn is_source(&self, slot: Slot) -> bool {
-        self.unit(slot).is_none_or(|unit| !unit.gained && unit.missing == Some(Missing::Unsynced))
+        self.unit(slot).is_none_or(|unit| !unit.gained && unit.missing != Some(Missing::Lost))
     }
 
     fn unit(&self, slot: Slot) -> Option<&Unit> {
@@ -179,35 +216,32 @@ impl Engine {
         if self.recovery.is_idle() {
             return;
         }
-        let mut queue = VecDeque::new();
+        let mut queue = Vec::new();
         let mut whole = Vec::new();
         for (&first, unit) in &self.recovery.open {
             let slots = (first, unit.last);
-            let under_way = |node| self.pulls.values().any(|p| p.slots == slots && p.peer == node);
-            let (owners, wanted) = self.sources(first, unit.is_lost());
+            let (mut owners, wanted) = self.sources(first, unit.is_lost());
             let done = unit.done.iter().filter(|node| owners.contains(node)).count();
             if done >= wanted {
                 whole.push(first);
                 continue;
             }
-            let mut missing = wanted - done;
-            for owner in owners {
-                if missing > 0 && !unit.done.contains(&owner) && self.is_alive(owner) {
-                    missing -= 1;
-                    if !under_way(owner) {
-                        queue.push_back((slots, owner));
-                    }
-                }
+            // One at a time: what all of them have is fetched from the first.
+            if self.pulls.values().any(|pull| pull.slots == slots) {
+                continue;
+            }
+            owners.retain(|owner| !unit.done.contains(owner) && self.is_alive(*owner));
+            if let Some(owner) = owners.get(unit.failed % owners.len().max(1)) {
+                queue.push((unit.failed, slots, *owner));
             }
         }
-        self.recovery.queue = queue;
-        let lost = self.recovery.has_lost();
+        // Those for which nothing came don't hold up the others.
+        queue.sort_by_key(|(failed, ..)| *failed);
+        self.recovery.queue = queue.into_iter().map(|(_, slots, owner)| (slots, owner)).collect();
         for first in whole {
             self.recovery.open.remove(&first);
         }
-        if lost && !self.recovery.has_lost() {
-            self.out.recovered();
-        }
+        self.tell_recovered();
         self.pump_pulls(now);
     }
 
@@ -229,6 +263,8 @@ impl Engine {
         if whole {
             unit.done.push(peer);
             self.continue_recovery(now);
+        } else {
+            unit.failed += 1;
         }
     }
 

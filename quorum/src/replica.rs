@@ -4,7 +4,7 @@
 //! outcome is appended once. Nothing is cached beyond that: the store is the only truth.
 
 use crate::handoff::hint_record;
-use crate::input::{AppendId, LoadId, Loaded, Place};
+use crate::input::{AppendId, ListId, LoadId, Loaded, Place};
 use crate::journal::{Journal, Kept, Outbox};
 use crate::keyspace::{Keyspaces, Policy};
 use crate::message::{CallId, Refusal, Syncing, Want};
@@ -40,6 +40,8 @@ pub(crate) enum Reader {
     Handoff(NodeId),
     /// A pull, whose peer has an object with this digest.
     Pull(PullId, u64),
+    /// A page for a peer that is to have the objects.
+    Listing(ListId),
 }
 
 /// Who hands in an object to be merged.
@@ -104,6 +106,7 @@ pub(crate) enum Waiting {
     Merged {
         to: NodeId,
         call: CallId,
+        hints: Vec<NodeId>,
         outranking: Option<Bytes>,
     },
     /// The actor of this run.
@@ -356,7 +359,7 @@ impl Replica {
                 (seen, newest.max(context.stamp))
             }
             Cover::Nothing => (DotSet::new(), gramme_vclock::Stamp::ZERO),
-            Cover::Context(context) => (context.seen.clone(), context.stamp),
+            Cover::Context(context) | Cover::Amends(context) => (context.seen.clone(), context.stamp),
         };
         if self.claims_the_future(place_of(key), &context) {
             let why = OpError::Misuse(String::from("the context names writes that do not exist"));
@@ -365,7 +368,11 @@ impl Replica {
         }
         let replaced = object.iter().any(|(_, v)| v.is_live(wall_ms));
         let tick = self.clock.tick(wall_ms);
-        let stamp = if self.planted.is(Bug::StampNotLifted) { tick } else { tick.max(covered_stamp.next()) };
+        let stamp = match &mint.cover {
+            Cover::Amends(_) if !self.planted.is(Bug::AmendmentOutranks) => covered_stamp.next(),
+            _ if self.planted.is(Bug::StampNotLifted) => tick,
+            _ => object::with_room_below(tick.max(covered_stamp.next())),
+        };
         let version = Version { stamp, expiry: mint.expiry, content: mint.content };
         if let Err(error) = self.admit(&object, &context, &version) {
             work.events.push(Event::MintRefused(mint.call, error));
@@ -381,6 +388,8 @@ impl Replica {
             }
         };
         let rank = policy.rank(object.get(dot).expect("it was just written"), dot);
+        // An amendment may lose to what came meanwhile.
+        policy.settle(&mut object);
         let encoded = object::encode(&object);
         let context = Context { seen, stamp };
         // A damaged copy is not replaced by what may be less, unless nobody could ever heal it.
@@ -438,6 +447,7 @@ impl Replica {
         if self.planted.settle(policy, &mut object) || merged.changed || work.damaged {
             work.put(object);
         }
+        let asked = merge.hints.clone();
         let hints = merge.hints.into_iter().filter(|_| !self.planted.is(Bug::FallbackWithoutHint));
         work.hints.extend(hints.map(|owner| (owner, Hint::Kept)));
         work.waiting.push(match merge.source {
@@ -445,7 +455,7 @@ impl Replica {
                 let outranking =
                     merge.outranked_by.and_then(|rank| object::outranking(&work.object, policy, rank));
                 let outranking = outranking.as_ref().map(object::encode);
-                (Waiting::Merged { to, call, outranking }, sync)
+                (Waiting::Merged { to, call, hints: asked, outranking }, sync)
             }
             Source::Repair => (Waiting::Nothing, Syncing::First),
             Source::Pull(pull) => (Waiting::Pulled(pull), Syncing::First),
@@ -455,28 +465,12 @@ impl Replica {
     fn finish(&mut self, out: &mut Outbox, key: &Bytes, work: &mut Work) {
         let place = place_of(key);
         let mut last = None;
-        if work.changed {
-            let reaped =
-                self.planted.is(Bug::TombstoneDropped) && !work.object.iter().any(|(_, v)| v.is_value());
-            let encoded = if work.dropped || reaped { None } else { work.bytes() };
-            let value = encoded.map(|encoded| {
-                let digest = object::digest(&self.digest_key, &work.object, &encoded);
-                (encoded, digest)
-            });
-            self.touched |= value.is_some() && self.is_watched(place);
-            if value.is_some() && !work.hints.iter().any(|(_, change)| *change == Hint::Kept) {
-                work.events.push(Event::Stored(place));
-            }
-            let id = out.append(place, key.clone(), value);
-            self.slot_of.insert(id, place);
-            last = Some(id);
-        }
+        // Before the copy: a hint without one does no harm, while a copy without a hint can be read and goes nowhere.
         for (owner, change) in core::mem::take(&mut work.hints) {
             let (place, record) = hint_record(owner, key);
             let kept = change == Hint::Kept;
             let id = out.append(place, record, kept.then(|| (Bytes::new(), 0)));
             if kept {
-                // Either of them failing refuses the write.
                 if let Some(first) = last {
                     self.journal.link(first, id);
                 }
@@ -487,6 +481,26 @@ impl Replica {
                 // Nobody else waits for a removal.
                 self.journal.hold(id, Waiting::HintGone(owner));
             }
+        }
+        if work.changed {
+            let reaped =
+                self.planted.is(Bug::TombstoneDropped) && !work.object.iter().any(|(_, v)| v.is_value());
+            let encoded = if work.dropped || reaped { None } else { work.bytes() };
+            let value = encoded.map(|encoded| {
+                let digest = object::digest(&self.digest_key, &work.object, &encoded);
+                (encoded, digest)
+            });
+            self.touched |= value.is_some() && self.is_watched(place);
+            if value.is_some() && last.is_none() {
+                work.events.push(Event::Stored(place));
+            }
+            let id = out.append(place, key.clone(), value);
+            self.slot_of.insert(id, place);
+            // Either of them failing refuses the write.
+            if let Some(hint) = last {
+                self.journal.link(hint, id);
+            }
+            last = Some(id);
         }
         let mut confirm = false;
         for (waiting, sync) in core::mem::take(&mut work.waiting) {
@@ -516,12 +530,13 @@ impl Replica {
     }
 
     /// An append was refused. The dots that it would have stored may be out already, so no interval may
-    /// reach across them.
-    pub(crate) fn append_failed(&mut self, append: AppendId) -> Vec<Waiting> {
-        if let Some(place) = self.slot_of.remove(&append) {
+    /// reach across them. Answers who waited for it, and whether it was a hint: then the copy may be there.
+    pub(crate) fn append_failed(&mut self, append: AppendId) -> (Vec<Waiting>, bool) {
+        let copy = self.slot_of.remove(&append);
+        if let Some(place) = copy {
             self.break_hold(place);
         }
-        self.journal.append_failed(append)
+        (self.journal.append_failed(append), copy.is_none())
     }
 
     pub(crate) fn synced(&mut self, through: AppendId) -> Vec<Kept<Waiting>> {

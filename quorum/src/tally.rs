@@ -108,6 +108,12 @@ impl Tally {
         self.answer(node) == Some(Answer::Asked)
     }
 
+    /// Whether this replica agreed.
+    #[must_use]
+    pub fn has_agreed(&self, node: NodeId) -> bool {
+        self.answer(node) == Some(Answer::Yes)
+    }
+
     /// Replicas that were asked and have not answered.
     pub fn waiting(&self) -> impl Iterator<Item = NodeId> + '_ {
         self.replicas.iter().filter(|r| r.answer == Answer::Asked).map(|r| r.node)

@@ -2,12 +2,13 @@
 
 use core::ops::Add;
 pub use core::time::Duration;
+use serde::{Deserialize, Serialize};
 
 /// A monotonic moment: nanoseconds since some fixed start of the caller's choosing.
 ///
 /// The engine only compares instants and adds durations to them, so the origin does not matter; it must
 /// never run backwards within one engine's life.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Instant(pub u64);
 
 impl Instant {

@@ -33,7 +33,13 @@ impl Engine {
                 if self.gaining != Some(hash) {
                     let gains = difference(to, from, me);
                     self.gaining = Some(hash);
+                    let stays = |slots: &(u16, u16)| owns(from, *slots, me) && owns(to, *slots, me);
+                    let compared: Vec<_> = match self.replica.keyspaces.falls {
+                        true => units(to).filter(stays).collect(),
+                        false => Vec::new(),
+                    };
                     self.gain(now, gains);
+                    self.compare_all(now, compared);
                 }
                 let hidden = self.config.planted.is(Bug::LossHidesGains) && self.recovery.has_lost();
                 !self.recovery.has_gains() || hidden || self.config.planted.is(Bug::ReadsMovedEarly)
@@ -101,7 +107,7 @@ pub(crate) fn units(layout: &Layout) -> impl Iterator<Item = (u16, u16)> {
     layout.partition_count().partitions().map(crate::anti_entropy::ends)
 }
 
-fn owns(layout: &Layout, (first, _): (u16, u16), node: NodeId) -> bool {
+pub(crate) fn owns(layout: &Layout, (first, _): (u16, u16), node: NodeId) -> bool {
     let slot = Slot::new(first).expect("a partition's slots are slots");
     layout.is_owner(layout.partition_of(slot), node)
 }

@@ -5,8 +5,8 @@ mod common;
 use common::*;
 use gramme_quorum::message::{Message, SumsOf, Want};
 use gramme_quorum::*;
-use gramme_ring::NodeId;
 use gramme_ring::gossip::Message as Gossiped;
+use gramme_ring::{Change, Member, NodeId};
 use std::time::Duration;
 
 /// A write that one owner misses, and of which nobody keeps a hint: its coordinator dies before it notices.
@@ -87,6 +87,58 @@ fn siblings_meet_and_deleted_stays_deleted() {
         assert_eq!(cluster.copy(id, "gone"), Some(vec![String::from("(deleted)")]));
         assert_eq!(cluster.copy(id, "both"), Some(vec![String::from("one"), String::from("two")]));
     }
+}
+
+/// A member that is down holds a change of the members up, for days maybe; what keeps its owners goes on being compared.
+#[test]
+fn a_change_that_is_stuck_does_not_stop_it() {
+    let mut cluster = Cluster::new(4);
+    let (down, joiner) = (NodeId(4), NodeId(5));
+    cluster.add(joiner);
+    cluster.pass(Duration::from_secs(5));
+    cluster.crash(down);
+    cluster.change(A, ClusterOp::Stage(Change::Member(Member::new(joiner)))).unwrap();
+    let hash = cluster.nodes[&A].engine.membership().propose().unwrap().hash();
+    cluster.change(A, ClusterOp::Commit(hash)).unwrap();
+    cluster.pass(Duration::from_secs(20));
+    // What only A, B and C own, as far as reads are concerned; of some of it the joiner is to have a copy.
+    let owned = |cluster: &Cluster, key: &str| {
+        let layout = cluster.nodes[&A].engine.reading().expect("there is one");
+        let partition = layout.partition_of(gramme_ring::Slot::of(key.as_bytes()));
+        [A, B, C].into_iter().all(|id| layout.is_owner(partition, id))
+    };
+    let mut keys: Vec<String> = (0..100).map(|i| format!("key {i}")).collect();
+    keys.retain(|key| owned(&cluster, key));
+    assert!(keys.len() >= 10, "{}", keys.len());
+    for key in &keys {
+        missed(&mut cluster, C, put(key, "v", Cover::Held));
+        assert_eq!(cluster.copy(C, key), None);
+    }
+    minute(&mut cluster);
+    assert!(cluster.nodes[&A].engine.membership().transition().is_some(), "it is stuck still");
+    for key in &keys {
+        assert!(cluster.copy(C, key).is_some(), "{key}");
+    }
+}
+
+/// Nor does the recovery of what was lost, while it waits for an owner that is down.
+#[test]
+fn a_recovery_that_waits_does_not_stop_it() {
+    let mut cluster = Cluster::new(3);
+    cluster.crash(C);
+    cluster.wipe(C);
+    cluster.crash(B);
+    cluster.start(C);
+    cluster.pass(Duration::from_secs(20));
+    assert_ne!(cluster.nodes[&C].engine.status(cluster.now.instant).incomplete_partitions, 0);
+    let one = WriteOptions { w: Some(Level::One), ..WriteOptions::default() };
+    let Op::Put { key, value, content_type, expiry, cover, .. } = put("k", "v", Cover::Held) else {
+        unreachable!()
+    };
+    missed(&mut cluster, C, Op::Put { key, value, content_type, expiry, cover, options: one });
+    assert_eq!(cluster.copy(C, "k"), None);
+    minute(&mut cluster);
+    assert!(cluster.copy(C, "k").is_some());
 }
 
 #[test]

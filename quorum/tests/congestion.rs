@@ -87,8 +87,8 @@ fn a_congested_peer_is_not_sent_what_it_asks_for() {
     let get = Op::Get { key: key.clone(), options: ReadOptions::default() };
     for question in [
         Message::Read { call, layout, key: key.clone(), want: Want::Object },
-        Message::Forward { call, op: get },
-        Message::List { call, layout, slots: (0, 63), cursor: None },
+        Message::Forward { call, op: get, heard: None },
+        Message::List { call, layout, slots: (0, 63), cursor: None, objects: false },
     ] {
         cluster.delivered.clear();
         cluster.input(A, Input::Peer(B, question));

@@ -335,7 +335,7 @@ fn nothing_is_acknowledged_after_a_failed_sync() {
     let request = cluster.start_request(A, put("k", "v", Cover::Held));
     cluster.input(A, Input::SyncFailed);
     // A disk that says so all the same: the pages were dropped.
-    cluster.input(A, Input::Synced(AppendId(1_000_000)));
+    cluster.input(A, Input::Synced(AppendId(1_000_000), 0));
     cluster.pass(Duration::from_secs(10));
     let reply = cluster.replies.get(&request);
     assert!(matches!(reply, Some(Reply::Failed(OpError::Indeterminate { need: Need::W, .. }))), "{reply:?}");
@@ -471,4 +471,28 @@ fn where_no_disk_has_room_from_the_start_that_is_said() {
     }
     cluster.pass(Duration::from_secs(3));
     cluster.put(A, "k", "v", Cover::Held);
+}
+
+/// A replica refuses the write, and takes the same write again for the coordinator, whose own disk is full: that nothing was written
+/// can't be said.
+#[test]
+fn a_refusal_says_nothing_of_what_was_asked_afterwards() {
+    let mut cluster = Cluster::new(3);
+    cluster.crash(C);
+    for id in [A, B] {
+        cluster.nodes.get_mut(&id).unwrap().disk_full = true;
+    }
+    let request = cluster.start_request(A, put("k", "v", Cover::Held));
+    let refused = |(_, to, m): &(_, _, Message)| *to == A && matches!(m, Message::Refused { .. });
+    while !cluster.wire().any(refused) {
+        assert!(cluster.deliver());
+    }
+    cluster.nodes.get_mut(&B).unwrap().disk_full = false;
+    cluster.pass(Duration::from_secs(6));
+    assert_eq!(cluster.copy(B, "k").unwrap(), ["v"]);
+    assert!(
+        matches!(cluster.replies[&request], Reply::Failed(OpError::Indeterminate { .. })),
+        "{:?}",
+        cluster.replies[&request]
+    );
 }

@@ -5,6 +5,7 @@ mod common;
 use common::*;
 use gramme_quorum::message::{Message, Purpose};
 use gramme_quorum::*;
+use gramme_ring::{Change, Member, NodeId};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -96,6 +97,43 @@ fn a_full_owner_is_offered_its_hints_a_few_at_a_time() {
     for key in &keys {
         assert_eq!(cluster.copy(C, key).unwrap(), ["v"]);
     }
+}
+
+/// What the owner has taken before a link breaks is not offered to it again: a handoff that begins anew each time never ends where links
+/// hold for less long than it takes.
+#[test]
+fn a_handoff_that_is_cut_goes_on_with_the_rest() {
+    let mut cluster = Cluster::new(4);
+    let list = cluster.preference("{k}");
+    let (owner, fallback) = (list[2], list[3]);
+    cluster.crash(owner);
+    for i in 0..60 {
+        cluster.put(list[0], &format!("{{k}}{i}"), "v", Cover::Held);
+    }
+    assert_eq!(cluster.hints(fallback), 60);
+    cluster.start(owner);
+    let mut sent = 0;
+    for left in [45, 30, 15] {
+        while cluster.hints(fallback) > left {
+            assert!(cluster.deliver() || cluster.hints(fallback) <= left);
+        }
+        cluster.cut(fallback, owner, true);
+        cluster.pass(Duration::from_secs(1));
+        let rest = cluster.hints(fallback);
+        assert!(rest > 0 && rest <= left);
+        cluster.delivered.clear();
+        cluster.cut(fallback, owner, false);
+        sent = rest;
+    }
+    cluster.pass(Duration::from_secs(10));
+    let handed = |(from, to, message): &&_| {
+        *from == fallback
+            && *to == owner
+            && matches!(message, Message::Write { purpose: Purpose::Handoff, .. })
+    };
+    assert_eq!(cluster.delivered.iter().filter(handed).count(), sent);
+    assert_eq!(cluster.hints(fallback), 0);
+    assert_eq!(cluster.copy(owner, "{k}59"), Some(vec![String::from("v")]));
 }
 
 /// A coordinator without room has no copy beside which it could keep a hint, and nobody else would know what it lacks.
@@ -200,6 +238,35 @@ fn a_fallback_acknowledges_only_if_it_keeps_both_the_write_and_the_hint() {
     }
 }
 
+/// A copy that is there without its hint can be read, so that nobody may say that nothing was written.
+#[test]
+fn a_copy_without_its_hint_is_no_definite_failure() {
+    for coordinator in [0, 3] {
+        let mut cluster = Cluster::new(5);
+        let list = cluster.preference("k");
+        cluster.crash(list[2]);
+        for full in [list[0], list[1], list[4]] {
+            cluster.nodes.get_mut(&full).unwrap().refuses = |place| place != RUN_PLACE;
+        }
+        cluster.nodes.get_mut(&list[3]).unwrap().refuses = |place| place.0 >= 0x8000;
+        let reply = cluster.request(list[coordinator], put("k", "v", Cover::Held));
+        assert_eq!(cluster.copy(list[3], "k").unwrap(), ["v"]);
+        assert!(matches!(reply, Reply::Failed(OpError::Indeterminate { .. })), "{reply:?}");
+    }
+}
+
+#[test]
+fn where_no_disk_has_room_for_either_the_failure_is_definite() {
+    let mut cluster = Cluster::new(5);
+    let list = cluster.preference("k");
+    cluster.crash(list[2]);
+    for node in cluster.nodes.values_mut() {
+        node.disk_full = true;
+    }
+    let reply = cluster.request(list[0], put("k", "v", Cover::Held));
+    assert_eq!(reply, Reply::Failed(OpError::Unwritable));
+}
+
 #[test]
 fn a_coordinating_fallback_keeps_a_hint() {
     let mut cluster = Cluster::new(5);
@@ -228,4 +295,53 @@ fn a_hint_that_a_full_disk_keeps_goes_when_there_is_room() {
     cluster.nodes.get_mut(&A).unwrap().disk_full = false;
     cluster.pass(Duration::from_secs(3));
     assert_eq!(cluster.hints(A), 0);
+}
+
+/// A fallback whose knowledge of the cluster is an old one keeps a write for an owner of which it has not heard. It makes of that hints for
+/// those whom it takes for the owners, and when it has heard of the change it offers them what it holds and does not own.
+#[test]
+fn a_write_kept_for_an_owner_not_heard_of_reaches_it() {
+    let mut cluster = Cluster::with(5, |config| config.timing.exchange = Duration::from_secs(10_000));
+    let new = NodeId(6);
+    cluster.add(new);
+    cluster.pass(Duration::from_secs(5));
+    let books = cluster.memberships.clone();
+    let join = Change::Member(Member::new(new));
+    cluster.change(A, ClusterOp::Stage(join)).unwrap();
+    let hash = cluster.nodes[&A].engine.membership().propose().unwrap().hash();
+    cluster.change(A, ClusterOp::Commit(hash)).unwrap();
+    cluster.pass(Duration::from_secs(20));
+    assert!(cluster.nodes.values().all(|node| node.engine.membership().transition().is_none()));
+    let mut tried = 0;
+    for key in (0..).map(|i| format!("key {i}")) {
+        let list = cluster.preference(&key);
+        if tried == 5 {
+            break;
+        } else if !list[..3].contains(&new) {
+            continue;
+        }
+        tried += 1;
+        let keeper = list[3];
+        let has = *list.iter().find(|id| **id != new).unwrap();
+        let settled = cluster.memberships[&keeper].clone();
+        cluster.crash(keeper);
+        cluster.memberships.insert(keeper, books[&keeper].clone());
+        cluster.loses = |_, _, message| matches!(message, Message::Gossip(_));
+        cluster.start(keeper);
+        // The keeper sees it, as a stranger; the coordinator does not.
+        cluster.cut(has, new, true);
+        let request = cluster.start_request(has, put(&key, "v", Cover::Held));
+        cluster.run();
+        cluster.pass(Duration::from_millis(300));
+        assert!(matches!(cluster.replies[&request], Reply::Written { .. }), "{key}");
+        cluster.pass(Duration::from_secs(5));
+        assert_eq!(cluster.nodes[&keeper].engine.membership().layout(), books[&keeper].layout());
+        cluster.loses = |_, _, _| false;
+        cluster.pass(Duration::from_secs(8));
+        assert_eq!(cluster.memberships[&keeper].layout(), settled.layout());
+        assert_eq!(cluster.copy(new, &key).unwrap(), ["v"], "{key}");
+        cluster.cut(has, new, false);
+        cluster.pass(Duration::from_secs(20));
+        assert_eq!(cluster.hints(keeper), 0);
+    }
 }

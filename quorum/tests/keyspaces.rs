@@ -3,31 +3,11 @@
 mod common;
 
 use bytes::Bytes;
-use common::{A, B, C, Cluster, delete, put};
+use common::{A, B, C, Cluster, commit, delete, lww, put};
+use gramme_quorum::message::{Message, Purpose};
 use gramme_quorum::*;
 use gramme_ring::{Change, NodeId};
 use gramme_vclock::{Actor, GrowableDotSet, Minter, Stamp};
-
-/// Commits keyspaces at a node, and waits until all go by them.
-fn commit(cluster: &mut Cluster, at: NodeId, keyspaces: &[(&str, Keyspace)]) {
-    for (prefix, keyspace) in keyspaces {
-        let change = keyspace.change(prefix).unwrap();
-        cluster.change(at, ClusterOp::Stage(change)).unwrap();
-    }
-    let hash = cluster.nodes[&at].engine.membership().propose().unwrap().hash();
-    cluster.change(at, ClusterOp::Commit(hash)).unwrap();
-    for _ in 0..100 {
-        cluster.pass(Duration::from_millis(200));
-        if cluster.nodes.values().all(|node| node.engine.membership().transition().is_none()) {
-            return;
-        }
-    }
-    panic!("the commit does not spread");
-}
-
-fn lww() -> Keyspace {
-    Keyspace { policy: Policy::Lww, ..Keyspace::default() }
-}
 
 /// A cluster with an `lww` keyspace.
 fn cluster() -> Cluster {
@@ -179,6 +159,9 @@ fn a_policy_stays_and_so_does_a_keyspace() {
     let siblings = Keyspace::default();
     let stays = KeyspaceError::PolicyStays(Policy::Lww);
     assert_eq!(cluster.change(A, stage(siblings, "last:")), refused(stays));
+    // Nor has that of all other keys ever been another one.
+    let stays = KeyspaceError::PolicyStays(Policy::Siblings);
+    assert_eq!(cluster.change(A, stage(lww(), "")), refused(stays));
     let Change::Setting { name, .. } = lww().change("last:").unwrap() else { unreachable!() };
     let gone = Change::Setting { name: name.clone(), value: None };
     assert_eq!(cluster.change(B, ClusterOp::Stage(gone)), refused(KeyspaceError::Stays));
@@ -212,6 +195,156 @@ fn a_policy_stays_and_so_does_a_keyspace() {
         .map(|(prefix, keyspace)| (prefix.to_owned(), keyspace.policy))
         .collect();
     assert_eq!(all, [("last:".to_owned(), Policy::Lww), ("new:".to_owned(), Policy::Lww)]);
+}
+
+/// What was acknowledged by a smaller W is looked for at as many nodes as that takes, whatever W is now.
+#[test]
+fn a_larger_w_is_not_taken_for_the_one_that_older_writes_had() {
+    let quorum = Keyspace { w: Some(Level::Quorum), ..Keyspace::default() };
+    // The rules change once more after it, or not; and not only the keyspace's own W counts.
+    let later = Keyspace { ttl_ms: Some(60_000), ..quorum };
+    for commits in
+        [&[("", quorum)][..], &[("", quorum), ("", later)], &[("k", quorum), ("", quorum), ("k", later)]]
+    {
+        let mut cluster = Cluster::found(5, 5, |config| (config.r, config.w) = (4, 2));
+        // A and C have it, and nobody hands it on.
+        cluster.loses = |_, to, message| {
+            let sums = matches!(message, message::Message::Sums { .. } | message::Message::Summed { .. });
+            sums || to != C && matches!(message, message::Message::Write { .. })
+        };
+        cluster.put(A, "k", "v", Cover::Held);
+        for one in commits {
+            commit(&mut cluster, A, &[*one]);
+        }
+        cluster.crash(C);
+        cluster.wipe(C);
+        cluster.crash(A);
+        cluster.start(C);
+        cluster.pass(Duration::from_secs(10));
+        let incomplete = cluster.nodes[&C].engine.status(cluster.now.instant).incomplete_partitions;
+        assert_ne!(incomplete, 0, "{commits:?}");
+        cluster.loses = |_, _, _| false;
+        cluster.start(A);
+        cluster.pass(Duration::from_secs(20));
+        assert!(cluster.copy(C, "k").is_some());
+        assert_eq!(cluster.nodes[&C].engine.status(cluster.now.instant).incomplete_partitions, 0);
+    }
+}
+
+/// Nor is the W of all requests that say nothing of it taken for that of one that named a majority.
+#[test]
+fn a_request_that_names_a_majority_is_found_again_where_w_is_larger() {
+    let mut cluster = Cluster::with(3, |config| config.w = 3);
+    let Op::Put { key, value, content_type, expiry, cover, .. } = put("k", "v", Cover::Held) else {
+        unreachable!()
+    };
+    let options = WriteOptions { w: Some(Level::Quorum), ..WriteOptions::default() };
+    let op = Op::Put { key, value, content_type, expiry, cover, options };
+    cluster.loses = |_, to, message| to == B && matches!(message, message::Message::Write { .. });
+    assert!(matches!(cluster.request(A, op), Reply::Written { .. }));
+    cluster.crash(C);
+    cluster.wipe(C);
+    cluster.crash(A);
+    cluster.start(C);
+    cluster.pass(Duration::from_secs(10));
+    let read = Op::Get { key: "k".into(), options: common::r(Level::Quorum) };
+    assert!(matches!(cluster.request(C, read), Reply::Failed(OpError::Quorum { .. })));
+}
+
+/// Staged where a smaller W was not heard of yet, it can't be committed as it is after that.
+#[test]
+fn a_change_that_does_not_know_of_a_smaller_w_is_staged_anew() {
+    let with = |w| Keyspace { w: Some(Level::Count(w)), ..Keyspace::default() };
+    let stage = |w, prefix| ClusterOp::Stage(with(w).change(prefix).unwrap());
+    let others = [B, C, NodeId(4), NodeId(5)];
+    let mut cluster = Cluster::found(5, 5, |config| config.w = 3);
+    for id in others {
+        cluster.cut(id, A, true);
+    }
+    cluster.change(A, stage(3, "k")).unwrap();
+    cluster.change(B, stage(2, "")).unwrap();
+    let hash = cluster.nodes[&B].engine.membership().propose().unwrap().hash();
+    cluster.change(B, ClusterOp::Commit(hash)).unwrap();
+    cluster.pass(Duration::from_secs(5));
+    for id in others {
+        cluster.cut(id, A, false);
+    }
+    cluster.pass(Duration::from_secs(20));
+    let hash = cluster.nodes[&A].engine.membership().propose().unwrap().hash();
+    let refused = cluster.change(A, ClusterOp::Commit(hash)).unwrap_err();
+    let hash = cluster.nodes[&A].engine.membership().propose().unwrap().hash();
+    assert_eq!(refused, ClusterError::Commit(gramme_ring::membership::CommitError::Changed(hash)));
+    assert_eq!(cluster.change(A, ClusterOp::Commit(hash)), Ok(()));
+}
+
+/// A write that one owner misses, acknowledged by the two others, and handed on by nobody.
+fn missed_by_c(cluster: &mut Cluster) -> bool {
+    cluster.loses = |_, to, message| {
+        let sums = matches!(message, message::Message::Sums { .. } | message::Message::Summed { .. });
+        sums || to == C && matches!(message, message::Message::Write { .. })
+    };
+    matches!(cluster.request(A, put("k", "v", Cover::Held)), Reply::Written { .. })
+}
+
+/// R = 1 meets what W = 3 writes. What W = 2 wrote before has to come to all for that.
+#[test]
+fn when_r_falls_every_owner_gets_what_was_written_before() {
+    let all = Keyspace { r: Some(Level::One), w: Some(Level::All), ..Keyspace::default() };
+    for (prefix, restarts) in [("", false), ("k", false), ("", true)] {
+        let mut cluster = Cluster::new(3);
+        assert!(missed_by_c(&mut cluster));
+        if restarts {
+            // All have forgotten what held before when the change is carried out.
+            cluster.pause(B);
+            let change = all.change(prefix).unwrap();
+            cluster.change(A, ClusterOp::Stage(change)).unwrap();
+            let hash = cluster.nodes[&A].engine.membership().propose().unwrap().hash();
+            cluster.change(A, ClusterOp::Commit(hash)).unwrap();
+            cluster.pass(Duration::from_secs(5));
+            assert!(cluster.nodes[&C].engine.membership().transition().is_some());
+            for id in [A, C] {
+                cluster.crash(id);
+                cluster.start(id);
+            }
+            cluster.resume(B);
+            cluster.pass(Duration::from_secs(20));
+        } else {
+            commit(&mut cluster, B, &[(prefix, all)]);
+        }
+        assert!(cluster.nodes[&C].engine.membership().transition().is_none());
+        cluster.cut(C, A, true);
+        cluster.cut(C, B, true);
+        assert_eq!(cluster.get(C, "k").0, ["v"], "{prefix:?} {restarts}");
+    }
+}
+
+/// Who has not heard of the change reads by R = 1: until all have, W stays 3.
+#[test]
+fn while_r_and_w_change_the_larger_ones_count() {
+    let mut cluster = Cluster::new(3);
+    let all = Keyspace { r: Some(Level::One), w: Some(Level::All), ..Keyspace::default() };
+    let inherits = Keyspace { ttl_ms: Some(60_000), ..Keyspace::default() };
+    commit(&mut cluster, A, &[("", all), ("k", inherits)]);
+    let change = Keyspace { r: Some(Level::Quorum), w: Some(Level::Quorum), ..Keyspace::default() };
+    cluster.loses = |_, to, message| {
+        to == C && matches!(message, message::Message::Gossip(_) | message::Message::Write { .. })
+    };
+    cluster.change(A, ClusterOp::Stage(change.change("").unwrap())).unwrap();
+    let hash = cluster.nodes[&A].engine.membership().propose().unwrap().hash();
+    cluster.change(A, ClusterOp::Commit(hash)).unwrap();
+    cluster.run();
+    let reply = cluster.request(A, put("k", "v", Cover::Held));
+    cluster.cut(C, A, true);
+    cluster.cut(C, B, true);
+    assert_eq!(cluster.get(C, "k").0, [""; 0], "C goes by R = 1");
+    assert_eq!(reply, Reply::Failed(OpError::Indeterminate { need: Need::W, have: 2, want: 3 }));
+    for id in [A, B] {
+        cluster.cut(C, id, false);
+    }
+    cluster.loses = |_, _, _| false;
+    cluster.pass(Duration::from_secs(20));
+    assert!(cluster.nodes[&A].engine.membership().transition().is_none());
+    assert!(missed_by_c(&mut cluster), "two are enough now");
 }
 
 #[test]
@@ -288,5 +421,74 @@ fn merging_and_settling_is_a_join() {
             ends.push(object::encode(&all));
         }
         assert!(ends.windows(2).all(|pair| pair[0] == pair[1]), "seed {seed}");
+    }
+}
+
+/// One owner of each key does not hear of writes to it at once.
+fn misses(to: NodeId, message: &Message) -> bool {
+    matches!(message, Message::Write { purpose: Purpose::Write, key, .. } if to == misser(key))
+}
+
+fn misser(key: &[u8]) -> NodeId {
+    NodeId(u64::from(key[key.len() - 1] % 5) + 1)
+}
+
+/// N, R and W change in one commit, of which some nodes hear later than others. Whatever is acknowledged meanwhile is read by all, by the
+/// rules that each of them goes by.
+#[test]
+fn quorums_meet_while_n_r_and_w_change_at_once() {
+    let levels = |r, w| Keyspace { r: Some(r), w: Some(w), ..Keyspace::default() };
+    let (one, all, quorum) = (Level::One, Level::All, Level::Quorum);
+    let changes = [
+        ((3, levels(quorum, quorum)), (5, levels(one, all))),
+        ((3, levels(one, all)), (5, levels(quorum, quorum))),
+        ((5, levels(one, all)), (3, levels(all, one))),
+        ((5, levels(quorum, quorum)), (3, levels(one, all))),
+    ];
+    for ((n, before), (then, after)) in changes {
+        let mut cluster = Cluster::found(5, n, |_| {});
+        commit(&mut cluster, A, &[("", before)]);
+        cluster.put(A, "quiet", "as it was", Cover::Held);
+        let what = format!("N {n} to {then}, {after:?}");
+        cluster.change(B, ClusterOp::Stage(Change::Replicas(then))).unwrap();
+        cluster.change(B, ClusterOp::Stage(after.change("").unwrap())).unwrap();
+        let hash = cluster.nodes[&B].engine.membership().propose().unwrap().hash();
+        cluster.loses =
+            |_, to, message| matches!(message, Message::Gossip(_)) && to.0 >= 4 || misses(to, message);
+        cluster.change(B, ClusterOp::Commit(hash)).unwrap();
+        let (mut live, mut acknowledged) = (0, 0);
+        for round in 0..400_u64 {
+            if round == 30 {
+                cluster.loses = |_, to, message| misses(to, message);
+            }
+            let (key, value) = (format!("key {}", round % 7), format!("{round}"));
+            let request = cluster.start_request(NodeId(round % 5 + 1), put(&key, &value, Cover::Held));
+            cluster.run();
+            let told = cluster.replies.get(&request).cloned();
+            // Otherwise it waits for who does not hear of it, and may be acknowledged by a fallback: no promise is made then.
+            if let Some(Reply::Written { .. }) = told {
+                acknowledged += 1;
+                for reader in [NodeId(round * 3 % 5 + 1), misser(key.as_bytes())] {
+                    let get = Op::Get { key: key.clone().into(), options: ReadOptions::default() };
+                    if let Reply::Read(reading) = cluster.request(reader, get) {
+                        assert_eq!(&reading.siblings[0].value[..], value.as_bytes(), "{what}, round {round}");
+                    }
+                }
+            }
+            assert_eq!(
+                cluster.get(NodeId(round * 3 % 5 + 1), "quiet").0,
+                ["as it was"],
+                "{what}, round {round}"
+            );
+            let going = cluster.nodes.values().any(|node| node.engine.membership().transition().is_some());
+            if !going && round > 30 {
+                break;
+            }
+            live += u64::from(going);
+            cluster.pass(if told.is_some() { Duration::from_millis(20) } else { Duration::from_secs(5) });
+        }
+        assert!((30..400).contains(&live) && acknowledged > 5, "{what}: {live}, {acknowledged}");
+        let layout = cluster.nodes[&C].engine.layout().unwrap();
+        assert_eq!(layout.replicas(), then, "{what}");
     }
 }

@@ -4,7 +4,7 @@
 mod common;
 
 use common::*;
-use gramme_quorum::message::Message;
+use gramme_quorum::message::{Message, Purpose};
 use gramme_quorum::*;
 use gramme_ring::NodeId;
 
@@ -77,6 +77,35 @@ fn requests_go_to_the_coordinator_that_was_fastest() {
     assert!(share > 100, "{share} of 2000");
 }
 
+/// It says that it is alive and does nothing of what it is asked.
+#[test]
+fn a_coordinator_that_never_answers_is_not_asked_for_everything() {
+    for refused_first in [false, true] {
+        let mut cluster = Cluster::new(5);
+        let list = cluster.preference("k");
+        let outside = list[4];
+        // Until then all answer in no time.
+        for _ in 0..3 {
+            cluster.put(outside, "k", "1", Cover::Held);
+        }
+        let silent = if refused_first { list[1] } else { list[0] };
+        if refused_first {
+            // The first refuses all that is forwarded to it.
+            cluster.input(list[0], Input::Congested(outside, true));
+        }
+        cluster.nodes.get_mut(&silent).unwrap().loads = false;
+        cluster.delivered.clear();
+        for _ in 0..20 {
+            let request = cluster.start_request(outside, put("k", "2", Cover::Held));
+            cluster.run();
+            cluster.pass(Duration::from_secs(6));
+            assert!(cluster.replies.contains_key(&request));
+        }
+        let asked = forwards(&cluster).iter().filter(|node| **node == silent).count();
+        assert!(asked <= 3, "{asked} of 20");
+    }
+}
+
 /// How many keys a wiped node has back after ten seconds in which clients write through it, and what it says of its background
 /// work then.
 fn recovered_in_ten_seconds(slow: bool) -> (usize, u8, Cluster) {
@@ -117,4 +146,49 @@ fn background_work_yields_to_requests_that_take_too_long() {
     cluster.pass(Duration::from_secs(20));
     assert_eq!(cluster.nodes[&C].engine.status(cluster.now.instant).background_percent, 100);
     assert_eq!(cluster.nodes[&C].engine.status(cluster.now.instant).incomplete_partitions, 0);
+}
+
+/// How many hinted writes are on their way to an owner that is back, when its keeper's clients had to wait or not.
+fn handed_over_at_once(slow: bool) -> (usize, Cluster) {
+    let mut cluster = Cluster::with(3, |config| config.limits.handoff = 20);
+    cluster.crash(C);
+    for i in 0..100 {
+        cluster.put(A, &format!("key {i}"), "v", Cover::Held);
+    }
+    for _ in 0..60 {
+        cluster.nodes.get_mut(&B).unwrap().syncs = !slow;
+        let request = cluster.start_request(A, put("other", "v", Cover::Held));
+        cluster.run();
+        cluster.pass(Duration::from_millis(100));
+        cluster.sync(B);
+        cluster.run();
+        assert!(matches!(cluster.replies[&request], Reply::Written { .. }));
+    }
+    cluster.delivered.clear();
+    cluster.start(C);
+    let count = |cluster: &Cluster, which: fn(&Message) -> bool| {
+        cluster.delivered.iter().filter(|(_, _, message)| which(message)).count()
+    };
+    let taken = |message: &Message| matches!(message, Message::Written { .. });
+    // It begins with one at a time, not knowing how large they are. Then nothing is acknowledged any more.
+    while count(&cluster, taken) < 60 {
+        assert!(cluster.deliver());
+    }
+    cluster.nodes.get_mut(&C).unwrap().syncs = false;
+    cluster.run();
+    let handed = |message: &Message| matches!(message, Message::Write { purpose: Purpose::Handoff, .. });
+    (count(&cluster, handed) - count(&cluster, taken), cluster)
+}
+
+#[test]
+fn handoff_yields_to_requests_that_take_too_long() {
+    assert_eq!(handed_over_at_once(false).0, 20);
+    let (some, mut cluster) = handed_over_at_once(true);
+    assert!((1..=3).contains(&some), "{some}");
+    // With nobody in its way it soon goes on as before.
+    cluster.sync(C);
+    cluster.pass(Duration::from_secs(20));
+    assert_eq!(cluster.nodes[&A].engine.status(cluster.now.instant).background_percent, 100);
+    assert_eq!(cluster.hints(A), 0);
+    assert!((0..100).all(|i| cluster.copy(C, &format!("key {i}")).is_some()));
 }

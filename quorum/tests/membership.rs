@@ -2,6 +2,7 @@
 
 mod common;
 
+use common::changes::{commit, fill, settle};
 use common::{Cluster, put};
 use gramme_quorum::message::{Message, Purpose};
 use gramme_quorum::*;
@@ -12,52 +13,6 @@ const A: NodeId = NodeId(1);
 const B: NodeId = NodeId(2);
 const C: NodeId = NodeId(3);
 const D: NodeId = NodeId(4);
-
-/// Makes a change at a node and commits it.
-fn commit(cluster: &mut Cluster, at: NodeId, changes: Vec<Change>) {
-    for change in changes {
-        cluster.change(at, ClusterOp::Stage(change)).unwrap();
-    }
-    let hash = cluster.nodes[&at].engine.membership().propose().unwrap().hash();
-    cluster.change(at, ClusterOp::Commit(hash)).unwrap();
-}
-
-/// Writes keys all the while until the transition has ended everywhere.
-fn settle(cluster: &mut Cluster, written: &mut BTreeMap<String, String>) {
-    for round in 0..400 {
-        let at = *cluster.nodes.keys().nth(round % cluster.nodes.len()).unwrap();
-        let (key, value) = (format!("key {}", round % 97), format!("round {round}"));
-        if let Reply::Written { .. } = cluster.request(at, put(&key, &value, Cover::Held)) {
-            written.insert(key, value);
-        } else {
-            // It may be there or not.
-            written.remove(&key);
-        }
-        cluster.pass(Duration::from_millis(100));
-        if cluster.nodes.values().all(|node| node.engine.membership().transition().is_none()) {
-            return;
-        }
-    }
-    let state: Vec<_> = cluster
-        .nodes
-        .iter()
-        .map(|(id, node)| {
-            let t = node.engine.membership().transition();
-            (*id, t.map(|t| (t.step(), t.waiting_for())), node.engine.status(cluster.now.instant))
-        })
-        .collect();
-    panic!("the transition does not end: {state:#?}");
-}
-
-fn fill(cluster: &mut Cluster, count: usize) -> BTreeMap<String, String> {
-    let mut written = BTreeMap::new();
-    for i in 0..count {
-        let (key, value) = (format!("key {i}"), format!("value {i}"));
-        cluster.put(A, &key, &value, Cover::Held);
-        written.insert(key, value);
-    }
-    written
-}
 
 /// A step of the transition that can't be written down is tried again, and not at every occasion.
 #[test]
@@ -272,35 +227,6 @@ fn a_member_that_dies_in_mid_transition_is_given_up() {
     check(&mut cluster, &written);
 }
 
-#[test]
-fn an_old_copy_of_a_disk_is_found_out_and_brought_up_to_date() {
-    let mut cluster = Cluster::new(3);
-    fill(&mut cluster, 20);
-    cluster.crash(C);
-    let old = cluster.disk_of(C);
-    cluster.start(C);
-    cluster.pass(Duration::from_secs(10));
-    for i in 0..20 {
-        cluster.put(A, &format!("key {i}"), "newer", Cover::Held);
-    }
-    cluster.put(A, "new", "newer", Cover::Held);
-    cluster.pass(Duration::from_secs(10));
-    cluster.crash(C);
-    cluster.replace_disk(C, old);
-    cluster.start(C);
-    cluster.run();
-    // Its answers count toward no quorum, even before it knows.
-    cluster.crash(B);
-    let read = Op::Get { key: "new".into(), options: ReadOptions::default() };
-    assert!(matches!(cluster.request(A, read), Reply::Failed(OpError::Quorum { .. })));
-    cluster.start(B);
-    cluster.pass(Duration::from_secs(20));
-    assert_eq!(cluster.copy(C, "new"), Some(vec![String::from("newer")]));
-    assert_eq!(cluster.nodes[&C].engine.status(cluster.now.instant).incomplete_partitions, 0);
-    cluster.crash(B);
-    assert_eq!(cluster.get(A, "new").0, ["newer"]);
-}
-
 /// What a node was about to drop when it came to own it again stays.
 #[test]
 fn a_partition_that_comes_back_is_not_dropped() {
@@ -344,52 +270,4 @@ fn comes_back(slow: NodeId) {
             assert!(cluster.copy(A, key).is_some(), "{key} is gone from one who is to own it");
         }
     }
-}
-
-/// A peer's word can't put a node beyond all numbers, from which it would never count again.
-#[test]
-fn a_mark_that_no_log_comes_to_is_not_believed() {
-    let mut cluster = Cluster::new(3);
-    fill(&mut cluster, 5);
-    cluster.pass(Duration::from_secs(1));
-    let run = cluster.delivered.iter().rev().find_map(|(from, _, message)| match message {
-        Message::Heartbeat { run, .. } if *from == C => Some(*run),
-        _ => None,
-    });
-    let lie = Message::Outdated { run: run.unwrap(), mark: u64::MAX };
-    cluster.input(C, Input::Peer(B, lie));
-    assert_eq!(cluster.nodes[&C].engine.status(cluster.now.instant).incomplete_partitions, 0);
-    cluster.crash(C);
-    cluster.start(C);
-    cluster.pass(Duration::from_secs(3));
-    assert_eq!(cluster.nodes[&C].engine.status(cluster.now.instant).incomplete_partitions, 0);
-}
-
-/// A node that knew that it was wiped and has caught up is told of its past, and need not catch up once more: meanwhile
-/// another may depend on it.
-#[test]
-fn who_has_recovered_in_this_run_stays_recovered() {
-    let mut cluster = Cluster::new(3);
-    fill(&mut cluster, 30);
-    cluster.pass(Duration::from_secs(1));
-    cluster.crash(C);
-    cluster.wipe(C);
-    // Its peers' word of the old marks comes late.
-    cluster.loses =
-        |_, to, message| to == C && matches!(message, Message::Outdated { .. } | Message::Gossip(_));
-    cluster.start(C);
-    cluster.pass(Duration::from_secs(3));
-    assert!(!cluster.incomplete.contains(&C), "it has recovered");
-    cluster.loses = |_, _, _| false;
-    cluster.pass(Duration::from_millis(300));
-    let told = |(_, to, message): &(NodeId, NodeId, Message)| {
-        *to == C && matches!(message, Message::Outdated { .. })
-    };
-    assert!(cluster.delivered.iter().any(told));
-    assert!(!cluster.incomplete.contains(&C));
-    assert_eq!(cluster.nodes[&C].engine.status(cluster.now.instant).incomplete_partitions, 0);
-    // And it counts.
-    cluster.pass(Duration::from_secs(1));
-    cluster.crash(B);
-    assert_eq!(cluster.get(A, "key 1").0, ["value 1"]);
 }

@@ -63,6 +63,69 @@ fn what_is_equal_is_not_sent_again() {
     assert_eq!(copies, 0, "digests agree, so nothing is read");
 }
 
+/// Both other owners are witnesses, and one of them sends: the objects themselves from the second page on.
+#[test]
+fn what_was_lost_is_sent_once() {
+    let mut cluster = Cluster::new(3);
+    let large = "v".repeat(100_000);
+    let value = |i: usize| if i % 50 == 7 { large.clone() } else { format!("v{i}") };
+    let keys: Vec<String> = (0..600).map(|i| format!("{{one slot}} {i}")).collect();
+    for (i, key) in keys.iter().enumerate() {
+        cluster.put(B, key, &value(i), Cover::Held);
+    }
+    cluster.crash(C);
+    cluster.wipe(C);
+    cluster.delivered.clear();
+    cluster.start(C);
+    cluster.pass(Duration::from_secs(20));
+    assert_eq!(open(&cluster, C), 0);
+    for (i, key) in keys.iter().enumerate() {
+        assert_eq!(cluster.copy(C, key), Some(vec![value(i)]));
+    }
+    let (mut alone, mut listed) = (0, 0);
+    for (_, to, message) in &cluster.delivered {
+        match message {
+            Message::Copy { copy: message::Copy::Object(_), .. } if *to == C => alone += 1,
+            Message::Listed { objects, .. } if *to == C => {
+                listed += objects.iter().filter(|object| !object.is_empty()).count();
+                let bytes: usize = objects.iter().map(|object| object.len()).sum();
+                assert!(bytes < 512 << 10, "a page of {bytes} bytes");
+            }
+            _ => {}
+        }
+    }
+    assert_eq!(alone + listed, keys.len(), "each once");
+    assert!(alone < 300, "{alone} of them were asked for one by one");
+}
+
+/// Where one owner can't serve, the others are asked.
+#[test]
+fn an_owner_from_which_nothing_comes_is_passed_over() {
+    let mut cluster = loaded(5, 100);
+    cluster.crash(C);
+    cluster.wipe(C);
+    cluster.loses = |from, to, message| {
+        let first = from == A || from == B;
+        first && to == C && matches!(message, Message::Listed { .. })
+    };
+    cluster.start(C);
+    cluster.pass(Duration::from_secs(300));
+    // Partitions of which one of these two is an owner lack a witness, and the others have both.
+    let layout = cluster.nodes[&A].engine.layout().unwrap().clone();
+    let served = |partition| layout.owners(partition).all(|owner| owner != A && owner != B);
+    let lacking =
+        layout.partition_count().partitions().filter(|p| layout.is_owner(*p, C) && !served(*p)).count();
+    assert_eq!(open(&cluster, C), lacking);
+    for i in 0..100 {
+        let owners: Vec<NodeId> =
+            layout.owners(layout.partition_of(gramme_ring::Slot::of(key(i).as_bytes()))).collect();
+        // From the one that does answer, whoever was asked first.
+        if owners.contains(&C) && owners.iter().any(|owner| ![A, B, C].contains(owner)) {
+            assert_eq!(cluster.copy(C, &key(i)), Some(vec![format!("value {i}")]));
+        }
+    }
+}
+
 #[test]
 fn until_then_its_answers_do_not_count() {
     let mut cluster = loaded(3, 1);
@@ -195,6 +258,7 @@ fn a_listing_that_makes_no_sense_proves_nothing() {
                     Message::Listed {
                         call,
                         keys,
+                        objects: Vec::new(),
                         next,
                         complete: true,
                         run: Run { number: 9, actor: gramme_vclock::Actor(9) },

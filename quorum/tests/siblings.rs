@@ -4,7 +4,7 @@ mod common;
 
 use common::*;
 use gramme_quorum::message::Message;
-use gramme_quorum::{Cover, Level, Reply};
+use gramme_quorum::{Cover, Level, Need, Op, OpError, Reply, WriteOptions};
 use gramme_vclock::Causality;
 use std::time::Duration;
 
@@ -133,6 +133,20 @@ fn a_plain_delete_says_whether_there_was_anything() {
     let (values, context) = cluster.get(B, "k");
     assert!(values.is_empty());
     assert!(!context.seen.is_empty(), "a deleted key has a context");
+}
+
+#[test]
+fn a_delete_of_nothing_refuses_what_cannot_be() {
+    let mut cluster = Cluster::new(3);
+    let four = Some(Level::Count(4));
+    for (need, options) in [
+        (Need::W, WriteOptions { w: four, ..WriteOptions::default() }),
+        (Need::Pw, WriteOptions { pw: Some(Level::Count(0)), ..WriteOptions::default() }),
+        (Need::Dw, WriteOptions { dw: four, ..WriteOptions::default() }),
+    ] {
+        let op = Op::Delete { key: "nothing".into(), cover: Cover::Held, options };
+        assert_eq!(cluster.request(A, op), Reply::Failed(OpError::Level { need, replicas: 3 }));
+    }
 }
 
 /// A tombstone that only one replica holds does not pass for a deletion.

@@ -1,8 +1,11 @@
 //! Routing in few hops, for clusters in which not every node can know all others.
 //!
 //! Nodes stand on a circle of `u64` positions; a key belongs to the first node at or after its position. Each node keeps a
-//! small table of *fingers* and passes a request to the farthest one that does not overshoot the key, so every hop
-//! comes closer and none can go in circles, whatever the tables say. Nothing here allocates: tables are slices.
+//! small table of *fingers* and passes a request to the farthest one that does not overshoot the key, so every
+//! [`Hop::Via`] comes closer to the key and none can go in circles, whatever the tables say. [`Hop::Owner`] is final: who
+//! gets a request by it serves it and does not route it again. (Its own table may name another owner: the asker's is
+//! stale, or the owner is down and this is its heir. Routed on, such a request could go in circles.) Nothing here
+//! allocates: tables are slices.
 //!
 //! - [`rank_fingers`]: the nodes 1, 2, 4, 8, … places further on. In a stable ring of S nodes let the owner be d < S
 //!   places away. The farthest finger before the key is that at the highest bit of d − 1; a hop clears this bit, and
@@ -13,17 +16,18 @@
 //!   distances on a random circle vary, and so do hops: O(log S) with high probability.
 //!
 //! Both begin with the node's next few successors, which stand in when nodes in between are dead. The server itself uses
-//! the full view of [`Layout`](crate::Layout), Dynamo's zero hops, which costs fewer bytes of gossip up to some
-//! 200,000 nodes, and always more memory: `examples/hops.rs` prints both.
+//! the full view of [`Layout`](crate::Layout), Dynamo's zero hops. If each node's facts change once a day that costs fewer
+//! bytes of gossip up to some 1,700 nodes, and always more memory; a layout has at most 16,384 members.
+//! `examples/hops.rs` prints both.
 //!
 //! ```
 //! use gramme_ring::NodeId;
-//! use gramme_ring::finger::{FingerTable, Hop, Place, rank_fingers};
+//! use gramme_ring::finger::{FingerTable, Hop, Place, Ring, rank_fingers};
 //!
 //! // Eight nodes at 100, 200, .. 800; we are the first.
 //! let ring: Vec<Place> = (1..=8).map(|i| Place { position: i * 100, node: NodeId(i) }).collect();
 //! let mut buffer = [Place { position: 0, node: NodeId(0) }; 8];
-//! let fingers = rank_fingers(&ring, 0, 1, &mut buffer)?;
+//! let fingers = rank_fingers(Ring::new(&ring)?, 0, 1, &mut buffer)?;
 //! assert_eq!(fingers.iter().map(|f| f.node.0).collect::<Vec<_>>(), [2, 3, 5]);
 //!
 //! let table = FingerTable::new(ring[7], ring[0], fingers)?;
@@ -48,12 +52,51 @@ pub struct Place {
     pub node: NodeId,
 }
 
+/// All nodes in order of their positions, from which fingers are found. Checked once.
+#[derive(Clone, Copy, Debug)]
+pub struct Ring<'a>(&'a [Place]);
+
+impl<'a> Ring<'a> {
+    /// # Errors
+    /// [`TableError::UnsortedRing`] if positions do not ascend.
+    pub fn new(places: &'a [Place]) -> Result<Self, TableError> {
+        let sorted = places.is_sorted_by(|a, b| a.position < b.position);
+        if sorted { Ok(Ring(places)) } else { Err(TableError::UnsortedRing) }
+    }
+
+    /// The node at this place.
+    fn place(self, me: usize) -> Result<Place, TableError> {
+        self.0.get(me).copied().ok_or(TableError::NotInRing { place: me, nodes: self.0.len() })
+    }
+}
+
+/// Entries written to a buffer, and counted beyond its end.
+struct Filling<'b> {
+    buffer: &'b mut [Place],
+    count: usize,
+}
+
+impl<'b> Filling<'b> {
+    fn add(&mut self, place: Place) {
+        if let Some(entry) = self.buffer.get_mut(self.count) {
+            *entry = place;
+        }
+        self.count += 1;
+    }
+
+    fn finish(self) -> Result<&'b [Place], TableError> {
+        let found = self.buffer.len();
+        self.buffer.get(..self.count).ok_or(TableError::BufferTooShort { needed: self.count, found })
+    }
+}
+
 /// Where a request goes from here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hop {
     /// This node owns the key.
     Here,
-    /// To the key's owner, or the first live node after it if the owner is down.
+    /// To the key's owner, or the first live node after it if the owner is down. The last hop: the receiver serves the
+    /// request without asking its own table, or refuses it.
     Owner(NodeId),
     /// To a node that is closer to the key.
     Via(NodeId),
@@ -78,12 +121,20 @@ impl<'a> FingerTable<'a> {
     /// Alone on the circle, a node is its own predecessor and has no fingers.
     ///
     /// # Errors
-    /// [`TableError::UnsortedFingers`] if they are out of order, repeat, or name this node's own position.
+    /// [`TableError::UnsortedFingers`] if they are out of order, repeat, or name this node's own position;
+    /// [`TableError::ContradictoryFingers`] if one stands beyond the predecessor, or if there are none and the predecessor
+    /// is another.
     pub fn new(predecessor: Place, me: Place, fingers: &'a [Place]) -> Result<Self, TableError> {
         let distance = |place: &Place| place.position.wrapping_sub(me.position);
         let first = fingers.first().is_none_or(|f| distance(f) > 0);
         if !first || !fingers.is_sorted_by(|a, b| distance(a) < distance(b)) {
             return Err(TableError::UnsortedFingers);
+        }
+        // The predecessor is the farthest of all; alone it is at distance 0.
+        if distance(&predecessor) < fingers.last().map_or(0, distance)
+            || fingers.is_empty() && distance(&predecessor) > 0
+        {
+            return Err(TableError::ContradictoryFingers);
         }
         Ok(FingerTable {
             me,
@@ -125,67 +176,59 @@ impl<'a> FingerTable<'a> {
     }
 }
 
-/// The nodes at 1 to `successors` and at all powers of two places after the `me`-th of a sorted ring, as many as
-/// `buffer` holds, in order. With room for `successors` and 32 more, none is left out in rings of up to 2^32 nodes.
+/// The nodes at 1 to `successors` and at all powers of two places after the `me`-th of a ring, in order. A buffer of
+/// `successors` and 32 more is enough in rings of up to 2^32 nodes.
 ///
 /// # Errors
-/// [`TableError::NotInRing`] if `me` is no place in the ring.
+/// [`TableError::NotInRing`] if `me` is no place in the ring, [`TableError::BufferTooShort`] if they don't fit `buffer`:
+/// without the farthest, hops would grow with S in place of its logarithm.
 pub fn rank_fingers<'b>(
-    ring: &[Place],
+    ring: Ring<'_>,
     me: usize,
     successors: usize,
     buffer: &'b mut [Place],
 ) -> Result<&'b [Place], TableError> {
-    in_ring(ring, me)?;
-    let mut count = 0;
-    let mut add = |step: usize| {
-        if step < ring.len() && count < buffer.len() {
-            // Both are below the length.
-            buffer[count] = ring[(me + step) % ring.len()];
-            count += 1;
-        }
-    };
-    let successors = successors.clamp(1, ring.len());
-    (1..=successors).for_each(&mut add);
-    let powers = (0..usize::BITS - 1).map(|k| 1usize << k);
-    powers.take_while(|&step| step < ring.len()).filter(|&step| step > successors).for_each(&mut add);
-    Ok(&buffer[..count])
+    ring.place(me)?;
+    let Ring(places) = ring;
+    let mut fingers = Filling { buffer, count: 0 };
+    let successors = successors.clamp(1, places.len());
+    let powers = (0..usize::BITS - 1).map(|k| 1usize << k).filter(|&step| step > successors);
+    for step in (1..=successors).chain(powers).take_while(|&step| step < places.len()) {
+        // Both are below the length.
+        fingers.add(places[(me + step) % places.len()]);
+    }
+    fingers.finish()
 }
 
-/// The 1st to `successors`-th nodes after the `me`-th of a sorted ring and the owners of the positions 1, 2, 4, …, 2^63
-/// after it, each once, as many as `buffer` holds, in order. With room for `successors` and 64 more, none is left out.
+/// The 1st to `successors`-th nodes after the `me`-th of a ring and the owners of the positions 1, 2, 4, …, 2^63 after
+/// it, each once, in order. A buffer of `successors` and 64 more is enough.
 ///
 /// # Errors
-/// [`TableError::NotInRing`] if `me` is no place in the ring.
+/// As [`rank_fingers`].
 pub fn id_fingers<'b>(
-    ring: &[Place],
+    ring: Ring<'_>,
     me: usize,
     successors: usize,
     buffer: &'b mut [Place],
 ) -> Result<&'b [Place], TableError> {
-    in_ring(ring, me)?;
-    let origin = ring[me].position;
-    let mut count = 0;
+    let origin = ring.place(me)?.position;
+    let Ring(places) = ring;
+    let mut fingers = Filling { buffer, count: 0 };
     let mut last = 0;
     let mut add = |place: Place| {
         let distance = place.position.wrapping_sub(origin);
-        if distance > last && count < buffer.len() {
-            buffer[count] = place;
-            count += 1;
+        if distance > last {
+            fingers.add(place);
             last = distance;
         }
     };
     (1..=successors.max(1))
-        .take_while(|&step| step < ring.len())
-        .for_each(|step| add(ring[(me + step) % ring.len()]));
+        .take_while(|&step| step < places.len())
+        .for_each(|step| add(places[(me + step) % places.len()]));
     for k in 0..u64::BITS {
         let target = origin.wrapping_add(1 << k);
-        let at = ring.partition_point(|place| place.position < target);
-        add(ring[at % ring.len()]);
+        let at = places.partition_point(|place| place.position < target);
+        add(places[at % places.len()]);
     }
-    Ok(&buffer[..count])
-}
-
-fn in_ring(ring: &[Place], me: usize) -> Result<(), TableError> {
-    if me < ring.len() { Ok(()) } else { Err(TableError::NotInRing { place: me, nodes: ring.len() }) }
+    fingers.finish()
 }

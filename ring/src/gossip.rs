@@ -12,7 +12,14 @@
 //! | [`Delta`](Message::Delta) | in answer to that | what the other lacks, and what it is asked for |
 //! | [`Delta`](Message::Delta) | in answer, if asked for something | that, and no further question |
 //!
-//! Any message may be lost, repeated or late. A delta is bounded; what does not fit follows in later rounds.
+//! Any message may be lost, repeated or late. The records of a delta are bounded ([`MAX_DELTA`]); what does not fit follows
+//! in later rounds. Of the membership, who has the same commit is told its [`Progress`] only, which leaves out the tables;
+//! a commit comes whole, with the layout that it leaves. When members know the same, they are quiet: a summary is not
+//! answered.
+//!
+//! Records are kept of members, and of [`MAX_STRANGERS`] others at most, the same ones at all nodes: first those of whom it is
+//! staged that they join, and among equals those with the smallest ids. Nothing is kept of who was removed, or has left
+//! and does not ask to return.
 //!
 //! ```
 //! use gramme_ring::gossip::{Gossip, Target};
@@ -46,7 +53,7 @@ use core::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::membership::{MAX_KNOWN_NODES, Membership, MergeError};
+use crate::membership::{MAX_KNOWN_NODES, Membership, MergeError, Merged, Progress, Standing};
 use crate::mix::{mix, mix2};
 use crate::node::NodeId;
 
@@ -54,7 +61,8 @@ use crate::node::NodeId;
 pub const MAX_FACTS: usize = 2048;
 /// Most bytes of facts in one delta. At least one record fits.
 pub const MAX_DELTA: usize = 64 * 1024;
-/// Most records of nodes that are no members (yet) and are kept all the same.
+/// Most records of nodes that are no members (yet) and are kept all the same. A stranger beyond them is not heard of, and
+/// its own summary, which counts itself, is answered each time.
 pub const MAX_STRANGERS: usize = 256;
 
 /// What a node says of itself.
@@ -98,13 +106,15 @@ pub enum Message {
     Heads {
         /// [`Membership::digest`].
         membership: u64,
+        /// [`Membership::commit_hash`].
+        commit: Option<u64>,
         /// By id.
         heads: Vec<(NodeId, Head)>,
     },
     /// What the receiver lacks and the sender would know.
     Delta {
         /// Where the hashes differed.
-        membership: Option<Box<Membership>>,
+        membership: Option<Told>,
         /// Newer than what the receiver has.
         records: Vec<(NodeId, Record)>,
         /// Whether the receiver's membership is asked for.
@@ -112,6 +122,24 @@ pub enum Message {
         /// Whose records are asked for.
         ask: Vec<NodeId>,
     },
+}
+
+/// What a node tells of its membership.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Told {
+    /// All of it.
+    All(Box<Membership>),
+    /// What is news to who has the same commit.
+    Progress(Box<Progress>),
+}
+
+impl Told {
+    fn commit_hash(&self) -> Option<u64> {
+        match self {
+            Told::All(membership) => membership.commit_hash(),
+            Told::Progress(progress) => progress.commit_hash(),
+        }
+    }
 }
 
 /// Why a message is not taken in. Nothing was changed.
@@ -231,7 +259,8 @@ impl Gossip {
         usize::try_from(mix(self.random) % end.max(1) as u64).unwrap_or(0)
     }
 
-    /// Those with whom to gossip: members of the layouts in use, nodes that ask to join, and nobody that was removed.
+    /// Those with whom to gossip: members of the layouts in use and strangers of whom there is a record, nobody that was
+    /// removed or has left.
     fn peers(&self) -> Vec<NodeId> {
         let layouts = [self.membership.layout(), self.membership.transition().map(|t| t.from())];
         let members = layouts.into_iter().flatten().flat_map(|layout| layout.members().iter().map(|m| m.id));
@@ -245,8 +274,8 @@ impl Gossip {
     /// To be called about once a second: what to send to whom. At most two messages, one to a peer and, if none is known
     /// or now and then so that parts of a split ring find each other, one to a seed.
     pub fn tick(&mut self, seeds: usize) -> Vec<(Target, Message)> {
-        // The removal may have been this node's own doing, by `membership_mut`.
-        self.forget_removed();
+        // Whoever is forgotten may be so by this node's own doing, by `membership_mut`.
+        self.forget();
         let peers = self.peers();
         let mut targets = Vec::new();
         if !peers.is_empty() {
@@ -260,10 +289,37 @@ impl Gossip {
         targets.into_iter().map(|target| (target, summary.clone())).collect()
     }
 
-    /// Drops what the removed said of themselves; were it kept by one, its summary would differ from the others' for ever.
-    fn forget_removed(&mut self) {
+    /// Drops what nobody keeps; were it kept by one, its summary would differ from the others' for ever.
+    fn forget(&mut self) {
         let Gossip { me, membership, records, .. } = self;
-        records.retain(|id, _| id == me || !membership.is_removed(*id));
+        records.retain(|id, _| id == me || !is_gone(membership, *id));
+        let mut strangers = self.strangers();
+        if strangers.len() > MAX_STRANGERS {
+            strangers.sort_unstable();
+            for (_, id) in &strangers[MAX_STRANGERS..] {
+                self.records.remove(id);
+            }
+        }
+    }
+
+    /// The others that are no members, as they are kept: the smallest first.
+    fn strangers(&self) -> Vec<(bool, NodeId)> {
+        let others = self.records.keys().filter(|&&id| id != self.me && !self.is_member(id));
+        others.map(|&id| self.stranger(id)).collect()
+    }
+
+    fn stranger(&self, id: NodeId) -> (bool, NodeId) {
+        (!self.membership.is_to_join(id), id)
+    }
+
+    /// Which new records would be kept.
+    fn newcomers(&self) -> impl Fn(NodeId) -> bool + use<'_> {
+        let strangers = self.strangers();
+        let last = strangers.iter().max().filter(|_| strangers.len() >= MAX_STRANGERS).copied();
+        move |id| {
+            !is_gone(&self.membership, id)
+                && (self.is_member(id) || last.is_none_or(|last| self.stranger(id) < last))
+        }
     }
 
     /// What a [tick](Self::tick) sends, for a peer that should compare at once: a new connection, or one that goes by another
@@ -276,7 +332,8 @@ impl Gossip {
         Message::Summary { membership: self.membership.digest(), records }
     }
 
-    /// Takes a message in.
+    /// Takes a message in. The caller vouches for `from`: what it may decide on depends on whether it takes part
+    /// ([`Membership::merge_from`]).
     ///
     /// # Errors
     /// [`GossipError`] if the message can't be right or the sender was removed; nothing was changed then.
@@ -289,37 +346,39 @@ impl Gossip {
                 let same = message == self.summary();
                 Ok(Received { reply: (!same).then(|| self.heads()), ..Received::default() })
             }
-            Message::Heads { membership, heads } => {
+            Message::Heads { membership, commit, heads } => {
                 if heads.len() > MAX_KNOWN_NODES + MAX_STRANGERS {
                     return Err(GossipError::TooMany);
                 }
-                Ok(self.compare(membership, &heads))
+                Ok(self.compare(membership, commit, &heads))
             }
             Message::Delta { membership, records, ask_membership, ask } => {
-                if ask.len() > MAX_KNOWN_NODES + MAX_STRANGERS {
+                if ask.len().max(records.len()) > MAX_KNOWN_NODES + MAX_STRANGERS {
                     return Err(GossipError::TooMany);
                 }
                 if records.iter().any(|(_, r)| r.facts.len() > MAX_FACTS) {
                     return Err(GossipError::FactsTooLong);
                 }
                 let mut received = Received::default();
-                if let Some(theirs) = membership {
-                    let merged = self.membership.merge(&theirs)?;
-                    (received.membership_changed, received.layout_changed) =
-                        (merged.changed, merged.layout_changed);
+                if let Some(told) = &membership {
+                    let Merged { changed, layout_changed } = match told {
+                        Told::All(theirs) => self.membership.merge_from(from, theirs)?,
+                        Told::Progress(progress) => self.membership.merge_progress(progress)?,
+                    };
+                    (received.membership_changed, received.layout_changed) = (changed, layout_changed);
                 }
                 for (id, record) in records {
                     self.take_record(id, record, &mut received);
                 }
+                self.forget();
                 received.records.sort_unstable();
                 received.records.dedup();
-                if received.membership_changed {
-                    self.forget_removed();
-                }
+                received.records.retain(|id| self.records.contains_key(id));
                 if ask_membership || !ask.is_empty() {
                     let records = self.select(ask);
                     received.reply = Some(Message::Delta {
-                        membership: ask_membership.then(|| Box::new(self.membership.clone())),
+                        membership: ask_membership
+                            .then(|| self.tell(membership.and_then(|m| m.commit_hash()))),
                         records,
                         ask_membership: false,
                         ask: Vec::new(),
@@ -332,28 +391,41 @@ impl Gossip {
 
     fn heads(&self) -> Message {
         let heads = self.records.iter().map(|(&id, record)| (id, record.head)).collect();
-        Message::Heads { membership: self.membership.digest(), heads }
+        let (membership, commit) = (self.membership.digest(), self.membership.commit_hash());
+        Message::Heads { membership, commit, heads }
+    }
+
+    /// The membership, for who has this commit.
+    fn tell(&self, commit: Option<u64>) -> Told {
+        if commit == self.membership.commit_hash() {
+            Told::Progress(Box::new(self.membership.progress()))
+        } else {
+            Told::All(Box::new(self.membership.clone()))
+        }
     }
 
     /// Answers the heads of another: gives what it lacks, asks for what is lacking here.
-    fn compare(&mut self, membership: u64, heads: &[(NodeId, Head)]) -> Received {
+    fn compare(&mut self, membership: u64, commit: Option<u64>, heads: &[(NodeId, Head)]) -> Received {
         let mut received = Received::default();
         let theirs: BTreeMap<NodeId, Head> = heads.iter().copied().collect();
         let lacks = self.records.iter().filter(|(id, r)| theirs.get(id).is_none_or(|&head| head < r.head));
         let lacks: Vec<NodeId> = lacks.map(|(&id, _)| id).collect();
         let mut ask = Vec::new();
+        let would_be_kept = self.newcomers();
         for (&id, &head) in &theirs {
-            let newer = self.records.get(&id).is_none_or(|r| r.head < head);
+            let known = self.records.get(&id);
+            let newer = known.is_none_or(|r| r.head < head);
             if newer && id == self.me {
                 received.ahead_of_self = Some(head);
-            } else if newer && !self.membership.is_removed(id) {
+            } else if newer && (known.is_some() || would_be_kept(id)) {
                 ask.push(id);
             }
         }
+        drop(would_be_kept);
         let differs = membership != self.membership.digest();
         if differs || !lacks.is_empty() || !ask.is_empty() {
             received.reply = Some(Message::Delta {
-                membership: differs.then(|| Box::new(self.membership.clone())),
+                membership: differs.then(|| self.tell(commit)),
                 records: self.select(lacks),
                 ask_membership: differs,
                 ask,
@@ -387,23 +459,21 @@ impl Gossip {
             }
             return;
         }
-        if self.membership.is_removed(id)
-            || self.records.get(&id).is_some_and(|known| known.head >= record.head)
-        {
-            return;
+        if self.records.get(&id).is_none_or(|known| known.head < record.head) {
+            self.records.insert(id, record);
+            received.records.push(id);
         }
-        if !self.records.contains_key(&id) && !self.is_member(id) {
-            let strangers = self.records.keys().filter(|&&id| id != self.me && !self.is_member(id)).count();
-            if strangers >= MAX_STRANGERS {
-                return;
-            }
-        }
-        self.records.insert(id, record);
-        received.records.push(id);
     }
 
     fn is_member(&self, id: NodeId) -> bool {
         self.membership.layout().is_some_and(|l| l.is_member(id))
             || self.membership.transition().is_some_and(|t| t.from().is_member(id))
     }
+}
+
+/// Whether nothing of this node is kept: it was removed, or has left and does not ask to return.
+fn is_gone(membership: &Membership, id: NodeId) -> bool {
+    let leaving = || membership.transition().is_some_and(|t| t.from().is_member(id));
+    membership.is_removed(id)
+        || membership.standing(id) == Some(&Standing::Left) && !membership.is_to_join(id) && !leaving()
 }

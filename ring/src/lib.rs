@@ -30,7 +30,8 @@
 //! # Where to go on
 //! - What a change of members moves: [`Layout::compute`] with the layout before, then [`Layout::plan`].
 //! - Agreeing on members, N, Q and settings without a master: [`membership`], spread by [`gossip`].
-//! - Moving data from one layout to the next while reads and writes go on: [`transition`].
+//! - Moving data from one layout to the next while reads and writes go on: [`transition`]; from plan to end among nodes that
+//!   gossip: `examples/join.rs`.
 //! - Other hashes, other numbers of partitions, the paper's other strategies: [`token`].
 //! - Clusters too large for everyone to know everyone: [`finger`].
 //! - A device without an allocator: [`OwnerTable`], [`token::TokenTable`] and [`finger::FingerTable`] borrow their slices.
@@ -41,8 +42,9 @@
 //!
 //! # Errors and panics
 //! Arguments, peers' messages and decoded bytes end in named errors, which say that nothing was changed; sizes are
-//! checked before memory is taken. More replicas than nodes is no error of a [`Layout`]: a partition then has all nodes as
-//! owners, so that a cluster can begin with one. Who needs exactly N asks for [`OwnerTable::replicas`], which refuses.
+//! checked before memory is taken. Where a format drops the names of errors, as postcard does, [`Checked`] brings them. More
+//! replicas than nodes is no error of a [`Layout`]: a partition then has all nodes as owners, so that a cluster can begin with
+//! one. Who needs exactly N asks for [`OwnerTable::replicas`], which refuses.
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -56,6 +58,8 @@ extern crate std;
 #[doc = include_str!("../README.md")]
 struct Readme;
 
+#[cfg(feature = "alloc")]
+mod checked;
 pub mod finger;
 #[cfg(feature = "alloc")]
 pub mod gossip;
@@ -76,6 +80,8 @@ pub mod token;
 #[cfg(feature = "alloc")]
 pub mod transition;
 
+#[cfg(feature = "alloc")]
+pub use checked::{Checked, Malformed};
 #[cfg(feature = "alloc")]
 pub use layout::{Gain, Layout, LayoutError, LayoutVersion, Load, Loss, MAX_MEMBERS, NodeChange, Plan};
 #[cfg(feature = "alloc")]

@@ -90,6 +90,13 @@ impl<'de> Deserialize<'de> for Zone {
 }
 
 /// A node as the layout sees it.
+///
+/// ```
+/// use gramme_ring::{Member, NodeId, Zone};
+/// let large = Member::new(NodeId(4)).with_weight(2).with_zone(Zone::new("rack 7")?);
+/// # assert_eq!((large.weight, large.zone.as_str()), (2, "rack 7"));
+/// # Ok::<(), gramme_ring::ZoneTooLong>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Member {
     /// Who it is.

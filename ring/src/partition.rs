@@ -6,6 +6,7 @@ use core::ops::Range;
 use serde::{Deserialize, Deserializer, Serialize, de};
 
 use crate::slot::{SLOTS, Slot};
+use crate::table::TableError;
 
 const SLOT_BITS: u32 = SLOTS.trailing_zeros();
 
@@ -19,14 +20,26 @@ pub struct PartitionCount {
 }
 
 impl PartitionCount {
-    /// This many partitions, if it is a power of two from 1 to 16384.
-    pub const fn new(count: u32) -> Option<Self> {
+    /// This many partitions.
+    ///
+    /// # Errors
+    /// [`TableError::PartitionCount`] unless it is a power of two from 1 to 16384.
+    ///
+    /// ```
+    /// use gramme_ring::{PartitionCount, Slot, TableError};
+    /// let quarters = PartitionCount::new(4)?;
+    /// let partition = quarters.partition_of(Slot::of(b"foo"));
+    /// assert_eq!((partition.index(), partition.slots()), (2, 8192..12288));
+    /// assert_eq!(PartitionCount::new(100), Err(TableError::PartitionCount(100)));
+    /// # Ok::<(), TableError>(())
+    /// ```
+    pub const fn new(count: u32) -> Result<Self, TableError> {
         if count.is_power_of_two() && count <= SLOTS as u32 {
             // At most 14.
             #[allow(clippy::cast_possible_truncation)]
-            Some(PartitionCount { bits: count.trailing_zeros() as u8 })
+            Ok(PartitionCount { bits: count.trailing_zeros() as u8 })
         } else {
-            None
+            Err(TableError::PartitionCount(count))
         }
     }
 
@@ -40,7 +53,7 @@ impl PartitionCount {
         Partition { index: slot.index() >> (SLOT_BITS - self.bits as u32), bits: self.bits }
     }
 
-    /// The partition of this number, if there is one.
+    /// The partition of this number: a look-up like a slice's `get`, `None` from Q on.
     pub const fn partition(self, index: u32) -> Option<Partition> {
         if index < self.get() {
             // Below 16384.
@@ -120,7 +133,7 @@ impl<'de> Deserialize<'de> for Partition {
         }
         let Raw { index, bits } = Raw::deserialize(deserializer)?;
         1u32.checked_shl(u32::from(bits))
-            .and_then(PartitionCount::new)
+            .and_then(|count| PartitionCount::new(count).ok())
             .and_then(|count| count.partition(u32::from(index)))
             .ok_or_else(|| de::Error::custom("no such partition"))
     }
@@ -133,10 +146,10 @@ mod tests {
     #[test]
     fn only_powers_of_two_up_to_the_slots() {
         for bad in [0, 3, 100, 255, 16383, 32768, u32::MAX] {
-            assert_eq!(PartitionCount::new(bad), None, "{bad}");
+            assert_eq!(PartitionCount::new(bad), Err(TableError::PartitionCount(bad)));
         }
         for bits in 0..=14 {
-            assert_eq!(PartitionCount::new(1 << bits).map(PartitionCount::get), Some(1 << bits));
+            assert_eq!(PartitionCount::new(1 << bits).map(PartitionCount::get), Ok(1 << bits));
         }
     }
 

@@ -28,7 +28,8 @@ impl Slot {
         Slot(crc16(hash_tag(key)) % SLOTS)
     }
 
-    /// The slot of this number, if it is below [`SLOTS`].
+    /// The slot of this number. `None`, from [`SLOTS`] on, has one cause only, as with `NonZero`: whoever tells an operator or a
+    /// peer of it knows the number.
     pub const fn new(index: u16) -> Option<Slot> {
         if index < SLOTS { Some(Slot(index)) } else { None }
     }

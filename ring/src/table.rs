@@ -21,6 +21,17 @@ pub enum TableError {
     UnsortedTokens,
     /// The fingers are not in order of their distance, one is repeated, or one names the node's own position.
     UnsortedFingers,
+    /// Fingers stand between the predecessor and the node itself, or there is a predecessor and no finger.
+    ContradictoryFingers,
+    /// The places of a ring are not in ascending order of their positions, or two share one.
+    UnsortedRing,
+    /// The buffer is too short.
+    BufferTooShort {
+        /// Entries that it has to have.
+        needed: usize,
+        /// Entries that it has.
+        found: usize,
+    },
     /// That number of partitions is not allowed here.
     PartitionCount(u32),
     /// A list has not as many entries as the others ask for.
@@ -61,6 +72,11 @@ impl fmt::Display for TableError {
             TableError::NoTokens => f.write_str("at least one token is needed"),
             TableError::UnsortedTokens => f.write_str("tokens are not ascending"),
             TableError::UnsortedFingers => f.write_str("fingers are not in order of their distance"),
+            TableError::ContradictoryFingers => f.write_str("fingers and predecessor contradict each other"),
+            TableError::UnsortedRing => f.write_str("places of a ring are not ascending"),
+            TableError::BufferTooShort { needed, found } => {
+                write!(f, "a buffer of {found} entries where {needed} are needed")
+            }
             TableError::PartitionCount(q) => write!(f, "{q} partitions are not allowed"),
             TableError::Length { expected, found } => {
                 write!(f, "a list has {found} entries in place of {expected}")
@@ -136,7 +152,7 @@ impl<'a> OwnerTable<'a> {
     /// [`TableError`] if the number of partitions is not a power of two from 1 to 16384, if there are no nodes, if rows
     /// are empty or of unequal length, or if a row names a node that there is not or an owner twice.
     pub fn new(partitions: u32, ids: &'a [NodeId], places: &'a [u16]) -> Result<Self, TableError> {
-        let count = PartitionCount::new(partitions).ok_or(TableError::PartitionCount(partitions))?;
+        let count = PartitionCount::new(partitions)?;
         check_nodes(ids)?;
         let rows = count.get() as usize;
         let owners = places.len() / rows;

@@ -5,7 +5,8 @@
 //!
 //! 1. *Acknowledging.* A node that learns of the new layout sends its further writes to the owners of both and demands a
 //!    quorum in each. When its older writes have drained it declares [`Phase::Acknowledged`]. A node that is down holds
-//!    this up until it is removed.
+//!    this up until it is removed. Who joins answers others, but coordinates nothing yet
+//!    ([`Transition::coordinates`]).
 //! 2. *Transferring.* All have acknowledged: whatever only the old owners have was complete before now. Each node copies
 //!    the slots that it gains, merging from N − W + 1 old owners, and declares [`Phase::Synced`].
 //! 3. *Moving.* All are synced: the new owners have everything. Each node moves its reads to the new layout and declares
@@ -14,6 +15,47 @@
 //!    ([`Membership::settle`](crate::Membership::settle)), and requests that carry its version are refused.
 //!
 //! What is declared is never taken back, so trackers merge by maximum and may arrive in any order, any number of times.
+//!
+//! Each node drives its own part: it does what [`Transition::due`] says next, declares it, and tells the others its state.
+//!
+//! ```
+//! use gramme_ring::{Change, ClusterId, Member, Membership, NodeId, Phase, Step};
+//!
+//! // Two members, and one that joins. Anybody commits what anybody staged.
+//! let members = [1, 2].map(|id| Member::new(NodeId(id)));
+//! let mut one = Membership::found(ClusterId(7), 2, 16, &members)?;
+//! one.stage(NodeId(3), Change::Member(Member::new(NodeId(3))))?;
+//! let proposal = one.propose()?;
+//! let plan = one.layout().unwrap().plan(proposal.layout());
+//! assert!(plan.gains().all(|gain| gain.node == NodeId(3)), "the others only give");
+//! one.commit(ClusterId(7), proposal.hash())?;
+//!
+//! // What each of the three knows; here gossip is a loop in which everybody hears everybody.
+//! let mut nodes = [1, 2, 3].map(|id| (NodeId(id), one.clone()));
+//! while nodes.iter().any(|(_, known)| known.transition().is_some()) {
+//!     for (id, known) in &mut nodes {
+//!         let Some(transition) = known.transition() else { continue };
+//!         match transition.due(*id) {
+//!             Some(Phase::Acknowledged) => {} // Its older writes have drained: from now on, quorums in both layouts.
+//!             Some(Phase::Synced) => {}       // It has copied what it gains.
+//!             Some(Phase::Moved) => {}        // It reads by the new layout.
+//!             None => {}                      // It waits for others, or all is done.
+//!         }
+//!         if let Some(phase) = transition.due(*id) {
+//!             known.advance(*id, phase)?;
+//!         }
+//!         known.settle();
+//!     }
+//!     for to in 0..nodes.len() {
+//!         for from in 0..nodes.len() {
+//!             let (sender, said) = nodes[from].clone();
+//!             nodes[to].1.merge_from(sender, &said)?;
+//!         }
+//!     }
+//! }
+//! assert!(nodes.iter().all(|(_, known)| known.layout() == Some(proposal.layout())));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
@@ -90,9 +132,9 @@ impl fmt::Display for AdvanceError {
 impl core::error::Error for AdvanceError {}
 
 /// Who has declared what.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
-pub(crate) struct Trackers(BTreeMap<NodeId, Phase>);
+pub(crate) struct Trackers(pub(crate) BTreeMap<NodeId, Phase>);
 
 impl Trackers {
     pub(crate) fn get(&self, node: NodeId) -> Option<Phase> {
@@ -206,6 +248,12 @@ impl<'a> Transition<'a> {
     /// The layout by which this node reads. Its writes go by both.
     pub fn reads_by(&self, node: NodeId) -> &'a Layout {
         if self.phase(node) >= Some(Phase::Moved) { self.to } else { self.from }
+    }
+
+    /// Whether this node may coordinate requests: members of the layout that is left all along; a newcomer once all have
+    /// acknowledged. Until then another commit may displace this one, and would not wait for who joins by this one only.
+    pub fn coordinates(&self, node: NodeId) -> bool {
+        self.takes_part(node) && (self.from.is_member(node) || self.step() > Step::Acknowledging)
     }
 
     /// Whether this node may declare `phase` now; declaring once more what was declared is allowed.

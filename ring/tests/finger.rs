@@ -1,10 +1,10 @@
 //! Requests reach the owner, in no more hops than promised, whoever is dead.
 
-use gramme_ring::finger::{FingerTable, Hop, Place, id_fingers, rank_fingers};
+use gramme_ring::finger::{FingerTable, Hop, Place, Ring, id_fingers, rank_fingers};
 use gramme_ring::{NodeId, TableError};
 use proptest::prelude::*;
 
-type Build = for<'b> fn(&[Place], usize, usize, &'b mut [Place]) -> Result<&'b [Place], TableError>;
+type Build = for<'b> fn(Ring<'_>, usize, usize, &'b mut [Place]) -> Result<&'b [Place], TableError>;
 
 fn ring(positions: impl IntoIterator<Item = u64>) -> Vec<Place> {
     let mut positions: Vec<u64> = positions.into_iter().collect();
@@ -31,7 +31,7 @@ fn route(
     let mut at = start;
     for hops in 0..=ring.len() {
         let mut buffer = [ring[0]; 128];
-        let fingers = build(ring, at, successors, &mut buffer).unwrap();
+        let fingers = build(Ring::new(ring).unwrap(), at, successors, &mut buffer).unwrap();
         let before = ring[(at + ring.len() - 1) % ring.len()];
         let table = FingerTable::new(before, ring[at], fingers).unwrap().with_successors(successors);
         let hops = u32::try_from(hops).unwrap();
@@ -128,12 +128,19 @@ fn fingers_of_nobody() {
     let ring = ring([10, 20, 30, 40]);
     for build in [rank_fingers as Build, id_fingers] {
         let mut buffer = [ring[0]; 8];
-        assert_eq!(build(&ring, 4, 1, &mut buffer), Err(TableError::NotInRing { place: 4, nodes: 4 }));
-        assert_eq!(build(&[], 0, 1, &mut buffer), Err(TableError::NotInRing { place: 0, nodes: 0 }));
-        // As far as the buffer reaches, nearest first; more successors than nodes are all the others.
-        assert_eq!(build(&ring, 3, 1, &mut buffer[..1]), Ok(&ring[..1]));
-        assert_eq!(build(&ring, 3, usize::MAX, &mut buffer), Ok(&ring[..3]));
-        assert_eq!(build(&ring[..1], 0, 5, &mut buffer), Ok(&[][..]), "alone");
+        assert_eq!(
+            build(Ring::new(&ring).unwrap(), 4, 1, &mut buffer),
+            Err(TableError::NotInRing { place: 4, nodes: 4 })
+        );
+        assert_eq!(
+            build(Ring::new(&[]).unwrap(), 0, 1, &mut buffer),
+            Err(TableError::NotInRing { place: 0, nodes: 0 })
+        );
+        let short = build(Ring::new(&ring).unwrap(), 3, 2, &mut buffer[..1]);
+        assert!(matches!(short, Err(TableError::BufferTooShort { needed: 2.., found: 1 })), "{short:?}");
+        // More successors than nodes are all the others.
+        assert_eq!(build(Ring::new(&ring).unwrap(), 3, usize::MAX, &mut buffer), Ok(&ring[..3]));
+        assert_eq!(build(Ring::new(&ring[..1]).unwrap(), 0, 5, &mut buffer), Ok(&[][..]), "alone");
     }
 }
 
@@ -141,9 +148,33 @@ fn fingers_of_nobody() {
 fn nobody_left_to_ask() {
     let ring = ring([10, 20, 30, 40]);
     let mut buffer = [ring[0]; 8];
-    let fingers = rank_fingers(&ring, 0, 1, &mut buffer).unwrap();
+    let fingers = rank_fingers(Ring::new(&ring).unwrap(), 0, 1, &mut buffer).unwrap();
     let table = FingerTable::new(ring[3], ring[0], fingers).unwrap();
     assert_eq!(table.next_hop(15, |_| false), Hop::Unreachable);
     assert_eq!(table.next_hop(35, |_| false), Hop::Unreachable);
     assert_eq!(table.next_hop(5, |_| false), Hop::Here);
+}
+
+#[test]
+fn contradictions_are_refused() {
+    let ring = ring([10, 20, 30, 40]);
+    let table = |before: Place, fingers: &[Place]| FingerTable::new(before, ring[0], fingers).map(|_| ());
+    assert_eq!(table(ring[0], &ring[1..]), Err(TableError::ContradictoryFingers), "its own predecessor");
+    assert_eq!(table(ring[2], &ring[1..]), Err(TableError::ContradictoryFingers), "a finger beyond it");
+    assert_eq!(table(ring[3], &[]), Err(TableError::ContradictoryFingers), "not alone, and no successor");
+    assert_eq!(table(ring[2], &ring[1..3]), Ok(()));
+    for bad in [[ring[1], ring[0]], [ring[1], Place { node: NodeId(7), ..ring[1] }]] {
+        assert_eq!(Ring::new(&bad).map(|_| ()), Err(TableError::UnsortedRing));
+    }
+}
+
+/// The table of one is stale, or the owner is dead: who gets the request takes it for another's. It is to serve it.
+#[test]
+fn the_owner_hop_is_final() {
+    let place = |position| Place { position, node: NodeId(position) };
+    let (fingers, others) = ([place(300)], [place(100), place(200)]);
+    let stale = FingerTable::new(place(300), place(100), &fingers).unwrap();
+    let heir = FingerTable::new(place(200), place(300), &others).unwrap();
+    assert_eq!(stale.next_hop(150, |_| true), Hop::Owner(NodeId(300)));
+    assert_eq!(heir.next_hop(150, |_| true), Hop::Via(NodeId(100)), "routed on, it would come back");
 }

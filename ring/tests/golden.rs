@@ -3,7 +3,8 @@
 //! A difference in `computed` only means that the algorithm places differently, which is allowed and deserves a line in
 //! the changelog; a difference in decoding or hash breaks clusters.
 
-use gramme_ring::gossip::{Head, Message, Record};
+use gramme_ring::gossip::{Head, Message, Record, Told};
+use gramme_ring::membership::Progress;
 use gramme_ring::{Change, ClusterId, Layout, Member, Membership, NodeId, Phase, Zone};
 
 fn golden(text: &str) -> (u64, Vec<u8>) {
@@ -94,6 +95,21 @@ fn membership_made_alike_everywhere() {
     );
 }
 
+/// Of the same state: its commit's hash, the transition is live, one tracker; then as in the membership.
+#[test]
+fn progress_bytes() {
+    let (_, whole) = golden(include_str!("golden/membership.txt"));
+    let m: Membership = postcard::from_bytes(&whole).unwrap();
+    let tracker = [1, 2, 0];
+    let tail = &whole[whole.len() - 26..];
+    assert_eq!(tail[..3], tracker);
+    let commit = m.commit_hash().unwrap();
+    assert_eq!(commit, 2_346_469_373_598_106_684);
+    let bytes = [&[1][..], &postcard::to_allocvec(&commit).unwrap(), &[0], tail].concat();
+    assert_eq!(postcard::to_allocvec(&m.progress()).unwrap(), bytes);
+    assert_eq!(postcard::from_bytes::<Progress>(&bytes).unwrap(), m.progress());
+}
+
 /// Written down from FORMAT.md.
 #[test]
 fn gossip_bytes() {
@@ -104,14 +120,22 @@ fn gossip_bytes() {
         ask_membership: true,
         ask: vec![NodeId(2), NodeId(128)],
     };
-    let cases: [(Message, &[u8]); 4] = [
+    let cases: [(Message, &[u8]); 6] = [
         (Message::Summary { membership: 5, records: 127 }, &[0, 5, 127]),
-        (Message::Heads { membership: 5, heads: vec![(NodeId(9), head)] }, &[1, 5, 1, 9, 3, 0xac, 2]),
+        (
+            Message::Heads { membership: 5, commit: None, heads: vec![(NodeId(9), head)] },
+            &[1, 5, 0, 1, 9, 3, 0xac, 2],
+        ),
+        (Message::Heads { membership: 5, commit: Some(6), heads: vec![] }, &[1, 5, 1, 6, 0]),
         (delta(None), &[2, 0, 1, 1, 3, 0xac, 2, 2, 0xaa, 0xbb, 1, 2, 2, 0x80, 1]),
         // A membership of which nothing is known.
         (
-            delta(Some(Box::new(Membership::new()))),
-            &[2, 1, 0, 0, 0, 0, 0, 0, 1, 1, 3, 0xac, 2, 2, 0xaa, 0xbb, 1, 2, 2, 0x80, 1],
+            delta(Some(Told::All(Box::new(Membership::new())))),
+            &[2, 1, 0, 0, 0, 0, 0, 0, 0, 1, 1, 3, 0xac, 2, 2, 0xaa, 0xbb, 1, 2, 2, 0x80, 1],
+        ),
+        (
+            delta(Some(Told::Progress(Box::new(Membership::new().progress())))),
+            &[2, 1, 1, 0, 0, 0, 0, 0, 0, 1, 1, 3, 0xac, 2, 2, 0xaa, 0xbb, 1, 2, 2, 0x80, 1],
         ),
     ];
     for (message, bytes) in cases {

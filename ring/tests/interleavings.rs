@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeSet, HashSet, VecDeque};
 
-use gramme_ring::{Change, ClusterId, Layout, LayoutVersion, Member, Membership, NodeId, Phase};
+use gramme_ring::{Change, ClusterId, Layout, Member, Membership, NodeId, Phase};
 
 #[derive(Clone)]
 struct State {
@@ -20,6 +20,9 @@ struct Case {
     /// Neither hears nor says anything.
     dead: Option<NodeId>,
     replicas: u8,
+    /// Where a commit that competes with the first node's was made, and of what: a change that makes it the one with the
+    /// smaller hash is looked for.
+    rival: Option<(NodeId, Change)>,
 }
 
 fn owners(layout: &Layout) -> BTreeSet<NodeId> {
@@ -31,7 +34,50 @@ fn commit(m: &mut Membership) {
     m.commit(ClusterId(1), hash).unwrap();
 }
 
+/// Of two commits on one parent.
+fn outranks(a: &Membership, b: &Membership) -> bool {
+    let mut both = a.clone();
+    both.merge(b).unwrap();
+    both.layout() == a.layout()
+}
+
+impl State {
+    /// The layouts that every writer's acknowledgements have to satisfy at this moment.
+    fn writes(&self, case: &Case) -> BTreeSet<u64> {
+        let by = |n: usize| -> BTreeSet<u64> {
+            let view = &self.views[n];
+            let layouts = view.layout().into_iter().chain(view.transition().map(|t| t.from()));
+            layouts.map(Layout::hash).collect()
+        };
+        case.writers(self).map(by).reduce(|all, by| &all & &by).unwrap()
+    }
+
+    /// Who holds everything does so no longer when somebody writes by layouts none of which it owns by.
+    fn drop_the_late(&mut self, case: &Case) {
+        let writes = self.writes(case);
+        let layouts: Vec<Layout> = self
+            .views
+            .iter()
+            .flat_map(|view| view.layout().into_iter().chain(view.transition().map(|t| t.from())))
+            .filter(|layout| writes.contains(&layout.hash()))
+            .cloned()
+            .collect();
+        self.holders.retain(|id| layouts.iter().any(|layout| owners(layout).contains(id)));
+    }
+}
+
 impl Case {
+    /// Who coordinates reads and writes, by its own view.
+    fn writers<'a>(&'a self, state: &'a State) -> impl Iterator<Item = usize> + 'a {
+        self.live().filter(|&n| {
+            let (me, view) = (self.ids[n], &state.views[n]);
+            match view.transition() {
+                Some(t) => t.coordinates(me),
+                None => view.layout().is_some_and(|layout| layout.is_member(me)),
+            }
+        })
+    }
+
     fn start(&self, before: &[u64], after: &[u64]) -> State {
         let mut old = Membership::new();
         for change in [Change::Partitions(1), Change::Replicas(self.replicas)] {
@@ -51,6 +97,22 @@ impl Case {
         commit(&mut new);
         let mut views = vec![old; self.ids.len()];
         let holders = owners(views[0].layout().unwrap());
+        if let Some((at, change)) = &self.rival {
+            let at = self.ids.iter().position(|id| id == at).unwrap();
+            let rival = &mut views[at];
+            rival.stage(self.ids[at], change.clone()).unwrap();
+            let mut salt = 0u32;
+            *rival = loop {
+                let mut committed = rival.clone();
+                let value = Some(salt.to_be_bytes().to_vec());
+                committed.stage(self.ids[at], Change::Setting { name: "salt".into(), value }).unwrap();
+                commit(&mut committed);
+                if outranks(&committed, &new) {
+                    break committed;
+                }
+                salt += 1;
+            };
+        }
         views[0] = new;
         State { views, holders }
     }
@@ -65,7 +127,13 @@ impl Case {
         for to in self.live() {
             for from in self.live().filter(|&from| from != to) {
                 let mut after = state.clone();
-                if after.views[to].merge(&state.views[from]).unwrap().changed {
+                // Gossip refuses the removed.
+                if state.views[to].is_removed(self.ids[from]) {
+                    continue;
+                }
+                let heard = after.views[to].merge_from(self.ids[from], &state.views[from]).unwrap();
+                if heard.changed {
+                    after.drop_the_late(self);
                     next.push(after);
                 }
             }
@@ -95,11 +163,11 @@ impl Case {
         if let Some(phase) = t.due(me) {
             if phase == Phase::Synced && owners(t.to()).contains(&me) {
                 // A write that begins later has to reach the copier by itself.
-                let both = |n: usize| state.views[n].layout().unwrap().version() == t.to().version();
-                assert!(self.live().all(both), "copied while somebody writes to the old owners only");
+                let both = |n: usize| state.views[n].layout().unwrap().hash() == t.to().hash();
+                assert!(self.writers(state).all(both), "copied while somebody writes to the old owners only");
                 let late =
                     |n: usize| state.views[n].transition().is_some_and(|t| t.phase(self.ids[n]).is_none());
-                assert!(!self.live().any(late), "copied while older writes may be under way");
+                assert!(!self.writers(state).any(late), "copied while older writes may be under way");
                 let sources = owners(t.from());
                 assert!(sources.iter().any(|s| after.holders.contains(s)), "nobody to copy from");
                 after.holders.insert(me);
@@ -111,22 +179,14 @@ impl Case {
     }
 
     fn check(&self, state: &State) {
-        let mut writes: Option<BTreeSet<LayoutVersion>> = None;
-        for n in self.live() {
-            let view = &state.views[n];
-            let mut by: BTreeSet<_> = view.layout().map(Layout::version).into_iter().collect();
-            by.extend(view.transition().map(|t| t.from().version()));
-            // What every writer's acknowledgements have to satisfy at this moment.
-            writes = Some(writes.map_or(by.clone(), |all| &all & &by));
-        }
-        let writes = writes.unwrap();
-        for n in self.live() {
+        let writes = state.writes(self);
+        for n in self.writers(state) {
             let view = &state.views[n];
             let layout = match view.transition() {
                 Some(t) => t.reads_by(self.ids[n]),
                 None => view.layout().unwrap(),
             };
-            assert!(writes.contains(&layout.version()), "{} reads where others need not write", self.ids[n]);
+            assert!(writes.contains(&layout.hash()), "{} reads where others need not write", self.ids[n]);
             // A dead one aside, all whom it reads from hold everything.
             let read = owners(layout);
             assert_eq!(read.len(), usize::from(self.replicas));
@@ -178,7 +238,7 @@ fn no_state_of_a_transition_has_a_gap() {
     let cases = if cfg!(debug_assertions) { &cases[..4] } else { &cases[..] };
     for &(before, after, replicas) in cases {
         let ids: BTreeSet<NodeId> = before.iter().chain(after).map(|&id| NodeId(id)).collect();
-        let case = Case { ids: ids.into_iter().collect(), dead: None, replicas };
+        let case = Case { ids: ids.into_iter().collect(), dead: None, replicas, rival: None };
         let (states, ends) = case.explore(before, after);
         assert!(ends == 1 && states > 20, "{states} states, {ends} ends");
         eprintln!("{before:?} to {after:?}: {states} states");
@@ -188,7 +248,31 @@ fn no_state_of_a_transition_has_a_gap() {
 #[test]
 fn nor_when_a_node_is_given_up_at_any_moment() {
     // The third is dead from the beginning: only giving it up lets the others go on.
-    let case = Case { ids: (1..=3).map(NodeId).collect(), dead: Some(NodeId(3)), replicas: 2 };
+    let case = Case { ids: (1..=3).map(NodeId).collect(), dead: Some(NodeId(3)), replicas: 2, rival: None };
     let (states, ends) = case.explore(&[1, 3], &[1, 2, 3]);
     assert!(states > 20 && ends >= 1, "{states} states, {ends} ends");
+}
+
+/// A competing commit with the smaller hash: made by a member; or held by a stranger that would join, who made it itself
+/// or has it of a member that has died since.
+#[test]
+fn nor_when_another_commit_turns_up_at_any_moment() {
+    let joins = |id| Change::Member(Member::new(NodeId(id)));
+    let heavier = |id| Change::Member(Member::new(NodeId(id)).with_weight(9));
+    type Rival = (&'static [u64], &'static [u64], u64, Change, Option<u64>);
+    let cases: [Rival; 4] = [
+        (&[1, 2], &[1, 2, 3], 2, heavier(2), None),
+        (&[1, 2], &[1, 3], 3, heavier(1), None),
+        (&[1, 2], &[1, 3], 4, joins(4), None),
+        (&[1, 3], &[1, 2, 3], 4, joins(4), Some(3)),
+    ];
+    for (before, after, at, change, dead) in cases {
+        let ids: BTreeSet<NodeId> = before.iter().chain(after).chain([&at]).map(|&id| NodeId(id)).collect();
+        let ids = ids.into_iter().collect();
+        let rival = Some((NodeId(at), change));
+        let case = Case { ids, dead: dead.map(NodeId), replicas: 2, rival };
+        let (states, ends) = case.explore(before, after);
+        assert!(states > 20 && ends >= 1, "{states} states, {ends} ends");
+        eprintln!("{before:?} to {after:?}, a rival at {at}: {states} states, {ends} ends");
+    }
 }

@@ -109,7 +109,7 @@ proptest! {
 }
 
 proptest! {
-    // Always the same cases: the search is not proved to find the optimum, though it always has.
+    // Always the same cases: the search does not find the optimum in all (`what_moves_beyond_the_optimum`).
     #![proptest_config(ProptestConfig {
         failure_persistence: None, rng_seed: RngSeed::Fixed(1), ..ProptestConfig::with_cases(150)
     })]
@@ -228,4 +228,50 @@ proptest! {
             layout = next;
         }
     }
+}
+
+/// The misses among 25,656 single changes (seeds from 500,001 on): 3 moved where 2 suffice, at worst.
+#[test]
+fn what_moves_beyond_the_optimum() {
+    let mut misses = 0;
+    for seed in [503_959u64, 505_406, 506_330] {
+        let mut state = seed;
+        let mut below = |end: u64| {
+            state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let mut x = state;
+            x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            (x ^ (x >> 31)) % end
+        };
+        let (count, zones) = (2 + below(16), 1 + below(6));
+        let replicas = u8::try_from(1 + below(5)).unwrap();
+        let partitions = 1u32 << below(8);
+        let weight = |n: u64| u32::try_from(1 + n).unwrap();
+        let zone = |n: u64| Zone::new(&format!("z{n}")).unwrap();
+        let mut members = Vec::new();
+        for i in 0..count {
+            let weight = weight(below(20));
+            members.push(Member { id: NodeId(i * 77 + 1), weight, zone: zone(below(zones)) });
+        }
+        let mut before = Layout::compute(replicas, partitions, &members, None).unwrap();
+        for step in 0..4 {
+            let at = usize::try_from(below(members.len() as u64)).unwrap();
+            match below(4) {
+                0 => members[at].weight = weight(below(20)),
+                1 => members[at].zone = zone(below(zones)),
+                2 if members.len() > 1 => drop(members.remove(at)),
+                _ => {
+                    let weight = weight(below(20));
+                    members.push(Member { id: NodeId(9000 + step), weight, zone: zone(below(zones)) });
+                }
+            }
+            let after = Layout::compute(replicas, partitions, &members, Some(&before)).unwrap();
+            let (moved, optimum) = (moved(&before, &after), flow::flow_optimum(&before, &after));
+            assert!(optimum <= moved && 2 * moved <= 3 * optimum, "seed {seed}: {moved}, optimum {optimum}");
+            misses += usize::from(moved > optimum);
+            before = after;
+        }
+    }
+    eprintln!("{misses} of 12 changes move more than they have to");
+    assert!(misses <= 3);
 }

@@ -33,15 +33,15 @@ struct Write {
     quorums: Vec<(BTreeSet<NodeId>, BTreeSet<NodeId>)>,
     /// Not delivered yet.
     targets: BTreeSet<NodeId>,
-    /// Whether every layout that its coordinator knew then is among `quorums`.
-    by_version: u64,
+    /// The hashes of these layouts.
+    layouts: BTreeSet<u64>,
 }
 
 struct Node {
     membership: Membership,
     data: BTreeMap<Partition, BTreeSet<u64>>,
     /// Gains merged from N − W + 1 old owners already.
-    copied: BTreeSet<Partition>,
+    copied: BTreeSet<(u64, Partition)>,
 }
 
 struct Cluster {
@@ -51,10 +51,13 @@ struct Cluster {
     acknowledged: BTreeMap<Partition, BTreeSet<u64>>,
     next: u64,
     reads: BTreeMap<Option<Step>, usize>,
+    /// How often a node gave up one commit for another of the same version.
+    displaced: usize,
 }
 
 impl Cluster {
-    fn new(before: &[u64], after: &[u64]) -> Cluster {
+    /// `rival`: who commits something else meanwhile, and which node that adds.
+    fn new(before: &[u64], after: &[u64], rival: Option<(u64, u64)>) -> Cluster {
         let me = NodeId(1);
         let mut start = Membership::new();
         start.stage(me, Change::Partitions(2)).unwrap();
@@ -73,12 +76,26 @@ impl Cluster {
         let hash = next.propose().unwrap().hash();
         next.commit(ClusterId(1), hash).unwrap();
 
-        let ids: BTreeSet<NodeId> = before.iter().chain(after).map(|&id| NodeId(id)).collect();
+        let rival = rival.map(|(at, added)| {
+            let mut other = start.clone();
+            other.stage(NodeId(at), Change::Member(Member::new(NodeId(added)).with_weight(2))).unwrap();
+            let value = Some(at.to_be_bytes().to_vec());
+            other.stage(NodeId(at), Change::Setting { name: "s".into(), value }).unwrap();
+            let hash = other.propose().unwrap().hash();
+            other.commit(ClusterId(1), hash).unwrap();
+            (at, added, other)
+        });
+        let others = rival.iter().flat_map(|(at, added, _)| [at, added]);
+        let ids: BTreeSet<NodeId> = before.iter().chain(after).chain(others).map(|&id| NodeId(id)).collect();
         // One node has committed; the others have yet to hear of it.
         let nodes = ids
             .iter()
             .map(|&id| {
-                let membership = if id == NodeId(before[0]) { next.clone() } else { start.clone() };
+                let membership = match &rival {
+                    Some((at, _, other)) if id == NodeId(*at) => other.clone(),
+                    _ if id == NodeId(before[0]) => next.clone(),
+                    _ => start.clone(),
+                };
                 (id, Node { membership, data: BTreeMap::new(), copied: BTreeSet::new() })
             })
             .collect();
@@ -90,6 +107,7 @@ impl Cluster {
             acknowledged: BTreeMap::new(),
             next: 1,
             reads: BTreeMap::new(),
+            displaced: 0,
         }
     }
 
@@ -101,15 +119,32 @@ impl Cluster {
         &self.nodes[&id].membership
     }
 
+    fn coordinates(&self, id: NodeId) -> bool {
+        match self.view(id).transition() {
+            Some(transition) => transition.coordinates(id),
+            None => self.view(id).layout().unwrap().is_member(id),
+        }
+    }
+
     fn act(&mut self, act: Act) {
         match act {
             Act::Gossip(a, b) => {
                 let (a, b) = (self.id(a), self.id(b));
                 let said = self.view(a).clone();
-                self.nodes.get_mut(&b).unwrap().membership.merge(&said).unwrap();
+                let known = |cluster: &Cluster| {
+                    let layout = cluster.view(b).layout().unwrap();
+                    (layout.version(), layout.hash())
+                };
+                let before = known(self);
+                self.nodes.get_mut(&b).unwrap().membership.merge_from(a, &said).unwrap();
+                let after = known(self);
+                self.displaced += usize::from(after.0 == before.0 && after.1 != before.1);
             }
             Act::BeginWrite(n, p) => {
                 let id = self.id(n);
+                if !self.coordinates(id) {
+                    return;
+                }
                 let view = self.view(id);
                 let layouts: Vec<&Layout> = match view.transition() {
                     Some(t) => vec![t.from(), t.to()],
@@ -121,14 +156,14 @@ impl Cluster {
                     .map(|l| (l.owners(partition).collect::<BTreeSet<_>>(), BTreeSet::new()))
                     .collect();
                 let targets = quorums.iter().flat_map(|(owners, _)| owners.iter().copied()).collect();
-                let by_version = view.layout().unwrap().version().0;
+                let hashes = layouts.iter().map(|layout| layout.hash()).collect();
                 let write = Write {
                     coordinator: n % self.ids.len(),
                     partition,
                     value: self.next,
                     quorums,
                     targets,
-                    by_version,
+                    layouts: hashes,
                 };
                 self.next += 1;
                 self.writes.push(write);
@@ -167,6 +202,9 @@ impl Cluster {
             }
             Act::Read(n, p, skip) => {
                 let id = self.id(n);
+                if !self.coordinates(id) {
+                    return;
+                }
                 let view = self.view(id);
                 let layout = match view.transition() {
                     Some(t) => t.reads_by(id),
@@ -204,11 +242,11 @@ impl Cluster {
 
     fn acknowledge(&mut self, id: NodeId) {
         let t = self.view(id).transition().unwrap();
-        let version = t.to().version().0;
+        let hash = t.to().hash();
         let drained = self
             .writes
             .iter()
-            .filter(|w| self.ids[w.coordinator] == id && w.by_version < version)
+            .filter(|w| self.ids[w.coordinator] == id && !w.layouts.contains(&hash))
             .all(|w| w.targets.is_empty());
         if drained {
             self.nodes.get_mut(&id).unwrap().membership.advance(id, Phase::Acknowledged).unwrap();
@@ -222,7 +260,7 @@ impl Cluster {
         let missing = to
             .partitions_of(id)
             .map(|(p, _)| p)
-            .find(|&p| !from.is_owner(p, id) && !self.nodes[&id].copied.contains(&p));
+            .find(|&p| !from.is_owner(p, id) && !self.nodes[&id].copied.contains(&(to.hash(), p)));
         if let Some(partition) = missing {
             let mut sources: Vec<NodeId> = from.owners(partition).collect();
             sources.rotate_left(skip % N);
@@ -234,7 +272,7 @@ impl Cluster {
                 .copied()
                 .collect();
             let node = self.nodes.get_mut(&id).unwrap();
-            node.copied.insert(partition);
+            node.copied.insert((to.hash(), partition));
             node.data.entry(partition).or_default().extend(copy);
         } else {
             self.nodes.get_mut(&id).unwrap().membership.advance(id, Phase::Synced).unwrap();
@@ -279,11 +317,13 @@ const CHANGES: [(&[u64], &[u64]); 4] = [
     (&[1, 2, 3], &[4, 5, 6]),
 ];
 
-/// Returns how many reads took place in each step, as their readers knew it.
-fn run(seed: u64) -> BTreeMap<Option<Step>, usize> {
+/// Returns how many reads took place in each step, as their readers knew it, and how often a commit was displaced.
+fn run(seed: u64) -> (BTreeMap<Option<Step>, usize>, usize) {
     let mut random = Random(seed);
     let (before, after) = CHANGES[random.below(CHANGES.len())];
-    let mut cluster = Cluster::new(before, after);
+    // A stranger, which adds itself, or a member.
+    let rivals = [None, Some((9, 9)), Some((before[2], 9)), Some((before[1], 8))];
+    let mut cluster = Cluster::new(before, after, rivals[random.below(4)]);
     // Each run has its own mixture: how often each kind of act comes up.
     let weights: Vec<usize> = [9, 4, 14, 3, 6, 12].iter().map(|&most| 1 + random.below(most)).collect();
     for _ in 0..400 {
@@ -311,7 +351,8 @@ fn run(seed: u64) -> BTreeMap<Option<Step>, usize> {
         });
     }
     // Left to itself, it comes to an end, and nothing is lost.
-    for _ in 0..4 {
+    // Two commits may take their turns.
+    for _ in 0..8 {
         for n in 0..cluster.ids.len() {
             while cluster.writes.iter().any(|w| !w.targets.is_empty()) {
                 cluster.act(Act::Deliver(0));
@@ -338,18 +379,22 @@ fn run(seed: u64) -> BTreeMap<Option<Step>, usize> {
             }
         }
     }
-    cluster.reads
+    (cluster.reads, cluster.displaced)
 }
 
 #[test]
 fn an_acknowledged_write_is_always_read() {
     let mut reads: BTreeMap<Option<Step>, usize> = BTreeMap::new();
-    for seed in 0..400 {
-        let run = std::panic::catch_unwind(|| run(seed)).unwrap_or_else(|_| panic!("seed {seed}"));
+    let mut displaced = 0;
+    for seed in 0..800 {
+        let (run, gave_way) =
+            std::panic::catch_unwind(|| run(seed)).unwrap_or_else(|_| panic!("seed {seed}"));
+        displaced += gave_way;
         for (step, count) in run {
             *reads.entry(step).or_default() += count;
         }
     }
+    assert!(displaced > 200, "{displaced}");
     // The schedules do get into every step.
     for step in
         [None, Some(Step::Acknowledging), Some(Step::Transferring), Some(Step::Moving), Some(Step::Done)]

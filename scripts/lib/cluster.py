@@ -158,12 +158,15 @@ class Node:
 class Cluster:
     """Founded by `gramme dev`, then run node by node with `gramme serve`."""
 
-    def __init__(self, binary: Path, directory: Path, nodes: int = 3, settings: dict[str, str] | None = None):
+    def __init__(
+        self, binary: Path, directory: Path, nodes: int = 3, settings: dict[str, str] | None = None, room: int = 0
+    ):
         self.binary = binary
         self.directory = directory
         # Settings of all nodes, in the environment as GRAMME_….
         self.environment = os.environ | {f"GRAMME_{name.upper()}": value for name, value in (settings or {}).items()}
-        self.port = free_ports(nodes)
+        # `room` nodes may join later.
+        self.port = free_ports(nodes + room)
         directory.mkdir(parents=True, exist_ok=True)
         self.nodes = [Node(self, number + 1) for number in range(nodes)]
 
@@ -207,6 +210,41 @@ class Cluster:
         for node in self.nodes:
             node.wait()
         self.wait_for_each_other()
+
+    def add(self) -> Node:
+        """Starts one more node, which finds the cluster by the first; it is no member yet."""
+        node = Node(self, len(self.nodes) + 1)
+        node.directory.mkdir()
+        secret = self.directory / "secret"
+        secret.write_bytes(self.gramme("secret", "--dir", self.nodes[0].directory))
+        lines = {
+            "redis": node.redis, "cluster-redis": node.cluster_redis, "http": node.http, "peer": node.peer,
+            "join": self.nodes[0].peer,
+        }  # fmt: skip
+        settings = [f"{name} = '127.0.0.1:{port}'\n" for name, port in lines.items()]
+        (node.directory / "gramme.toml").write_text("".join(settings) + f"secret-file = '{secret}'\n")
+        self.nodes.append(node)
+        node.start()
+        node.wait()
+        return node
+
+    def join(self, node: Node, seconds: float = 180) -> None:
+        """Makes it a member, and waits until what it owns has moved to it."""
+        at = f"127.0.0.1:{self.nodes[0].http}"
+        known = lambda: node.status()["node"] in self.gramme("members", "--at", at).decode()  # noqa: E731
+        wait_until(known, f"{node} is known")
+        self.gramme("cluster", "stage", "join", node.status()["node"], "--at", at)
+        self.gramme("cluster", "commit", "--wait", "--at", at, seconds=seconds)
+
+    def gramme(self, *arguments, seconds: float = 30) -> bytes:
+        """What a command says that must succeed."""
+        done = subprocess.run(
+            [self.binary, *map(str, arguments)], env=self.environment, stdin=subprocess.DEVNULL, capture_output=True,
+            timeout=seconds,
+        )  # fmt: skip
+        if done.returncode != 0:
+            raise Failed(f"gramme {arguments} ended with {done.returncode}: {done.stderr.decode(errors='replace')}")
+        return done.stdout
 
     def wait_for_handoff(self, to: Node, seconds: float = 120) -> None:
         """Waits until no other running node owes anything to this one."""

@@ -1,7 +1,14 @@
 //! A node's disk: the store's own memory disk, which knows what is durable and what only seems so.
 
+use crate::swarm::Harm;
+use core::ops::Range;
 use core::time::Duration;
 use gramme_store::{Disk as _, MemDisk};
+
+/// What comes before the first record of the store's segments, and in each record before its key; records begin at multiples of the third.
+const SEGMENT_HEADER: usize = 64;
+const RECORD_HEADER: usize = 40;
+const UNIT: usize = 8;
 
 /// A disk that outlives its node's processes.
 #[derive(Debug, Default)]
@@ -27,6 +34,20 @@ impl From<MemDisk> for SimDisk {
     }
 }
 
+/// Where a record stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Extent {
+    name: String,
+    /// From its header on.
+    bytes: Range<usize>,
+    /// Nobody writes to its segment any more, which has an index file: whatever becomes of the record, an opening knows that it
+    /// was there.
+    pub(crate) sealed: bool,
+}
+
+/// What stood where something was overwritten: file, place, bytes.
+pub(crate) type Scars = Vec<(String, usize, Vec<u8>)>;
+
 impl SimDisk {
     /// A new disk in the place of one that had a store.
     pub(crate) fn blank() -> SimDisk {
@@ -37,29 +58,73 @@ impl SimDisk {
         &self.disk
     }
 
-    /// Turns two bits of these bytes over, if they lie on the disk just once, in a segment that nobody writes to any more: those have
-    /// index files. One bit alone may be mended.
-    pub(crate) fn rot(&self, bytes: &[u8], bits: u64) -> Option<(String, [u64; 2])> {
+    /// Where the record of this key and value stands, if there is just one.
+    pub(crate) fn find(&self, key: &[u8], value: &[u8]) -> Option<Extent> {
         let all = self.disk.list().unwrap_or_default();
-        let mut found = Vec::new();
+        let body = [key, value].concat();
+        let mut found = None;
         for name in all.iter().filter(|name| name.ends_with(".seg")) {
             let contents = self.disk.contents(name).unwrap_or_default();
-            let places = contents.windows(bytes.len()).enumerate().filter(|(_, window)| *window == bytes);
-            found.extend(places.map(|(at, _)| (name.clone(), at as u64 * 8)));
+            for (at, _) in contents.windows(body.len()).enumerate().filter(|(_, window)| *window == body) {
+                let is_record =
+                    at >= SEGMENT_HEADER + RECORD_HEADER && (at - RECORD_HEADER).is_multiple_of(UNIT);
+                if found.is_some() || !is_record {
+                    return None;
+                }
+                // Until later segments are sealed too the log may not say durably that this one was.
+                let index = name.replace(".seg", ".idx");
+                let later = all.iter().filter(|other| other.ends_with(".idx") && **other > index).count();
+                let sealed = later >= 2 && all.contains(&index);
+                let bytes = at - RECORD_HEADER..at + body.len();
+                found = Some(Extent { name: name.clone(), bytes, sealed });
+            }
         }
-        let [(name, at)] = &found[..] else { return None };
-        if !all.contains(&name.replace(".seg", ".idx")) {
-            return None;
-        }
-        let first = bits % (bytes.len() as u64 * 8 - 1);
-        let rot = (name.clone(), [at + first, at + first + 1]);
-        self.flip(&rot);
-        Some(rot)
+        found
     }
 
-    /// Turns them over, or back.
-    pub(crate) fn flip(&self, (name, bits): &(String, [u64; 2])) {
-        bits.iter().for_each(|bit| assert!(self.disk.flip_bit(name, *bit), "the record is there"));
+    /// Does harm to a record; `other`: one that is at least as long, to whose place it may have gone. What it takes to undo it.
+    pub(crate) fn harm(&self, record: &Extent, harm: Harm, other: Option<&Extent>, bits: u64) -> Scars {
+        let mut scars = Vec::new();
+        let whole = self.contents(record);
+        match harm {
+            // One bit alone may be mended, and so may one of the header.
+            Harm::Rot => {
+                let mut body = whole[RECORD_HEADER..].to_vec();
+                let first = bits % (body.len() as u64 * 8 - 1);
+                for bit in [first, first + 1] {
+                    let byte = usize::try_from(bit / 8).expect("it is one of the record's");
+                    body[byte] ^= 1 << (bit % 8);
+                }
+                self.put(&mut scars, record, RECORD_HEADER, &body);
+            }
+            // Where nothing was ever written there are zeros.
+            Harm::Lost => self.put(&mut scars, record, 0, &vec![0; whole.len()]),
+            Harm::Misdirected => {
+                self.put(&mut scars, record, 0, &vec![0; whole.len()]);
+                if let Some(other) = other {
+                    self.put(&mut scars, other, 0, &whole);
+                }
+            }
+        }
+        scars
+    }
+
+    fn contents(&self, at: &Extent) -> Vec<u8> {
+        self.disk.contents(&at.name).expect("the record is there")[at.bytes.clone()].to_vec()
+    }
+
+    fn put(&self, scars: &mut Scars, at: &Extent, offset: usize, bytes: &[u8]) {
+        let before = self.contents(at)[offset..offset + bytes.len()].to_vec();
+        let from = at.bytes.start + offset;
+        scars.push((at.name.clone(), from, before));
+        assert!(self.disk.overwrite(&at.name, from as u64, bytes), "the record is there");
+    }
+
+    /// Undoes it.
+    pub(crate) fn undo(&self, scars: Scars) {
+        for (name, from, before) in scars.into_iter().rev() {
+            assert!(self.disk.overwrite(&name, from as u64, &before), "the record is there");
+        }
     }
 
     /// No power cut is planned any more.
@@ -72,5 +137,12 @@ impl SimDisk {
     /// The power has failed in the midst of an operation.
     pub(crate) fn has_failed(&self) -> bool {
         self.armed.is_some() && !self.disk.is_powered()
+    }
+}
+
+impl Extent {
+    /// Whether another record's bytes fit into its place.
+    pub(crate) fn holds(&self, other: &Extent) -> bool {
+        self != other && other.bytes.len() <= self.bytes.len()
     }
 }

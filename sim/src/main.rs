@@ -6,7 +6,9 @@ mod planted;
 
 use cli::{Command, Seeds, parse};
 use gramme_sim::run::{Outcome, Plan, run};
+use gramme_sim::swarm::{KINDS, Kind};
 use gramme_sim::world::World;
+use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::process::ExitCode;
 use std::time::Instant;
@@ -99,6 +101,7 @@ fn one(plan: &Plan, twice: bool, page: Option<&str>) -> ExitCode {
 fn many(from: u64, to: u64, template: &Plan, twice: bool) -> ExitCode {
     let began = Instant::now();
     let (mut acknowledged, mut faults, mut simulated, mut failures) = (0, 0, 0.0, 0);
+    let mut struck: BTreeMap<Kind, u64> = BTreeMap::new();
     let mut hash = gramme_sim::event_hash::EventHash::default();
     for seed in from..to {
         let plan = Plan { seed, ..template.clone() };
@@ -111,15 +114,27 @@ fn many(from: u64, to: u64, template: &Plan, twice: bool) -> ExitCode {
         }
         acknowledged += outcome.acknowledged;
         faults += outcome.faults;
+        for (kind, times) in outcome.struck {
+            *struck.entry(kind).or_default() += times;
+        }
         simulated += outcome.length.as_secs_f64();
         hash.event(0, [seed, outcome.hash, 0], &[]);
         let _ = std::io::stdout().flush();
     }
     let seconds = began.elapsed().as_secs_f64();
+    let kinds: Vec<String> = struck.iter().map(|(kind, times)| format!("{kind:?} {times}")).collect();
+    println!("struck: {}", kinds.join(", "));
+    // In so many runs each kind of fault has to occur.
+    let missing: Vec<&Kind> = KINDS.iter().filter(|kind| !struck.contains_key(kind)).collect();
+    if to - from >= 100 && template.length.as_secs() >= 60 && !missing.is_empty() {
+        println!("in none of these runs: {missing:?}");
+        failures += 1;
+    }
     eprintln!(
-        "{} seeds, {simulated:.0} s simulated in {seconds:.1} s: {:.0} times real time; {failures} failed",
+        "{} seeds, {simulated:.0} s simulated in {seconds:.1} s: {:.0} times real time, {:.0} acknowledgements a second; {failures} failed",
         to - from,
-        simulated / seconds
+        simulated / seconds,
+        f64::from(u32::try_from(acknowledged).unwrap_or(u32::MAX)) / seconds,
     );
     println!("event-hash={:016x} acknowledged={acknowledged} faults={faults}", hash.value());
     if failures > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS }
@@ -136,7 +151,7 @@ fn summary(outcome: &Outcome) -> String {
 fn report(plan: &Plan, outcome: &Outcome) -> bool {
     let Some(violation) = &outcome.violation else { return false };
     println!("VIOLATION {violation}");
-    println!("seed {} of version {}; again with:", plan.seed, env!("CARGO_PKG_VERSION"));
+    println!("seed {} at commit {}; again with:", plan.seed, env!("GRAMME_COMMIT"));
     println!("  cargo run --release -p gramme-sim -- {}", cli::arguments(plan));
     if let Some(key) = &violation.key
         && plan.trace.is_none()

@@ -49,6 +49,8 @@ pub(crate) struct Node {
     pub(crate) kept_all: bool,
     /// It may lack what it acknowledged.
     pub(crate) incomplete: bool,
+    /// In this run it knows so.
+    pub(crate) warned: bool,
     /// It may lack what it acknowledged before it was synced.
     pub(crate) unsynced: bool,
     /// What it has written down of the cluster.
@@ -87,6 +89,7 @@ impl Node {
             outputs: Rc::default(),
             kept_all: true,
             incomplete: false,
+            warned: false,
             unsynced: false,
             membership,
             saving: None,
@@ -112,13 +115,14 @@ impl Node {
         self.disk.blank = false;
         self.incomplete |= recovery.is_lossy() || (recovery.created && self.runs > 0);
         config.incomplete = self.incomplete;
+        self.warned = self.incomplete;
         // The server remembers both, and the machine's boot, until it has recovered.
         self.unsynced |= !recovery.clean && !self.kept_all && Keyspace::outruns_the_disk(&self.membership);
         config.unsynced = self.unsynced;
         config.r = shape.r;
         config.w = shape.w;
         config.timing = shape.timing;
-        config.limits.value = 1 << 20;
+        config.limits = shape.limits;
         config.planted = shape.planted;
         let now = self.clock.now(now);
         config.opening = opening(&mut store);

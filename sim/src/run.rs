@@ -1,26 +1,30 @@
 //! A whole run: storms of faults under load, then calm, healing, and judgement; again and again until its time is up.
 
+mod strikes;
+
 use crate::checker::Violation;
-use crate::clock::DECADE;
 use crate::keyspaces::Keyspaces;
 use crate::network::Weather;
 use crate::rng::Rng;
-use crate::swarm::{Kind, Storm};
+use crate::swarm::{HARMS, Harm, KINDS, Kind, Storm};
 use crate::time::Time;
 use crate::timeline::Timeline;
 use crate::workload::Workload;
-use crate::world::{Alteration, Crash, Happening, Shape, World};
+use crate::world::{Happening, Shape, World};
 use bytes::Bytes;
 use core::time::Duration;
 use gramme_quorum::planted::Planted;
 use gramme_quorum::{Level, Op, ReadOptions};
+use std::collections::BTreeMap;
 
 /// Alarms: clients' turns count from zero, faults from here.
 const FAULT: u64 = 1 << 32;
 /// Ends of faults: a small number of kinds, with the node or round they concern.
 const MEND: u64 = 1 << 33;
-/// Some record rots.
-const ROT: u64 = 1 << 34;
+/// Some record is damaged.
+const DAMAGE: u64 = 1 << 34;
+/// A link that flaps goes up or down.
+const FLAP: u64 = 1 << 35;
 /// Nodes that could join.
 pub const SPARES: usize = 2;
 /// After healing the cluster must be at rest within this time.
@@ -82,6 +86,8 @@ pub struct Outcome {
     pub length: Duration,
     /// Storms weathered.
     pub storms: u64,
+    /// How often each kind of fault struck.
+    pub struck: BTreeMap<Kind, u64>,
     /// The promise that was broken, if one was.
     pub violation: Option<Violation>,
     /// The timeline of the key that was to be traced.
@@ -95,8 +101,11 @@ struct Run<'a> {
     storm: Storm,
     storms: u64,
     keyspaces: Keyspaces,
-    /// Records rot this often, on a node of this number alone if there is one.
-    rot: Option<(Duration, Option<usize>)>,
+    damage: Option<Damage>,
+    /// The link that goes up and down, until when, and how fast on average.
+    flapping: Option<(usize, usize, Time, Duration)>,
+    /// How often each kind of fault struck.
+    struck: BTreeMap<Kind, u64>,
     /// Faults rage.
     raging: bool,
     /// There is no anti-entropy.
@@ -104,6 +113,16 @@ struct Run<'a> {
     /// Not so many faults at once that acknowledged writes may be lost.
     limited: bool,
     progress: &'a mut dyn FnMut(&World),
+}
+
+/// Records at rest that are damaged.
+#[derive(Clone, Debug)]
+struct Damage {
+    /// On average.
+    every: Duration,
+    /// On this node's disk alone.
+    one: Option<usize>,
+    harms: Vec<Harm>,
 }
 
 /// Runs a plan to its end, or to the first broken promise. `progress` is told now and then.
@@ -126,15 +145,30 @@ pub fn run(plan: &Plan, progress: &mut dyn FnMut(&World)) -> Outcome {
     if hints_alone {
         shape.timing.exchange = Duration::from_secs(3600);
     }
-    // Records rot on one disk alone, within limits: two that do not know all wait for a third.
+    // Records are damaged on one disk alone, within limits: two that do not know all wait for a third.
     let mut own = Rng::stream(plan.seed, 7);
-    let rots = own.chance(250_000) && !hints_alone && plan.nodes >= 3;
+    let damaged = own.chance(250_000) && !hints_alone && plan.nodes >= 3;
     let every = own.between(Duration::from_millis(500), Duration::from_secs(10));
     let one = (!plan.safety_only).then(|| own.index(plan.nodes));
-    let rot = rots.then_some((every, one));
-    if rots {
+    let mut harms = HARMS.to_vec();
+    harms.retain(|_| own.chance(600_000));
+    if harms.is_empty() {
+        harms = HARMS.to_vec();
+    }
+    let damage = damaged.then_some(Damage { every, one, harms });
+    if damaged {
         shape.segment_bytes = 16 << 10;
         shape.scrub = Some(64 << 10);
+    }
+    // Bounds that a run comes up against.
+    if own.chance(150_000) {
+        shape.limits.requests = own.index(4) + 2;
+    }
+    if own.chance(150_000) {
+        shape.limits.siblings = own.index(6) + 2;
+    }
+    if own.chance(150_000) {
+        shape.limits.value = 1_000;
     }
     let world = World::traced(plan.seed, shape, plan.trace.clone());
     let clients = Rng::stream(plan.seed, 4).with_tape(tape.slice(of_faults..));
@@ -151,7 +185,9 @@ pub fn run(plan: &Plan, progress: &mut dyn FnMut(&World)) -> Outcome {
         storm,
         storms: 0,
         keyspaces,
-        rot,
+        damage,
+        flapping: None,
+        struck: BTreeMap::new(),
         raging: false,
         hints_alone,
         limited,
@@ -166,7 +202,7 @@ pub fn run(plan: &Plan, progress: &mut dyn FnMut(&World)) -> Outcome {
             run.calm();
         }
     }
-    let Run { world, storms, .. } = run;
+    let Run { world, storms, struck, .. } = run;
     let checker = world.checker();
     Outcome {
         hash: world.hash(),
@@ -176,6 +212,7 @@ pub fn run(plan: &Plan, progress: &mut dyn FnMut(&World)) -> Outcome {
         events: world.events(),
         length: world.now().since(Time(0)),
         storms,
+        struck,
         violation: checker.violation().cloned(),
         timeline: world.into_timeline(),
     }
@@ -222,11 +259,11 @@ impl Run<'_> {
         self.raging = true;
         self.workload.set_stopped(false);
         self.world.set_resets(self.storm.resets);
-        // Rot on one disk, and nothing else that could cost one.
+        // Damage on one disk, and nothing else that could cost one.
         let spared = |kind: Kind| kind == Kind::SetBack || kind == Kind::Wipe && self.limited;
-        if self.rot.is_some() {
+        if self.damage.is_some() {
             self.storm.kinds.retain(|(kind, _)| !spared(*kind));
-            self.world.alarm(self.world.now(), ROT);
+            self.world.alarm(self.world.now(), DAMAGE);
         }
         for at in 0..self.storm.kinds.len() {
             self.schedule(at);
@@ -241,6 +278,7 @@ impl Run<'_> {
         self.raging = false;
         self.workload.set_stopped(true);
         self.world.mend_all();
+        self.world.unclog_all();
         self.world.set_weather(Weather::FAIR);
         self.world.set_sync_time(Duration::from_millis(1));
         self.make_room();
@@ -309,256 +347,17 @@ impl Run<'_> {
                 Happening::Alarm(name) if name < MEND => {
                     let at = usize::try_from(name - FAULT).expect("a kind's number is small");
                     // Of an earlier storm, perhaps.
-                    if self.raging && at / 16 == usize::try_from(self.storms % 1024).unwrap_or(0) {
-                        self.strike(at % 16);
-                        self.schedule(at % 16);
+                    if self.raging && at / KINDS.len() == usize::try_from(self.storms % 1024).unwrap_or(0) {
+                        self.strike(at % KINDS.len());
+                        self.schedule(at % KINDS.len());
                     }
                 }
-                Happening::Alarm(ROT) => self.rot(),
+                Happening::Alarm(DAMAGE) => self.damage(),
+                Happening::Alarm(FLAP) => self.flap(),
                 // The calm mends by itself, and strikes nobody.
                 Happening::Alarm(name) if self.raging => self.mend(name - MEND),
                 Happening::Alarm(_) => {}
             }
-        }
-    }
-
-    /// A record rots, and after a while another one.
-    fn rot(&mut self) {
-        let Some((every, one)) = self.rot.filter(|_| self.raging) else { return };
-        let node = one.unwrap_or_else(|| self.rng.index(self.world.nodes()));
-        if !self.limited || self.world.is_complete() {
-            self.world.damage(node);
-        }
-        let again = self.world.now() + self.rng.spread(every);
-        self.world.alarm(again, ROT);
-    }
-
-    fn schedule(&mut self, at: usize) {
-        let (_, mean) = self.storm.kinds[at];
-        let when = self.world.now() + self.rng.spread(mean);
-        let storm = (self.storms % 1024) * 16;
-        self.world.alarm(when, FAULT + storm + at as u64);
-    }
-
-    fn node(&mut self) -> usize {
-        self.rng.index(self.world.nodes())
-    }
-
-    fn lasting(&mut self) -> Time {
-        let lasting = self.storm.lasting;
-        self.world.now() + self.rng.spread(lasting)
-    }
-
-    fn strike(&mut self, at: usize) {
-        let nodes = self.world.nodes();
-        let end = self.lasting();
-        match self.storm.kinds[at].0 {
-            Kind::Crash => {
-                let node = self.node();
-                self.crash(node);
-                let after = end.since(self.world.now());
-                self.world.restart(node, after);
-            }
-            Kind::Blackout => {
-                for node in 0..nodes {
-                    self.world.crash(node, Crash::PowerCut);
-                    let after = self.rng.between(Duration::ZERO, Duration::from_secs(5));
-                    self.world.restart(node, after);
-                }
-            }
-            Kind::Partition => {
-                self.cut();
-                self.world.alarm(end, MEND);
-            }
-            Kind::Weather => {
-                let weather = self.storm.weather;
-                self.world.set_weather(weather);
-                self.world.alarm(end, MEND + 1);
-            }
-            Kind::Pause => {
-                let node = self.node();
-                let length = if self.rng.chance(200_000) {
-                    self.rng.between(Duration::from_secs(5), Duration::from_secs(30))
-                } else {
-                    self.rng.between(Duration::from_millis(10), Duration::from_secs(3))
-                };
-                self.world.pause(node, length);
-            }
-            Kind::Jump => {
-                let node = self.node();
-                let most = *self.rng.pick(&[
-                    Duration::from_millis(50),
-                    Duration::from_secs(2),
-                    Duration::from_secs(3600),
-                    DECADE,
-                ]);
-                let skew = i64::try_from(self.rng.between(Duration::ZERO, most).as_millis()).unwrap_or(0);
-                self.world.set_skew(node, if self.rng.chance(500_000) { skew } else { -skew });
-            }
-            Kind::Drift => {
-                let node = self.node();
-                let drift = i64::try_from(self.rng.below(100_000)).unwrap_or(0) - 50_000;
-                self.world.set_drift(node, drift);
-            }
-            Kind::SlowDisk => {
-                let most = self.rng.between(Duration::from_millis(5), Duration::from_millis(900));
-                self.world.set_sync_time(most);
-                self.world.alarm(end, MEND + 2);
-            }
-            Kind::TornWrite => {
-                let node = self.node();
-                // A dozen operations hit puts and syncs, a hundred compaction; few of a restart hit recovery.
-                let most = *self.rng.pick(&[3, 12, 100]);
-                let operations = self.rng.below(most);
-                if self.rng.chance(300_000) {
-                    self.world.crash(node, Crash::PowerCut);
-                    self.world.restart(node, Duration::from_millis(100));
-                }
-                let after = self.rng.between(Duration::ZERO, Duration::from_secs(5));
-                self.world.cut_power_after(node, operations, after);
-            }
-            Kind::FullDisk => {
-                let node = self.node();
-                let free = self.rng.below(20_000);
-                self.world.fill_disk(node, Some(free));
-                self.world.alarm(end, MEND + 3);
-            }
-            Kind::Wipe => {
-                // With two disks gone at once, what was on these two is.
-                if !self.limited || self.world.is_complete() {
-                    let node = self.node();
-                    self.world.wipe(node);
-                    let after = end.since(self.world.now());
-                    self.world.restart(node, after);
-                }
-            }
-            Kind::SetBack => {
-                let node = self.node();
-                let copied = (0..nodes).find(|node| self.world.has_image(*node));
-                match copied {
-                    Some(node) if !self.limited || self.world.is_complete() => {
-                        self.world.set_back(node);
-                        let after = end.since(self.world.now());
-                        self.world.restart(node, after);
-                    }
-                    Some(_) => {}
-                    None => self.world.set_back(node),
-                }
-            }
-            Kind::Membership => self.alter(),
-            Kind::FailedSync => {
-                let node = self.node();
-                self.world.fail_syncs(node, 1);
-                self.world.alarm(end, MEND + 16 + node as u64);
-            }
-        }
-    }
-
-    /// Somebody alters the membership, and perhaps somebody else does at the same time.
-    fn alter(&mut self) {
-        self.use_keyspaces();
-        if !self.keyspaces.later.is_empty() && self.rng.chance(400_000) {
-            let members = self.world.members();
-            let at = *self.rng.pick(&members);
-            let next = self.keyspaces.later.pop();
-            return self.world.commit_keyspaces(at, next.as_slice());
-        }
-        let commits = if self.rng.chance(200_000) { 2 } else { 1 };
-        let losses = !self.limited || self.world.is_complete() && self.rot.is_none();
-        for commit in 0..commits {
-            let members = self.world.members();
-            let at = *self.rng.pick(&members);
-            // With fewer than three members no write could be sure of two copies.
-            let many = members.iter().filter(|node| !self.world.is_gone(**node)).count() > 3;
-            let victim = *self.rng.pick(&members);
-            let spares = self.world.spares();
-            let weight = *self.rng.pick(&[1, 1, 2, 3]);
-            let join = spares.first().map(|spare| Alteration::Member(*spare, weight));
-            let alterations: Vec<Alteration> = match (self.rng.below(5), join) {
-                (0, Some(join)) => vec![join],
-                (1, Some(join)) => vec![join, Alteration::Leave(victim)],
-                (2, _) if many => vec![Alteration::Leave(victim)],
-                // What it alone had is gone, so nobody else's disk may be at risk, nor another lost with it.
-                (3, _) if many && losses && commit == 0 && victim != at => {
-                    self.world.lose(victim);
-                    vec![Alteration::Remove(victim)]
-                }
-                _ => vec![Alteration::Member(victim, weight)],
-            };
-            self.world.alter(at, &alterations);
-        }
-    }
-
-    fn crash(&mut self, node: usize) {
-        let power = self.storm.power_cuts;
-        let how = if self.rng.chance(power) { Crash::PowerCut } else { Crash::Kill };
-        self.world.crash(node, how);
-    }
-
-    fn cut(&mut self) {
-        let nodes = self.world.nodes();
-        let one = self.node();
-        match self.rng.below(5) {
-            // One node alone.
-            0 => {
-                for other in (0..nodes).filter(|other| *other != one) {
-                    self.world.set_cut_both(one, other, true);
-                }
-            }
-            // Two halves.
-            1 => {
-                let side: Vec<bool> = (0..nodes).map(|_| self.rng.chance(500_000)).collect();
-                for a in 0..nodes {
-                    for b in (0..a).filter(|b| side[a] != side[*b]) {
-                        self.world.set_cut_both(a, b, true);
-                    }
-                }
-            }
-            // One hears nobody, or nobody hears it.
-            2 => {
-                let hears = self.rng.chance(500_000);
-                for other in (0..nodes).filter(|other| *other != one) {
-                    let (from, to) = if hears { (one, other) } else { (other, one) };
-                    self.world.set_cut(from, to, true);
-                }
-            }
-            // Two halves with a bridge between them.
-            3 => {
-                let side: Vec<bool> = (0..nodes).map(|_| self.rng.chance(500_000)).collect();
-                for a in (0..nodes).filter(|a| *a != one) {
-                    for b in (0..a).filter(|b| *b != one && side[a] != side[*b]) {
-                        self.world.set_cut_both(a, b, true);
-                    }
-                }
-            }
-            // A single link.
-            _ => {
-                let other = self.node();
-                if other != one {
-                    self.world.set_cut_both(one, other, true);
-                }
-            }
-        }
-    }
-
-    fn mend(&mut self, what: u64) {
-        match what {
-            0 => self.world.mend_all(),
-            1 => self.world.set_weather(Weather::FAIR),
-            2 => self.world.set_sync_time(Duration::from_millis(1)),
-            3 => self.make_room(),
-            // What a failed sync left in memory only must not look durable to the next process.
-            node => {
-                let node = usize::try_from(node - 16).expect("a node's number is small");
-                self.crash(node);
-                self.world.restart(node, Duration::from_secs(1));
-            }
-        }
-    }
-
-    fn make_room(&mut self) {
-        for node in 0..self.world.nodes() {
-            self.world.fill_disk(node, None);
         }
     }
 }

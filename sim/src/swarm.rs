@@ -6,7 +6,7 @@ use crate::rng::Rng;
 use core::time::Duration;
 
 /// A kind of fault.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     /// A process dies, or a machine loses its power; it starts again after a while.
     Crash,
@@ -14,8 +14,14 @@ pub enum Kind {
     Blackout,
     /// Links are cut: one node alone, two halves, one direction, or all but a bridge.
     Partition,
+    /// A link goes up and down faster than anybody can tell.
+    Flap,
+    /// A receiver takes little or nothing of what one node sends it, and the sender is told.
+    Clog,
     /// Messages are lost, late and doubled.
     Weather,
+    /// Messages of any time and connection, and of processes long dead, arrive once more.
+    Replay,
     /// A process stands still, perhaps longer than any timeout.
     Pause,
     /// A wall clock jumps, by up to ten years.
@@ -34,16 +40,27 @@ pub enum Kind {
     Wipe,
     /// A disk is replaced by an old copy of itself.
     SetBack,
-    /// Members come, go, change their weight, or are given up for dead, two things at a time now and then.
+    /// Members come, go, change their weight, or are given up for dead.
     Membership,
+    /// Members move to other zones.
+    Zones,
+    /// N changes.
+    Replicas,
+    /// R and W of all keys that have no keyspace change.
+    Rules,
+    /// Two operators commit to different things at the same time.
+    Operators,
 }
 
 /// Every kind.
-pub const KINDS: [Kind; 14] = [
+pub const KINDS: [Kind; 21] = [
     Kind::Crash,
     Kind::Blackout,
     Kind::Partition,
+    Kind::Flap,
+    Kind::Clog,
     Kind::Weather,
+    Kind::Replay,
     Kind::Pause,
     Kind::Jump,
     Kind::Drift,
@@ -54,6 +71,10 @@ pub const KINDS: [Kind; 14] = [
     Kind::Wipe,
     Kind::SetBack,
     Kind::Membership,
+    Kind::Zones,
+    Kind::Replicas,
+    Kind::Rules,
+    Kind::Operators,
 ];
 
 impl Kind {
@@ -61,10 +82,32 @@ impl Kind {
     const fn leaves_nodes_up(self) -> bool {
         matches!(
             self,
-            Kind::Partition | Kind::Weather | Kind::Pause | Kind::Jump | Kind::Drift | Kind::SlowDisk
+            Kind::Partition
+                | Kind::Flap
+                | Kind::Clog
+                | Kind::Weather
+                | Kind::Replay
+                | Kind::Pause
+                | Kind::Jump
+                | Kind::Drift
+                | Kind::SlowDisk
         )
     }
 }
+
+/// What becomes of a record that was written, synced and acknowledged. The page cache hides it until the disk itself is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Harm {
+    /// Bits of it turn over.
+    Rot,
+    /// The disk never wrote it, whatever it said.
+    Lost,
+    /// The disk wrote it to the place of another record, and so both are gone.
+    Misdirected,
+}
+
+/// Every kind of harm.
+pub const HARMS: [Harm; 3] = [Harm::Rot, Harm::Lost, Harm::Misdirected];
 
 /// One storm: which kinds of fault it has, and how often each comes.
 #[derive(Clone, Debug)]
@@ -90,7 +133,10 @@ impl Storm {
                 Kind::Crash => (750_000, 2, 30),
                 Kind::Blackout => (200_000, 20, 90),
                 Kind::Partition => (600_000, 3, 30),
+                Kind::Flap => (250_000, 10, 60),
+                Kind::Clog => (300_000, 3, 30),
                 Kind::Weather => (600_000, 5, 30),
+                Kind::Replay => (300_000, 2, 20),
                 Kind::Pause => (400_000, 5, 40),
                 Kind::Jump => (400_000, 5, 30),
                 Kind::Drift => (300_000, 10, 60),
@@ -101,6 +147,10 @@ impl Storm {
                 Kind::Wipe => (200_000, 10, 60),
                 Kind::SetBack => (200_000, 5, 30),
                 Kind::Membership => (500_000, 5, 40),
+                Kind::Zones => (150_000, 10, 60),
+                Kind::Replicas => (150_000, 10, 60),
+                Kind::Rules => (150_000, 10, 60),
+                Kind::Operators => (200_000, 10, 60),
             };
             if rng.chance(odds) {
                 kinds.push((kind, rng.between(Duration::from_secs(least), Duration::from_secs(most))));

@@ -87,8 +87,12 @@ impl Timeline {
             Op::Get { .. } => String::from("GET"),
             Op::Put { cover: Cover::Held, .. } => String::from("SET"),
             Op::Put { cover: Cover::Nothing, .. } => String::from("ADD"),
-            Op::Put { cover: Cover::Context(c), .. } => format!("PUT over {}", self.set(&c.seen)),
-            Op::Delete { cover: Cover::Context(c), .. } => format!("DEL over {}", self.set(&c.seen)),
+            Op::Put { cover: Cover::Context(c) | Cover::Amends(c), .. } => {
+                format!("PUT over {}", self.set(&c.seen))
+            }
+            Op::Delete { cover: Cover::Context(c) | Cover::Amends(c), .. } => {
+                format!("DEL over {}", self.set(&c.seen))
+            }
             Op::Delete { .. } => String::from("DEL"),
         };
         self.mark(now, Mark::Client(node), &format!("client → {node}  {name}: {what}"));
@@ -150,7 +154,7 @@ impl Timeline {
             {
                 self.calls.insert(call.0, ());
             }
-            Output::Send(_, Message::Forward { call, op }) if *op.key() == self.key => {
+            Output::Send(_, Message::Forward { call, op, .. }) if *op.key() == self.key => {
                 self.calls.insert(call.0, ());
             }
             _ => {}
@@ -169,7 +173,7 @@ impl Timeline {
                 format!("{purpose:?}{hints} {}", object(bytes))
             }
             Message::Read { key, want, .. } if *key == self.key => format!("read, {want:?}"),
-            Message::Written { call, outranking } if known(call) => {
+            Message::Written { call, outranking, .. } if known(call) => {
                 let more = outranking
                     .as_ref()
                     .map_or_else(String::new, |bytes| format!(", outranked by {}", object(bytes)));

@@ -29,17 +29,20 @@ pub enum Habit {
     Deleter,
     /// Sets what expires before long, and looks from time to time.
     Expirer,
+    /// Reads, and changes or deletes what it has read, and nothing else (`EXPIRE`, `GETDEL`).
+    Amender,
     /// Reads.
     Reader,
 }
 
-const HABITS: [Habit; 7] = [
+const HABITS: [Habit; 8] = [
     Habit::Blind,
     Habit::Merger,
     Habit::Chainer,
     Habit::Adder,
     Habit::Deleter,
     Habit::Expirer,
+    Habit::Amender,
     Habit::Reader,
 ];
 
@@ -216,10 +219,14 @@ impl Workload {
         if let Some(key) = client.next.take()
             && let Some(token) = client.contexts.remove(&key)
         {
-            let cover = Cover::Context(open(&key, &token));
+            let context = open(&key, &token);
             return match client.habit {
-                Habit::Deleter => Op::Delete { key, cover, options: write },
-                _ => put(key, cover),
+                Habit::Deleter => Op::Delete { key, cover: Cover::Context(context), options: write },
+                Habit::Amender if self.rng.chance(200_000) => {
+                    Op::Delete { key, cover: Cover::Amends(context), options: write }
+                }
+                Habit::Amender => put(key, Cover::Amends(context)),
+                _ => put(key, Cover::Context(context)),
             };
         }
         let key = self.rng.pick(&self.keys).clone();
@@ -240,7 +247,7 @@ impl Workload {
             Habit::Deleter if self.rng.chance(300_000) => {
                 Op::Delete { key, cover: Cover::Held, options: write }
             }
-            Habit::Merger | Habit::Deleter => {
+            Habit::Merger | Habit::Deleter | Habit::Amender => {
                 client.next = Some(key);
                 get
             }
@@ -275,7 +282,7 @@ impl Workload {
         match answer {
             Answer::Reply(Reply::Read(reading)) if client.next.as_ref() == Some(key) => {
                 // There is nothing to act on.
-                if client.habit == Habit::Deleter && reading.siblings.is_empty() {
+                if matches!(client.habit, Habit::Deleter | Habit::Amender) && reading.siblings.is_empty() {
                     client.next = None;
                 } else {
                     client.contexts.insert(key.clone(), seal(key, &reading.context));

@@ -1,7 +1,9 @@
 //! The judge is judged: hand-made histories, each with one wrong step, and the promise that it breaks.
 
+mod bounds;
 mod history;
 mod keyspaces;
+mod steps;
 
 use bytes::Bytes;
 use gramme_quorum::message::{CallId, Message, Purpose, Syncing};
@@ -167,7 +169,7 @@ fn a_value_with_one_byte_changed() {
 fn a_synced_record_missing_after_a_crash() {
     let mut h = History::new();
     h.first_write();
-    h.checker.recovered(Time(9), 0, &Bytes::from_static(KEY), None, false);
+    h.checker.recovered(Time(9), 0, &Bytes::from_static(KEY), None, false, false);
     h.breaks(Invariant::HistoryNeverShrinks);
 }
 
@@ -177,7 +179,7 @@ fn an_unsynced_record_may_be_missing_after_a_power_cut_but_not_after_a_kill() {
         let mut h = History::new();
         let first = h.put(Cover::Nothing);
         h.write(0, Some(&object(&[(dot(0, 1), value(first))], &[dot(0, 1)])));
-        h.checker.recovered(Time(9), 0, &Bytes::from_static(KEY), None, kept_all);
+        h.checker.recovered(Time(9), 0, &Bytes::from_static(KEY), None, kept_all, false);
         assert_eq!(h.checker.violation().is_some(), broken);
     }
 }
@@ -485,7 +487,7 @@ fn a_hint_that_goes_before_its_owner_has_the_write() {
 }
 
 #[test]
-fn reads_that_move_to_owners_of_whom_one_has_the_write() {
+fn reads_that_move_to_owners_of_whom_a_majority_may_lack_the_write() {
     let mut h = History::new();
     let id = h.put(Cover::Nothing);
     let a = dot(0, 1);
@@ -495,6 +497,9 @@ fn reads_that_move_to_owners_of_whom_one_has_the_write() {
     h.ok(id, &[a]);
     h.checker.reads_move(h.now, |_| vec![0, 1, 2]);
     h.holds();
+    // With N = 2 both are asked.
     h.checker.reads_move(h.now, |_| vec![1, 2]);
+    h.holds();
+    h.checker.reads_move(h.now, |_| vec![2]);
     h.breaks(Invariant::NothingDroppedEarly);
 }

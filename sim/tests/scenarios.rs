@@ -5,7 +5,8 @@ use gramme_quorum::{Cover, Durability, Keyspace, Level, Policy};
 use gramme_sim::checker::OpId;
 use gramme_sim::clock::DECADE;
 use gramme_sim::script::{Script, Trouble};
-use gramme_sim::world::Crash;
+use gramme_sim::swarm::Harm;
+use gramme_sim::world::{Crash, Shape, World};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -304,6 +305,43 @@ fn a_wiped_owner_heals_without_a_read_and_outvotes_nobody_before() {
     }
 }
 
+/// Disks acknowledge writes, sync them, and have put them elsewhere or nowhere. Whether the process or the machine goes before anybody
+/// notices, the other owners' copies heal it, and until then nobody is told that there is nothing.
+#[test]
+fn what_a_disk_lost_or_misdirected_comes_back_from_the_others() {
+    for crash in [None, Some(Crash::Kill), Some(Crash::PowerCut)] {
+        let shape = Shape { segment_bytes: 16 << 10, scrub: Some(64 << 10), ..Shape::new(3) };
+        let mut s = Script { world: World::new(41, shape), w: None, r: None };
+        s.wait(SECOND);
+        let keys: Vec<String> = (0..900).map(|n| format!("key{n}")).collect();
+        let written: Vec<_> = keys.iter().map(|key| s.set(0, key).unwrap().value).collect();
+        // The segments are sealed by and by.
+        s.wait(8 * SECOND);
+        for harm in [Harm::Lost, Harm::Misdirected, Harm::Lost, Harm::Misdirected] {
+            assert!(s.world.damage(1, harm, false), "there is something to be damaged");
+        }
+        assert!(!s.world.is_complete());
+        if let Some(crash) = crash {
+            s.world.crash(1, crash);
+            s.restart(1);
+        }
+        s.r = Some(Level::One);
+        for (key, value) in keys.iter().zip(&written) {
+            if let Ok(shown) = s.get(1, key) {
+                assert_eq!(shown.values, [*value], "{key}");
+            }
+        }
+        s.rest();
+        assert!(s.world.is_complete());
+        s.world.crash(0, Crash::Kill);
+        s.world.crash(2, Crash::Kill);
+        s.wait(SECOND);
+        for (key, value) in keys.iter().zip(&written) {
+            assert_eq!(s.get(1, key).unwrap().values, [*value], "{key}");
+        }
+    }
+}
+
 #[test]
 fn an_hour_of_skew_under_lww_and_whoever_was_told_ok_reads_its_write() {
     let mut s = Script::new(31, 3);
@@ -338,7 +376,7 @@ fn buffered_writes_outlive_one_machine_and_all_processes() {
 
 #[test]
 fn buffered_writes_go_with_all_machines_and_the_cluster_says_so() {
-    let mut s = Script::new(33, 3);
+    let mut s = Script::new(35, 3);
     s.keyspace("fast:", &Keyspace { durability: Durability::Interval, ..Keyspace::default() });
     s.set(0, "fast:old").unwrap();
     let synced = s.set(0, "slow").unwrap();

@@ -7,6 +7,7 @@
 
 use crate::checksum::crc;
 use crate::disk::{Disk, DiskError, DiskErrorKind, DiskFile};
+use crate::read_around::read_around;
 use crate::record::word;
 use crate::segment::SegmentId;
 use alloc::vec;
@@ -161,7 +162,7 @@ impl Chain {
             opened => opened?,
         };
         let mut entry = [0; ENTRY_BYTES];
-        let read = file.read_at(last * ENTRY_BYTES as u64, &mut entry)?;
+        let read = read_around(&file, last * ENTRY_BYTES as u64, &mut entry, &mut |_, _| ())?;
         Ok(read == ENTRY_BYTES && Self::entry(&entry).is_some_and(|(_, head)| head == self.head))
     }
 
@@ -192,7 +193,8 @@ impl Chain {
         };
         let mut piece = vec![0; ENTRY_BYTES * 512];
         while chain.entries < self.entries {
-            let read = file.read_at(chain.entries * ENTRY_BYTES as u64, &mut piece)?;
+            let at = chain.entries * ENTRY_BYTES as u64;
+            let read = read_around(&file, at, &mut piece, &mut |_, _| ())?;
             let whole = piece[..read].chunks_exact(ENTRY_BYTES);
             if whole.len() == 0 {
                 return Ok(Some(chain.entries));

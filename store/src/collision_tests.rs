@@ -10,8 +10,8 @@ fn options() -> Options {
     options
 }
 
-/// Of the keys with one fingerprint the last that was put has the place. The others are unknown, never absent, and never
-/// answered with its value.
+/// Of the keys with one fingerprint the last that was put has the place. While it has, the others are unknown, not absent; they
+/// are never answered with its value.
 type Places = BTreeMap<u64, (u32, u64)>;
 
 fn check(store: &mut Store<MemDisk>, places: &Places) {

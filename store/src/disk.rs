@@ -75,30 +75,74 @@ pub enum DiskErrorKind {
     ReadOnly,
     /// The directory is something else, a plain file for instance.
     NotADirectory,
+    /// The process, or the machine, has as many files open as it may: raise the limit, or use larger segments.
+    TooManyFiles,
     /// The power is cut (memory disk only).
     Unplugged,
     /// Anything else: an I/O error.
     Io,
 }
 
-/// An error of a disk, with the operation that met it.
+/// Bytes of a file's name that an error has room for: the store's own are shorter.
+const NAME_BYTES: usize = 23;
+
+/// A file's name, kept without memory of its own.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct FileName {
+    bytes: [u8; NAME_BYTES],
+    len: u8,
+}
+
+impl FileName {
+    /// `None` if it is empty or too long.
+    pub(crate) fn new(name: &str) -> Option<Self> {
+        let mut bytes = [0; NAME_BYTES];
+        bytes.get_mut(..name.len())?.copy_from_slice(name.as_bytes());
+        let len = u8::try_from(name.len()).ok().filter(|len| *len > 0)?;
+        Some(Self { bytes, len })
+    }
+
+    fn as_str(&self) -> &str {
+        core::str::from_utf8(&self.bytes[..usize::from(self.len)]).unwrap_or("")
+    }
+}
+
+impl fmt::Debug for FileName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.as_str().fmt(f)
+    }
+}
+
+/// An error of a disk, with the operation that met it and, where the disk tells, the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct DiskError {
     kind: DiskErrorKind,
     operation: &'static str,
+    file: Option<FileName>,
     code: Option<i32>,
 }
 
 impl DiskError {
     /// An error of `kind` in `operation` ("sync", "create a segment", …).
     pub const fn new(kind: DiskErrorKind, operation: &'static str) -> Self {
-        Self { kind, operation, code: None }
+        Self { kind, operation, file: None, code: None }
     }
 
     /// The same error with the operating system's error number.
     #[must_use]
     pub const fn with_code(self, code: Option<i32>) -> Self {
         Self { code, ..self }
+    }
+
+    /// The same error with the file's name. One that is longer than any of the store's is left out.
+    #[must_use]
+    pub fn with_file(self, name: &str) -> Self {
+        Self { file: FileName::new(name), ..self }
+    }
+
+    #[cfg(feature = "std")]
+    pub(crate) const fn with_name(self, file: Option<FileName>) -> Self {
+        Self { file, ..self }
     }
 
     /// What kind of thing went wrong.
@@ -109,6 +153,11 @@ impl DiskError {
     /// The operation that met the error.
     pub const fn operation(&self) -> &'static str {
         self.operation
+    }
+
+    /// The file's name, if it is known.
+    pub fn file(&self) -> Option<&str> {
+        self.file.as_ref().map(FileName::as_str)
     }
 
     /// The operating system's error number, if there is one.
@@ -127,10 +176,15 @@ impl fmt::Display for DiskError {
             DiskErrorKind::PermissionDenied => "permission denied",
             DiskErrorKind::ReadOnly => "the medium is read-only",
             DiskErrorKind::NotADirectory => "not a directory",
+            DiskErrorKind::TooManyFiles => "too many open files",
             DiskErrorKind::Unplugged => "the power is cut",
             DiskErrorKind::Io => "input/output error",
         };
-        write!(f, "{}: {what}", self.operation)?;
+        write!(f, "{}", self.operation)?;
+        if let Some(file) = self.file() {
+            write!(f, " ({file})")?;
+        }
+        write!(f, ": {what}")?;
         match self.code {
             Some(code) => write!(f, " (os error {code})"),
             None => Ok(()),

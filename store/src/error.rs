@@ -22,7 +22,8 @@ pub enum OpenError {
     },
     /// There is no store here. An opening would make one; [`verify`](crate::verify()) does not.
     NoStore,
-    /// There are segments but no manifest: files were removed, or the directory is not a store's.
+    /// There are files with names of a store's but no manifest: that was removed, a copy was cut off, or the directory is not a
+    /// store's.
     ManifestMissing,
     /// Both copies of the manifest are damaged.
     ManifestDamaged,
@@ -38,7 +39,7 @@ pub enum OpenError {
     },
     /// A segment's header is whole, but it is another segment's or another store's.
     SegmentForeign {
-        /// The segment whose place it takes.
+        /// The segment whose place it takes, or whose name it has.
         segment: SegmentId,
     },
     /// An option is out of its bounds; the text says which.
@@ -58,8 +59,8 @@ pub enum WriteError {
     NoSpace,
     /// A new segment was needed and could not be made. Nothing changed; the next write tries again.
     NewSegment(DiskError),
-    /// [`maintain`](crate::Store::maintain) could not read a record that it was to copy. Nothing is lost by it, and it will be
-    /// tried again.
+    /// [`maintain`](crate::Store::maintain) could not read a record that it was to copy. Nothing is lost by it. It is tried once
+    /// more; then the segment's other records are copied, and it stays as it is until the next opening.
     Unreadable(DiskError),
     /// The key can't be deleted: another key with the same fingerprint stands in its place (see [`ReadError::Collision`]).
     /// Nothing changed.
@@ -90,7 +91,8 @@ pub enum ReadError {
         /// Where in the segment it begins, in bytes.
         offset: u64,
     },
-    /// Another key with the same fingerprint has taken this key's place in the index: whether the key exists is unknown.
+    /// Another key with the same fingerprint has taken this key's place in the index: whether the key exists is unknown. Once
+    /// the other one is deleted nothing is left to say so, and the key reads as absent.
     /// With 70 bits of fingerprint and slot this is to be expected once in a few thousand stores of a billion keys.
     Collision,
     /// The disk refused to read.
@@ -118,7 +120,7 @@ impl fmt::Display for OpenError {
                 "the store has format {found}, this program reads up to {supported}; nothing was touched"
             ),
             Self::NoStore => write!(f, "there is no store here; nothing was touched"),
-            Self::ManifestMissing => write!(f, "segments without a manifest; nothing was touched"),
+            Self::ManifestMissing => write!(f, "a store's files without a manifest; nothing was touched"),
             Self::ManifestDamaged => {
                 write!(f, "both copies of the manifest are damaged; nothing was touched")
             }

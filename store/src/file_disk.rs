@@ -1,6 +1,6 @@
 //! A disk of files in a directory.
 
-use crate::disk::{Disk, DiskError, DiskErrorKind, DiskFile};
+use crate::disk::{Disk, DiskError, DiskErrorKind, DiskFile, FileName};
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
@@ -19,7 +19,24 @@ pub struct FileDisk {
 
 /// An open file of a [`FileDisk`].
 #[derive(Clone, Debug)]
-pub struct FileHandle(Arc<File>);
+pub struct FileHandle(Arc<Opened>);
+
+#[derive(Debug)]
+struct Opened {
+    file: File,
+    /// For errors.
+    name: Option<FileName>,
+}
+
+impl FileHandle {
+    fn new(file: File, name: &str) -> Self {
+        Self(Arc::new(Opened { file, name: FileName::new(name) }))
+    }
+
+    fn error(&self, error: &io::Error, operation: &'static str) -> DiskError {
+        disk_error(error, operation).with_name(self.0.name)
+    }
+}
 
 fn disk_error(error: &io::Error, operation: &'static str) -> DiskError {
     let kind = match error.kind() {
@@ -29,6 +46,8 @@ fn disk_error(error: &io::Error, operation: &'static str) -> DiskError {
         ErrorKind::PermissionDenied => DiskErrorKind::PermissionDenied,
         ErrorKind::ReadOnlyFilesystem => DiskErrorKind::ReadOnly,
         ErrorKind::NotADirectory => DiskErrorKind::NotADirectory,
+        // ENFILE and EMFILE, everywhere.
+        _ if cfg!(unix) && matches!(error.raw_os_error(), Some(23 | 24)) => DiskErrorKind::TooManyFiles,
         _ => DiskErrorKind::Io,
     };
     DiskError::new(kind, operation).with_code(error.raw_os_error())
@@ -50,17 +69,19 @@ impl FileDisk {
     /// # Errors
     /// [`DiskErrorKind::NotADirectory`], [`DiskErrorKind::PermissionDenied`] and others; nothing was touched.
     pub fn open(directory: impl AsRef<Path>) -> Result<Self, DiskError> {
-        let directory = directory.as_ref().to_path_buf();
+        // The process may go elsewhere; the store stays.
+        let directory = std::path::absolute(directory).named("open the directory")?;
         match std::fs::metadata(&directory) {
-            Ok(found) if found.is_dir() => return Ok(Self { directory }),
+            Ok(found) if found.is_dir() => {}
             Ok(_) => return Err(DiskError::new(DiskErrorKind::NotADirectory, "open the directory")),
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                std::fs::create_dir_all(&directory).named("make the directory")?;
+            }
             Err(error) => return Err(disk_error(&error, "open the directory")),
         }
-        std::fs::create_dir_all(&directory).named("make the directory")?;
-        // The names of all directories that may be new, from the innermost out.
-        let absolute = std::path::absolute(&directory).named("make the directory")?;
-        for parent in absolute.ancestors().skip(1) {
+        // The names of all directories that may be new, from the innermost out: made here, or by somebody who did not see
+        // to it.
+        for parent in directory.ancestors().skip(1) {
             sync_directory(parent)?;
         }
         Ok(Self { directory })
@@ -84,16 +105,34 @@ fn sync_directory(directory: &Path) -> Result<(), DiskError> {
     };
     match opened.sync_all() {
         // Some file systems have no sync of directories, and no need of it.
-        Err(error) if matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::Unsupported) => Ok(()),
+        Err(error)
+            if matches!(
+                error.kind(),
+                ErrorKind::InvalidInput | ErrorKind::Unsupported | ErrorKind::ReadOnlyFilesystem
+            ) =>
+        {
+            Ok(())
+        }
         synced => synced.named("sync the directory"),
+    }
+}
+
+/// A directory's lock, until it is dropped.
+#[derive(Debug)]
+pub struct FileLock(File);
+
+impl Drop for FileLock {
+    fn drop(&mut self) {
+        // Closing alone is not enough: a process that another thread is just starting has the file open as well for a moment.
+        let _ = self.0.unlock();
     }
 }
 
 impl Disk for FileDisk {
     type File = FileHandle;
-    type Lock = File;
+    type Lock = FileLock;
 
-    fn lock(&self) -> Result<File, DiskError> {
+    fn lock(&self) -> Result<FileLock, DiskError> {
         let file = OpenOptions::new()
             .create(true)
             .truncate(false)
@@ -102,7 +141,7 @@ impl Disk for FileDisk {
             .open(self.at(LOCK))
             .named("lock the directory")?;
         match file.try_lock() {
-            Ok(()) => Ok(file),
+            Ok(()) => Ok(FileLock(file)),
             Err(std::fs::TryLockError::WouldBlock) => {
                 Err(DiskError::new(DiskErrorKind::Locked, "lock the directory"))
             }
@@ -132,26 +171,29 @@ impl Disk for FileDisk {
             }
             opened => opened,
         };
-        Ok(FileHandle(Arc::new(file.named("open a file")?)))
+        let file = file.named("open a file").map_err(|error| error.with_file(name))?;
+        Ok(FileHandle::new(file, name))
     }
 
     fn create(&self, name: &str, bytes: u64) -> Result<FileHandle, DiskError> {
         let path = self.at(name);
-        let file =
-            OpenOptions::new().read(true).write(true).create_new(true).open(&path).named("create a file")?;
+        let created = OpenOptions::new().read(true).write(true).create_new(true).open(&path);
+        let file = created.named("create a file").map_err(|error| error.with_file(name))?;
         if let Err(error) = reserve(&file, bytes) {
             let _ = std::fs::remove_file(&path);
-            return Err(disk_error(&error, "reserve room"));
+            return Err(disk_error(&error, "reserve room").with_file(name));
         }
-        Ok(FileHandle(Arc::new(file)))
+        Ok(FileHandle::new(file, name))
     }
 
     fn rename(&self, from: &str, to: &str) -> Result<(), DiskError> {
-        std::fs::rename(self.at(from), self.at(to)).named("rename a file")
+        let renamed = std::fs::rename(self.at(from), self.at(to));
+        renamed.named("rename a file").map_err(|error| error.with_file(from))
     }
 
     fn remove(&self, name: &str) -> Result<(), DiskError> {
-        std::fs::remove_file(self.at(name)).named("remove a file")
+        let removed = std::fs::remove_file(self.at(name));
+        removed.named("remove a file").map_err(|error| error.with_file(name))
     }
 
     fn sync_dir(&self) -> Result<(), DiskError> {
@@ -192,17 +234,18 @@ fn reserve(_: &File, _: u64) -> io::Result<()> {
 
 impl DiskFile for FileHandle {
     fn size(&self) -> Result<u64, DiskError> {
-        Ok(self.0.metadata().named("ask for a file's length")?.len())
+        let metadata = self.0.file.metadata();
+        metadata.map(|found| found.len()).map_err(|error| self.error(&error, "ask for a file's length"))
     }
 
     fn read_at(&self, offset: u64, into: &mut [u8]) -> Result<usize, DiskError> {
         let mut done = 0;
         while done < into.len() {
-            match read_some(&self.0, offset + done as u64, &mut into[done..]) {
+            match read_some(&self.0.file, offset + done as u64, &mut into[done..]) {
                 Ok(0) => break,
                 Ok(read) => done += read,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(disk_error(&error, "read")),
+                Err(error) => return Err(self.error(&error, "read")),
             }
         }
         Ok(done)
@@ -211,22 +254,22 @@ impl DiskFile for FileHandle {
     fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<(), DiskError> {
         let mut done = 0;
         while done < bytes.len() {
-            match write_some(&self.0, offset + done as u64, &bytes[done..]) {
-                Ok(0) => return Err(DiskError::new(DiskErrorKind::Io, "write")),
+            match write_some(&self.0.file, offset + done as u64, &bytes[done..]) {
+                Ok(0) => return Err(DiskError::new(DiskErrorKind::Io, "write").with_name(self.0.name)),
                 Ok(written) => done += written,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(disk_error(&error, "write")),
+                Err(error) => return Err(self.error(&error, "write")),
             }
         }
         Ok(())
     }
 
     fn sync_data(&self) -> Result<(), DiskError> {
-        self.0.sync_data().named("sync")
+        self.0.file.sync_data().map_err(|error| self.error(&error, "sync"))
     }
 
     fn truncate(&self, bytes: u64) -> Result<(), DiskError> {
-        self.0.set_len(bytes).named("cut a file")
+        self.0.file.set_len(bytes).map_err(|error| self.error(&error, "cut a file"))
     }
 }
 

@@ -34,7 +34,7 @@ impl TreeKey {
         self.keys.hash(b"gramme-store hash tree")
     }
 
-    fn element(&self, slot: u16, key_hash: u64, tag: u64) -> u128 {
+    pub(crate) fn element(&self, slot: u16, key_hash: u64, tag: u64) -> u128 {
         let mut bytes = [0; 18];
         bytes[..8].copy_from_slice(&key_hash.to_le_bytes());
         bytes[8..16].copy_from_slice(&tag.to_le_bytes());
@@ -111,6 +111,11 @@ impl HashTree {
 
     pub(crate) fn add(&mut self, slot: u16, key_hash: u64, tag: u64) {
         self.change(slot, self.key.element(slot, key_hash, tag), i64::from(tag & 1 == 1));
+    }
+
+    /// Adds what elements of a slot sum up to, and how many have odd tags.
+    pub(crate) fn add_sum(&mut self, slot: u16, sum: u128, odd: u32) {
+        self.change(slot, sum, i64::from(odd));
     }
 
     pub(crate) fn subtract(&mut self, slot: u16, key_hash: u64, tag: u64) {

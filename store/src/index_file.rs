@@ -3,13 +3,16 @@
 //! They are a help and never the truth: one that is missing, cut short, damaged, stale or another segment's is passed
 //! over, and the segment is scanned. That is why nothing about them has to be durable, and why a crash can't hurt them.
 
+use crate::batch::Batch;
 use crate::chain::SegmentHash;
 use crate::checksum::{Place, crc};
 use crate::disk::{Disk, DiskError, DiskErrorKind, DiskFile};
+use crate::error::OpenError;
 use crate::key_index::{FINGERPRINT_BITS, FINGERPRINT_MASK, SizeClass};
+use crate::leftovers::begins_like;
 use crate::record::{self, Kind, MAX_NUMBER, MAX_SEGMENT_BYTES, half, word};
 use crate::segment::{FORMAT, SEGMENT_HEADER_BYTES, SegmentId};
-use crate::summary::{BATCH_LINES, Line, Sink, Source, Summary};
+use crate::summary::{Line, Sink, Source, Summary};
 use alloc::format;
 use alloc::string::String;
 use alloc::vec;
@@ -37,6 +40,11 @@ pub(crate) fn file_name(segment: SegmentId) -> String {
 pub(crate) fn segment_of_file_name(name: &str) -> Option<SegmentId> {
     let id = SegmentId(u64::from_str_radix(name.strip_suffix(SUFFIX)?, 16).ok()?);
     (file_name(id) == name).then_some(id)
+}
+
+/// Whether an index file is this store's, whole or half made: its header comes last.
+pub(crate) fn is_of_store<F: DiskFile>(file: &F, store: &[u8; 16]) -> Result<bool, OpenError> {
+    begins_like(file, &[(0, MAGIC), (16, store)])
 }
 
 /// What an index file must be of.
@@ -201,6 +209,7 @@ impl Lines<'_> {
         Some(byte)
     }
 
+    #[inline]
     fn number(&mut self) -> Option<u64> {
         let mut number = 0;
         for shift in (0..64).step_by(7) {
@@ -214,6 +223,7 @@ impl Lines<'_> {
     }
 
     /// The next line, of a segment with `units`; `None` for what no writer makes.
+    #[inline]
     fn next(&mut self, units: u64) -> Option<Line> {
         let first = self.word(8)?;
         let flags = self.byte()?;
@@ -304,7 +314,7 @@ pub(crate) fn read<F: DiskFile>(
     let piece =
         vec![0; PIECE_BYTES.min(lines.saturating_mul(MAX_LINE_BYTES) + BLOCK_HEAD_BYTES + BLOCK_SUM_BYTES)];
     let mut pieces = Pieces { file, start: HEADER_BYTES as u64, piece, unused: 0..0 };
-    let mut batch = Vec::with_capacity(lines.min(BATCH_LINES));
+    let mut batch = Batch::new();
     while left > 0 {
         let Some(head) = pieces.see(BLOCK_HEAD_BYTES)? else { return Ok(None) };
         let (bytes, count) = (half(head, 0) as usize, half(head, 4) as usize);
@@ -327,7 +337,7 @@ pub(crate) fn read<F: DiskFile>(
         }
         left -= count;
         pieces.unused.start += total;
-        if batch.len() >= BATCH_LINES && !sink(core::mem::take(&mut batch)) {
+        if batch.is_full() && !sink(core::mem::replace(&mut batch, Batch::new())) {
             return Ok(Some(summary));
         }
     }

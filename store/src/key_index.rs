@@ -116,13 +116,6 @@ impl Entry {
     }
 }
 
-/// An entry that is to be taken into the index, and the number of the line that it comes from.
-#[derive(Clone, Copy)]
-pub(crate) struct Placed {
-    pub(crate) entry: Entry,
-    pub(crate) line: u32,
-}
-
 /// What the index knows of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Hit {
@@ -181,29 +174,27 @@ impl KeyIndex {
         None
     }
 
-    /// Takes in many entries of a slot, in the order of their fingerprints. `taken` gets for each whether it was; it was not if there is
-    /// one with its fingerprint.
-    pub(crate) fn merge(
-        &mut self,
-        slot: u16,
-        new: &[Placed],
-        scratch: &mut Vec<Entry>,
-        taken: &mut Vec<bool>,
-    ) {
-        let table = self.table_mut(slot);
-        let before = table.len();
-        table.merge(new, scratch, taken);
-        let more = table.len() - before;
-        self.keys += more as u64;
+    /// The tables of so many slots, at most all, for who tells [`note_taken`](Self::note_taken) what is put there.
+    pub(crate) fn tables_of(&mut self, slots: usize) -> &mut [SlotTable] {
+        self.make_tables(slots);
+        &mut self.tables[..slots]
+    }
+
+    /// So many keys were put into tables.
+    pub(crate) fn note_taken(&mut self, keys: u64) {
+        self.keys += keys;
     }
 
     fn table_mut(&mut self, slot: u16) -> &mut SlotTable {
-        let at = usize::from(slot);
-        if at >= self.tables.len() {
+        self.make_tables(usize::from(slot) + 1);
+        &mut self.tables[usize::from(slot)]
+    }
+
+    fn make_tables(&mut self, slots: usize) {
+        if slots > self.tables.len() {
             // To 1,024s: a node that has few slots pays for few.
-            self.tables.resize_with((at + 1).next_multiple_of(1024), SlotTable::default);
+            self.tables.resize_with(slots.next_multiple_of(1024), SlotTable::default);
         }
-        &mut self.tables[at]
     }
 
     /// Removes the entry; returns what it was.

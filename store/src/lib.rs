@@ -47,7 +47,9 @@
 //! # What an answer means
 //!
 //! [`Read::Absent`] means that the key is not there. A key whose record is damaged is *unknown*, and its read an error
-//! ([`ReadError::Damaged`]). [`Recovery`] says at each opening what was found: damage to durable records, told from what a
+//! ([`ReadError::Damaged`]), for as long as its header can be read. Where that is gone, too, nobody knows whose record it was: a
+//! key may then be absent, or have an older value, or be back though it was deleted. [`Recovery::affects`] tells the slots of which
+//! that may be so: ask it, before an absence counts as one. [`Recovery`] says at each opening what was found: damage to durable records, told from what a
 //! crash left of writes that were never synced.
 //!
 //! # Starting, comparing, vouching, copying
@@ -70,6 +72,7 @@ extern crate alloc;
 #[cfg(feature = "std")]
 extern crate std;
 
+mod batch;
 mod chain;
 mod checksum;
 #[cfg(all(test, feature = "std"))]
@@ -83,12 +86,16 @@ mod grouped;
 mod hash_tree;
 mod index_file;
 mod key_index;
+mod leftovers;
 mod manifest;
 #[cfg(feature = "std")]
 mod mem_disk;
 mod open;
+#[cfg(all(test, feature = "std"))]
+mod opening_tests;
 mod options;
 mod read;
+mod read_around;
 mod record;
 mod recovery;
 mod replay;
@@ -112,7 +119,7 @@ pub use chain::{Head, NotAHead};
 pub use disk::{Disk, DiskError, DiskErrorKind, DiskFile};
 pub use error::{OpenError, ReadError, WriteError};
 #[cfg(feature = "std")]
-pub use file_disk::{FileDisk, FileHandle};
+pub use file_disk::{FileDisk, FileHandle, FileLock};
 pub use hash_tree::HashTree;
 #[cfg(feature = "std")]
 pub use mem_disk::{MemDisk, MemFile, MemLock};
@@ -123,11 +130,11 @@ pub use recovery::{Damage, DamageKind, Progress, Recovery, Torn};
 pub use scrub::Scrubbed;
 pub use segment::SegmentId;
 #[cfg(feature = "std")]
-pub use shared::SharedStore;
+pub use shared::{SharedStore, Value};
 pub use snapshot::{CopyProgress, Snapshot};
 pub use store::{Stats, Store};
 pub use sync::{Durable, Position, SyncDone, SyncJob};
-pub use upkeep::Maintenance;
+pub use upkeep::{Maintenance, MergeProgress};
 pub use verify::{Verified, verify};
 
 /// The README's example is a test, too.

@@ -8,6 +8,7 @@ use crate::chain::{Chain, Head, SegmentHash};
 use crate::checksum::{crc, mix};
 use crate::disk::{Disk, DiskError, DiskErrorKind, DiskFile};
 use crate::error::OpenError;
+use crate::read_around::read_around;
 use crate::record::{MAX_NUMBER, MAX_SEGMENT_BYTES, half, word};
 use crate::segment::{FORMAT, SEGMENT_HEADER_BYTES, SegmentId, SegmentKind};
 use alloc::vec;
@@ -86,6 +87,11 @@ pub(crate) struct Found {
 }
 
 impl Manifest {
+    /// Bytes of a manifest with so many entries.
+    pub(crate) const fn file_bytes(entries: usize) -> u64 {
+        2 * (HEAD_BYTES + entries * ENTRY_BYTES + 4).next_multiple_of(COPY_ALIGN) as u64
+    }
+
     fn encode(&self) -> Vec<u8> {
         let gaps: usize = self.entries.iter().map(|entry| entry.torn.len()).sum();
         let used = HEAD_BYTES + self.entries.len() * ENTRY_BYTES + gaps * GAP_BYTES + 4;
@@ -214,7 +220,7 @@ impl Manifest {
             return Err(OpenError::ManifestDamaged);
         }
         let mut bytes = vec![0; usize::try_from(size).map_err(|_| OpenError::ManifestDamaged)?];
-        let read = file.read_at(0, &mut bytes)?;
+        let read = read_around(&file, 0, &mut bytes, &mut |_, _| ())?;
         bytes.truncate(read);
         // Each copy names its own length, so a file that was cut or extended still gives up a whole copy.
         let (first, second) = bytes.split_at(bytes.len() / 2 / COPY_ALIGN * COPY_ALIGN);

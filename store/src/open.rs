@@ -1,16 +1,15 @@
 //! Opening a store: reading the log back, judging what is damaged, and making what was found durable.
 
 use crate::chain::{Chain, Event};
-use crate::checksum::Place;
 use crate::disk::{Disk, DiskErrorKind, DiskFile};
 use crate::error::{OpenError, WriteError};
-use crate::manifest::{MANIFEST, MANIFEST_NEXT, Manifest, derive};
+use crate::leftovers::{is_free, leftovers};
+use crate::manifest::{Manifest, derive};
 use crate::options::Options;
+use crate::read_around::read_around;
 use crate::recovery::{Damage, DamageKind, Progress, Recovery};
-use crate::replay::{Plan, Replay, orphaned_index_files, read_header};
-use crate::scan::{Found, Scan};
-use crate::segment::{HeaderState, Segment, SegmentHeader, SegmentId, SegmentKind};
-use crate::segments::RESERVE;
+use crate::replay::{Plan, Replay};
+use crate::segment::{Segment, SegmentId};
 use crate::store::{Identity, Pending, Store};
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -95,7 +94,15 @@ impl<D: Disk> Store<D> {
         for number in segments.iter().map(|(number, _)| number).collect::<Vec<_>>() {
             let segment = &mut segments[number];
             segment.finished = true;
+            // What is dead in it was not counted.
+            segment.died = 0;
             let damaged = recovery.damage.iter().any(|damage| damage.segment == Some(segment.id));
+            segment.damaged = damaged;
+            // Compaction would only fail there.
+            segment.quarantined = recovery
+                .damage
+                .iter()
+                .any(|damage| damage.segment == Some(segment.id) && damage.kind == DamageKind::Unreadable);
             if segment.is_empty() && segment.hash.is_none() && !damaged {
                 segment.sealed = true;
                 segment.listed = false;
@@ -113,8 +120,8 @@ impl<D: Disk> Store<D> {
                 segment.sealed = true;
             }
         }
-        recovery.leftovers = leftovers.len() as u64;
-        for name in &leftovers {
+        recovery.leftovers = leftovers.names.len() as u64;
+        for name in &leftovers.names {
             match disk.remove(name) {
                 Err(error) if error.kind() != DiskErrorKind::NotFound => return Err(error.into()),
                 _ => {}
@@ -124,8 +131,10 @@ impl<D: Disk> Store<D> {
             store: manifest.store,
             hash_key: manifest.hash_key,
             generation: manifest.generation,
-            next_segment: manifest.next_segment,
+            next_segment: leftovers.next_segment,
         };
+        let has_unread = segments.iter().any(|(_, segment)| segment.quarantined);
+        let reserve_bytes = Self::finds_reserve(&disk, &options);
         let mut store = Self {
             disk,
             _lock: lock,
@@ -144,9 +153,10 @@ impl<D: Disk> Store<D> {
             hashes,
             tree,
             uncounted,
+            has_unread,
             now: 0,
             starved: false,
-            has_reserve: names.iter().any(|name| name == RESERVE),
+            reserve_bytes,
             next_sequence: last_sequence + 1,
             durable: last_sequence,
             in_flight: None,
@@ -231,43 +241,9 @@ pub(crate) fn load<D: Disk>(disk: &D, names: &[String]) -> Result<Option<(Manife
             }
             Ok(Some((found.manifest, recovery)))
         }
-        None if names.iter().any(|name| SegmentId::of_file_name(name).is_some()) => {
-            Err(OpenError::ManifestMissing)
-        }
-        None => Ok(None),
+        None if is_free(names) => Ok(None),
+        None => Err(OpenError::ManifestMissing),
     }
-}
-
-/// Files that an interrupted step left behind. A segment that the manifest does not name yet holds records only if the
-/// manifest is an old one: that is an error.
-pub(crate) fn leftovers<D: Disk>(
-    disk: &D,
-    names: &[String],
-    manifest: &Manifest,
-) -> Result<Vec<String>, OpenError> {
-    let mut leftovers = Vec::new();
-    for name in names {
-        if name == MANIFEST_NEXT {
-            leftovers.push(name.clone());
-        }
-        let Some(id) = SegmentId::of_file_name(name) else { continue };
-        if manifest.entries.iter().any(|entry| entry.id == id) {
-            continue;
-        }
-        if id.0 >= manifest.next_segment && name != MANIFEST {
-            let file = disk.open(name)?;
-            if let HeaderState::Sound(header) = read_header(&file)?
-                && header.store == manifest.store
-                && header.kind == SegmentKind::Log
-                && holds_a_record(&file, &header)?
-            {
-                return Err(OpenError::ManifestStale { segment: id });
-            }
-        }
-        leftovers.push(name.clone());
-    }
-    leftovers.extend(orphaned_index_files(names, manifest).into_iter().cloned());
-    Ok(leftovers)
 }
 
 /// Writes the part of a segment that is not known to be durable once more, as it reads. If the sync of it failed in the
@@ -282,23 +258,23 @@ fn write_again<F: DiskFile>(segment: &Segment<F>, watermark: (SegmentId, u64)) -
     while offset < segment.tail {
         let len = (segment.tail - offset).min(1 << 20);
         piece.resize(usize::try_from(len).expect("a megabyte at most"), 0);
-        let read = segment.file.read_at(offset, &mut piece)?;
+        // What can't be read can't be written again.
+        let mut unreadable = Vec::new();
+        let read =
+            read_around(&segment.file, offset, &mut piece, &mut |start, end| unreadable.push((start, end)))?;
         if read == 0 {
             break;
         }
-        segment.file.write_at(offset, &piece[..read])?;
-        offset += read as u64;
-    }
-    Ok(())
-}
-
-fn holds_a_record<F: DiskFile>(file: &F, header: &SegmentHeader) -> Result<bool, OpenError> {
-    let mut scan = Scan::new(file.clone(), Place::new(header.salt, header.id.0), u64::MAX, Vec::new())?;
-    loop {
-        match scan.next()? {
-            Found::Record { .. } => return Ok(true),
-            Found::Gap { trailing: false, .. } => {}
-            Found::Gap { trailing: true, .. } | Found::End { .. } => return Ok(false),
+        let end = offset + read as u64;
+        unreadable.push((end, end));
+        for (start, after) in unreadable {
+            let at = usize::try_from(offset - (end - read as u64)).expect("inside the piece");
+            let until = usize::try_from(start - (end - read as u64)).expect("inside the piece");
+            if at < until {
+                segment.file.write_at(offset, &piece[at..until])?;
+            }
+            offset = after;
         }
     }
+    Ok(())
 }

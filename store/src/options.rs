@@ -2,6 +2,8 @@
 
 use crate::error::OpenError;
 
+const MAX_WRITE_BUFFER_BYTES: usize = 1 << 30;
+
 /// How to open a store.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -20,13 +22,13 @@ pub struct Options {
     /// The key of the [hash tree](crate::HashTree), the same for all stores that are to be compared; none (no tree)
     /// unless set. May differ from opening to opening; the first one with another key takes longer.
     pub tree_key: Option<[u8; 16]>,
-    /// Threads that read segments at an opening, if there are more than a few bytes of them; two unless set. Only with
-    /// the `std` feature.
+    /// Threads that read segments at an opening, and as many that take what was read into the index, if there are more than a
+    /// few bytes of them; two unless set. Only with the `std` feature.
     pub open_threads: usize,
     /// Writes are gathered up to so many bytes and then written together, with one call to the disk; 0 unless set: each is
     /// written as it is made. Reads see them at once. What is not written (by a [flush](crate::Store::flush), a sync, or because it has
     /// become enough) goes with the process if that is killed, not only with the power. On a disk that reserves no room
-    /// for segments, one that turns out to be full when a sync begins stops writing for good.
+    /// for segments, one that turns out to be full when a sync begins stops writing for good. At most 1 GiB.
     pub write_buffer_bytes: usize,
     /// Fewer bits in tests, to force collisions.
     pub(crate) fingerprint_mask: u64,
@@ -92,6 +94,9 @@ impl Options {
     pub(crate) fn check(&self) -> Result<(), OpenError> {
         if !(4096..=4 << 30).contains(&self.segment_bytes) {
             return Err(OpenError::Options("a segment has 4 KiB to 4 GiB"));
+        }
+        if self.write_buffer_bytes > MAX_WRITE_BUFFER_BYTES {
+            return Err(OpenError::Options("a write buffer has up to 1 GiB"));
         }
         Ok(())
     }

@@ -103,6 +103,24 @@ pub struct ReadJob<D: Disk> {
 }
 
 impl<D: Disk> ReadJob<D> {
+    /// Reads and shows the value to `see` where it stands; `None` if it has expired.
+    #[cfg(feature = "std")]
+    pub(crate) fn see<R>(self, see: impl FnOnce(ValueRef<'_>) -> R) -> Result<Option<R>, ReadError> {
+        let mut buffer = Vec::new();
+        let bytes = match self.file.lend(self.spot.offset, self.spot.len) {
+            Some(bytes) => bytes,
+            None => {
+                buffer.resize(self.spot.len, 0);
+                let read = self.file.read_at(self.spot.offset, &mut buffer)?;
+                &buffer[..read]
+            }
+        };
+        let header = self.spot.check(bytes, self.slot, &self.key)?;
+        let expires = header.expires(bytes);
+        Ok((!is_past(expires, self.now))
+            .then(|| see(ValueRef { bytes: &bytes[header.value_range()], tag: header.tag, expires })))
+    }
+
     /// Reads; blocks until the disk has answered.
     pub fn run(self) -> ReadDone {
         let mut bytes = vec![0; self.spot.len];

@@ -5,7 +5,11 @@ use alloc::vec::Vec;
 
 /// The report of an opening.
 ///
-/// Nothing that was acknowledged as durable is missing unless [`damage`](Self::damage) says so.
+/// Nothing that was acknowledged as durable is missing unless [`damage`](Self::damage) says so; or, where the medium rots
+/// *and* the store was not closed, [`torn`](Self::torn): the watermark that tells the two apart becomes durable with the sync
+/// after the one that it speaks of, so that what the last sync covered can't be told from what none did.
+///
+/// Also where the power fails during an opening: a torn place that it has cut off is not reported again by the next.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Recovery {
@@ -32,8 +36,9 @@ pub struct Recovery {
     pub leftovers: u64,
     /// Damage to what was durable.
     pub damage: Vec<Damage>,
-    /// What a crash left of writes that were not known to be durable. Not damage: none of them can have been
-    /// acknowledged as durable, unless it was in the instant before its watermark was written.
+    /// What a crash left of writes that were not known to be durable. Not damage: on a medium
+    /// that keeps what was synced none of them was acknowledged as durable. On one that rots, it may have been by the last
+    /// sync before the power failed.
     pub torn: Vec<Torn>,
 }
 
@@ -75,8 +80,8 @@ impl Damage {
             | DamageKind::SegmentHeader
             | DamageKind::Mended { .. }
             | DamageKind::Chain => false,
-            DamageKind::Record { .. } | DamageKind::Unknown | DamageKind::CutOff => true,
-            DamageKind::Altered | DamageKind::Removed | DamageKind::HeadUnknown => true,
+            DamageKind::Record { .. } | DamageKind::Unknown | DamageKind::Unreadable => true,
+            DamageKind::CutOff | DamageKind::Altered | DamageKind::Removed | DamageKind::HeadUnknown => true,
         }
     }
 }
@@ -102,6 +107,9 @@ pub enum DamageKind {
     },
     /// Records whose headers are gone, too: which keys they were is not known. An older value of one may have come back.
     Unknown,
+    /// The disk refuses to read this place, so which records were in it is not known. Should it be read again later they count as
+    /// if nothing had happened: what was deleted meanwhile stays deleted. Until then as for [`Unknown`](Self::Unknown).
+    Unreadable,
     /// The segment ends before its last durable record.
     CutOff,
     /// The chain of hashes is damaged or gone. No record is lost; what it vouched for before this place can no longer be shown.

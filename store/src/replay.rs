@@ -1,13 +1,15 @@
 //! Reading the log back into an index, and judging what is damaged.
 
+use crate::batch::Batch;
 use crate::checksum::Place;
 use crate::disk::{Disk, DiskError, DiskErrorKind, DiskFile};
 use crate::error::OpenError;
 use crate::hash_tree::{HashTree, TreeKey};
 use crate::index_file::{self, Subject};
 use crate::key_index::{KeyIndex, Location};
-use crate::manifest::{Entry, Manifest};
+use crate::manifest::Manifest;
 use crate::options::Options;
+use crate::read_around::read_around;
 use crate::record::{HEADER_BYTES, Header, Kind};
 use crate::recovery::{Damage, DamageKind, Progress, Recovery, Torn};
 use crate::segment::{
@@ -17,10 +19,12 @@ use crate::segments::SegmentTable;
 use crate::summarise::{Job, News, each_summary};
 use crate::summary::{Fate, Hashes, Line, Source, Summary, Suspect};
 use alloc::collections::{BTreeMap, BTreeSet};
-use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
 use siphasher::sip::SipHasher13;
+
+/// Lines are taken into the index together, once they take the room of so many: 40 MiB.
+const PENDING_LINES: usize = if cfg!(test) { 1 << 13 } else { 1 << 20 };
 
 /// What a replay needs to know.
 pub(crate) struct Plan {
@@ -59,6 +63,8 @@ pub(crate) struct Replay<'p, F> {
     pub(crate) unchained: Vec<u16>,
     pub(crate) plan: &'p Plan,
     suspects: Vec<(u16, Suspect)>,
+    /// What is not in the index yet: batches, each of one segment, in the order of the log.
+    pub(crate) pending: Vec<(u16, Batch)>,
     /// The sequences of deletes, for puts that are read after them but were written before.
     pub(crate) deleted: BTreeMap<(u16, u64), u64>,
     pub(crate) dropped: BTreeMap<u16, u64>,
@@ -91,6 +97,7 @@ impl<'p, F: DiskFile> Replay<'p, F> {
             unchained: Vec::new(),
             plan,
             suspects: Vec::new(),
+            pending: Vec::new(),
             deleted: BTreeMap::new(),
             dropped: BTreeMap::new(),
             stale: BTreeSet::new(),
@@ -134,6 +141,7 @@ impl<'p, F: DiskFile> Replay<'p, F> {
                     header.base
                 }
                 _ => {
+                    // What its checksum does not vouch for, and what can't be read.
                     self.recovery.damage.push(Damage {
                         segment: Some(entry.id),
                         start: 0,
@@ -151,15 +159,8 @@ impl<'p, F: DiskFile> Replay<'p, F> {
                 hash: entry.hash,
                 tree: self.hashes.tree.map_or(0, |tree| tree.check()),
             });
-            let (mut index, mut index_is_bad) = (None, false);
-            if let Some(subject) = subject {
-                match disk.open(&index_file::file_name(entry.id)) {
-                    Ok(file) => index = Some((file, subject)),
-                    Err(error) => index_is_bad = error.kind() != DiskErrorKind::NotFound,
-                }
-            }
             let place = Place::new(entry.salt, entry.id.0);
-            let job = Job { entry, file, place, index, index_is_bad };
+            let job = Job { entry, file, place, base, subject, index: None, index_is_bad: false };
             order.push((if entry.sealed.is_some() { entry.first } else { base }, job));
         }
         order.sort_by_key(|(base, job)| (*base, job.entry.id));
@@ -170,16 +171,32 @@ impl<'p, F: DiskFile> Replay<'p, F> {
             ..Progress::default()
         };
         let hashes = self.hashes;
-        each_summary(&jobs, &hashes, self.plan.threads, |at, news| {
+        let open_index = |segment| disk.open(&index_file::file_name(segment));
+        each_summary(&jobs, &hashes, self.plan.threads, &open_index, |at, news| {
+            // Of a segment that is not sealed it is not known before its end what sequences it has.
+            let is_sealed = jobs[at].entry.sealed.is_some();
             match news {
-                News::Begins => self.begin_segment(&jobs[at]),
-                News::Lines(number, lines) => self.apply_all(number, lines).map(|()| number),
+                News::Begins => {
+                    if !is_sealed {
+                        self.apply_pending()?;
+                    }
+                    self.begin_segment(&jobs[at])
+                }
+                News::Lines(number, batch) => {
+                    self.pending.push((number, batch));
+                    if self.pending.iter().map(|(_, batch)| batch.room()).sum::<usize>() >= PENDING_LINES {
+                        self.apply_pending()?;
+                        self.forget_deleted(bases[at]);
+                    }
+                    Ok(number)
+                }
                 News::Ends(number, summary) => {
-                    self.end_segment(number, jobs[at].entry, summary);
-                    // A place that was not whole may turn out to be a put that one of these deleted.
-                    if self.suspects.is_empty() {
-                        let after = bases.get(at + 1).copied().unwrap_or(u64::MAX);
-                        self.deleted.retain(|_, sequence| *sequence > after);
+                    if !is_sealed || at + 1 == jobs.len() {
+                        self.apply_pending()?;
+                    }
+                    self.end_segment(number, &jobs[at], summary);
+                    if self.pending.is_empty() {
+                        self.forget_deleted(bases.get(at + 1).copied().unwrap_or(u64::MAX));
                     }
                     state.segments_done += 1;
                     state.bytes_done += jobs[at].entry.sealed.unwrap_or(jobs[at].entry.capacity);
@@ -188,6 +205,14 @@ impl<'p, F: DiskFile> Replay<'p, F> {
                 }
             }
         })
+    }
+
+    /// Forgets deletes that are older than all that comes.
+    fn forget_deleted(&mut self, after: u64) {
+        // A place that was not whole may turn out to be a put that one of these deleted.
+        if self.suspects.is_empty() {
+            self.deleted.retain(|_, sequence| *sequence > after);
+        }
     }
 
     fn begin_segment(&mut self, job: &Job<'_, F>) -> Result<u16, OpenError> {
@@ -211,13 +236,18 @@ impl<'p, F: DiskFile> Replay<'p, F> {
             .ok_or(OpenError::Options("the store has more segments than it can number"))
     }
 
-    fn end_segment(&mut self, number: u16, entry: &Entry, summary: Summary) {
+    fn end_segment(&mut self, number: u16, job: &Job<'_, F>, summary: Summary) {
+        let entry = job.entry;
         let segment = &mut self.segments[number];
+        // What can't be read may be as old as anything in it.
+        if entry.sealed.is_none() && summary.suspects.iter().any(|suspect| suspect.unreadable) {
+            segment.first = segment.first.min(job.base);
+        }
         segment.removals += summary.removals;
         segment.first = segment.first.min(summary.first);
         segment.last = segment.last.max(summary.last);
         // A segment that is not whole gets no index file, and keeps the one that may know what is gone.
-        let is_short = entry.sealed.is_some_and(|due| summary.read_to < due);
+        let is_short = entry.sealed.is_some_and(|due| summary.read_to < due) && !segment.may_end_early();
         let is_whole = entry.sealed.is_none() || (!is_short && summary.suspects.is_empty());
         segment.indexed = summary.source == Source::IndexFile || !is_whole;
         // It was hashed, and no manifest came to know. Not hashed anew: it may have rotted since.
@@ -252,11 +282,13 @@ impl<'p, F: DiskFile> Replay<'p, F> {
 
     /// Judges the places that were not whole, now that the watermark is known.
     fn settle(&mut self) -> Result<(), OpenError> {
+        let mut unread = Vec::new();
         for (number, suspect) in core::mem::take(&mut self.suspects) {
-            let Suspect { start, end, fate } = suspect;
+            let Suspect { start, end, fate, unreadable } = suspect;
             let segment = &mut self.segments[number];
             let (id, tail) = (segment.id, segment.tail);
-            if !segment.sealed && (id, start) >= self.watermark {
+            // A crash tears; it does not make a place unreadable, so that is not taken for its work.
+            if !segment.sealed && (id, start) >= self.watermark && !unreadable {
                 // Never known to be durable. Later openings are not to take it for rot. What could be mended is left
                 // out, too: it is whole only in memory, and what is shown must be on the disk.
                 if start < tail {
@@ -270,8 +302,12 @@ impl<'p, F: DiskFile> Replay<'p, F> {
             let (kind, line) = match fate {
                 Fate::Mended(line) => (DamageKind::Mended { slot: line.slot }, Some(line)),
                 Fate::Headed(line) => (DamageKind::Record { slot: line.slot }, Some(line)),
+                Fate::Gone if unreadable => (DamageKind::Unreadable, None),
                 Fate::Gone => (DamageKind::Unknown, None),
             };
+            if kind == DamageKind::Unreadable && !segment.sealed {
+                unread.push((number, end, (end - start) / HEADER_BYTES as u64 + 1));
+            }
             self.note_damage(number, start, end, kind);
             if let Some(line) = line {
                 // The index points to it even if its body is bad: a read finds it damaged, not absent.
@@ -284,6 +320,15 @@ impl<'p, F: DiskFile> Replay<'p, F> {
                     segment.removals += end - start;
                 }
             }
+        }
+        // Sequences that may be in there are not used again: there may come a day when they can be read.
+        self.last_sequence += unread.iter().map(|(_, _, records)| records).sum::<u64>();
+        for (number, end, _) in unread {
+            let segment = &mut self.segments[number];
+            if end == segment.tail {
+                segment.torn.push((end, end));
+            }
+            segment.last = segment.last.max(self.last_sequence);
         }
         let (id, durable) = self.watermark;
         // No record ends past the capacity, whatever a watermark says.
@@ -381,7 +426,7 @@ impl<'p, F: DiskFile> Replay<'p, F> {
                 };
                 self.segments.gain(location);
                 if let Some(old) = &old {
-                    self.segments.lose(old.location);
+                    self.segments.lose(old.location, 0);
                 }
                 if self.tree.is_some() {
                     self.uncount(key, line.key_hash, old.map(|old| old.tag));
@@ -393,7 +438,7 @@ impl<'p, F: DiskFile> Replay<'p, F> {
                     && self.is_newer(number, line, &hit.location)?
                 {
                     self.index.remove(slot, fingerprint);
-                    self.segments.lose(hit.location);
+                    self.segments.lose(hit.location, 0);
                     self.uncount(key, line.key_hash, Some(hit.tag));
                 }
                 let at = self.deleted.entry(key).or_insert(0);
@@ -403,7 +448,7 @@ impl<'p, F: DiskFile> Replay<'p, F> {
                 for hit in self.index.page(slot, 0, usize::MAX) {
                     if self.is_newer(number, line, &hit.location)? {
                         self.index.remove(slot, hit.fingerprint);
-                        self.segments.lose(hit.location);
+                        self.segments.lose(hit.location, 0);
                         self.uncounted.remove(&(slot, hit.fingerprint));
                     }
                 }
@@ -458,21 +503,21 @@ impl<'p, F: DiskFile> Replay<'p, F> {
         }
         let offset = there.offset();
         let mut bytes = [0; HEADER_BYTES];
-        let read = segment.file.read_at(offset, &mut bytes)?;
+        let read = read_around(&segment.file, offset, &mut bytes, &mut |_, _| ())?;
         let header = (read == HEADER_BYTES)
             .then(|| {
                 Header::decode(&bytes, segment.place, offset)
                     .or_else(|| Header::mend(&bytes, segment.place, offset))
             })
             .flatten();
-        // It was whole a moment ago. If it no longer is, the one at hand is all there is.
-        Ok(header.is_none_or(|header| line.sequence > header.sequence))
+        // It was whole when its line was made. If it no longer is nobody knows which is newer: it stays, for a read of it says so.
+        Ok(header.is_some_and(|header| line.sequence > header.sequence))
     }
 }
 
 pub(crate) fn read_header<F: DiskFile>(file: &F) -> Result<HeaderState, OpenError> {
     let mut bytes = [0; SEGMENT_HEADER_BYTES];
-    let read = file.read_at(0, &mut bytes)?;
+    let read = read_around(file, 0, &mut bytes, &mut |_, _| ())?;
     match SegmentHeader::decode(&bytes[..read]) {
         HeaderState::NewerFormat(found) => Err(OpenError::NewerFormat { found, supported: FORMAT }),
         state => Ok(state),
@@ -494,7 +539,7 @@ pub(crate) fn count_anew<F: DiskFile>(
         let offset = hit.location.offset();
         let len = hit.location.size.bytes().min(segment.tail - offset);
         let mut bytes = vec![0; usize::try_from(len).expect("a record's length fits")];
-        let read = segment.file.read_at(offset, &mut bytes)?;
+        let read = read_around(&segment.file, offset, &mut bytes, &mut |_, _| ())?;
         let spot = crate::read::Spot { segment: segment.id, place: segment.place, offset, len: read };
         let line = spot
             .record(&bytes[..read])
@@ -511,10 +556,4 @@ pub(crate) fn count_anew<F: DiskFile>(
         }
     }
     Ok(())
-}
-
-/// The names in a directory that are index files of no segment in the manifest.
-pub(crate) fn orphaned_index_files<'n>(names: &'n [String], manifest: &Manifest) -> Vec<&'n String> {
-    let listed = |id| manifest.entries.iter().any(|entry| entry.id == id);
-    names.iter().filter(|name| index_file::segment_of_file_name(name).is_some_and(|id| !listed(id))).collect()
 }

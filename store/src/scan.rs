@@ -5,6 +5,7 @@
 
 use crate::checksum::Place;
 use crate::disk::{DiskError, DiskFile};
+use crate::read_around::read_around;
 use crate::record::{ALIGN, HEADER_BYTES, Header};
 use crate::segment::SEGMENT_HEADER_BYTES;
 use alloc::vec::Vec;
@@ -41,6 +42,10 @@ pub(crate) struct Scan<F> {
     /// Ranges known to hold no records.
     skip: Vec<(u64, u64)>,
     skipped: usize,
+    /// What the disk refuses to read is passed over, as if it were damaged.
+    reads_around: bool,
+    /// Ranges that it refused.
+    unreadable: Vec<(u64, u64)>,
     /// Bytes read from the disk.
     pub(crate) bytes_read: u64,
 }
@@ -59,8 +64,20 @@ impl<F: DiskFile> Scan<F> {
             window_start: 0,
             skip,
             skipped: 0,
+            reads_around: false,
+            unreadable: Vec::new(),
             bytes_read: 0,
         })
+    }
+
+    /// Passes over what the disk refuses to read from here on, as if it were damaged, instead of failing there.
+    pub(crate) fn read_around(&mut self) {
+        self.reads_around = true;
+    }
+
+    /// Whether the disk refused to read any of this range.
+    pub(crate) fn is_unreadable(&self, start: u64, end: u64) -> bool {
+        self.unreadable.iter().any(|refused| refused.0 < end && start < refused.1)
     }
 
     /// Where the scan stands.
@@ -83,7 +100,24 @@ impl<F: DiskFile> Scan<F> {
         let want = (self.limit - offset).min(WINDOW_BYTES.max(len) as u64);
         let want = usize::try_from(want).expect("no longer than a window or a record");
         self.window.resize(want, 0);
-        let read = self.file.read_at(offset, &mut self.window)?;
+        let unreadable = &mut self.unreadable;
+        let mut refused = |start, end| match unreadable.last_mut() {
+            Some(last) if last.0 <= start && start <= last.1 => last.1 = last.1.max(end),
+            _ => unreadable.push((start, end)),
+        };
+        let read = if self.reads_around {
+            read_around(&self.file, offset, &mut self.window, &mut refused)
+        } else {
+            self.file.read_at(offset, &mut self.window)
+        };
+        let read = match read {
+            Ok(read) => read,
+            Err(error) => {
+                // What the window holds now is nothing of the disk's: the next try has to read.
+                self.window.clear();
+                return Err(error);
+            }
+        };
         // A file that got shorter under our hands reads as zeros: no record verifies there.
         self.window[read..].fill(0);
         self.window_start = offset;

@@ -1,6 +1,6 @@
 //! Scrubbing: reading what is at rest, so that rot is found while there is still a replica to heal it from.
 
-use crate::disk::Disk;
+use crate::disk::{Disk, DiskError};
 use crate::error::ReadError;
 use crate::record::Kind;
 use crate::recovery::{Damage, DamageKind};
@@ -32,25 +32,37 @@ pub struct Scrubbed {
     pub complete: bool,
 }
 
+impl Scrubbed {
+    /// What was found before an error comes first: no later call would find it again in this round.
+    fn or(self, error: DiskError) -> Result<Self, ReadError> {
+        if self == Self::default() { Err(error.into()) } else { Ok(self) }
+    }
+}
+
 impl<D: Disk> Store<D> {
     /// Reads on through the segments that are written to no more, verifies every record, and says which are damaged. An
     /// opening by index files does not look at records, and a read only at the one that it wants: this looks at all, in rounds.
     ///
     /// To be called now and then; `budget_bytes` bounds what one call reads (it may go over by a megabyte, or by a record that is
-    /// longer). Where a record's header is gone it goes through the index once to find whose it was. Nothing is changed.
+    /// longer). Where a record's header is gone it goes through the index once to find whose it was. What the disk refuses to read, a
+    /// block of 4 KiB twice in a row, is damaged. Nothing is changed.
     ///
     /// # Errors
-    /// [`ReadError::Disk`]: the disk refused to read. The next call tries again at the same place.
+    /// [`ReadError::Disk`]: the disk fails otherwise. The next call tries again at the same place. What this call had found before that
+    /// is answered instead, and the next call meets the error.
     pub fn scrub(&mut self, budget_bytes: usize) -> Result<Scrubbed, ReadError> {
         let mut found = Scrubbed::default();
         while found.bytes < (budget_bytes as u64).max(1) {
             let Some(mut round) = self.scrub_round.take() else {
-                if !self.begin_scrub_round()? {
-                    self.scrubbed = SegmentId(0);
-                    found.complete = true;
-                    break;
+                match self.begin_scrub_round() {
+                    Ok(true) => continue,
+                    Ok(false) => {
+                        self.scrubbed = SegmentId(0);
+                        found.complete = true;
+                        break;
+                    }
+                    Err(error) => return found.or(error),
                 }
-                continue;
             };
             if self.segments.get(round.number).is_none_or(|segment| segment.id != round.segment) {
                 // Compaction took it meanwhile.
@@ -63,11 +75,13 @@ impl<D: Disk> Store<D> {
                 Err(error) => {
                     round.scan.rewind(mark);
                     self.scrub_round = Some(round);
-                    return Err(error.into());
+                    return found.or(error);
                 }
                 Ok(Found::End { offset }) => {
-                    let tail = self.segments[round.number].tail;
-                    self.note_unreadable(&round, offset..tail, &mut found);
+                    let segment = &self.segments[round.number];
+                    if !segment.may_end_early() {
+                        self.note_unreadable(&round, offset..segment.tail, &mut found);
+                    }
                     self.scrubbed = round.segment;
                     continue;
                 }
@@ -102,11 +116,12 @@ impl<D: Disk> Store<D> {
     }
 
     /// Goes to the next segment; answers whether there is one.
-    fn begin_scrub_round(&mut self) -> Result<bool, ReadError> {
+    fn begin_scrub_round(&mut self) -> Result<bool, DiskError> {
         let later = |id| id > self.scrubbed;
         let next = self.segments.iter().filter(|(_, segment)| segment.finished && later(segment.id));
         let Some((number, segment)) = next.min_by_key(|(_, segment)| segment.id) else { return Ok(false) };
-        let scan = Scan::new(segment.file.clone(), segment.place, segment.tail, segment.torn.clone())?;
+        let mut scan = Scan::new(segment.file.clone(), segment.place, segment.tail, segment.torn.clone())?;
+        scan.read_around();
         self.scrub_round = Some(Round { segment: segment.id, number, scan });
         Ok(true)
     }

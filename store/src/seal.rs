@@ -64,7 +64,7 @@ impl<F: DiskFile> SealJob<F> {
             let Some(writer) = &mut self.writer else { return Ok(false) };
             let before = self.scan.bytes_read;
             let found = self.scan.next()?;
-            let more = self.summary.take(&self.scan, found, &self.hashes, &mut self.lines);
+            let more = self.summary.take(&self.scan, found, &self.hashes, |line| self.lines.push(line));
             spent += self.scan.bytes_read - before;
             // What is not whole has to be found, and reported, at every opening.
             if !self.summary.suspects.is_empty() || (!more && self.summary.read_to < self.subject.len) {
@@ -95,6 +95,7 @@ impl<D: Disk> Store<D> {
                 && !segment.sealing
                 && !segment.quarantined
                 && !segment.is_empty()
+                && !segment.seal_failed
                 && (segment.hash.is_none() || !segment.indexed)
         });
         let number = wanted?.0;
@@ -117,6 +118,7 @@ impl<D: Disk> Store<D> {
         let limit = segment.tail.min(MAX_SEGMENT_BYTES);
         let Ok(scan) = Scan::new(segment.file.clone(), segment.place, limit, segment.torn.clone()) else {
             segment.indexed = true;
+            segment.seal_failed = true;
             return None;
         };
         segment.sealing = true;
@@ -145,6 +147,7 @@ impl<D: Disk> Store<D> {
         };
         segment.sealing = false;
         segment.indexed = true;
+        segment.seal_failed = job.subject.hash.is_none();
         if let (None, Some(hash)) = (segment.hash, job.subject.hash) {
             segment.hash = Some(hash);
             self.chain.push(&Event::Sealed { segment: segment.id, len: segment.tail, hash });

@@ -92,6 +92,11 @@ impl SegmentHeader {
         out
     }
 
+    /// What any header of this store's segment with this id has, and where.
+    pub(crate) fn known<'b>(store: &'b [u8; 16], id: &'b [u8; 8]) -> [(usize, &'b [u8]); 4] {
+        [(0, MAGIC), (11, &[0; 5]), (16, store), (32, id)]
+    }
+
     pub(crate) fn decode(bytes: &[u8]) -> HeaderState {
         if bytes.len() < SEGMENT_HEADER_BYTES
             || &bytes[..8] != MAGIC
@@ -135,6 +140,10 @@ pub(crate) struct Segment<F> {
     pub(crate) live: u64,
     /// Bytes of deletes and slot drops.
     pub(crate) removals: u64,
+    /// The first write that made a record in it dead, at the latest; none yet: the greatest number, not known: zero.
+    pub(crate) died: u64,
+    /// The opening found places in it that can't be read: they may have held anything.
+    pub(crate) damaged: bool,
     /// It holds a record that the index points to and that can't be found any more: it stays, so that this is not forgotten.
     pub(crate) quarantined: bool,
     /// The manifest names it, or will from its next version on.
@@ -149,9 +158,12 @@ pub(crate) struct Segment<F> {
     pub(crate) hash: Option<SegmentHash>,
     /// It has an index file, or is not to have one before the next opening.
     pub(crate) indexed: bool,
+    /// It could not be read to be hashed; it is not tried again before the next opening.
+    pub(crate) seal_failed: bool,
     /// It is being hashed and indexed; compaction leaves it alone meanwhile.
     pub(crate) sealing: bool,
-    /// Ranges that hold no records: what a crash left of unsynced writes.
+    /// Ranges that hold no records: what a crash left of unsynced writes. An empty one at the end:
+    /// [it may end early](Self::may_end_early).
     pub(crate) torn: alloc::vec::Vec<(u64, u64)>,
 }
 
@@ -170,6 +182,8 @@ impl<F> Segment<F> {
             last: 0,
             live: 0,
             removals: 0,
+            died: u64::MAX,
+            damaged: false,
             quarantined: false,
             listed: true,
             trimmed: false,
@@ -177,6 +191,7 @@ impl<F> Segment<F> {
             sealed: false,
             hash: None,
             indexed: false,
+            seal_failed: false,
             sealing: false,
             torn: alloc::vec::Vec::new(),
         }
@@ -191,9 +206,15 @@ impl<F> Segment<F> {
         self.first > self.last
     }
 
-    /// Bytes of records that may be of use no more.
-    pub(crate) fn dead(&self) -> u64 {
-        (self.tail - SEGMENT_HEADER_BYTES as u64).saturating_sub(self.live + self.removals)
+    /// A removal before this write has nothing to remove here: what is here was written after it, or was still
+    /// live after it.
+    pub(crate) fn hides_from(&self) -> u64 {
+        self.first.max(self.died)
+    }
+
+    /// Its end could not be read when it was sealed, so that nobody knew whether it had records up to there: an empty range says so.
+    pub(crate) fn may_end_early(&self) -> bool {
+        self.torn.last() == Some(&(self.tail, self.tail))
     }
 
     pub(crate) fn room(&self) -> u64 {

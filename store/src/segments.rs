@@ -1,10 +1,13 @@
 //! The table of segments, and the making of new ones.
 
+use crate::chain::ENTRY_BYTES;
 use crate::checksum::Place;
+use crate::compaction::MAX_VICTIMS;
 use crate::disk::{Disk, DiskError, DiskErrorKind, DiskFile};
 use crate::error::WriteError;
 use crate::key_index::Location;
 use crate::manifest::{Entry, Manifest, SaveError, derive_word};
+use crate::options::Options;
 use crate::record::HEADER_BYTES;
 use crate::segment::{SEGMENT_HEADER_BYTES, Segment, SegmentHeader, SegmentId, SegmentKind};
 use crate::store::{Store, Urgency};
@@ -61,9 +64,11 @@ impl<F> SegmentTable<F> {
         self[location.segment].live += location.size.bytes();
     }
 
-    /// The index no longer points to this record.
-    pub(crate) fn lose(&mut self, location: Location) {
-        self[location.segment].live -= location.size.bytes();
+    /// The index no longer points to this record, because of the write with this sequence or because of a later one.
+    pub(crate) fn lose(&mut self, location: Location, sequence: u64) {
+        let segment = &mut self[location.segment];
+        segment.live -= location.size.bytes();
+        segment.died = segment.died.min(sequence);
     }
 }
 
@@ -129,13 +134,16 @@ impl<D: Disk> Store<D> {
             _ => {
                 let full = capacity.max(self.options.segment_bytes);
                 let made = match urgency {
-                    Urgency::Put => self.hold_reserve().and_then(|()| self.create_segment(full)),
-                    // The last room goes to a small segment of removals; most of it is left to compaction.
+                    Urgency::Put => self.hold_reserve(false).and_then(|()| self.create_segment(full)),
+                    // The last room goes to small segments of removals, but not that of compaction, which makes more.
+                    Urgency::Removal if self.hold_reserve(false).is_err() && self.merge.is_some() => {
+                        Err(WriteError::NoSpace)
+                    }
                     Urgency::Removal => match self.create_segment(full) {
-                        Err(WriteError::NoSpace) => {
-                            self.release_reserve();
-                            self.create_segment(capacity)
-                        }
+                        Err(WriteError::NoSpace) => match self.create_segment(capacity) {
+                            Err(WriteError::NoSpace) => self.create_from_reserve(capacity),
+                            made => made,
+                        },
                         made => made,
                     },
                 };
@@ -157,22 +165,74 @@ impl<D: Disk> Store<D> {
         Ok(())
     }
 
-    /// Puts room for one segment aside, for compaction on a full disk. Puts get no new segment without it.
-    pub(crate) fn hold_reserve(&mut self) -> Result<(), WriteError> {
-        if !self.has_reserve {
-            match self.disk.create(RESERVE, self.options.segment_bytes) {
-                Err(error) if error.kind() != DiskErrorKind::AlreadyExists => return Err(not_made(error)),
-                // It need not be durable: it holds nothing.
-                _ => self.has_reserve = true,
-            }
+    /// What a merge needs on a full disk: a segment, and what goes with a change of the manifest.
+    fn merge_bytes(&self) -> u64 {
+        // A few segments more, so that the reserve need not be made anew for each.
+        let entries = (self.segments.iter().count() + 1).next_multiple_of(32);
+        let chained = (MAX_VICTIMS + 1) * ENTRY_BYTES;
+        self.options.segment_bytes + Manifest::file_bytes(entries) + chained as u64
+    }
+
+    /// Puts room aside for a full disk: for compaction, without which writers get no new segment, and for a small segment of
+    /// removals, which is made up for with `all` or while the disk is not full.
+    pub(crate) fn hold_reserve(&mut self, all: bool) -> Result<(), WriteError> {
+        let needed = self.merge_bytes();
+        let wanted = needed + SEGMENT_HEADER_BYTES as u64 + 2 * self.options.removal_reserve();
+        let before = self.reserve_bytes;
+        if before >= wanted || (before >= needed && self.starved && !all) {
+            return Ok(());
         }
+        self.reserve_bytes = 0;
+        match self.make_reserve(wanted) {
+            // Better too little than none.
+            Err(WriteError::NoSpace) if before > 0 => {
+                self.make_reserve(before)?;
+                if before < needed { Err(WriteError::NoSpace) } else { Ok(()) }
+            }
+            made => made,
+        }
+    }
+
+    /// Makes a small segment of removals from the reserve, if that leaves enough for compaction.
+    fn create_from_reserve(&mut self, capacity: u64) -> Result<u16, WriteError> {
+        let (before, needed) = (self.reserve_bytes, self.merge_bytes());
+        if before < needed + capacity || !self.release_reserve() {
+            return Err(WriteError::NoSpace);
+        }
+        let made = self.create_segment(capacity);
+        // The manifest may have got longer.
+        if self.make_reserve(before - capacity).is_err() {
+            let _ = self.make_reserve(needed);
+        }
+        made
+    }
+
+    /// Makes the file that holds room, in the place of one that holds too little.
+    fn make_reserve(&mut self, bytes: u64) -> Result<(), WriteError> {
+        match self.disk.remove(RESERVE) {
+            Err(error) if error.kind() != DiskErrorKind::NotFound => return Err(not_made(error)),
+            _ => {}
+        }
+        let made = self.disk.create(RESERVE, bytes).map_err(not_made)?;
+        // What a power cut takes back is not room.
+        if let Err(error) = made.sync_data().and_then(|()| self.disk.sync_dir()) {
+            let _ = self.disk.remove(RESERVE);
+            return Err(not_made(error));
+        }
+        self.reserve_bytes = bytes;
         Ok(())
+    }
+
+    /// The room that an earlier opening put aside, if it is enough. It is too little where the disk reserves none, of
+    /// segments of another size, and after some power cuts.
+    pub(crate) fn finds_reserve(disk: &D, options: &Options) -> u64 {
+        let found = disk.open(RESERVE).and_then(|file| file.size()).unwrap_or(0);
+        if found >= options.segment_bytes { found } else { 0 }
     }
 
     /// Gives the room that was put aside to compaction. Answers whether there was any.
     pub(crate) fn release_reserve(&mut self) -> bool {
-        let held = core::mem::replace(&mut self.has_reserve, false);
-        held && self.disk.remove(RESERVE).is_ok()
+        core::mem::take(&mut self.reserve_bytes) > 0 && self.disk.remove(RESERVE).is_ok()
     }
 
     /// Makes a log segment and names it in the manifest. On an error nothing has changed.

@@ -1,31 +1,35 @@
 //! The store for many threads: writes return when they are durable, and share their syncs.
 
+mod upkeep;
+
 use crate::disk::Disk;
 use crate::error::{OpenError, ReadError, WriteError};
 use crate::options::Options;
-use crate::read::{Cursor, Page, Read};
-use crate::recovery::Recovery;
+use crate::read::{Cursor, Page, Read, ValueRef};
+use crate::recovery::{Progress, Recovery};
 use crate::scrub::Scrubbed;
 use crate::snapshot::Snapshot;
 use crate::store::{Stats, Store};
 use crate::sync::{Durable, Position};
 use core::ops::RangeInclusive;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use std::vec::Vec;
 
-/// What the upkeep thread copies before it lets others go on.
-const STEP_BYTES: usize = 256 << 10;
-/// Upkeep looks around after so many bytes of writes.
+/// Upkeep looks around after so many bytes were written or became dead.
 const UPKEEP_EVERY_BYTES: usize = 1 << 20;
+/// Why there is a store behind a handle.
+const OPEN: &str = "closed only when no handle is left";
 
 /// A store that any number of threads use at once. Clones are handles to the same store; it is closed when the last is
 /// dropped.
 ///
 /// A put or delete returns when it is durable. Writers that wait share one sync: the first of them runs it, and the others that
-/// come while it runs share the next one. Reads go past the syncs, and many at a time. A thread of the
-/// store's own prepares segments and compacts.
+/// come while it runs share the next one. Reads of values go past the syncs, and many at a time. A thread of the
+/// store's own prepares segments and compacts. What reads the disk with the store locked, so that others wait: a listing, the
+/// key that a delete is to remove, a new segment's making, a step of a merge or of scrubbing.
 ///
 /// ```
 /// use gramme_store::{MemDisk, Options, SharedStore};
@@ -38,10 +42,23 @@ const UPKEEP_EVERY_BYTES: usize = 1 << 20;
 ///     threads.into_iter().map(|thread| thread.join().expect("no panic")).collect::<Result<Vec<_>, _>>()
 /// })?;
 /// assert_eq!(written.len(), 8);
-/// assert_eq!(store.get(5, b"key")?, Some((b"value".to_vec(), 0)));
+/// assert_eq!(store.get(5, b"key")?.expect("it was put").bytes, b"value");
+/// store.close()?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct SharedStore<D: Disk + Send + 'static>(Arc<Owner<D>>);
+
+/// A value that was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Value {
+    /// The value, as it was put.
+    pub bytes: Vec<u8>,
+    /// The tag that was put with it.
+    pub tag: u64,
+    /// The time from which on it is absent, if it [expires](SharedStore::put_expiring).
+    pub expires: Option<u64>,
+}
 
 /// What all handles own together; the upkeep thread has the inside only.
 struct Owner<D: Disk + Send + 'static> {
@@ -70,7 +87,10 @@ struct State<D: Disk> {
     expected: usize,
     /// The usual time of a sync.
     sync_time: Duration,
+    /// Bytes that were written or became dead since upkeep last looked around.
     unattended_bytes: usize,
+    /// Why the upkeep thread's last round ended early.
+    upkeep_error: Option<WriteError>,
     closing: bool,
 }
 
@@ -110,17 +130,14 @@ impl<D: Disk> Inside<D> {
                 state = self.synced.wait(state).unwrap_or_else(PoisonError::into_inner);
                 continue;
             }
-            state.leader = true;
-            let (after, result) = self.lead(state);
+            let (after, result) = self.sync(state);
             state = after;
-            state.leader = false;
-            self.synced.notify_all();
             result?;
         }
     }
 
     fn durable(&self, state: &State<D>) -> Durable {
-        state.store.as_ref().expect("closed only when no handle is left").durable()
+        state.store.as_ref().expect(OPEN).durable()
     }
 
     /// Runs one sync, without the lock while the disk works.
@@ -150,59 +167,40 @@ impl<D: Disk> Inside<D> {
         let Some(job) = state.store.as_mut().and_then(Store::begin_sync) else { return (state, Ok(())) };
         drop(state);
         let begun = Instant::now();
-        let done = job.run();
+        let done = catch_unwind(AssertUnwindSafe(|| job.run()));
         let took = begun.elapsed();
         let mut state = self.state();
         state.sync_time = (state.sync_time * 7 + took) / 8;
         state.expected = state.waiting;
         state.waiting -= served;
+        let done = match done {
+            Ok(done) => done,
+            // The disk panicked. The others must not wait for this thread for ever.
+            Err(panic) => {
+                state.store.iter_mut().for_each(Store::give_up_sync);
+                state.leader = false;
+                self.synced.notify_all();
+                drop(state);
+                resume_unwind(panic);
+            }
+        };
         let result = state.store.as_mut().map_or(Ok(()), |store| store.complete_sync(done).map(|_| ()));
         (state, result)
     }
 
-    /// The upkeep thread: steps of maintenance whenever enough has been written.
-    fn keep_up(&self) {
-        let mut state = self.state();
-        while !state.closing {
-            if state.unattended_bytes < UPKEEP_EVERY_BYTES {
-                state = self.upkeep.wait(state).unwrap_or_else(PoisonError::into_inner);
-                continue;
-            }
-            state.unattended_bytes = 0;
-            loop {
-                let Some(store) = &mut state.store else { return };
-                // Sealing reads a whole segment: without the lock.
-                if let Some(mut job) = store.begin_seal() {
-                    drop(state);
-                    while let Ok(true) = job.step(STEP_BYTES as u64) {}
-                    state = self.state();
-                    let Some(store) = &mut state.store else { return };
-                    store.end_seal(job);
-                    continue;
-                }
-                // An error is met by the writers, too, when they need what could not be made.
-                let Ok(done) = store.maintain(STEP_BYTES) else { break };
-                if done.needs_sync {
-                    while state.leader {
-                        state = self.synced.wait(state).unwrap_or_else(PoisonError::into_inner);
-                    }
-                    state.leader = true;
-                    let (after, _) = self.lead(state);
-                    state = after;
-                    state.leader = false;
-                    self.synced.notify_all();
-                } else if !done.more {
-                    break;
-                }
-                if state.closing {
-                    return;
-                }
-                // Let the writers in between two steps.
-                drop(state);
-                std::thread::yield_now();
-                state = self.state();
-            }
+    /// Begins a sync when none is under way, and ends it.
+    fn sync<'a>(
+        &'a self,
+        mut state: MutexGuard<'a, State<D>>,
+    ) -> (MutexGuard<'a, State<D>>, Result<(), WriteError>) {
+        while state.leader {
+            state = self.synced.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
+        state.leader = true;
+        let (mut state, synced) = self.lead(state);
+        state.leader = false;
+        self.synced.notify_all();
+        (state, synced)
     }
 }
 
@@ -212,8 +210,20 @@ impl<D: Disk + Send + 'static> SharedStore<D> {
     /// # Errors
     /// As for [`Store::open`].
     pub fn open(disk: D, options: Options) -> Result<(Self, Recovery), OpenError> {
+        Self::open_with(disk, options, |_| {})
+    }
+
+    /// [Opens](Self::open) a store and reports progress meanwhile, as [`Store::open_with`] does.
+    ///
+    /// # Errors
+    /// As for [`Store::open`].
+    pub fn open_with(
+        disk: D,
+        options: Options,
+        progress: impl FnMut(Progress),
+    ) -> Result<(Self, Recovery), OpenError> {
         // Reads as jobs: they are run without the lock.
-        let (store, recovery) = Store::open(disk, options.with_inline_reads(false))?;
+        let (store, recovery) = Store::open_with(disk, options.with_inline_reads(false), progress)?;
         let state = State {
             store: Some(store),
             leader: false,
@@ -221,6 +231,7 @@ impl<D: Disk + Send + 'static> SharedStore<D> {
             expected: 1,
             sync_time: Duration::ZERO,
             unattended_bytes: UPKEEP_EVERY_BYTES,
+            upkeep_error: None,
             closing: false,
         };
         let inside = Arc::new(Inside {
@@ -239,35 +250,54 @@ impl<D: Disk + Send + 'static> SharedStore<D> {
         Ok((Self(Arc::new(Owner { inside, upkeep })), recovery))
     }
 
+    /// Makes a write of about so many bytes; `key`: what it replaces.
     fn write(
         &self,
+        slot: u16,
+        key: &[u8],
         bytes: usize,
-        wait: bool,
         act: impl FnOnce(&mut Store<D>) -> Result<Position, WriteError>,
-    ) -> Result<(Position, Option<Durable>), WriteError> {
+    ) -> Result<(MutexGuard<'_, State<D>>, Position), WriteError> {
         let inside = &self.0.inside;
         let mut state = inside.state();
-        let position = act(state.store.as_mut().expect("closed only when no handle is left"))?;
-        state.unattended_bytes += bytes;
+        let store = state.store.as_mut().expect(OPEN);
+        let dead = store.read_bytes(slot, key).unwrap_or(0);
+        let written = act(store);
+        state.unattended_bytes = match &written {
+            Ok(_) => state.unattended_bytes.saturating_add(bytes + dead),
+            // Upkeep may make the room that was missing.
+            Err(WriteError::NoSpace | WriteError::TooManySegments) => UPKEEP_EVERY_BYTES,
+            Err(_) => state.unattended_bytes,
+        };
         if state.unattended_bytes >= UPKEEP_EVERY_BYTES {
             inside.upkeep.notify_one();
         }
-        let durable = if wait { Some(inside.wait(state, position)?) } else { None };
-        Ok((position, durable))
+        written.map(|position| (state, position))
+    }
+
+    fn write_durably(
+        &self,
+        slot: u16,
+        key: &[u8],
+        bytes: usize,
+        act: impl FnOnce(&mut Store<D>) -> Result<Position, WriteError>,
+    ) -> Result<Durable, WriteError> {
+        let (state, position) = self.write(slot, key, bytes, act)?;
+        self.0.inside.wait(state, position)
     }
 
     fn read<T>(&self, act: impl FnOnce(&mut Store<D>) -> T) -> T {
-        act(self.0.inside.state().store.as_mut().expect("closed only when no handle is left"))
+        act(self.0.inside.state().store.as_mut().expect(OPEN))
     }
 
-    /// Sets a key's value, and returns when that is durable.
+    /// Sets a key's value, and returns when that is durable. One that is refused for want of
+    /// room wakes the upkeep thread: try again later.
     ///
     /// # Errors
     /// As for [`Store::put`] (nothing changed), or the sync failed ([`WriteError::Disk`], [`WriteError::Poisoned`]: the write can be
     /// read, but may be gone after the next opening).
     pub fn put(&self, slot: u16, key: &[u8], value: &[u8], tag: u64) -> Result<Durable, WriteError> {
-        let written = self.write(key.len() + value.len(), true, |store| store.put(slot, key, value, tag))?;
-        Ok(written.1.expect("it was waited for"))
+        self.write_durably(slot, key, key.len() + value.len(), |store| store.put(slot, key, value, tag))
     }
 
     /// Removes a key, and returns when that is durable.
@@ -275,8 +305,7 @@ impl<D: Disk + Send + 'static> SharedStore<D> {
     /// # Errors
     /// As for [`put`](Self::put).
     pub fn delete(&self, slot: u16, key: &[u8]) -> Result<Durable, WriteError> {
-        let written = self.write(key.len(), true, |store| store.delete(slot, key))?;
-        Ok(written.1.expect("it was waited for"))
+        self.write_durably(slot, key, key.len(), |store| store.delete(slot, key))
     }
 
     /// Removes all keys of a slot, and returns when that is durable.
@@ -284,8 +313,7 @@ impl<D: Disk + Send + 'static> SharedStore<D> {
     /// # Errors
     /// As for [`put`](Self::put).
     pub fn drop_slot(&self, slot: u16) -> Result<Durable, WriteError> {
-        let written = self.write(UPKEEP_EVERY_BYTES, true, |store| store.drop_slot(slot))?;
-        Ok(written.1.expect("it was waited for"))
+        self.write_durably(slot, b"", UPKEEP_EVERY_BYTES, |store| store.drop_slot(slot))
     }
 
     /// Sets a key's value without waiting: it can be read, and is durable after the next sync.
@@ -299,7 +327,8 @@ impl<D: Disk + Send + 'static> SharedStore<D> {
         value: &[u8],
         tag: u64,
     ) -> Result<Position, WriteError> {
-        Ok(self.write(key.len() + value.len(), false, |store| store.put(slot, key, value, tag))?.0)
+        let bytes = key.len() + value.len();
+        Ok(self.write(slot, key, bytes, |store| store.put(slot, key, value, tag))?.1)
     }
 
     /// Returns when all writes so far are durable.
@@ -308,19 +337,91 @@ impl<D: Disk + Send + 'static> SharedStore<D> {
     /// [`WriteError::Disk`], [`WriteError::Poisoned`]: it is not known which are.
     pub fn sync(&self) -> Result<Durable, WriteError> {
         let state = self.0.inside.state();
-        let position = state.store.as_ref().expect("closed only when no handle is left").position();
+        let position = state.store.as_ref().expect(OPEN).position();
         self.0.inside.wait(state, position)
     }
 
-    /// A key's value and tag; `None` if it is not there.
+    /// As [`delete`](Self::delete), without waiting: durable after the next sync.
+    ///
+    /// # Errors
+    /// As for [`Store::delete`].
+    pub fn delete_unsynced(&self, slot: u16, key: &[u8]) -> Result<Position, WriteError> {
+        Ok(self.write(slot, key, key.len(), |store| store.delete(slot, key))?.1)
+    }
+
+    /// As [`put_expiring`](Self::put_expiring), without waiting: durable after the next sync.
+    ///
+    /// # Errors
+    /// As for [`Store::put`].
+    pub fn put_expiring_unsynced(
+        &self,
+        slot: u16,
+        key: &[u8],
+        value: &[u8],
+        tag: u64,
+        expires: u64,
+    ) -> Result<Position, WriteError> {
+        let bytes = key.len() + value.len();
+        let put = |store: &mut Store<D>| store.put_expiring(slot, key, value, tag, expires);
+        Ok(self.write(slot, key, bytes, put)?.1)
+    }
+
+    /// As [`drop_slot`](Self::drop_slot), without waiting: durable after the next sync.
+    ///
+    /// # Errors
+    /// As for [`Store::drop_slot`].
+    pub fn drop_slot_unsynced(&self, slot: u16) -> Result<Position, WriteError> {
+        Ok(self.write(slot, b"", UPKEEP_EVERY_BYTES, |store| store.drop_slot(slot))?.1)
+    }
+
+    /// As [`Store::flush`].
+    ///
+    /// # Errors
+    /// As for [`Store::flush`].
+    pub fn flush(&self) -> Result<(), WriteError> {
+        self.read(Store::flush)
+    }
+
+    /// A key's value, tag and time of expiry; `None` if it is not there, or has expired.
     ///
     /// # Errors
     /// As for [`Store::get`]: never for a key that is absent.
-    pub fn get(&self, slot: u16, key: &[u8]) -> Result<Option<(Vec<u8>, u64)>, ReadError> {
+    pub fn get(&self, slot: u16, key: &[u8]) -> Result<Option<Value>, ReadError> {
+        let owned = |(bytes, tag, expires)| Value { bytes, tag, expires };
         match self.read(|store| store.get(slot, key))? {
             Read::Absent => Ok(None),
-            Read::Value { value, tag, .. } => Ok(Some((value, tag))),
-            Read::Pending(job) => Ok(job.run().value()?.map(|(value, tag, _)| (value, tag))),
+            Read::Value { value, tag, expires } => Ok(Some(owned((value, tag, expires)))),
+            Read::Pending(job) => Ok(job.run().value()?.map(owned)),
+        }
+    }
+
+    /// Shows a key's value to `see`: in the disk's own memory, where that [lends](crate::DiskFile::lend) it. The store is not locked
+    /// meanwhile: `see` may use it. `None` if the key is absent.
+    ///
+    /// # Errors
+    /// As for [`Store::get`].
+    pub fn get_with<R>(
+        &self,
+        slot: u16,
+        key: &[u8],
+        see: impl FnOnce(ValueRef<'_>) -> R,
+    ) -> Result<Option<R>, ReadError> {
+        match self.read(|store| store.get(slot, key))? {
+            Read::Absent => Ok(None),
+            Read::Value { value, tag, expires } => Ok(Some(see(ValueRef { bytes: &value, tag, expires }))),
+            Read::Pending(job) => job.see(see),
+        }
+    }
+
+    /// Gives up this handle and, if it is the last one, closes the store in good order, as [`Store::close`] does; answers
+    /// whether it was the last. A handle that is dropped does the same, and an error then is not told.
+    ///
+    /// # Errors
+    /// As for [`Store::close`].
+    pub fn close(self) -> Result<bool, WriteError> {
+        match Arc::into_inner(self.0) {
+            Some(mut owner) => owner.close().map(|()| true),
+            None => Ok(false),
         }
     }
 
@@ -349,10 +450,9 @@ impl<D: Disk + Send + 'static> SharedStore<D> {
         tag: u64,
         expires: u64,
     ) -> Result<Durable, WriteError> {
-        let written = self.write(key.len() + value.len(), true, |store| {
+        self.write_durably(slot, key, key.len() + value.len(), |store| {
             store.put_expiring(slot, key, value, tag, expires)
-        })?;
-        Ok(written.1.expect("it was waited for"))
+        })
     }
 
     /// As [`Store::set_time`].
@@ -389,6 +489,26 @@ impl<D: Disk + Send + 'static> SharedStore<D> {
         self.read(|store| store.len())
     }
 
+    /// As [`Store::slot_len`].
+    pub fn slot_len(&self, slot: u16) -> u64 {
+        self.read(|store| store.slot_len(slot))
+    }
+
+    /// As [`Store::is_full`].
+    pub fn is_full(&self) -> bool {
+        self.read(|store| store.is_full())
+    }
+
+    /// As [`Store::position`].
+    pub fn position(&self) -> Position {
+        self.read(|store| store.position())
+    }
+
+    /// As [`Store::durable`].
+    pub fn durable(&self) -> Durable {
+        self.read(|store| store.durable())
+    }
+
     /// Whether no slot has a key.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
@@ -405,8 +525,8 @@ impl<D: Disk + Send + 'static> SharedStore<D> {
     }
 }
 
-impl<D: Disk + Send + 'static> Drop for Owner<D> {
-    fn drop(&mut self) {
+impl<D: Disk + Send + 'static> Owner<D> {
+    fn close(&mut self) -> Result<(), WriteError> {
         let mut state = self.inside.state();
         state.closing = true;
         self.inside.upkeep.notify_all();
@@ -416,10 +536,14 @@ impl<D: Disk + Send + 'static> Drop for Owner<D> {
             let _ = upkeep.join();
         }
         let store = self.inside.state().store.take();
-        if let Some(store) = store {
-            // What could not be synced is left to the next opening to find.
-            let _ = store.close();
-        }
+        store.map_or(Ok(()), Store::close)
+    }
+}
+
+impl<D: Disk + Send + 'static> Drop for Owner<D> {
+    fn drop(&mut self) {
+        // What could not be synced is left to the next opening to find.
+        let _ = self.close();
     }
 }
 

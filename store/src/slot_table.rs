@@ -5,13 +5,14 @@
 //! reads one or two neighbouring cache lines; a growth is one pass over old and new, so a table can grow by little at a
 //! time; and a listing finds its place at once.
 
-use crate::key_index::{Entry, Placed};
+use crate::key_index::{Entry, Location};
 use alloc::boxed::Box;
 use alloc::vec;
-use alloc::vec::Vec;
 
 /// A table is grown when this part of it is full, numerator and denominator: 23 of 25.
 const FULL: (usize, usize) = (23, 25);
+/// A table that has so many times as many entries as come is not worth being laid out anew.
+const FEW: usize = 8;
 
 /// The entries of one slot.
 #[derive(Default)]
@@ -27,9 +28,14 @@ impl SlotTable {
         self.len as usize
     }
 
+    /// The last run has a few places to end in.
+    fn homes_of(size: usize) -> u32 {
+        u32::try_from(size.saturating_sub(4 + size / 64).max(1)).expect("the index holds fewer keys")
+    }
+
     /// Of 56 bits the upper 32 say where; a greater fingerprint never has a smaller home.
     #[allow(clippy::cast_possible_truncation)] // Below `homes`.
-    fn home(homes: u32, fingerprint: u64) -> usize {
+    pub(crate) fn home(homes: u32, fingerprint: u64) -> usize {
         (((fingerprint >> 24) * u64::from(homes)) >> 32) as usize
     }
 
@@ -100,26 +106,78 @@ impl SlotTable {
         removed
     }
 
-    /// Takes in entries in the order of their fingerprints, in one pass over old and new. `taken` gets for each whether it was; it was
-    /// not if there is one with its fingerprint. `scratch` is overwritten.
-    pub(crate) fn merge(&mut self, new: &[Placed], scratch: &mut Vec<Entry>, taken: &mut Vec<bool>) {
-        scratch.clear();
-        let mut old = self.from(0).peekable();
-        for Placed { entry, .. } in new {
-            let fingerprint = entry.fingerprint();
-            while let Some(there) = old.next_if(|there| there.fingerprint() <= fingerprint) {
-                scratch.push(*there);
-            }
-            let is_new = scratch.last().is_none_or(|last| last.fingerprint() != fingerprint);
-            if is_new {
-                scratch.push(*entry);
-            }
-            taken.push(is_new);
+    /// Whether so many entries that come together are best [filled in](Self::begin_fill): few beside those that there are
+    /// are better inserted.
+    pub(crate) fn is_worth_filling(&self, more: usize) -> bool {
+        more * FEW >= self.len()
+    }
+
+    /// Homes of a table with so many entries more.
+    pub(crate) fn homes_with(&self, more: usize) -> u32 {
+        Self::homes_of(((self.len() + more) * FULL.1).div_ceil(FULL.0) + 1)
+    }
+
+    /// Begins to fill the table anew, with what it has and what comes. `places` has a number for each home: how many of those that come
+    /// have it. It is for [`fill`](Self::fill) then.
+    pub(crate) fn begin_fill(&mut self, places: &mut [u32]) {
+        let homes = u32::try_from(places.len()).expect("the index holds fewer keys");
+        let old = core::mem::take(&mut self.entries);
+        for entry in old.iter().filter(|entry| !entry.is_none()) {
+            places[Self::home(homes, entry.fingerprint())] += 1;
         }
-        scratch.extend(old);
-        let wanted = (scratch.len() * FULL.1).div_ceil(FULL.0) + 1;
-        self.len = u32::try_from(scratch.len()).expect("the index holds fewer keys");
-        self.lay_out(wanted.max(self.entries.len()), scratch.iter());
+        let mut free = 0;
+        for (home, place) in (0..).zip(&mut *places) {
+            let start = free.max(home);
+            free = start + core::mem::replace(place, start);
+        }
+        self.entries = vec![Entry::NONE; free.max(homes) as usize + 1].into_boxed_slice();
+        self.homes = homes;
+        self.len = 0;
+        old.iter().filter(|entry| !entry.is_none()).for_each(|entry| self.fill(places, *entry));
+    }
+
+    /// Puts an entry into a place that [`begin_fill`](Self::begin_fill) made for it.
+    pub(crate) fn fill(&mut self, places: &mut [u32], entry: Entry) {
+        let place = &mut places[Self::home(self.homes, entry.fingerprint())];
+        self.entries[*place as usize] = entry;
+        *place += 1;
+        self.len += 1;
+    }
+
+    /// Puts what was filled in in order. Of entries with the same fingerprint the first one stays; `refused` gets where the others are.
+    pub(crate) fn end_fill(&mut self, mut refused: impl FnMut(Location)) {
+        let (mut above, mut doubles) = (0, false);
+        for at in 0..self.entries.len() {
+            let entry = self.entries[at];
+            let fingerprint = entry.fingerprint();
+            if entry.is_none() {
+                continue;
+            }
+            if fingerprint >= above {
+                above = fingerprint + 1;
+                continue;
+            }
+            // Only those of one home are not in order, and no gap is between them.
+            let greater = |before: &Entry| before.fingerprint() > fingerprint;
+            let to = at - self.entries[..at].iter().rev().take_while(|before| greater(before)).count();
+            self.entries.copy_within(to..at, to + 1);
+            self.entries[to] = entry;
+            doubles |= to > 0
+                && !self.entries[to - 1].is_none()
+                && self.entries[to - 1].fingerprint() == fingerprint;
+        }
+        if doubles {
+            let mut above = 0;
+            for entry in self.entries.iter_mut().filter(|entry| !entry.is_none()) {
+                if entry.fingerprint() < above {
+                    refused(core::mem::replace(entry, Entry::NONE).location());
+                    self.len -= 1;
+                } else {
+                    above = entry.fingerprint() + 1;
+                }
+            }
+            self.rebuild((self.len() * FULL.1).div_ceil(FULL.0) + 1);
+        }
     }
 
     fn next_size(&self) -> usize {
@@ -140,9 +198,7 @@ impl SlotTable {
     /// Lays entries out in so many places, or a few more where a run would not end in time.
     fn lay_out<'e>(&mut self, mut size: usize, all: impl Iterator<Item = &'e Entry> + Clone) {
         'again: loop {
-            // The last run has a few places to end in.
-            let homes =
-                u32::try_from(size.saturating_sub(4 + size / 64).max(1)).expect("the index holds fewer keys");
+            let homes = Self::homes_of(size);
             let mut entries = vec![Entry::NONE; size].into_boxed_slice();
             let mut free = 0;
             for entry in all.clone() {
@@ -172,8 +228,9 @@ impl SlotTable {
 mod tests {
     use super::*;
     use crate::checksum::mix;
-    use crate::key_index::{FINGERPRINT_MASK, Location, SizeClass};
+    use crate::key_index::{FINGERPRINT_MASK, SizeClass};
     use alloc::collections::BTreeMap;
+    use alloc::vec::Vec;
 
     fn entry(fingerprint: u64, tag: u64) -> Entry {
         Entry::new(fingerprint, Location { segment: 1, unit: 2, size: SizeClass::of(40) }, tag)
@@ -191,18 +248,26 @@ mod tests {
     }
 
     /// Many entries at once, some of them there already and some twice.
-    fn merge(table: &mut SlotTable, model: &mut BTreeMap<u64, u64>, narrow: u64, step: u64) {
-        let new = |n: u64| entry(mix(mix(step + n) % 900) & narrow, 1 << 40 | n);
-        let mut all: Vec<Placed> = (0..100).map(|n| Placed { entry: new(n), line: 0 }).collect();
-        all.sort_by_key(|placed| placed.entry.fingerprint());
-        let (mut scratch, mut taken) = (Vec::new(), Vec::new());
-        table.merge(&all, &mut scratch, &mut taken);
-        assert_eq!(taken.len(), all.len());
-        for (Placed { entry, .. }, taken) in all.iter().zip(taken) {
+    fn put_many(table: &mut SlotTable, model: &mut BTreeMap<u64, u64>, narrow: u64, step: u64) {
+        let new = |n: u64| {
+            let location = Location { segment: 2, unit: u32::try_from(n).unwrap(), size: SizeClass::of(40) };
+            Entry::new(mix(mix(step + n) % 900) & narrow, location, 1 << 40 | n)
+        };
+        let homes = table.homes_with(100);
+        let mut places = vec![0; homes as usize];
+        (0..100).for_each(|n| places[SlotTable::home(homes, new(n).fingerprint())] += 1);
+        table.begin_fill(&mut places);
+        (0..100).for_each(|n| table.fill(&mut places, new(n)));
+        let mut refused = Vec::new();
+        table.end_fill(|location| refused.push(location));
+        for entry in (0..100).map(new) {
             let there = model.contains_key(&entry.fingerprint());
-            assert_eq!(taken, !there, "what is there stays, and of two the first");
+            let is_refused = refused.contains(&entry.location());
+            assert_eq!(is_refused, there, "what is there stays, and of two the first");
             model.entry(entry.fingerprint()).or_insert(entry.tag());
         }
+        let bytes = size_of_val(&*table.entries);
+        assert!(bytes <= 34 * table.len() + 150 || narrow == 0xff, "{bytes} bytes for {}", table.len());
     }
 
     #[test]
@@ -234,7 +299,7 @@ mod tests {
                     assert!(listed.eq(model.range(from..).map(|(fingerprint, _)| *fingerprint)));
                 }
                 if step % 500 == 0 {
-                    merge(&mut table, &mut model, narrow, step);
+                    put_many(&mut table, &mut model, narrow, step);
                     check(&table, &model);
                 }
             }

@@ -3,8 +3,9 @@
 use crate::chain::{CHAIN, Chain, ENTRY_BYTES};
 use crate::disk::{Disk, DiskError, DiskErrorKind, DiskFile};
 use crate::error::WriteError;
-use crate::manifest::{MANIFEST, Manifest, SaveError};
-use crate::segment::SegmentId;
+use crate::leftovers::is_a_stores;
+use crate::manifest::{Manifest, SaveError};
+use crate::segment::{Segment, SegmentId};
 use crate::segments::entries;
 use crate::store::Store;
 use crate::sync::Position;
@@ -51,7 +52,9 @@ impl<D: Disk> Store<D> {
     /// [`WriteError::Unreadable`]: the chain's file could not be opened. Nothing changed. As for [`flush`](Self::flush).
     pub fn snapshot(&mut self) -> Result<Snapshot<D>, WriteError> {
         self.flush()?;
-        let listed = || self.segments.iter().filter(|(_, segment)| segment.listed && !segment.is_empty());
+        // One of which nothing can be read says so in the copy, too.
+        let copied = |segment: &Segment<D::File>| segment.listed && (!segment.is_empty() || segment.damaged);
+        let listed = || self.segments.iter().filter(|(_, segment)| copied(segment));
         let mut entries = entries(&self.segments);
         entries.retain(|entry| listed().any(|(_, segment)| segment.id == entry.id));
         for entry in &mut entries {
@@ -100,13 +103,11 @@ impl<D: Disk> Snapshot<D> {
     /// only one of the two should go on being written to.
     ///
     /// # Errors
-    /// [`DiskErrorKind::AlreadyExists`] if there is a store already; nothing was touched. Others: what was copied is left
+    /// [`DiskErrorKind::AlreadyExists`] if there is a store already, or a file with a name of a store's; nothing was touched. Others: what was copied is left
     /// behind, and is no store.
     pub fn copy_to<T: Disk>(&self, to: &T, mut progress: impl FnMut(CopyProgress)) -> Result<(), DiskError> {
         let _lock = to.lock()?;
-        let theirs =
-            |name: &alloc::string::String| name == MANIFEST || SegmentId::of_file_name(name).is_some();
-        if to.list()?.iter().any(theirs) {
+        if to.list()?.iter().any(|name| is_a_stores(name)) {
             return Err(DiskError::new(DiskErrorKind::AlreadyExists, "copy a snapshot"));
         }
         let mut state = CopyProgress { bytes: self.bytes(), ..CopyProgress::default() };

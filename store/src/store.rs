@@ -49,10 +49,12 @@ pub struct Store<D: Disk> {
     pub(crate) tree: Option<HashTree>,
     /// Entries that the tree does not count: their keys are not known, for their records are damaged.
     pub(crate) uncounted: BTreeSet<(u16, u64)>,
+    /// The opening found places that can't be read: what is not in the index may be there.
+    pub(crate) has_unread: bool,
     /// The caller's clock, for records that expire.
     pub(crate) now: u64,
-    /// Room for a segment is put aside.
-    pub(crate) has_reserve: bool,
+    /// Room that is put aside for compaction.
+    pub(crate) reserve_bytes: u64,
     /// The disk was full when a segment was last asked for.
     pub(crate) starved: bool,
     pub(crate) next_sequence: u64,
@@ -171,7 +173,7 @@ impl<D: Disk> Store<D> {
         self.segments.gain(location);
         let old = self.index.set(slot, fingerprint, location, tag);
         if let Some(old) = &old {
-            self.segments.lose(old.location);
+            self.segments.lose(old.location, sequence);
         }
         if let Some(tree) = &mut self.tree {
             let key_hash = tree.key().key_hash(key);
@@ -186,7 +188,8 @@ impl<D: Disk> Store<D> {
     }
 
     /// Removes a key: for good, once a sync covers the position. A key that is not there costs nothing; the position then
-    /// is that of the last write, which may have been its removal.
+    /// is that of the last write, which may have been its removal. Where the opening found [places that can't be
+    /// read](crate::DamageKind::Unreadable) it is written all the same: the key may be in one of them, to be read another day.
     ///
     /// One read and one write of the disk. Deletes have room kept for them that other puts than those that shrink a record may
     /// not use, so that a full disk can be emptied.
@@ -196,10 +199,14 @@ impl<D: Disk> Store<D> {
     pub fn delete(&mut self, slot: u16, key: &[u8]) -> Result<Position, WriteError> {
         check_key(key)?;
         let fingerprint = self.fingerprint(key);
-        let Some(hit) = self.index.get(slot, fingerprint) else { return self.nothing_to_write() };
+        let hit = self.index.get(slot, fingerprint);
+        if hit.is_none() && !self.has_unread {
+            return self.nothing_to_write();
+        }
         // A put may displace another key once in a few thousand huge stores, and says so at the other's next read. A
         // delete must not: nothing would be left to say it. Where the key can't be read it is taken for the right one.
-        if self.key_of(slot, &hit).ok().flatten().is_some_and(|(found, _)| found != key) {
+        let found = hit.and_then(|hit| self.key_of(slot, &hit).ok().flatten());
+        if found.is_some_and(|(found, _)| found != key) {
             return Err(WriteError::Collision);
         }
         let draft = Draft {
@@ -214,7 +221,7 @@ impl<D: Disk> Store<D> {
         };
         self.append(&draft, Urgency::Removal)?;
         if let Some(old) = self.index.remove(slot, fingerprint) {
-            self.segments.lose(old.location);
+            self.segments.lose(old.location, draft.sequence);
             if let Some(tree) = &mut self.tree
                 && !self.uncounted.remove(&(slot, old.fingerprint))
             {
@@ -229,7 +236,7 @@ impl<D: Disk> Store<D> {
     /// # Errors
     /// As [`WriteError`] says. The slot then is what it was before.
     pub fn drop_slot(&mut self, slot: u16) -> Result<Position, WriteError> {
-        if self.index.slot_len(slot) == 0 {
+        if self.index.slot_len(slot) == 0 && !self.has_unread {
             return self.nothing_to_write();
         }
         let draft = Draft {
@@ -244,7 +251,7 @@ impl<D: Disk> Store<D> {
         };
         self.append(&draft, Urgency::Removal)?;
         let segments = &mut self.segments;
-        self.index.drop_slot(slot, |location| segments.lose(location));
+        self.index.drop_slot(slot, |location| segments.lose(location, draft.sequence));
         if let Some(tree) = &mut self.tree {
             tree.clear(slot);
             self.uncounted.retain(|(of, _)| *of != slot);

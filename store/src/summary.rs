@@ -1,6 +1,7 @@
 //! What a segment holds, as the index wants it: one line for each record, from a scan of the segment or from its index
 //! file. Summarising is the part of an opening that needs nothing but the file, so segments can be summarised side by side.
 
+use crate::batch::Batch;
 use crate::chain::SegmentHash;
 use crate::checksum::Place;
 use crate::disk::{DiskError, DiskFile};
@@ -12,9 +13,6 @@ use crate::scan::{Found, Scan};
 use crate::segment::SegmentId;
 use alloc::vec::Vec;
 use siphasher::sip::SipHasher13;
-
-/// Lines that are handed on together: 10 MiB of them.
-pub(crate) const BATCH_LINES: usize = 1 << 18;
 
 /// One record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +36,8 @@ pub(crate) struct Suspect {
     pub(crate) start: u64,
     pub(crate) end: u64,
     pub(crate) fate: Fate,
+    /// The disk refused to read some of it.
+    pub(crate) unreadable: bool,
 }
 
 /// What is left of a record that was not whole.
@@ -103,13 +103,13 @@ impl Summary {
         }
     }
 
-    /// Takes down what a scan found next; lines of whole records go to `lines`. Answers whether there is more.
+    /// Takes down what a scan found next; `each` gets the lines of whole records. Answers whether there is more.
     pub(crate) fn take<F: DiskFile>(
         &mut self,
         scan: &Scan<F>,
         found: Found,
         hashes: &Hashes,
-        lines: &mut Vec<Line>,
+        mut each: impl FnMut(Line),
     ) -> bool {
         match found {
             Found::End { offset } => {
@@ -121,7 +121,8 @@ impl Summary {
                 if !trailing {
                     self.end = end;
                 }
-                self.suspects.push(Suspect { start, end, fate: Fate::Gone });
+                let unreadable = scan.is_unreadable(start, end);
+                self.suspects.push(Suspect { start, end, fate: Fate::Gone, unreadable });
             }
             Found::Record { offset, header, intact, mended } => {
                 self.end = offset + header.record_len() as u64;
@@ -138,10 +139,11 @@ impl Summary {
                 let line = hashes.line(offset, &header, key);
                 if mended || !intact {
                     let fate = if mended { Fate::Mended(line) } else { Fate::Headed(line) };
-                    self.suspects.push(Suspect { start: offset, end: self.end, fate });
+                    let unreadable = scan.is_unreadable(offset, self.end);
+                    self.suspects.push(Suspect { start: offset, end: self.end, fate, unreadable });
                 } else {
                     self.note(&line, header.record_len());
-                    lines.push(line);
+                    each(line);
                 }
             }
         }
@@ -193,9 +195,9 @@ impl Hashes {
 }
 
 /// Takes lines; answers whether more are wanted.
-pub(crate) type Sink<'a> = &'a mut dyn FnMut(Vec<Line>) -> bool;
+pub(crate) type Sink<'a> = &'a mut dyn FnMut(Batch) -> bool;
 
-/// Reads all records of a segment.
+/// Reads all records of a segment, around what the disk does not read.
 pub(crate) fn scan<F: DiskFile>(
     file: F,
     place: Place,
@@ -206,16 +208,17 @@ pub(crate) fn scan<F: DiskFile>(
 ) -> Result<Summary, DiskError> {
     let limit = entry.sealed.unwrap_or(entry.capacity).min(MAX_SEGMENT_BYTES);
     let mut scan = Scan::new(file, place, limit, entry.torn.clone())?;
+    scan.read_around();
     let mut summary = Summary::new(source);
-    let mut lines = Vec::new();
+    let mut lines = Batch::new();
     loop {
         let found = scan.next()?;
-        let more = summary.take(&scan, found, hashes, &mut lines);
+        let more = summary.take(&scan, found, hashes, |line| lines.push(line));
         if !more {
             sink(lines);
             return Ok(summary);
         }
-        if lines.len() == BATCH_LINES && !sink(core::mem::take(&mut lines)) {
+        if lines.is_full() && !sink(core::mem::replace(&mut lines, Batch::new())) {
             return Ok(summary);
         }
     }

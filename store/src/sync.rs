@@ -9,7 +9,8 @@ use crate::store::Store;
 use alloc::vec::Vec;
 use core::fmt;
 
-/// A write's place in the order of all writes of a store. Later writes have greater positions, across openings too.
+/// A write's place in the order of all writes of a store. Later writes have greater positions, and a write
+/// that an opening found keeps its position. One that was lost does not: the next opening may give it to another write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Position(pub(crate) u64);
 
@@ -37,7 +38,8 @@ impl Durable {
         self.through
     }
 
-    /// Whether the write at `position` is durable.
+    /// Whether the write at `position` is durable. Both must be of one store, and of one opening of it: the position of a write
+    /// that a crash or a failed sync took may be another write's after the next opening.
     pub const fn covers(&self, position: Position) -> bool {
         position.0 <= self.through.0
     }
@@ -170,6 +172,13 @@ impl<D: Disk> Store<D> {
             self.write_watermark(last);
         }
         Ok(Durable::new(ticket.through))
+    }
+
+    /// Ends a sync whose job was lost: nothing is known of what it was to cover, so writing has stopped for good.
+    #[cfg(feature = "std")]
+    pub(crate) fn give_up_sync(&mut self) {
+        self.in_flight = None;
+        self.poisoned = true;
     }
 
     /// The proof of what is durable now: all that the opening found, and what syncs have covered since.

@@ -19,7 +19,23 @@ pub struct Maintenance {
     pub freed_bytes: u64,
 }
 
+/// How far compaction is with the segments that it is merging.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct MergeProgress {
+    /// Bytes that have been gone through.
+    pub bytes_done: u64,
+    /// Bytes of all segments of this merge. When `bytes_done` is as much a sync is to come, and then one more step.
+    pub bytes: u64,
+}
+
 impl<D: Disk> Store<D> {
+    /// How far the merge is that [`maintain`](Self::maintain) is at; `None` if it is at none.
+    pub fn merge_progress(&self) -> Option<MergeProgress> {
+        let (bytes_done, bytes) = self.merge.as_ref()?.progress(&self.segments);
+        Some(MergeProgress { bytes_done, bytes })
+    }
+
     /// Does a bounded piece of the work that is better not done by a put: prepares the next segment when the active one is
     /// half full, gives back room, seals (hashes and indexes) what is full, compacts. To be called now and then, between writes or when idle; `budget_bytes` bounds what one call reads and
     /// copies (it may go over by one record). One in three bytes of the log may be dead before compaction begins.
@@ -44,7 +60,7 @@ impl<D: Disk> Store<D> {
         });
         let mut failed = None;
         if self.spare.is_none() && wanted {
-            match self.hold_reserve().and_then(|()| self.create_segment(self.options.segment_bytes)) {
+            match self.hold_reserve(false).and_then(|()| self.create_segment(self.options.segment_bytes)) {
                 Ok(spare) => {
                     self.spare = Some(spare);
                     self.starved = false;

@@ -1,11 +1,13 @@
 //! Verification: everything that can be said of a store without changing it.
 
 use crate::chain::{Chain, ENTRY_BYTES, Event, Head, SegmentHash};
-use crate::disk::{Disk, DiskErrorKind, DiskFile};
+use crate::disk::{Disk, DiskErrorKind};
 use crate::error::OpenError;
 use crate::index_file::{self, Subject};
+use crate::leftovers::leftovers;
 use crate::manifest::{Entry, Manifest};
-use crate::open::{leftovers, load};
+use crate::open::load;
+use crate::read_around::read_around;
 use crate::recovery::{Damage, DamageKind, Recovery};
 use crate::replay::{Plan, Replay};
 use crate::segment::SegmentId;
@@ -52,7 +54,7 @@ pub fn verify<D: Disk>(disk: &D, remembered: Option<Head>) -> Result<Verified, O
     };
     let names = disk.list()?;
     let Some((manifest, mut recovery)) = load(disk, &names)? else { return Err(OpenError::NoStore) };
-    recovery.leftovers = leftovers(disk, &names, &manifest)?.len() as u64;
+    recovery.leftovers = leftovers(disk, &names, &manifest)?.names.len() as u64;
     let plan = Plan { fingerprint_mask: u64::MAX, tree_key: None, index_files: false, threads: 1 };
     let mut report = Replay::run(disk, &manifest, &plan, recovery, &mut |_| {})?.recovery;
 
@@ -62,9 +64,20 @@ pub fn verify<D: Disk>(disk: &D, remembered: Option<Head>) -> Result<Verified, O
         check_index_file(disk, &manifest, entry, len, &mut report)?;
         let Some(hash) = entry.hash else { continue };
         sealed_segments += 1;
-        if hash_of(disk, entry.id, len)? != hash {
+        let (found, unreadable) = hash_of(disk, entry.id, len)?;
+        if found != hash && unreadable.is_empty() {
             let kind = DamageKind::Altered;
             report.damage.push(Damage { segment: Some(entry.id), start: 0, end: len, kind });
+        }
+        // Of those that it refused just now, too, the report has most.
+        for (start, end) in unreadable {
+            let has = |damage: &Damage| {
+                damage.segment == Some(entry.id) && damage.start < end && start < damage.end
+            };
+            if !report.damage.iter().any(has) {
+                let kind = DamageKind::Unreadable;
+                report.damage.push(Damage { segment: Some(entry.id), start, end, kind });
+            }
         }
     }
     check_chain(disk, &manifest, remembered, &mut report)?;
@@ -72,21 +85,28 @@ pub fn verify<D: Disk>(disk: &D, remembered: Option<Head>) -> Result<Verified, O
     Ok(Verified { report, head: manifest.head, sealed_segments })
 }
 
-fn hash_of<D: Disk>(disk: &D, segment: SegmentId, len: u64) -> Result<SegmentHash, OpenError> {
+/// A segment's hash, and the ranges that the disk refused to read for it.
+fn hash_of<D: Disk>(
+    disk: &D,
+    segment: SegmentId,
+    len: u64,
+) -> Result<(SegmentHash, Vec<(u64, u64)>), OpenError> {
+    let mut unreadable = Vec::new();
     let file = disk.open(&segment.file_name())?;
     let mut hasher = Sha256::new();
     let mut piece = vec![0; 1 << 20];
     let mut at = 0;
     while at < len {
         let want = usize::try_from((len - at).min(1 << 20)).expect("a megabyte at most");
-        let read = file.read_at(at, &mut piece[..want])?;
+        let mut refused = |start, end| unreadable.push((start, end));
+        let read = read_around(&file, at, &mut piece[..want], &mut refused)?;
         if read == 0 {
             break;
         }
         hasher.update(&piece[..read]);
         at += read as u64;
     }
-    Ok(hasher.finalize().into())
+    Ok((hasher.finalize().into(), unreadable))
 }
 
 fn check_index_file<D: Disk>(
@@ -102,9 +122,10 @@ fn check_index_file<D: Disk>(
     };
     let (store, segment, salt, hash) = (manifest.store, entry.id, entry.salt, entry.hash);
     let subject = Subject { store, segment, salt, len, hash, tree: 0 };
-    match index_file::read(&file, &subject, &mut |_| true)? {
-        Some(_) => report.index_files += 1,
-        None => report.bad_index_files += 1,
+    match index_file::read(&file, &subject, &mut |_| true) {
+        Ok(Some(_)) => report.index_files += 1,
+        // An opening passes over one that can't be read, too.
+        Ok(None) | Err(_) => report.bad_index_files += 1,
     }
     Ok(())
 }

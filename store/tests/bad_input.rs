@@ -1,49 +1,24 @@
 //! Directories and files that are not as a store leaves them: named errors, and nothing touched that is not ours.
 
+#[path = "common/watched.rs"]
+mod watched;
+
 use gramme_store::{
     DamageKind, Disk, DiskError, DiskErrorKind, FileDisk, MAX_KEY_BYTES, MAX_VALUE_BYTES, MemDisk, OpenError,
     Options, Read, SegmentId, Store, WriteError, verify,
 };
+use watched::{Op, Watched};
 
 fn options(seed: u8) -> Options {
     Options::new([seed; 16]).with_segment_bytes(4096).with_index_files(false)
 }
 
 /// A disk that refuses every change, as read-only media and foreign directories do.
-#[derive(Clone)]
-struct Refusing(MemDisk, DiskErrorKind);
-
-impl Refusing {
-    fn refuse<T>(&self, operation: &'static str) -> Result<T, DiskError> {
-        Err(DiskError::new(self.1, operation))
-    }
-}
-
-impl Disk for Refusing {
-    type File = <MemDisk as Disk>::File;
-    type Lock = <MemDisk as Disk>::Lock;
-
-    fn lock(&self) -> Result<Self::Lock, DiskError> {
-        self.refuse("lock the directory")
-    }
-    fn list(&self) -> Result<Vec<String>, DiskError> {
-        self.0.list()
-    }
-    fn open(&self, name: &str) -> Result<Self::File, DiskError> {
-        self.0.open(name)
-    }
-    fn create(&self, _: &str, _: u64) -> Result<Self::File, DiskError> {
-        self.refuse("create a file")
-    }
-    fn rename(&self, _: &str, _: &str) -> Result<(), DiskError> {
-        self.refuse("rename a file")
-    }
-    fn remove(&self, _: &str) -> Result<(), DiskError> {
-        self.refuse("remove a file")
-    }
-    fn sync_dir(&self) -> Result<(), DiskError> {
-        self.refuse("sync the directory")
-    }
+fn refusing(disk: &MemDisk, kind: DiskErrorKind) -> Watched<MemDisk> {
+    Watched::new(disk.clone(), move |op| match op {
+        Op::Open(_) | Op::Read(..) | Op::Close(_) => Ok(()),
+        _ => Err(kind),
+    })
 }
 
 fn filled(seed: u8) -> MemDisk {
@@ -69,8 +44,9 @@ fn read_only_media_and_missing_permission_are_errors_in_words_and_can_be_verifie
         (DiskErrorKind::ReadOnly, "lock the directory: the medium is read-only"),
         (DiskErrorKind::PermissionDenied, "lock the directory: permission denied"),
     ] {
-        let disk = Refusing(filled(1), kind);
-        let before = files(&disk.0);
+        let original = filled(1);
+        let disk = refusing(&original, kind);
+        let before = files(&original);
         match Store::open(disk.clone(), options(2)).map(|(_, recovery)| recovery) {
             Err(OpenError::Disk(error)) => {
                 assert_eq!((error.kind(), error.to_string().as_str()), (kind, words));
@@ -79,7 +55,7 @@ fn read_only_media_and_missing_permission_are_errors_in_words_and_can_be_verifie
         }
         let report = verify(&disk, None).expect("reading is allowed").report;
         assert_eq!((report.keys, report.damage.len()), (60, 0));
-        assert_eq!(files(&disk.0), before);
+        assert_eq!(files(&original), before);
     }
 }
 
@@ -166,6 +142,91 @@ fn an_extra_segment_with_an_old_number_is_cleared_away_and_one_with_a_new_number
     let opened = Store::open(disk.clone(), options(4));
     // Its records are sealed to another number, so none verifies: then it is empty, and a leftover.
     assert!(opened.is_ok() && disk.contents(newer).is_none(), "{name}");
+}
+
+#[test]
+fn files_with_names_of_a_store_s_but_no_manifest_are_not_taken_for_a_new_store_s() {
+    for (name, bytes) in [
+        ("CHAIN", &b"somebody's bicycle"[..]),
+        ("CHAIN", b""),
+        ("RESERVE", b"a wine list"),
+        ("00000000000000ff.seg", b"an orange"),
+        ("00000000000000ff.idx", b"an orange's index"),
+    ] {
+        let disk = MemDisk::new();
+        disk.plant(name, bytes);
+        let before = files(&disk);
+        assert_eq!(
+            Store::open(disk.clone(), options(1)).map(drop).err(),
+            Some(OpenError::ManifestMissing),
+            "{name}"
+        );
+        assert_eq!(verify(&disk, None).err(), Some(OpenError::ManifestMissing), "{name}");
+        assert_eq!(files(&disk), before, "{name}");
+        let (mut store, _) = Store::open(MemDisk::new(), options(2)).expect("opens");
+        let snapshot = store.snapshot().expect("taken");
+        let copied = snapshot.copy_to(&disk, |_| ()).map_err(|error| error.kind());
+        assert_eq!((copied, files(&disk)), (Err(DiskErrorKind::AlreadyExists), before), "{name}");
+    }
+    // What the making of a store leaves when the power fails is a leftover.
+    for half in [&b""[..], b"grammfst", &[0; 5000]] {
+        let disk = MemDisk::new();
+        disk.plant("MANIFEST.next", half);
+        assert!(Store::open(disk, options(1)).expect("opens").1.created);
+    }
+}
+
+#[test]
+fn segments_and_index_files_that_are_not_this_store_s_are_never_removed() {
+    let theirs = filled(9);
+    let (name, whole) = files(&theirs).into_iter().find(|(name, _)| name.ends_with(".seg")).expect("one");
+    let id = SegmentId(u64::from_str_radix(name.trim_end_matches(".seg"), 16).expect("digits"));
+    // Another store's whole segment, whatever its number, by its own or by another.
+    for number in [0, id.0, 0xff] {
+        let disk = filled(1);
+        if number == id.0 {
+            // Ours has that number, too: then it is in the place of one that must be there.
+            disk.remove(&name).expect("there");
+        }
+        disk.plant(&format!("{}.seg", SegmentId(number)), &whole);
+        let before = files(&disk);
+        let opened = Store::open(disk.clone(), options(2)).map(drop);
+        assert_eq!(opened, Err(OpenError::SegmentForeign { segment: SegmentId(number) }));
+        assert_eq!(verify(&disk, None).err(), Some(OpenError::SegmentForeign { segment: SegmentId(number) }));
+        assert_eq!(files(&disk), before);
+    }
+    // What is no segment at all is left alone, and its number, if it is to come, to it.
+    for number in [0, 6, 7, 8, 0xff, u64::MAX] {
+        let disk = filled(1);
+        let names = [format!("{}.seg", SegmentId(number)), format!("{}.idx", SegmentId(number))];
+        names.iter().for_each(|name| disk.plant(name, b"an orange, which is no segment"));
+        for seed in 2..10 {
+            let (mut store, recovery) = Store::open(disk.clone(), options(seed)).expect("opens");
+            assert!(!recovery.is_lossy());
+            for n in 0..60u32 {
+                store.put(1, &n.to_le_bytes(), &[seed; 150], 1).expect("room");
+            }
+            store.close().expect("closes");
+            names.iter().for_each(|name| assert!(disk.contents(name).is_some(), "{name}"));
+        }
+    }
+    // What a crash leaves of the making of a segment: any part of the header that it was to get, and zeros.
+    let ours = files(&filled(1)).into_iter().find(|(name, _)| name.ends_with(".seg")).expect("one").1;
+    for len in (0..64).step_by(7) {
+        let disk = filled(1);
+        let mut bytes = ours[..len].to_vec();
+        if len > 32 {
+            bytes[32] = 0xff;
+        }
+        bytes.resize(if len % 2 == 0 { len } else { 4096 }, 0);
+        disk.plant("00000000000000ff.seg", &bytes);
+        disk.plant("00000000000000ff.idx", &[0; 300]);
+        assert!(Store::open(disk.clone(), options(2)).is_ok(), "{len} bytes");
+        assert!(
+            disk.contents("00000000000000ff.seg").is_none()
+                && disk.contents("00000000000000ff.idx").is_none()
+        );
+    }
 }
 
 #[test]

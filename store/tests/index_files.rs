@@ -1,6 +1,12 @@
 //! Index files: a start goes by them, and never by one that is not of the very segment.
 
+#[path = "common/watched.rs"]
+mod watched;
+
 use gramme_store::{DamageKind, Disk, FileDisk, MemDisk, Options, Read, ReadError, Store, verify};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use watched::{Op, Watched};
 
 fn options(seed: u8) -> Options {
     Options::new([seed; 16]).with_segment_bytes(8192)
@@ -171,7 +177,8 @@ fn an_index_file_does_not_outlive_its_segment_or_hide_that_it_is_cut() {
     let (_, recovery) = Store::open(disk.clone(), options(2)).expect("opens");
     assert!(recovery.is_lossy() && recovery.bad_index_files == 1, "{recovery:?}");
     disk.kill();
-    disk.plant("00000000000000aa.idx", b"of no segment");
+    let index = disk.contents(&segment.replace(".seg", ".idx")).expect("it was passed over");
+    disk.plant("00000000000000aa.idx", &index);
     let (_, recovery) = Store::open(disk.clone(), options(3)).expect("opens");
     assert!(recovery.leftovers >= 1);
     assert!(disk.contents("00000000000000aa.idx").is_none(), "cleared away");
@@ -351,4 +358,45 @@ fn a_store_that_was_synced_only_at_its_end_is_sealed_when_it_is_closed() {
     store.close().expect("closes");
     let (_, recovery) = Store::open(disk, options(2)).expect("opens");
     assert!(recovery.segments > 8 && recovery.index_files >= recovery.segments - 1, "{recovery:?}");
+}
+
+/// The most index files that an opening has open at once.
+fn open_at_once(disk: &MemDisk, threads: usize) -> (u64, u64) {
+    let (now, most) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+    let watched = Watched::new(disk.clone(), {
+        let (disk, now, most) = (disk.clone(), now.clone(), most.clone());
+        move |op| {
+            match op {
+                Op::Open(name) if name.ends_with(".idx") && disk.contents(name).is_some() => {
+                    most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                }
+                Op::Close(name) if name.ends_with(".idx") => drop(now.fetch_sub(1, Ordering::SeqCst)),
+                _ => {}
+            }
+            Ok(())
+        }
+    });
+    let options = options(2).with_open_threads(threads);
+    let (_, recovery) = Store::open(watched, options).expect("opens");
+    assert_eq!(now.load(Ordering::SeqCst), 0, "all are closed");
+    (most.load(Ordering::SeqCst), recovery.index_files)
+}
+
+#[test]
+fn few_index_files_are_open_at_once() {
+    let disk = MemDisk::new();
+    // More than it takes to be read by several threads.
+    let options = options(1).with_segment_bytes(256 << 10);
+    let (mut store, _) = Store::open(disk.clone(), options).expect("opens");
+    for n in 0..180u32 {
+        store.put(0, &n.to_le_bytes(), &vec![1; 60_000], 1).expect("room");
+        store.sync().expect("syncs");
+        while store.maintain(1 << 20).expect("maintains").more {}
+    }
+    drop(store);
+    disk.kill();
+    for threads in [1, 3] {
+        let (most, index_files) = open_at_once(&disk.fork(), threads);
+        assert!(index_files > 30 && most <= 2 * threads as u64 + 1, "{most} of {index_files}");
+    }
 }

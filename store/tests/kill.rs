@@ -1,6 +1,6 @@
 //! Real processes, real files, kill -9: what a child said was durable is there, and nothing else than what it wrote.
 //!
-//! `GRAMME_STORE_KILLS=n` sets the number of kills.
+//! `GRAMME_STORE_KILLS=n` sets the number of kills. A few stores are written to at once: disks are waited for.
 
 use gramme_store::{FileDisk, Options, Read, Store};
 use std::collections::BTreeMap;
@@ -9,6 +9,8 @@ use std::process::{Command, Stdio};
 
 const DIRECTORY: &str = "GRAMME_STORE_KILL_DIRECTORY";
 const KEYS: u64 = 200;
+/// Stores that are written to and killed side by side.
+const STORES: u64 = 4;
 
 fn value(number: u64) -> Vec<u8> {
     let mut value = vec![number.to_le_bytes()[0]; 8 + usize::try_from(number % 700).expect("short")];
@@ -61,7 +63,15 @@ fn child() {
 fn what_was_durable_survives_kill_9() {
     let kills: u64 =
         std::env::var("GRAMME_STORE_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(12);
-    let directory = std::env::temp_dir().join(format!("gramme-store-{}-kill", std::process::id()));
+    std::thread::scope(|scope| {
+        for store in 0..STORES {
+            scope.spawn(move || kill_again_and_again(store, kills.div_ceil(STORES)));
+        }
+    });
+}
+
+fn kill_again_and_again(store: u64, kills: u64) {
+    let directory = std::env::temp_dir().join(format!("gramme-store-{}-kill-{store}", std::process::id()));
     let _ = std::fs::remove_dir_all(&directory);
     let mut before: BTreeMap<u64, u64> = BTreeMap::new();
     let (mut total, mut checked) = (0, 0);
@@ -76,7 +86,7 @@ fn what_was_durable_survives_kill_9() {
         let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
         let mut durable = 0;
         // Some children get far, some not beyond their opening.
-        let enough = kill * 37 % 400;
+        let enough = (kill * STORES + store) * 37 % 400;
         let mut heard = 0;
         while heard <= enough {
             let Some(Ok(line)) = lines.next() else { break };

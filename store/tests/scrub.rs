@@ -189,18 +189,52 @@ fn what_compaction_could_not_copy_is_found_until_it_is_put_again() {
     assert_eq!(damage, []);
 }
 
+fn take(sum: &mut Scrubbed, step: Scrubbed) {
+    assert!(!step.complete);
+    sum.damage.extend(step.damage);
+    sum.idle_bytes += step.idle_bytes;
+    sum.bytes += step.bytes;
+}
+
 #[test]
-fn a_disk_that_does_not_read_is_an_error_and_the_round_goes_on_from_there() {
+fn a_read_that_fails_once_is_made_again_and_nothing_is_damaged_by_it() {
     let disk = prepared();
-    let name = segments(&disk).remove(0);
-    assert!(disk.flip_bit(&name, 5000));
+    for name in segments(&disk) {
+        for flipped in [false, true] {
+            let copy = disk.fork();
+            if flipped {
+                assert!(copy.flip_bit(&name, 5000));
+            }
+            // What a disk that always reads would show.
+            let expected = round(&mut open(&copy.fork()), 1 << 20);
+            assert_eq!(expected.0.len() + usize::from(expected.1 > 0) > 0, flipped);
+            // The failure comes at the first read of any of the segments.
+            for good in 0..segments(&disk).len() {
+                let copy = copy.fork();
+                let mut store = open(&copy);
+                let mut before = Scrubbed::default();
+                for _ in 0..good {
+                    take(&mut before, store.scrub(1).expect("reads"));
+                }
+                copy.fail_next_reads(1);
+                let (mut damage, idle, bytes) = round(&mut store, 1 << 20);
+                damage.extend(before.damage);
+                damage.sort_by_key(|damage| (damage.segment, damage.start));
+                assert_eq!((damage, idle + before.idle_bytes, bytes + before.bytes), expected, "{good}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_disk_that_is_gone_is_an_error_and_not_damage() {
+    let disk = prepared();
     let mut store = open(&disk);
-    disk.fail_next_reads(3);
+    disk.cut_power_after(0);
+    assert!(store.put(1, b"key", b"value", 1).is_err());
     for _ in 0..3 {
         assert!(matches!(store.scrub(1 << 20), Err(ReadError::Disk(_))));
     }
-    let (damage, idle, _) = round(&mut store, 1 << 20);
-    assert_eq!(damage.len() + usize::from(idle > 0), 1);
 }
 
 #[test]
@@ -237,4 +271,38 @@ fn a_shared_store_can_be_scrubbed() {
         }
     }
     assert!(found > 0);
+}
+
+#[test]
+fn a_write_that_went_to_another_s_place_costs_two_records_under_an_open_store() {
+    let disk = prepared();
+    let mut store = open(&disk);
+    // The second writes of two keys: the disk put the one where the other stands, and where it should stand there is nothing.
+    let place = |n: u32| {
+        let record = [&n.to_le_bytes()[..], &value(n)].concat();
+        let places = segments(&disk).into_iter().flat_map(|name| {
+            let contents = disk.contents(&name).expect("there");
+            let places = contents.windows(record.len()).enumerate().filter(|(_, window)| *window == record);
+            places.map(|(at, _)| (name.clone(), at - 40)).collect::<Vec<_>>()
+        });
+        places.last().expect("it was written")
+    };
+    let len = 40 + 4 + value(0).len();
+    let ((from, start), (to, there)) = (place(15), place(57));
+    let record = disk.contents(&from).expect("there")[start..start + len].to_vec();
+    assert!(disk.overwrite(&to, there as u64, &record));
+    assert!(disk.overwrite(&from, start as u64, &vec![0; len]));
+    let mut both = vec![slot(15), slot(57)];
+    both.sort_unstable();
+    assert_eq!(unreadable(&mut store), both, "neither of them, and nothing else");
+    let (damage, _, _) = round(&mut store, 3000);
+    assert_eq!(slots_of(&damage, lost), both);
+    drop(store);
+    // An opening by index files knows of both.
+    let mut store = open(&disk);
+    assert_eq!(unreadable(&mut store), both);
+    for n in [15, 57] {
+        store.put(slot(n), &n.to_le_bytes(), &value(n), 1).expect("healed from a replica");
+    }
+    assert_eq!(unreadable(&mut store), []);
 }

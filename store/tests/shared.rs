@@ -1,8 +1,13 @@
 //! Many threads on one store.
 
-use gramme_store::{Disk, DiskError, DiskFile, FileDisk, MemDisk, Options, SharedStore, Store, WriteError};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Barrier, Condvar, Mutex};
+#[path = "common/watched.rs"]
+mod watched;
+
+use gramme_store::{FileDisk, MemDisk, Options, SharedStore, Store, ValueRef, WriteError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Barrier, Condvar, Mutex, mpsc};
+use std::time::{Duration, Instant};
+use watched::{Op, Watched};
 
 /// A memory disk whose syncs are counted, and wait at a gate.
 #[derive(Clone)]
@@ -10,19 +15,13 @@ struct Gated {
     disk: MemDisk,
     gate: Arc<(Mutex<bool>, Condvar)>,
     syncs: Arc<AtomicU64>,
-}
-
-#[derive(Clone)]
-struct GatedFile<F> {
-    file: F,
-    gate: Arc<(Mutex<bool>, Condvar)>,
-    syncs: Arc<AtomicU64>,
+    panics: Arc<AtomicBool>,
 }
 
 impl Gated {
     fn new() -> Self {
         let gate = Arc::new((Mutex::new(true), Condvar::new()));
-        Self { disk: MemDisk::new(), gate, syncs: Arc::default() }
+        Self { disk: MemDisk::new(), gate, syncs: Arc::default(), panics: Arc::default() }
     }
 
     fn set_open(&self, open: bool) {
@@ -30,66 +29,27 @@ impl Gated {
         self.gate.1.notify_all();
     }
 
-    fn wrap<F>(&self, file: F) -> GatedFile<F> {
-        GatedFile { file, gate: self.gate.clone(), syncs: self.syncs.clone() }
-    }
-}
-
-impl Disk for Gated {
-    type File = GatedFile<<MemDisk as Disk>::File>;
-    type Lock = <MemDisk as Disk>::Lock;
-
-    fn lock(&self) -> Result<Self::Lock, DiskError> {
-        self.disk.lock()
-    }
-    fn list(&self) -> Result<Vec<String>, DiskError> {
-        self.disk.list()
-    }
-    fn open(&self, name: &str) -> Result<Self::File, DiskError> {
-        Ok(self.wrap(self.disk.open(name)?))
-    }
-    fn create(&self, name: &str, bytes: u64) -> Result<Self::File, DiskError> {
-        Ok(self.wrap(self.disk.create(name, bytes)?))
-    }
-    fn rename(&self, from: &str, to: &str) -> Result<(), DiskError> {
-        self.disk.rename(from, to)
-    }
-    fn remove(&self, name: &str) -> Result<(), DiskError> {
-        self.disk.remove(name)
-    }
-    fn sync_dir(&self) -> Result<(), DiskError> {
-        self.disk.sync_dir()
-    }
-}
-
-impl<F: DiskFile> DiskFile for GatedFile<F> {
-    fn size(&self) -> Result<u64, DiskError> {
-        self.file.size()
-    }
-    fn read_at(&self, offset: u64, into: &mut [u8]) -> Result<usize, DiskError> {
-        self.file.read_at(offset, into)
-    }
-    fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<(), DiskError> {
-        self.file.write_at(offset, bytes)
-    }
-    fn sync_data(&self) -> Result<(), DiskError> {
-        let mut open = self.gate.0.lock().expect("no panic");
-        while !*open {
-            open = self.gate.1.wait(open).expect("no panic");
-        }
-        drop(open);
-        self.syncs.fetch_add(1, Ordering::SeqCst);
-        self.file.sync_data()
-    }
-    fn truncate(&self, bytes: u64) -> Result<(), DiskError> {
-        self.file.truncate(bytes)
+    fn watched(&self) -> Watched<MemDisk> {
+        let Self { disk, gate, syncs, panics } = self.clone();
+        Watched::new(disk, move |op| {
+            if let Op::Sync(_) = op {
+                let mut open = gate.0.lock().expect("no panic");
+                while !*open {
+                    open = gate.1.wait(open).expect("no panic");
+                }
+                drop(open);
+                assert!(!panics.load(Ordering::SeqCst), "a disk that panics");
+                syncs.fetch_add(1, Ordering::SeqCst);
+            }
+            Ok(())
+        })
     }
 }
 
 #[test]
 fn writers_that_wait_share_a_sync() {
     let disk = Gated::new();
-    let (store, _) = SharedStore::open(disk.clone(), Options::new([1; 16])).expect("opens");
+    let (store, _) = SharedStore::open(disk.watched(), Options::new([1; 16])).expect("opens");
     disk.set_open(false);
     let before = disk.syncs.load(Ordering::SeqCst);
     std::thread::scope(|scope| {
@@ -105,7 +65,8 @@ fn writers_that_wait_share_a_sync() {
         }
         assert_eq!(store.stats().unsynced_writes, 32);
         assert!(writers.iter().all(|writer| !writer.is_finished()), "nobody is told before it is durable");
-        assert_eq!(store.get(31, b"key").expect("reads go past the sync"), Some((b"value".to_vec(), 0)));
+        let found = store.get(31, b"key").expect("reads go past the sync").expect("it is there");
+        assert_eq!((found.bytes.as_slice(), found.tag), (b"value".as_slice(), 0));
         disk.set_open(true);
     });
     let syncs = disk.syncs.load(Ordering::SeqCst) - before;
@@ -115,7 +76,7 @@ fn writers_that_wait_share_a_sync() {
 #[test]
 fn a_failed_sync_is_told_to_every_writer_that_waited_for_it() {
     let disk = Gated::new();
-    let (store, _) = SharedStore::open(disk.clone(), Options::new([1; 16])).expect("opens");
+    let (store, _) = SharedStore::open(disk.watched(), Options::new([1; 16])).expect("opens");
     disk.set_open(false);
     disk.disk.fail_next_syncs(1);
     let told = std::thread::scope(|scope| {
@@ -179,7 +140,8 @@ fn everything_that_was_told_durable_survives_and_compaction_keeps_up() {
         for n in 0..50u32 {
             let last = 1950 + n;
             let expected = (n != 7).then(|| (last.to_le_bytes().repeat(100), u64::from(last)));
-            assert_eq!(store.get(thread, &n.to_le_bytes()).expect("readable"), expected);
+            let found = store.get(thread, &n.to_le_bytes()).expect("readable");
+            assert_eq!(found.map(|found| (found.bytes, found.tag)), expected);
         }
     }
     drop(store);
@@ -187,4 +149,174 @@ fn everything_that_was_told_durable_survives_and_compaction_keeps_up() {
         Store::open(FileDisk::open(&directory).expect("a directory"), Options::new([4; 16])).expect("opens");
     assert!(recovery.clean);
     let _ = std::fs::remove_dir_all(&directory);
+}
+
+#[test]
+fn a_disk_that_panics_takes_one_writer_with_it_and_the_others_are_told() {
+    let disk = Gated::new();
+    let (store, _) = SharedStore::open(disk.watched(), Options::new([1; 16])).expect("opens");
+    disk.set_open(false);
+    disk.panics.store(true, Ordering::SeqCst);
+    let (told, tell) = mpsc::channel();
+    let writers: Vec<_> = (0..8u16)
+        .map(|n| {
+            let (store, told) = (store.clone(), told.clone());
+            std::thread::spawn(move || {
+                let result = store.put(n, b"key", b"value", 0);
+                told.send(result).expect("somebody listens");
+            })
+        })
+        .collect();
+    while store.len() < 8 {
+        std::thread::yield_now();
+    }
+    disk.set_open(true);
+    for _ in 0..7 {
+        let result = tell.recv_timeout(Duration::from_secs(60)).expect("nobody waits for ever");
+        assert_eq!(result, Err(WriteError::Poisoned));
+    }
+    let panicked = writers.into_iter().filter_map(|writer| writer.join().err()).count();
+    assert_eq!(panicked, 1);
+    assert!(store.get(3, b"key").expect("reads go on").is_some());
+}
+
+#[test]
+fn values_are_shown_in_place_with_their_expiry_and_the_store_may_be_used_meanwhile() {
+    for buffer in [0, 1 << 16] {
+        let options = Options::new([1; 16]).with_write_buffer(buffer);
+        let (store, _) = SharedStore::open(MemDisk::new(), options).expect("opens");
+        store.put_expiring_unsynced(1, b"key", b"value", 7, 100).expect("room");
+        store.put_unsynced(1, b"other", b"", 8).expect("room");
+        let see = |found: ValueRef<'_>| {
+            (found.bytes.to_vec(), found.tag, found.expires, store.tag(1, b"other"), store.slot_len(1))
+        };
+        let shown = Some((b"value".to_vec(), 7, Some(100), Some(8), 2));
+        assert_eq!(store.get_with(1, b"key", see).expect("readable"), shown);
+        let found = store.get(1, b"key").expect("readable").expect("it has not expired");
+        assert_eq!((found.bytes.as_slice(), found.tag, found.expires), (b"value".as_slice(), 7, Some(100)));
+        assert_eq!(store.get(1, b"other").expect("readable").map(|found| found.expires), Some(None));
+        store.sync().expect("syncs");
+        assert_eq!(store.get_with(1, b"key", see).expect("readable"), shown);
+        store.set_time(100);
+        assert_eq!(store.get(1, b"key"), Ok(None));
+        assert_eq!(store.get_with(1, b"key", see), Ok(None));
+        assert_eq!(store.get_with(2, b"key", see), Ok(None));
+    }
+}
+
+#[test]
+fn what_is_not_waited_for_is_durable_after_a_sync() {
+    let disk = MemDisk::new();
+    let (store, _) = SharedStore::open(disk.clone(), Options::new([1; 16])).expect("opens");
+    for slot in [1, 2] {
+        store.put(slot, b"key", b"value", 0).expect("room");
+    }
+    let deleted = store.delete_unsynced(1, b"key").expect("room");
+    let dropped = store.drop_slot_unsynced(2).expect("room");
+    assert!(!store.durable().covers(deleted) && store.position() == dropped);
+    assert_eq!(store.stats().unsynced_writes, 2);
+    let durable = store.sync().expect("syncs");
+    assert!(durable.covers(dropped) && store.durable() == durable);
+    let (store, _) = Store::open(disk.crash_image(1), Options::new([2; 16])).expect("opens");
+    assert!(store.is_empty());
+}
+
+#[test]
+fn the_last_handle_closes_and_says_what_went_wrong() {
+    let disk = MemDisk::new();
+    let (store, _) = SharedStore::open(disk.clone(), Options::new([1; 16])).expect("opens");
+    store.put_unsynced(0, b"key", b"value", 0).expect("room");
+    let other = store.clone();
+    assert_eq!(other.close(), Ok(false));
+    assert_eq!(store.close(), Ok(true));
+    let mut told = 0;
+    let count = |_| told += 1;
+    let (store, recovery) =
+        SharedStore::open_with(disk.clone(), Options::new([2; 16]), count).expect("opens");
+    assert!(recovery.clean && told > 0);
+    store.put_unsynced(0, b"key", b"later", 0).expect("room");
+    disk.fail_next_syncs(u64::MAX);
+    assert!(matches!(store.close(), Err(WriteError::Disk(_))));
+    disk.fail_next_syncs(0);
+    let (_, recovery) = SharedStore::open(disk, Options::new([3; 16])).expect("its lock is free");
+    assert!(!recovery.clean);
+}
+
+#[test]
+fn upkeep_can_be_done_by_hand() {
+    let disk = MemDisk::new();
+    let options = Options::new([1; 16]).with_segment_bytes(16 << 10).with_index_files(false);
+    let (store, _) = SharedStore::open(disk.clone(), options).expect("opens");
+    // Its thread's first round is done, or not needed any more.
+    store.maintain().expect("there is nothing to do");
+    // Too little for the thread to look at.
+    for n in 0..1000u32 {
+        store.put_unsynced(0, &(n % 20).to_le_bytes(), &[1; 300], 0).expect("room");
+    }
+    let before = store.stats().log_bytes;
+    assert!(before > 300_000, "{before}");
+    let freed = store.maintain().expect("maintains");
+    let after = store.stats().log_bytes;
+    assert!(freed > 250_000 && after < 50_000, "{freed} {after}");
+    assert_eq!(store.maintain(), Ok(0));
+    assert_eq!(store.upkeep_error(), None);
+}
+
+#[test]
+fn a_full_disk_is_emptied_and_filled_again() {
+    for (all, waits) in [(false, false), (false, true), (true, false), (true, true)] {
+        let disk = MemDisk::new();
+        disk.set_capacity(Some(4 << 20));
+        let options = Options::new([1; 16]).with_segment_bytes(64 << 10);
+        let (store, _) = SharedStore::open(disk, options).expect("opens");
+        // What finds no room is made again until upkeep, which nobody calls, has made some.
+        let until_it_goes = |write: &dyn Fn() -> Result<(), WriteError>| {
+            let begun = Instant::now();
+            loop {
+                match write() {
+                    Ok(()) => return,
+                    Err(WriteError::NoSpace) if begun.elapsed() < Duration::from_secs(60) => {
+                        std::thread::yield_now();
+                    }
+                    Err(error) => {
+                        let (upkeep, by_hand) = (store.upkeep_error(), store.maintain());
+                        panic!(
+                            "{error}: all {all}, waits {waits}, {upkeep:?}, {by_hand:?}, {:?}",
+                            store.stats()
+                        )
+                    }
+                }
+            }
+        };
+        let mut stored = 0u32;
+        while store.put_unsynced(0, &stored.to_le_bytes(), &[1; 1000], 1).is_ok() {
+            stored += 1;
+        }
+        assert!(stored > 3000, "{stored}");
+        for round in 0..3 {
+            assert_eq!(store.put(0, &stored.to_le_bytes(), &[9; 1000], 0), Err(WriteError::NoSpace));
+            for n in (0..stored).filter(|n| all || n % 10 != 0) {
+                let key = n.to_le_bytes();
+                if waits {
+                    until_it_goes(&|| store.delete(0, &key).map(drop));
+                } else {
+                    until_it_goes(&|| store.delete_unsynced(0, &key).map(drop));
+                }
+            }
+            for n in 0..stored * 4 / 5 {
+                let key = n.to_le_bytes();
+                until_it_goes(&|| store.put_unsynced(0, &key, &[round; 1000], 0).map(drop));
+            }
+            store.sync().expect("syncs");
+            for n in 0..stored * 4 / 5 {
+                let found = store.get(0, &n.to_le_bytes()).expect("readable").expect("it was put");
+                assert_eq!(found.bytes, [round; 1000]);
+            }
+            // Full again.
+            while store.put_unsynced(1, &stored.to_le_bytes(), &[1; 1000], 1).is_ok() {
+                stored += 1;
+            }
+            store.drop_slot(1).expect("room");
+        }
+    }
 }

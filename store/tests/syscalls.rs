@@ -34,6 +34,9 @@ fn child() {
                 Err(_) => assert!(!store.writable(), "a failed sync is never tried again"),
             }
             let _ = store.maintain(4096);
+            // An interrupted read is gone on with.
+            let key = (n % 50).to_le_bytes();
+            assert!(store.get(1, &key).is_ok(), "what was read may be another, but not an error");
         }
     }
 }
@@ -50,7 +53,7 @@ fn failed_system_calls_lose_nothing_that_was_promised() {
     for (at, inject) in [
         "pwrite64:error=EINTR:when=2+3",
         // The first ones are the program loader's.
-        "pread64:error=EINTR:when=20+2",
+        "pread64:error=EINTR:when=5+2",
         "fdatasync:error=EIO:when=9",
         "fdatasync:error=EIO:when=3",
         "pwrite64:error=EIO:when=60",
@@ -64,8 +67,12 @@ fn failed_system_calls_lose_nothing_that_was_promised() {
     .enumerate()
     {
         let directory = base.join(at.to_string());
+        std::fs::create_dir_all(&base).expect("room for the traces");
+        let trace = base.join(format!("{at}.trace"));
+        let call = inject.split(':').next().expect("the call's name");
         let run = Command::new("strace")
-            .args(["-f", "-qq", "-o", "/dev/null", "-e", &format!("inject={inject}")])
+            .args(["-f", "-qq", "-e", &format!("trace={call}"), "-e", &format!("inject={inject}"), "-o"])
+            .arg(&trace)
             .arg(std::env::current_exe().expect("this program"))
             .args(["--exact", "child", "--nocapture", "--test-threads=1"])
             .env(DIRECTORY, &directory)
@@ -75,6 +82,10 @@ fn failed_system_calls_lose_nothing_that_was_promised() {
         let said = |what: &str| -> BTreeSet<u64> {
             out.lines().filter_map(|line| line.split(what).nth(1)?.parse().ok()).collect()
         };
+        // Without a fault nothing would be shown by what follows.
+        let traced = std::fs::read_to_string(&trace).expect("a trace");
+        let faults = traced.lines().filter(|line| line.ends_with("(INJECTED)")).count();
+        assert!(faults > 0, "{inject}: no call failed: {traced}");
         let (promised, refused) = (said("durable ").last().copied().unwrap_or(0), said("refused "));
         promised_in_all += promised;
         if inject.contains("EINTR") {

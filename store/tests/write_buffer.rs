@@ -162,3 +162,15 @@ fn a_kill_shows_no_more_and_no_less_than_what_may_be() {
         check_recovered(&mut store, &run.model);
     }
 }
+
+#[test]
+fn a_write_buffer_without_bounds_is_refused() {
+    for bytes in [usize::MAX, usize::MAX / 2 + 1, (1 << 30) + 1] {
+        let options = Options::new([1; 16]).with_write_buffer(bytes);
+        assert!(matches!(Store::open(MemDisk::new(), options), Err(OpenError::Options(_))), "{bytes}");
+    }
+    let (mut store, _) =
+        Store::open(MemDisk::new(), Options::new([1; 16]).with_write_buffer(1 << 30)).expect("opens");
+    store.put(0, b"key", b"value", 0).expect("room");
+    store.sync().expect("syncs");
+}

@@ -1,5 +1,6 @@
 //! Storage behind the sets: one implementation of each type serves both a fixed capacity and a growing one.
 
+use core::cmp::Ordering;
 use core::convert::Infallible;
 use core::error::Error;
 use core::fmt;
@@ -78,6 +79,36 @@ pub(crate) fn become_longer<T: Copy, B: Buf<T>>(list: &mut B, longer: &[T]) -> R
     let (head, tail) = longer.split_at(list.as_slice().len());
     list.as_mut_slice().copy_from_slice(head);
     tail.iter().try_for_each(|item| list.push(*item))
+}
+
+/// Adds those of `theirs` that are missing in a list, so many: both are sorted by `order`, and there is room. They go in from
+/// the back: each element moves once, and nothing is written over before it has moved.
+#[inline]
+pub(crate) fn insert_missing<T: Copy, B: Buf<T>>(
+    list: &mut B,
+    theirs: &[T],
+    missing: usize,
+    order: impl Fn(&T, &T) -> Ordering,
+) -> Result<(), B::Full> {
+    let (mut at, mut gap) = (list.as_slice().len(), missing);
+    for their in &theirs[theirs.len() - missing..] {
+        list.push(*their)?;
+    }
+    let list = list.as_mut_slice();
+    for their in theirs.iter().rev() {
+        while at > 0 && order(&list[at - 1], their).is_gt() {
+            at -= 1;
+            list[at + gap] = list[at];
+        }
+        if at == 0 || order(&list[at - 1], their).is_lt() {
+            gap -= 1;
+            list[at + gap] = *their;
+            if gap == 0 {
+                break;
+            }
+        }
+    }
+    Ok(())
 }
 
 impl<T, const N: usize> Buf<T> for heapless::Vec<T, N> {

@@ -1,5 +1,7 @@
 //! How two histories relate.
 
+use core::cmp::Ordering;
+
 /// How one history relates to another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Causality {
@@ -49,6 +51,17 @@ impl Causality {
             }
         }
         Some(Causality::from_lacks(this_lacks, other_lacks))
+    }
+
+    /// As an ordering: `Less` is [`Before`](Causality::Before), and `None` is [`Concurrent`](Causality::Concurrent).
+    #[must_use]
+    pub const fn ordering(self) -> Option<Ordering> {
+        match self {
+            Causality::Equal => Some(Ordering::Equal),
+            Causality::Before => Some(Ordering::Less),
+            Causality::After => Some(Ordering::Greater),
+            Causality::Concurrent => None,
+        }
     }
 
     /// The same relation seen from the other side.

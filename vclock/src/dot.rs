@@ -1,5 +1,6 @@
 //! Names of events: who made it, and which of that actor's events it was.
 
+use crate::checked::Checked;
 use crate::malformed::Malformed;
 use core::fmt;
 use serde::de::{self, Deserialize, Deserializer, Visitor};
@@ -156,13 +157,16 @@ impl Serialize for Dot {
     }
 }
 
+impl<'de> Deserialize<'de> for Checked<Dot> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let (actor, counter) = <(Actor, u64)>::deserialize(deserializer)?;
+        Ok(Checked(if counter == 0 { Err(Malformed::CounterZero) } else { Ok(Dot { actor, counter }) }))
+    }
+}
+
 impl<'de> Deserialize<'de> for Dot {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Dot, D::Error> {
-        let (actor, counter) = <(Actor, u64)>::deserialize(deserializer)?;
-        if counter == 0 {
-            return Err(de::Error::custom(Malformed::CounterZero));
-        }
-        Ok(Dot { actor, counter })
+        Checked::<Self>::deserialize(deserializer)?.or_custom()
     }
 }
 
@@ -176,13 +180,19 @@ impl Serialize for Span {
     }
 }
 
+impl<'de> Deserialize<'de> for Checked<Span> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let (actor, first, more) = <(Actor, u64, u64)>::deserialize(deserializer)?;
+        Ok(Checked(match first.checked_add(more) {
+            _ if first == 0 => Err(Malformed::CounterZero),
+            Some(last) => Ok(Span { actor, first, last }),
+            None => Err(Malformed::CounterOverflow),
+        }))
+    }
+}
+
 impl<'de> Deserialize<'de> for Span {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Span, D::Error> {
-        let (actor, first, more) = <(Actor, u64, u64)>::deserialize(deserializer)?;
-        if first == 0 {
-            return Err(de::Error::custom(Malformed::CounterZero));
-        }
-        let last = first.checked_add(more).ok_or_else(|| de::Error::custom(Malformed::CounterOverflow))?;
-        Ok(Span { actor, first, last })
+        Checked::<Self>::deserialize(deserializer)?.or_custom()
     }
 }

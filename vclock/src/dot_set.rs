@@ -1,13 +1,14 @@
 //! Exact sets of events.
 
-use crate::buf::{Buf, become_longer};
+use crate::buf::{Buf, become_longer, insert_missing};
 use crate::causality::Causality;
+use crate::checked::{Checked, each};
 use crate::dot::{Actor, Dot, Span};
 use crate::malformed::Malformed;
+use core::cmp::Ordering;
 use core::fmt;
 use core::hash::{Hash, Hasher};
-use core::marker::PhantomData;
-use serde::de::{self, Deserialize, Deserializer, SeqAccess, Visitor};
+use serde::de::{Deserialize, Deserializer};
 use serde::ser::{Serialize, Serializer};
 
 /// An exact set of dots, held as spans.
@@ -15,6 +16,22 @@ use serde::ser::{Serialize, Serializer};
 /// A plain version vector says "all of this actor's events up to 7" and so claims events it never saw when counters
 /// run across many keys. This set claims what it holds and nothing else. Its spans are sorted by (actor, first),
 /// disjoint, and never touch, so that two sets of the same dots are equal span by span.
+///
+/// ```
+/// use gramme_vclock::{Actor, Causality, Dot, FixedDotSet, Span};
+///
+/// let dot = |counter| Dot { actor: Actor(7), counter };
+/// let mut ours = FixedDotSet::<2>::new();
+/// ours.insert(dot(1))?;
+/// ours.insert(dot(3))?;
+/// assert!(ours.contains(dot(3)) && !ours.contains(dot(2))); // the last one seen says nothing of those before it
+///
+/// let theirs = FixedDotSet::from_spans([dot(2).span()])?;
+/// assert_eq!(ours.compare(&theirs), Causality::Concurrent);
+/// ours.union(&theirs)?;
+/// assert_eq!(ours.spans(), [Span { actor: Actor(7), first: 1, last: 3 }]);
+/// # Ok::<(), gramme_vclock::Full>(())
+/// ```
 #[derive(Clone)]
 pub struct DotSet<B> {
     spans: B,
@@ -104,6 +121,44 @@ impl<B: Buf<Span>> DotSet<B> {
             && self.spans().get(at).is_some_and(|held| held.actor == span.actor && held.first <= span.first)
     }
 
+    /// The dots of this set that `other` lacks, as spans in order: what a peer that has `other` is to be sent.
+    ///
+    /// ```
+    /// use gramme_vclock::{Actor, FixedDotSet, Span};
+    ///
+    /// let span = |first, last| Span { actor: Actor(7), first, last };
+    /// let ours = FixedDotSet::<4>::from_spans([span(1, 9), span(20, 21)])?;
+    /// let theirs = FixedDotSet::<4>::from_spans([span(3, 4), span(8, 20)])?;
+    /// assert!(ours.without(&theirs).eq([span(1, 2), span(5, 7), span(21, 21)]));
+    /// # Ok::<(), gramme_vclock::Full>(())
+    /// ```
+    pub fn without<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = Span> + 'a {
+        let mut ours = self.spans().iter().copied();
+        let mut theirs = other.spans();
+        let mut rest: Option<Span> = None;
+        core::iter::from_fn(move || {
+            loop {
+                let span = rest.take().or_else(|| ours.next())?;
+                while let [first, later @ ..] = theirs
+                    && (first.actor, first.last) < (span.actor, span.first)
+                {
+                    theirs = later;
+                }
+                match theirs.first() {
+                    Some(cut) if cut.actor == span.actor && cut.first <= span.last => {
+                        if cut.last < span.last {
+                            rest = Some(Span { first: cut.last + 1, ..span });
+                        }
+                        if span.first < cut.first {
+                            return Some(Span { last: cut.first - 1, ..span });
+                        }
+                    }
+                    _ => return Some(span),
+                }
+            }
+        })
+    }
+
     /// The greatest counter of `actor` in the set.
     #[must_use]
     pub fn last_of(&self, actor: Actor) -> Option<u64> {
@@ -189,33 +244,18 @@ impl<B: Buf<Span>> DotSet<B> {
             self.join_touching();
         }
         if missing > 0 {
-            self.insert_missing(theirs, missing)?;
+            // All that touch are joined: a span of theirs lies within one of ours or stands apart from all.
+            insert_missing(&mut self.spans, theirs, missing, |our, their| {
+                if our.start() > their.start() {
+                    Ordering::Greater
+                } else if our.end() < their.end() {
+                    Ordering::Less
+                } else {
+                    Ordering::Equal
+                }
+            })?;
         }
         Ok(changed | (missing > 0))
-    }
-
-    /// Adds those spans of `theirs` that are in none of these, so many. They go in from the back: each span moves once, and
-    /// nothing is written over before it has moved.
-    fn insert_missing(&mut self, theirs: &[Span], missing: usize) -> Result<(), B::Full> {
-        let (mut at, mut gap) = (self.spans().len(), missing);
-        for their in &theirs[theirs.len() - missing..] {
-            self.spans.push(*their)?;
-        }
-        let spans = self.spans.as_mut_slice();
-        for their in theirs.iter().rev() {
-            while at > 0 && spans[at - 1].start() > their.start() {
-                at -= 1;
-                spans[at + gap] = spans[at];
-            }
-            if at == 0 || spans[at - 1].end() < their.end() {
-                gap -= 1;
-                spans[at + gap] = *their;
-                if gap == 0 {
-                    break;
-                }
-            }
-        }
-        Ok(())
     }
 
     /// Makes one span of those that touch.
@@ -357,27 +397,17 @@ impl<B: Buf<Span>> Serialize for DotSet<B> {
     }
 }
 
-impl<'de, B: Buf<Span>> Deserialize<'de> for DotSet<B> {
+impl<'de, B: Buf<Span>> Deserialize<'de> for Checked<DotSet<B>> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_seq(SpansVisitor(PhantomData))
+        let mut set = DotSet::<B>::new();
+        let expecting = "spans sorted by (actor, first) that neither overlap nor touch";
+        let well = each(deserializer, expecting, |Checked(span): Checked<Span>| set.push_sorted(span?))?;
+        Ok(Checked(well.map(|()| set)))
     }
 }
 
-struct SpansVisitor<B>(PhantomData<B>);
-
-impl<'de, B: Buf<Span>> Visitor<'de> for SpansVisitor<B> {
-    type Value = DotSet<B>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("spans sorted by (actor, first) that neither overlap nor touch")
-    }
-
-    // A claimed length is never believed: memory is taken as spans arrive.
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<DotSet<B>, A::Error> {
-        let mut set = DotSet::<B>::new();
-        while let Some(span) = seq.next_element::<Span>()? {
-            set.push_sorted(span).map_err(de::Error::custom)?;
-        }
-        Ok(set)
+impl<'de, B: Buf<Span>> Deserialize<'de> for DotSet<B> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Checked::<Self>::deserialize(deserializer)?.or_custom()
     }
 }

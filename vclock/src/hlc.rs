@@ -43,8 +43,9 @@ impl Hlc {
     /// [`Hlc::with_max_drift`] says otherwise.
     pub const MAX_DRIFT: u64 = 10_000;
 
-    /// How far ahead of the wall clock [`Hlc::reserve`] reaches, in milliseconds: less than [`Hlc::MAX_DRIFT`], so that peers
-    /// follow a clock that has just restarted.
+    /// How far ahead of the wall clock [`Hlc::reserve`] reaches at most, in milliseconds. With a smaller drift allowed it is half of
+    /// that, so that peers with the same bound follow a clock that has just restarted, if their wall clocks are no more
+    /// than the other half behind.
     pub const LEAD: u64 = 1_000;
 
     /// A clock whose every stamp is past `floor`: [`Stamp::ZERO`], or what was last made durable for [`Hlc::reserve`].
@@ -54,33 +55,40 @@ impl Hlc {
     }
 
     /// A clock whose every stamp is past `floor`, and which follows peers at most `max_drift` milliseconds ahead of
-    /// its own wall clock.
+    /// its own wall clock. Peers should have the same bound, of at least 4: a clock that restarts again and again within
+    /// one millisecond is ahead by one more each time.
     #[must_use]
     pub const fn with_max_drift(floor: Stamp, max_drift: u64) -> Hlc {
         Hlc { last: floor, reserved: floor, max_drift }
     }
 
-    /// A new stamp, past every one given before; at least `wall_ms` (milliseconds since the Unix epoch).
+    /// A new stamp, past every one given before; at least `wall_ms` (milliseconds since the Unix epoch), unless that is
+    /// later than any stamp, as no clock shows before the year 6429: such a reading counts as none.
+    ///
+    /// Any other reading is believed, and since a clock never goes back, a wild one is kept for good. Where the wall clock may be
+    /// wild (set by hand, or read before it is set), hold it against what is known, such as [`Hlc::last`] or the date of the build, before it
+    /// is handed in.
     pub fn tick(&mut self, wall_ms: u64) -> Stamp {
         self.last = self.next(wall_ms);
         self.last
     }
 
     fn next(&self, wall_ms: u64) -> Stamp {
-        self.last.next().max(Stamp::from_parts(wall_ms, 0))
+        self.last.next().max(Stamp::from_parts(believable(wall_ms), 0))
     }
 
     /// The floor to make durable before the next [`Hlc::tick`] at `wall_ms` is used; `None` if what was last asked for
     /// reaches that far.
     ///
-    /// It is [`Hlc::LEAD`] ahead of the wall clock, or, where the clock is already past that, ahead of the clock by one
+    /// It is [`Hlc::LEAD`] (or half the drift allowed, if that is less) ahead of the wall clock, or, where the clock is already past that, ahead of the clock by one
     /// millisecond and its 65,536 stamps: restarts in quick succession don't run away from the wall clock.
     pub fn reserve(&mut self, wall_ms: u64) -> Option<Stamp> {
         let next = self.next(wall_ms);
         if next <= self.reserved {
             return None;
         }
-        let lead = Stamp::from_parts(wall_ms.saturating_add(Hlc::LEAD), 0);
+        let lead = Hlc::LEAD.min(self.max_drift / 2);
+        let lead = Stamp::from_parts(believable(wall_ms).saturating_add(lead), 0);
         self.reserved = lead.max(Stamp::from_parts(next.millis() + 1, u16::MAX));
         Some(self.reserved)
     }
@@ -88,7 +96,7 @@ impl Hlc {
     /// Takes note of a peer's stamp, so that the next [`Hlc::tick`] is past it, and says whether it did. A stamp
     /// further ahead of `wall_ms` than the drift allowed is ignored.
     pub fn observe(&mut self, wall_ms: u64, seen: Stamp) -> bool {
-        let follow = seen.millis() <= wall_ms.saturating_add(self.max_drift);
+        let follow = seen.millis() <= believable(wall_ms).saturating_add(self.max_drift);
         if follow {
             self.last = self.last.max(seen);
         }
@@ -100,4 +108,9 @@ impl Hlc {
     pub const fn last(&self) -> Stamp {
         self.last
     }
+}
+
+/// A reading of the wall clock, or none (0) if it is later than any stamp.
+const fn believable(wall_ms: u64) -> u64 {
+    if wall_ms <= Stamp::MAX.millis() { wall_ms } else { 0 }
 }

@@ -46,7 +46,7 @@
 //! | stamps that rank concurrent values | [`Stamp`], [`Hlc`] | the same |
 //!
 //! The forms in a row are one type over different storage ([`Buf`]), with the same methods and the same encodings. The
-//! growable ones come with feature `alloc`; they stay off the heap up to 4 spans, 2 values and 10 actors of a version vector, and
+//! growable ones come with feature `alloc`, a default; they stay off the heap up to 4 spans, 2 values and 10 actors of a version vector, and
 //! their error is [`Infallible`](core::convert::Infallible), so `let Ok(..) =` needs no handling. The fixed ones answer
 //! [`Full`], and have changed nothing then:
 //!
@@ -67,7 +67,8 @@
 //! nothing said by exact sets is then ever untrue, whatever happens to a disk:
 //!
 //! 1. Each open of a store draws a new random [`Actor`] and makes it durable before its first dot leaves the machine. A
-//!    store that was wiped, rolled back or copied can't issue a dot again, for it has no actor to issue it under.
+//!    store that was wiped, rolled back or copied can't issue a dot again, for it has no actor to issue it under. (A
+//!    device whose memory can't be rolled back or copied may keep its actor instead: [`Minter::resume`].)
 //! 2. A store that drops a copy, or mints a write and does not keep it, calls [`Minter::break_hold`].
 //!
 //! Counters rise by one for every write that is minted, over all keys of a slot. The dots of *one* key therefore have gaps,
@@ -78,8 +79,8 @@
 //! # Contexts as tokens
 //!
 //! A client should not have to understand a context, nor be able to make one up. A [`Context`] is sealed to the cluster and
-//! the key it is for, as one line of text (at most 80 characters for three actors with counters below 2^24, 72 as a
-//! rule):
+//! the key it is for, as one line of text (for three actors with one span each and counters below 2^24 at most 80
+//! characters, 72 as a rule; with two spans each at most 104):
 //!
 //! ```
 //! use gramme_vclock::{Actor, GrowableContext, GrowableDotSet, SealKey, Span, Stamp, TokenError};
@@ -100,7 +101,7 @@
 //! # Encodings
 //!
 //! What is stored or sent implements serde's traits, and decoding checks all that the type promises; [`Malformed`] names
-//! what can be wrong. `FORMAT.md` in the package lays out the bytes (through postcard) and the tokens; both are frozen.
+//! what can be wrong, and [`Checked`] brings the name through formats that drop it. `FORMAT.md` in the package lays out the bytes (through postcard) and the tokens; both are frozen.
 //!
 //! # Sources
 //!
@@ -119,6 +120,7 @@ mod readme {}
 
 mod buf;
 mod causality;
+mod checked;
 mod context;
 mod dot;
 mod dot_set;
@@ -134,6 +136,7 @@ mod version_vector;
 pub use buf::InlineVec;
 pub use buf::{Buf, Full};
 pub use causality::Causality;
+pub use checked::Checked;
 #[cfg(feature = "alloc")]
 pub use context::GrowableContext;
 pub use context::{Context, FixedContext};

@@ -6,7 +6,8 @@ use core::fmt;
 
 /// Why decoded or handed-in parts don't make a clock, a set or an object.
 ///
-/// Constructors answer it; a decoder's error carries its text, as far as the format keeps texts.
+/// Constructors answer it, and [`Checked`](crate::Checked) when decoded; any other decoder's error carries its text, as
+/// far as the format keeps texts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Malformed {
@@ -24,6 +25,8 @@ pub enum Malformed {
     Unseen(Dot),
     /// There is no room for so many.
     Full,
+    /// A raw stamp is 2^63 or more.
+    StampOutOfRange,
 }
 
 impl fmt::Display for Malformed {
@@ -36,6 +39,7 @@ impl fmt::Display for Malformed {
             Malformed::CounterOverflow => f.write_str("a span's last counter overflows"),
             Malformed::Unseen(dot) => write!(f, "the history lacks the value {dot}"),
             Malformed::Full => f.write_str("more than there is room for"),
+            Malformed::StampOutOfRange => f.write_str("a raw stamp is 2^63 or more"),
         }
     }
 }

@@ -9,9 +9,10 @@ use core::fmt;
 /// The source of one actor's dots: counters that rise by one from 1, and the memory of when a copy was last dropped.
 ///
 /// Make one with a new random [`Actor`] each time a store is opened, for each group of keys that share a counter (in Gramme, a
-/// slot). It can't be copied, stored or set back, and [`Siblings::write`](crate::Siblings::write) alone mints from it: so
-/// no dot is issued twice, and what a write claims to have seen of its own actor follows from what the store reported
-/// here.
+/// slot). It can't be copied, only [`Minter::resume`] could set it back, and [`Siblings::write`](crate::Siblings::write) alone
+/// mints from it: so, as long as no two minters are given one actor at a time, no dot is issued twice, and what a write claims to have seen of its own actor
+/// follows from what the store reported here. Where a new actor for each start would fill a fixed capacity, see
+/// [`Minter::resume`].
 ///
 /// # The rule for spans
 ///
@@ -19,6 +20,25 @@ use core::fmt;
 /// dot of this actor and its own only if the store has held all copies unbroken since it minted that last dot: then no
 /// dot of the key can lie in between. After [`break_hold`](Minter::break_hold) it can, with a value that is no longer here, so
 /// the next write of each key opens a span of its own.
+///
+/// ```
+/// use gramme_vclock::{Actor, FixedSiblings, Full, Minter, Span, WriteError};
+///
+/// let mut minter = Minter::new(Actor(7));
+/// let (mut a, mut b) = (FixedSiblings::<_, 1, 2>::new(), FixedSiblings::<_, 1, 2>::new());
+/// // Writes of two keys, one after the other, each by one who has read its key.
+/// for n in 0..3 {
+///     a.write(&a.seen().clone(), &mut minter, n)?; // 1, 3 and 5
+///     b.write(&b.seen().clone(), &mut minter, n)?; // 2, 4 and 6
+/// }
+/// let span = |first, last| Span { actor: Actor(7), first, last };
+/// assert_eq!(a.seen().spans(), [span(1, 5)]); // 2 and 4 are no writes of `a`: to claim them erases nothing
+///
+/// minter.break_hold(); // a copy of some key was dropped; it could have been one of `a` with 6
+/// a.write(&a.seen().clone(), &mut minter, 3)?;
+/// assert_eq!(a.seen().spans(), [span(1, 5), span(7, 7)]);
+/// # Ok::<(), WriteError<Full>>(())
+/// ```
 #[derive(Debug)]
 pub struct Minter {
     actor: Actor,
@@ -33,6 +53,48 @@ impl Minter {
         Minter { actor, minted: 0, held_since: 0 }
     }
 
+    /// The minter of an actor that goes on after a restart: it minted so many dots, and last dropped a copy after so many of
+    /// them ([`Minter::minted`] and [`Minter::held_since`], as they were last made durable).
+    ///
+    /// A new actor for each start leaves one more span in the history of each key that it writes, and no span ever
+    /// goes: a history of fixed capacity is full for good after as many starts. A device has as many spans as it has
+    /// peers if it keeps its actor, which is sound on these conditions alone:
+    ///
+    /// * Each write, and `minted` and `held_since` with it, is durable *before* its dot leaves the device.
+    /// * After each [`break_hold`](Minter::break_hold), `held_since` is durable before the copy goes. Otherwise a write of that key,
+    ///   when it is back from a peer that has less of it, would claim what was dropped.
+    /// * What is durable can't be rolled back, copied to another device or restored from a backup. A device that finds its
+    ///   memory wiped draws a new actor, and takes one more span.
+    ///
+    /// Break one, and a write that was acknowledged may be lost. If a write or a drop may not have been kept, `held_since` must be
+    /// `minted`, which is always right, and costs a span for each start; a dot that may have been minted must not be again.
+    ///
+    /// ```
+    /// use gramme_vclock::{Actor, FixedDotSet, FixedSiblings, Full, Minter, WriteError};
+    ///
+    /// // Room for one device's span, and no more.
+    /// let mut object = FixedSiblings::<_, 1, 1>::new();
+    /// let mut minter = Minter::new(Actor(7));
+    /// for start in 0..100 {
+    ///     let seen = object.seen().clone();
+    ///     object.write(&seen, &mut minter, start)?;
+    ///     let flash = (object.clone(), minter.minted(), minter.held_since()); // and only then sent
+    ///     // A restart.
+    ///     (object, minter) = (flash.0, Minter::resume(Actor(7), flash.1, flash.2));
+    /// }
+    /// assert_eq!(object.seen().last_of(Actor(7)), Some(100));
+    ///
+    /// // With an actor for each start there is no room for the second.
+    /// let seen = object.seen().clone();
+    /// let refused = object.write(&seen, &mut Minter::new(Actor(8)), 101);
+    /// assert_eq!(refused.unwrap_err(), WriteError::Full(Full));
+    /// # Ok::<(), WriteError<Full>>(())
+    /// ```
+    #[must_use]
+    pub const fn resume(actor: Actor, minted: u64, held_since: u64) -> Minter {
+        Minter { actor, minted, held_since: if held_since < minted { held_since } else { minted } }
+    }
+
     /// Whose dots these are.
     #[must_use]
     pub const fn actor(&self) -> Actor {
@@ -43,6 +105,12 @@ impl Minter {
     #[must_use]
     pub const fn minted(&self) -> u64 {
         self.minted
+    }
+
+    /// The counter of the last dot minted before a copy was last dropped, 0 if none was.
+    #[must_use]
+    pub const fn held_since(&self) -> u64 {
+        self.held_since
     }
 
     /// Takes note that the store no longer holds some dot it minted. To be called when it drops a copy of any key, hands one

@@ -18,6 +18,25 @@ mod wire;
 /// number of times, are equal. An object may have a history and no values, and still wins over what it has seen.
 ///
 /// `E` holds the values, `B` the history.
+///
+/// ```
+/// use gramme_vclock::{Actor, FixedDotSet, FixedSiblings, Full, Merged, Minter, WriteError};
+///
+/// let mut minter = Minter::new(Actor(7));
+/// let mut object = FixedSiblings::<_, 2, 2>::new();
+/// let blind = FixedDotSet::new(); // both writers have read nothing
+/// object.write(&blind, &mut minter, "ann")?;
+/// object.write(&blind, &mut minter, "bob")?;
+/// let stale = object.clone();
+/// assert_eq!(object.len(), 2);
+///
+/// // One who has read both replaces both, and no older copy brings them back.
+/// let read = object.seen().clone();
+/// object.write(&read, &mut minter, "ann and bob")?;
+/// assert_eq!(object.merge(stale), Ok(Merged { changed: false }));
+/// assert!(object.iter().map(|(_, value)| *value).eq(["ann and bob"]));
+/// # Ok::<(), WriteError<Full>>(())
+/// ```
 #[derive(Clone)]
 pub struct Siblings<V, E, B> {
     entries: E,

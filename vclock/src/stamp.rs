@@ -1,8 +1,10 @@
 //! Stamps of a hybrid logical clock.
 
+use crate::checked::Checked;
+use crate::malformed::Malformed;
 use core::error::Error;
 use core::fmt;
-use serde::de::{self, Deserialize, Deserializer};
+use serde::de::{Deserialize, Deserializer};
 use serde::ser::{Serialize, Serializer};
 
 /// A time that only ranks concurrent values: 48 bits of milliseconds since the Unix epoch, then 16 bits that count
@@ -96,8 +98,15 @@ impl Serialize for Stamp {
     }
 }
 
+impl<'de> Deserialize<'de> for Checked<Stamp> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let raw = u64::deserialize(deserializer)?;
+        Ok(Checked(Stamp::from_u64(raw).map_err(|StampOutOfRange| Malformed::StampOutOfRange)))
+    }
+}
+
 impl<'de> Deserialize<'de> for Stamp {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Stamp, D::Error> {
-        Stamp::from_u64(u64::deserialize(deserializer)?).map_err(de::Error::custom)
+        Checked::<Self>::deserialize(deserializer)?.or_custom()
     }
 }

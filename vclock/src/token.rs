@@ -21,6 +21,22 @@ const SEAL_BYTES: usize = 8;
 const PREFIX: &[u8; 8] = b"gramme\x00t";
 
 /// The secret under which a cluster seals its contexts.
+///
+/// Whoever has it can make up a context; nobody else can. To change it without refusing clients, open under the new one and
+/// then under the old one for as long as old tokens are out:
+///
+/// ```
+/// use gramme_vclock::{FixedContext, SealKey};
+///
+/// let (old, new) = (SealKey(*b"until last month"), SealKey(*b"from this month."));
+/// let mut token = [0; 80];
+/// let length = FixedContext::<4>::default().seal(&old, 7, b"cart:17", &mut token)?;
+///
+/// let open = |key| FixedContext::<4>::open(&token[..length], key, 7, b"cart:17");
+/// assert!(open(&new).is_err());
+/// assert_eq!(open(&new).or_else(|_| open(&old)), Ok(FixedContext::default()));
+/// # Ok::<(), gramme_vclock::SealError>(())
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct SealKey(pub [u8; 16]);
 
@@ -31,6 +47,14 @@ impl fmt::Debug for SealKey {
 }
 
 /// Why a context was not sealed.
+///
+/// ```
+/// use gramme_vclock::{FixedContext, SealError, SealKey};
+///
+/// let context = FixedContext::<4>::default();
+/// let refused = context.seal(&SealKey(*b"sixteen bytes..."), 7, b"cart:17", &mut [0; 8]);
+/// assert_eq!(refused, Err(SealError::BufferTooSmall { needed: context.token_len() }));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SealError {
@@ -55,6 +79,19 @@ impl fmt::Display for SealError {
 impl Error for SealError {}
 
 /// Why a token was refused.
+///
+/// ```
+/// use gramme_vclock::{FixedContext, SealKey, TokenError};
+///
+/// let (secret, mut token) = (SealKey(*b"sixteen bytes..."), [0; 80]);
+/// let length = FixedContext::<4>::default().seal(&secret, 7, b"cart:17", &mut token)?;
+/// let open = |token: &[u8]| FixedContext::<4>::open(token, &secret, 7, b"cart:17");
+///
+/// assert_eq!(open(b"not a token!"), Err(TokenError::Malformed));
+/// token[5] = if token[5] == b'A' { b'B' } else { b'A' };
+/// assert_eq!(open(&token[..length]), Err(TokenError::Forged));
+/// # Ok::<(), gramme_vclock::SealError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TokenError {

@@ -1,7 +1,8 @@
 //! The classic version vector: for each actor, how many of its events were seen.
 
-use crate::buf::{Buf, become_longer};
+use crate::buf::{Buf, become_longer, insert_missing};
 use crate::causality::Causality;
+use crate::checked::{Checked, each};
 use crate::dot::{Actor, Dot, Span};
 use crate::malformed::Malformed;
 use crate::stamp::Stamp;
@@ -10,7 +11,8 @@ use core::error::Error;
 use core::fmt;
 use core::hash::{Hash, Hasher};
 use core::marker::PhantomData;
-use serde::de::{self, Deserialize, Deserializer, SeqAccess, Visitor};
+use core::mem;
+use serde::de::{Deserialize, Deserializer};
 use serde::ser::{Serialize, Serializer};
 
 /// For each actor, the counter of its last event seen; all its earlier ones count as seen too.
@@ -197,51 +199,54 @@ impl<B: Buf<Entry<T>>, T: Copy + Ord> VersionVector<B, T> {
             become_longer(&mut self.entries, theirs)?;
             return Ok(true);
         }
-        // What both have is raised where it stands. The same actors are the usual case, and go without a search.
-        let entries = self.entries.as_mut_slice();
-        let same = count_same(entries, theirs);
-        let mut changed = false;
-        for (our, their) in entries.iter_mut().zip(&theirs[..same]) {
-            changed |= our.raise(*their);
-        }
-        let (mut at, mut missing) = (same, 0);
-        for their in &theirs[same..] {
-            while at < held && entries[at].actor < their.actor {
-                at += 1;
+        let mut rest = theirs.iter();
+        let Some(mut their) = rest.next() else { return Ok(false) };
+        // What both have is raised where it stands, as far as theirs has nobody that is missing here.
+        let (mut changed, mut gap) = (false, held);
+        for (at, our) in self.entries.as_mut_slice().iter_mut().enumerate() {
+            if our.actor == their.actor {
+                changed |= our.raise(*their);
+                match rest.next() {
+                    Some(next) => their = next,
+                    None => return Ok(changed),
+                }
+            } else if our.actor > their.actor {
+                gap = at;
+                break;
             }
-            if at < held && entries[at].actor == their.actor {
-                changed |= entries[at].raise(*their);
-                at += 1;
-            } else {
+        }
+        // The first that is missing takes its place, and each entry after it that of the next. Others that are missing wait.
+        let (mut hand, mut rest, mut missing) = (*their, rest.as_slice(), 0);
+        for place in &mut self.entries.as_mut_slice()[gap..] {
+            mem::swap(place, &mut hand);
+            while let [their, after @ ..] = rest
+                && their.actor < hand.actor
+            {
                 missing += 1;
+                rest = after;
+            }
+            if let [their, after @ ..] = rest
+                && their.actor == hand.actor
+            {
+                hand.raise(*their);
+                rest = after;
             }
         }
-        if missing == 0 {
-            return Ok(changed);
-        }
-        // What is missing goes in from the back: each entry moves once, and nothing is written over before it has moved.
-        for their in &theirs[theirs.len() - missing..] {
+        self.entries.push(hand)?;
+        for their in rest {
             self.entries.push(*their)?;
         }
-        let entries = self.entries.as_mut_slice();
-        let (mut at, mut gap) = (held, missing);
-        for their in theirs.iter().rev() {
-            while at > 0 && entries[at - 1].actor > their.actor {
-                at -= 1;
-                entries[at + gap] = entries[at];
-            }
-            if at > 0 && entries[at - 1].actor == their.actor {
-                at -= 1;
-                entries[at + gap] = entries[at];
-            } else {
-                gap -= 1;
-                entries[at + gap] = *their;
-                if gap == 0 {
-                    break;
-                }
-            }
+        if missing > 0 {
+            self.insert_missing(theirs, missing)?;
         }
         Ok(true)
+    }
+
+    /// Adds the entries of `theirs` whose actors have none here, so many: rarely more than the one that `merge` has put in.
+    #[cold]
+    #[inline(never)]
+    fn insert_missing(&mut self, theirs: &[Entry<T>], missing: usize) -> Result<(), B::Full> {
+        insert_missing(&mut self.entries, theirs, missing, |our, their| our.actor.cmp(&their.actor))
     }
 
     /// Whether everything that `other` has seen was seen here.
@@ -257,14 +262,16 @@ impl<B: Buf<Entry<T>>, T: Copy + Ord> VersionVector<B, T> {
             Ordering::Less => Causality::from_lacks(true, !other.includes(self)),
             Ordering::Greater => Causality::from_lacks(!self.includes(other), true),
             Ordering::Equal => {
-                let (mut apart, mut less, mut more) = (0, 0_usize, 0_usize);
+                let (mut less, mut more) = (0_usize, 0_usize);
                 for (ours, theirs) in self.entries().iter().zip(other.entries()) {
-                    apart |= ours.actor.0 ^ theirs.actor.0;
+                    if ours.actor != theirs.actor {
+                        // As many actors, but not the same: each side has one that the other lacks.
+                        return Causality::Concurrent;
+                    }
                     less += usize::from(ours.counter < theirs.counter);
                     more += usize::from(ours.counter > theirs.counter);
                 }
-                // As many actors, but not the same: each side has one that the other lacks.
-                Causality::from_lacks((apart != 0) | (less > 0), (apart != 0) | (more > 0))
+                Causality::from_lacks(less > 0, more > 0)
             }
         }
     }
@@ -294,21 +301,19 @@ fn covers<T>(more: &[Entry<T>], less: &[Entry<T>], as_high: impl Fn(&Entry<T>, &
     let mut rest = less.iter();
     let Some(mut low) = rest.next() else { return true };
     for held in more {
-        match held.actor.cmp(&low.actor) {
-            Ordering::Less => {}
-            Ordering::Equal if as_high(held, low) => match rest.next() {
+        if held.actor == low.actor {
+            if !as_high(held, low) {
+                return false;
+            }
+            match rest.next() {
                 Some(next) => low = next,
                 None => return true,
-            },
-            _ => return false,
+            }
+        } else if held.actor > low.actor {
+            return false;
         }
     }
     false
-}
-
-/// How many entries have the same actors at the head of both.
-fn count_same<T>(ours: &[Entry<T>], theirs: &[Entry<T>]) -> usize {
-    ours.iter().zip(theirs).take_while(|(ours, theirs)| ours.actor == theirs.actor).count()
 }
 
 /// How many actors of `theirs` have no entry in `ours`.
@@ -335,6 +340,27 @@ impl<B: Buf<Entry>> VersionVector<B> {
     /// If the counter is used up, or there is no room for another actor. Nothing is changed then.
     pub fn increment(&mut self, actor: Actor) -> Result<Dot, IncrementError<B::Full>> {
         self.increment_at(actor, ())
+    }
+
+    /// Takes in an event that somebody else counted, and with it all earlier ones of its actor, as a vector does; says whether
+    /// that is news. Counter 0 names no event.
+    ///
+    /// # Errors
+    /// `Full` if there is no room for another actor. Nothing is changed then.
+    pub fn include(&mut self, dot: Dot) -> Result<bool, B::Full> {
+        match self.find(dot.actor) {
+            Ok(found) => {
+                let counter = &mut self.entries.as_mut_slice()[found].counter;
+                let news = *counter < dot.counter;
+                *counter = dot.counter.max(*counter);
+                Ok(news)
+            }
+            Err(_) if dot.counter == 0 => Ok(false),
+            Err(place) => {
+                let entry = Entry { actor: dot.actor, counter: dot.counter, at: () };
+                self.entries.insert(place, entry).map(|()| true)
+            }
+        }
     }
 }
 
@@ -406,27 +432,24 @@ impl<B: Buf<Entry<T>>, T: Copy + Ord + Serialize> Serialize for VersionVector<B,
     }
 }
 
-impl<'de, B: Buf<Entry<T>>, T: Copy + Ord + Deserialize<'de>> Deserialize<'de> for VersionVector<B, T> {
+impl<'de, B, T> Deserialize<'de> for Checked<VersionVector<B, T>>
+where
+    B: Buf<Entry<T>>,
+    T: Copy + Ord + Deserialize<'de>,
+{
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_seq(EntriesVisitor(PhantomData))
+        let mut vector = VersionVector::<B, T>::new();
+        let well = each(deserializer, "entries sorted by actor", |entry| vector.push_sorted(entry))?;
+        Ok(Checked(well.map(|()| vector)))
     }
 }
 
-struct EntriesVisitor<B, T>(PhantomData<(B, T)>);
-
-impl<'de, B: Buf<Entry<T>>, T: Copy + Ord + Deserialize<'de>> Visitor<'de> for EntriesVisitor<B, T> {
-    type Value = VersionVector<B, T>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("entries sorted by actor")
-    }
-
-    // A claimed length is never believed: memory is taken as entries arrive.
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-        let mut vector = VersionVector::<B, T>::new();
-        while let Some(entry) = seq.next_element::<Entry<T>>()? {
-            vector.push_sorted(entry).map_err(de::Error::custom)?;
-        }
-        Ok(vector)
+impl<'de, B, T> Deserialize<'de> for VersionVector<B, T>
+where
+    B: Buf<Entry<T>>,
+    T: Copy + Ord + Deserialize<'de>,
+{
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Checked::<Self>::deserialize(deserializer)?.or_custom()
     }
 }

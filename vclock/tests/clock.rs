@@ -113,6 +113,31 @@ fn a_wild_clock_drags_ours_by_the_drift_at_most() {
 }
 
 #[test]
+fn peers_with_a_small_bound_follow_a_clock_that_restarted() {
+    for drift in [4, 10, 500, 999, 1_500] {
+        let mut clock = Hlc::with_max_drift(Stamp::ZERO, drift);
+        let floor = clock.reserve(10_000).unwrap();
+        clock.tick(10_000);
+        let stamp = Hlc::with_max_drift(floor, drift).tick(10_000);
+        assert!(Hlc::with_max_drift(Stamp::ZERO, drift).observe(10_000, stamp), "{stamp} within {drift} ms");
+    }
+}
+
+#[test]
+fn a_reading_later_than_any_stamp_is_none() {
+    let mut clock = Hlc::new(Stamp::ZERO);
+    let first = clock.tick(5_000);
+    for wild in [u64::MAX, 1 << 47] {
+        let floor = clock.reserve(wild);
+        assert!(floor.is_none_or(|floor| floor.millis() < 10_000), "{floor:?}");
+        assert!(!clock.observe(wild, Stamp::MAX));
+        assert!(clock.tick(wild).millis() < 10_000);
+    }
+    assert!(first < clock.last());
+    assert_eq!(clock.tick(6_000), Stamp::from_parts(6_000, 0));
+}
+
+#[test]
 fn stamps_stay_within_what_can_be_decoded() {
     assert!(Stamp::from_u64(1 << 63).is_err());
     assert!(postcard::from_bytes::<Stamp>(&postcard::to_allocvec(&(1u64 << 63)).unwrap()).is_err());

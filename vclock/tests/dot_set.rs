@@ -46,6 +46,16 @@ fn relation(a: &BTreeSet<Dot>, b: &BTreeSet<Dot>) -> Causality {
 
 proptest! {
     #[test]
+    fn what_another_lacks_is_the_difference((ours, theirs) in (spans(), spans())) {
+        let missing: Vec<Span> = set(&ours).without(&set(&theirs)).collect();
+        let difference: BTreeSet<Dot> = model(&ours).difference(&model(&theirs)).copied().collect();
+        prop_assert_eq!(missing.iter().map(|s| s.last - s.first + 1).sum::<u64>(), difference.len() as u64);
+        prop_assert_eq!(dots(&set(&missing)), difference);
+        let ends: Vec<Span> = [span(0, 1, u64::MAX)].to_vec();
+        prop_assert_eq!(set(&ends).without(&set(&ends)).count(), 0);
+    }
+
+    #[test]
     fn holds_exactly_the_dots_put_in(spans in spans()) {
         let (set, model) = (set(&spans), model(&spans));
         prop_assert_eq!(&dots(&set), &model);

@@ -1,8 +1,10 @@
 //! Every small history, in every delivery order.
 //!
 //! A history is a sequence of writes. Each is made at one of three replicas, which has taken in some of the earlier
-//! writes by then, under a context: nothing, what the replica shows, or what an earlier write handed back. A write's
-//! snapshot (the object right after it) is what other replicas get.
+//! writes by then, under a context: nothing, what the replica shows, or what an earlier write handed back; in shorter
+//! histories also what any read could have shown, at any replica, at any earlier time, or of replicas merged. A write's
+//! snapshot (the object right after it) is what other replicas get. Not tried are discards, and contexts joined from those of several
+//! writes by hand; `cluster.rs` has discards.
 //!
 //! Two things keep this small. Joins are kept per *set of writes* known, whichever snapshots brought them, and each is
 //! merged with every snapshot: the result must be the one join of the set known then. So by induction each delivery order
@@ -30,6 +32,15 @@ enum Contexts {
     Flattened,
     /// What was handed in and the new dot. Nothing but the model's sets then.
     Exact,
+}
+
+/// Which reads a context may come from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Reads {
+    /// The one at the replica that takes the write, right before it.
+    Own,
+    /// Each of any set of writes that some replica can know: another replica's, an older one, or one of several merged.
+    All,
 }
 
 /// What happened to a replica's copy between two of its writes.
@@ -66,6 +77,7 @@ struct Write {
 struct Explorer {
     writes_in_all: usize,
     contexts: Contexts,
+    reads: Reads,
     copies: &'static [Copy],
     writes: Vec<Write>,
     /// The sets of writes that a replica can know: every union of what snapshots hold.
@@ -88,12 +100,13 @@ fn merged(a: &Object, b: &Object) -> Object {
 }
 
 impl Explorer {
-    fn run(writes_in_all: usize, contexts: Contexts, copies: &'static [Copy]) -> u64 {
+    fn run(writes_in_all: usize, contexts: Contexts, reads: Reads, copies: &'static [Copy]) -> u64 {
         // Names that keep spans of different replicas from sorting by age.
         let replica = |at: u64| Replica { actor: Actor(0x30 - at), counter: 0, held_since: 0, knows: 0 };
         let mut explorer = Explorer {
             writes_in_all,
             contexts,
+            reads,
             copies,
             writes: Vec::new(),
             knowable: vec![0],
@@ -127,12 +140,14 @@ impl Explorer {
     }
 
     fn extend_at(&mut self, at: usize, copy: Copy, knows: Writes) {
-        let shown = self.known_or_covered(knows);
         let mut tried = vec![(GrowableDotSet::new(), 0)];
-        let read = (self.joins[usize::from(knows)].seen().clone(), shown);
+        let read =
+            |knows: Writes| (self.joins[usize::from(knows)].seen().clone(), self.known_or_covered(knows));
+        let elsewhere = if self.reads == Reads::All { &self.knowable[..] } else { &[] };
+        let reads = std::iter::once(read(knows)).chain(elsewhere.iter().map(|knows| read(*knows)));
         let chained =
             self.writes.iter().enumerate().map(|(w, write)| (write.context.clone(), write.covers | 1 << w));
-        for context in std::iter::once(read).chain(chained) {
+        for context in reads.chain(chained) {
             if !tried.contains(&context) {
                 tried.push(context);
             }
@@ -238,13 +253,13 @@ const LONGEST: usize = if cfg!(debug_assertions) { 5 } else { 6 };
 
 #[test]
 fn every_history_under_the_contexts_handed_back() {
-    let histories = Explorer::run(LONGEST, Contexts::Flattened, &[Copy::Held]);
+    let histories = Explorer::run(LONGEST, Contexts::Flattened, Reads::Own, &[Copy::Held]);
     assert_eq!(histories, if LONGEST == 5 { 146_964 } else { 8_369_227 });
 }
 
 #[test]
 fn every_history_under_exact_contexts() {
-    let histories = Explorer::run(LONGEST - 1, Contexts::Exact, &[Copy::Held]);
+    let histories = Explorer::run(LONGEST - 1, Contexts::Exact, Reads::Own, &[Copy::Held]);
     assert_eq!(histories, if LONGEST == 5 { 3_473 } else { 154_236 });
 }
 
@@ -252,6 +267,18 @@ fn every_history_under_exact_contexts() {
 fn every_history_around_dropped_copies_and_new_actors() {
     let copies = &[Copy::Held, Copy::Dropped, Copy::Reopened];
     for contexts in [Contexts::Flattened, Contexts::Exact] {
-        assert!(Explorer::run(4, contexts, copies) > 50_000);
+        assert!(Explorer::run(4, contexts, Reads::Own, copies) > 50_000);
     }
+}
+
+#[test]
+fn every_history_under_any_read() {
+    for (contexts, expected) in [(Contexts::Flattened, [4_650, 295_243]), (Contexts::Exact, [5_066, 343_336])]
+    {
+        let histories = Explorer::run(LONGEST - 1, contexts, Reads::All, &[Copy::Held]);
+        assert_eq!(histories, expected[LONGEST - 5]);
+    }
+    let copies = &[Copy::Held, Copy::Dropped, Copy::Reopened];
+    let histories = Explorer::run(LONGEST - 2, Contexts::Flattened, Reads::All, copies);
+    assert_eq!(histories, if LONGEST == 5 { 660 } else { 87_250 });
 }

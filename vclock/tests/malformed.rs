@@ -1,24 +1,31 @@
 //! Bad input has a name, whether it is decoded or handed in.
 
 use gramme_vclock::{
-    Actor, Dot, Entry, FixedDotSet, FixedSiblings, FixedVersionVector, GrowableDotSet, GrowableSiblings,
-    GrowableVersionVector, Malformed, Span, Stamp,
+    Actor, Checked, Dot, Entry, FixedContext, FixedDotSet, FixedSiblings, FixedVersionVector, GrowableDotSet,
+    GrowableSiblings, GrowableVersionVector, Malformed, Span, Stamp,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use std::fmt::Debug;
 
 const A: Actor = Actor(0xa);
 const B: Actor = Actor(0xb);
 
-/// What a decoder says of the encoding of such parts, in a format that keeps texts and in postcard.
-fn decoded<T: DeserializeOwned>(parts: impl Serialize) -> String {
-    assert!(postcard::from_bytes::<T>(&postcard::to_allocvec(&parts).unwrap()).is_err());
-    let error = serde_json::from_str::<T>(&serde_json::to_string(&parts).unwrap()).err().unwrap();
-    error.to_string()
-}
-
-fn says(text: &str, name: Malformed) {
-    assert!(text.starts_with(&name.to_string()), "{name:?} expected: {text}");
+/// Decodes the encoding of such parts, through postcard and through a format that keeps texts: refused in both, and by this
+/// name.
+fn refused<T>(parts: impl Serialize, name: Malformed)
+where
+    T: DeserializeOwned + Debug + PartialEq,
+    Checked<T>: DeserializeOwned,
+{
+    // Something stands behind it, which must be found where it is.
+    let bytes = postcard::to_allocvec(&(&parts, 0x5a_u8)).unwrap();
+    assert!(postcard::from_bytes::<T>(&bytes).is_err());
+    assert_eq!(postcard::from_bytes::<(Checked<T>, u8)>(&bytes).unwrap(), (Checked(Err(name)), 0x5a));
+    let text = serde_json::to_string(&parts).unwrap();
+    assert_eq!(serde_json::from_str::<Checked<T>>(&text).unwrap(), Checked(Err(name)));
+    let said = serde_json::from_str::<T>(&text).unwrap_err().to_string();
+    assert!(said.starts_with(&name.to_string()), "{name:?} expected: {said}");
 }
 
 #[test]
@@ -35,7 +42,7 @@ fn a_version_vector_of_bad_entries() {
         let parts =
             || entries.iter().map(|(actor, counter)| Entry { actor: *actor, counter: *counter, at: () });
         assert_eq!(Two::from_entries(parts()), Err(name));
-        says(&decoded::<Two>(entries.iter().map(|(a, c)| (a, c, ())).collect::<Vec<_>>()), name);
+        refused::<Two>(entries.iter().map(|(a, c)| (a, c, ())).collect::<Vec<_>>(), name);
     }
     let entries = [Entry { actor: A, counter: u64::MAX, at: () }, Entry { actor: B, counter: 1, at: () }];
     assert_eq!(GrowableVersionVector::from_entries(entries).unwrap().entries(), entries);
@@ -58,10 +65,10 @@ fn a_dot_set_of_bad_spans() {
     for (spans, name) in cases {
         assert_eq!(Two::from_sorted_spans(spans.iter().copied()), Err(name), "{spans:?}");
         let parts: Vec<_> = spans.iter().map(|s| (s.actor, s.first, s.last - s.first)).collect();
-        says(&decoded::<Two>(parts), name);
+        refused::<Two>(parts, name);
     }
     assert_eq!(Two::from_sorted_spans([span(A, 2, 1)]), Err(Malformed::CounterOverflow));
-    says(&decoded::<Two>([(A, 2, u64::MAX - 1)]), Malformed::CounterOverflow);
+    refused::<Two>(vec![(A, 2_u64, u64::MAX - 1)], Malformed::CounterOverflow);
     let spans = [span(A, 1, 5), span(A, 7, u64::MAX), span(B, 1, 1)];
     assert_eq!(GrowableDotSet::from_sorted_spans(spans).unwrap().spans(), spans);
 }
@@ -69,7 +76,7 @@ fn a_dot_set_of_bad_spans() {
 #[test]
 fn an_object_of_bad_parts() {
     type Two = FixedSiblings<u8, 2, 2>;
-    let seen = [(A, 1, 4)];
+    let seen = vec![(A, 1_u64, 4_u64)];
     let cases: [(&[(Actor, u64)], Malformed); 5] = [
         (&[(A, 2), (A, 1)], Malformed::Unsorted),
         (&[(A, 1), (A, 1)], Malformed::Repeated),
@@ -81,8 +88,27 @@ fn an_object_of_bad_parts() {
         let history = FixedDotSet::from_spans([Span { actor: A, first: 1, last: 5 }]).unwrap();
         let entries = dots.iter().map(|(actor, counter)| (Dot { actor: *actor, counter: *counter }, 7));
         assert_eq!(Two::from_parts(entries, history), Err(name));
-        says(&decoded::<Two>((seen, dots.iter().map(|dot| (dot, 7)).collect::<Vec<_>>())), name);
+        refused::<Two>((&seen, dots.iter().map(|dot| (dot, 7_u8)).collect::<Vec<_>>()), name);
     }
-    says(&decoded::<GrowableSiblings<u8>>((seen, [((A, 0), 7)])), Malformed::CounterZero);
-    assert_eq!(decoded::<Stamp>(1u64 << 63), "a raw stamp is 2^63 or more");
+    refused::<GrowableSiblings<u8>>((&seen, vec![((A, 0_u64), 7_u8)]), Malformed::CounterZero);
+    refused::<Dot>((A, 0_u64), Malformed::CounterZero);
+    refused::<GrowableSiblings<u8>>(
+        (vec![(A, 2_u64, 0_u64), (A, 1, 0)], vec![((A, 0_u64), 7_u8)]),
+        Malformed::Unsorted,
+    );
+}
+
+#[test]
+fn a_context_or_a_stamp_out_of_range() {
+    refused::<Stamp>(1u64 << 63, Malformed::StampOutOfRange);
+    refused::<FixedContext<2>>((vec![(A, 1_u64, 0_u64)], u64::MAX), Malformed::StampOutOfRange);
+    refused::<FixedContext<2>>((vec![(A, 0_u64, 0_u64)], 7_u64), Malformed::CounterZero);
+}
+
+#[test]
+fn what_cannot_be_read_is_the_formats_error() {
+    assert!(postcard::from_bytes::<Checked<GrowableDotSet>>(&[1, 0xa]).is_err());
+    let set = GrowableDotSet::from_sorted_spans([Span { actor: A, first: 1, last: 5 }]).unwrap();
+    let bytes = postcard::to_allocvec(&set).unwrap();
+    assert_eq!(postcard::from_bytes::<Checked<GrowableDotSet>>(&bytes).unwrap(), Checked(Ok(set)));
 }

@@ -250,6 +250,31 @@ fn a_fallback_that_mints_hands_over_drops_and_mints_again_does_not_claim_what_it
     assert_eq!(owner.values(), ["twenty", "twenty-two"], "only what was read is replaced");
 }
 
+/// A device that keeps its actor: what it dropped it must not claim after a restart either.
+#[test]
+fn a_drop_outlives_a_restart() {
+    let mut device = Store::open(7);
+    device.put(&nothing(), "bread");
+    let early = device.object.clone();
+    device.put(&nothing(), "milk");
+    let late = device.object.clone();
+    device.drop_copy();
+    let flash = (device.minter.minted(), device.minter.held_since());
+    // The key is back from a peer that never heard of the second write, and is written by somebody who has read that much.
+    let minter = Minter::resume(Actor(7), flash.0, flash.1);
+    let mut device = Store { object: early.clone(), minter };
+    let seen = device.read();
+    device.put(&seen, "bread, eggs");
+    assert_eq!(values(&merged(&device.object, &late)), ["bread, eggs", "milk"]);
+
+    // Had it forgotten the drop, its write would claim what lies between.
+    let mut forgetful = Minter::resume(Actor(7), flash.0, 0);
+    let mut object = early;
+    let seen = object.seen().clone();
+    object.write(&seen, &mut forgetful, "bread, eggs".into()).unwrap();
+    assert_eq!(values(&merged(&object, &late)), ["bread, eggs"]);
+}
+
 #[test]
 fn a_context_flattened_where_the_excepted_sibling_is_unknown_still_excepts_it() {
     // A and B both hold "mine"; "theirs" came to A only, between two writes of mine.

@@ -203,6 +203,9 @@ fn a_token_of_three_actors_is_short() {
     assert_eq!(size(three(last, 256, Stamp::from_parts(1_790_000_000_000, 0))), 70);
     assert_eq!(size(three(4_000, 1, Stamp::from_parts(1_790_000_000_000, 0))), 60);
     assert_eq!(size(context([], Stamp::ZERO)), 22);
+    // Two spans each, the widest that there are.
+    let halves = |actor| [(1, 1 << 20), (1 << 22, last)].map(|(first, last)| Span { actor, first, last });
+    assert_eq!(size(context([1, 2, u64::MAX].map(Actor).into_iter().flat_map(halves), Stamp::MAX)), 104);
 }
 
 #[test]

@@ -172,3 +172,28 @@ fn an_increment_that_can_not_be_is_an_error_and_changes_nothing() {
     assert_eq!(vector.forget(Actor(7)), 0);
     assert!(vector.is_empty());
 }
+
+#[test]
+fn a_received_event_brings_the_earlier_ones() {
+    let mut vector = FixedVersionVector::<2>::new();
+    let dot = |actor, counter| Dot { actor: Actor(actor), counter };
+    assert_eq!(vector.include(dot(2, 5)), Ok(true));
+    assert_eq!(vector.include(dot(2, 5)), Ok(false));
+    assert_eq!(vector.include(dot(2, 3)), Ok(false));
+    assert_eq!(vector.include(dot(1, 0)), Ok(false));
+    assert_eq!(vector.include(dot(1, 1)), Ok(true));
+    let before = vector.clone();
+    assert_eq!(vector.include(dot(3, 1)), Err(Full));
+    assert_eq!(vector, before);
+    assert_eq!(vector.include(dot(3, 0)), Ok(false));
+    assert!(vector.contains(dot(2, 4)) && !vector.contains(dot(2, 6)));
+    assert_eq!(vector.len(), 2);
+    // As a merge with a vector that has it would.
+    let one = FixedVersionVector::<2>::from_entries([Entry { actor: Actor(2), counter: 9, at: () }]).unwrap();
+    let mut merged = vector.clone();
+    merged.merge(&one).unwrap();
+    vector.include(dot(2, 9)).unwrap();
+    assert_eq!(vector, merged);
+    assert_eq!(merged.compare(&before).ordering(), Some(core::cmp::Ordering::Greater));
+    assert_eq!(one.compare(&before).ordering(), None);
+}

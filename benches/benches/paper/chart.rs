@@ -20,12 +20,13 @@ impl Line {
 }
 
 /// Told apart by those who don't see colours well, too (Okabe and Ito).
-const COLOURS: [RGBColor; 5] = [
+const COLOURS: [RGBColor; 6] = [
     RGBColor(213, 94, 0),
     RGBColor(230, 159, 0),
     RGBColor(0, 114, 178),
     RGBColor(0, 158, 115),
     RGBColor(204, 121, 167),
+    RGBColor(86, 180, 233),
 ];
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;

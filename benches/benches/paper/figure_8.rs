@@ -58,6 +58,7 @@ pub(crate) fn run(draws: u64, file: &Path) -> Result<(), Box<dyn Error>> {
     let mut lines = vec![
         Line::new("strategy 1: T random tokens"),
         Line::new("strategy 2: T random tokens, Q equal partitions"),
+        Line::new("strategy 2, the partitions' table kept too"),
         Line::new("strategy 3: Q/S tokens, Q equal partitions"),
         Line::new("gramme-ring's Layout"),
         Line::new("the same, weights 1:2:4 and three zones"),
@@ -77,6 +78,8 @@ pub(crate) fn run(draws: u64, file: &Path) -> Result<(), Box<dyn Error>> {
         let points = [
             mean(&|draw| strategy_1(tokens, draw)),
             mean(&|draw| strategy_2(tokens, draw)),
+            // Ten partitions of two bytes beside each token.
+            mean(&|draw| strategy_2((tokens / 3).max(1), draw)),
             mean(&|draw| strategy_3(singles, draw)),
             mean(&|draw| layout(power, &plain(draw))),
             mean(&|draw| layout(power, &weighted(draw))),

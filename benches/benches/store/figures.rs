@@ -71,6 +71,7 @@ const MANY: u64 = 1_000_000;
 fn costs() {
     for bytes in [100, 1024] {
         let (_directory, mut store) = crate::filled(MANY, bytes);
+        let (_mapped_directory, mut mapped) = crate::filled_mapped(MANY, bytes);
         let value = &VALUE[..bytes];
         let folder = tempfile::tempdir().expect("room");
         let path = folder.path().join("raw");
@@ -121,11 +122,13 @@ fn costs() {
             measure("put, buffered".into(), TIMES, &mut |n| {
                 buffered.put(slot(n % MANY), &key(n % MANY), value, n).expect("room");
             });
+            measure("put, mapped".into(), TIMES, &mut |n| {
+                mapped.put(slot(n % MANY), &key(n % MANY), value, n).expect("room");
+            });
             // Off the put path, and not counted.
-            for store in [&mut store, &mut buffered] {
-                while store.maintain(1 << 20).is_ok_and(|done| done.more) {}
-                store.sync().expect("a disk that syncs");
-            }
+            rest(&mut store);
+            rest(&mut buffered);
+            rest(&mut mapped);
             measure("raw pread".into(), TIMES, &mut |n| {
                 file.read_exact_at(&mut into, place(scattered(n))).expect("readable");
             });
@@ -136,6 +139,10 @@ fn costs() {
             measure("get hit, in place".into(), TIMES, &mut |n| {
                 let n = scattered(n);
                 assert_eq!(store.get_with(slot(n), &key(n), |value| value.bytes.len()), Ok(Some(bytes)));
+            });
+            measure("get hit, mapped".into(), TIMES, &mut |n| {
+                let n = scattered(n);
+                assert_eq!(mapped.get_with(slot(n), &key(n), |value| value.bytes.len()), Ok(Some(bytes)));
             });
             measure("get miss".into(), TIMES, &mut |n| {
                 assert!(matches!(store.get(slot(n % 16_384), &key(n + 2 * MANY)), Ok(Read::Absent)));
@@ -155,6 +162,12 @@ fn costs() {
             println!("figure: processor time, {bytes} B: {name}: {} ns", spent[spent.len() / 2]);
         }
     }
+}
+
+/// Does all upkeep that is due, and syncs.
+fn rest<D: Disk>(store: &mut Store<D>) {
+    while store.maintain(1 << 20).is_ok_and(|done| done.more) {}
+    store.sync().expect("a disk that syncs");
 }
 
 /// Puts to one store at a time, with all that it does in other threads (and, of ours, with upkeep): time and processor time of the whole
@@ -188,6 +201,13 @@ fn alone() {
                     crate::upkeep(&mut store, n);
                 });
             }
+            let directory = tempfile::tempdir().expect("room for a store");
+            let mut store = crate::open_mapped(directory.path());
+            measure("ours, mapped", 400_000, &mut |n| {
+                store.put(slot(n % KEYS), &key(n % KEYS), value, n).expect("room");
+                crate::upkeep(&mut store, n);
+            });
+            drop((store, directory));
             let directory = tempfile::tempdir().expect("room for stores");
             for (name, peer) in empty_peers(directory.path()) {
                 measure(name, 100_000, &mut |n| peer.put(&key(n % KEYS), value));

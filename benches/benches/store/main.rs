@@ -11,7 +11,8 @@ mod peers;
 mod raw;
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use gramme_store::{FileDisk, Options, Read, SharedStore, Store};
+use gramme_store::{Disk, FileDisk, Options, Read, SharedStore, Store};
+use gramme_store_mapped::MappedDisk;
 use std::hint::black_box;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -40,16 +41,34 @@ fn open(directory: &Path) -> Store<FileDisk> {
 fn filled(keys: u64, value_bytes: usize) -> (TempDir, Store<FileDisk>) {
     let directory = tempfile::tempdir().expect("room for a store");
     let mut store = open(directory.path());
-    let value = vec![b'v'; value_bytes];
-    for n in 0..keys {
-        store.put(slot(n), &key(n), &value, n).expect("room for a record");
-        upkeep(&mut store, n);
-    }
-    store.sync().expect("a disk that syncs");
+    fill(&mut store, keys, value_bytes);
     (directory, store)
 }
 
-fn upkeep(store: &mut Store<FileDisk>, n: u64) {
+/// The same on mapped segments.
+fn filled_mapped(keys: u64, value_bytes: usize) -> (TempDir, Store<MappedDisk>) {
+    let directory = tempfile::tempdir().expect("room for a store");
+    let mut store = open_mapped(directory.path());
+    fill(&mut store, keys, value_bytes);
+    (directory, store)
+}
+
+fn open_mapped(directory: &Path) -> Store<MappedDisk> {
+    // SAFETY: nobody else writes to this new directory.
+    let disk = unsafe { MappedDisk::open(directory) }.expect("a directory of ours");
+    Store::open(disk, Options::new([7; 16])).expect("a store of ours").0
+}
+
+fn fill<D: Disk>(store: &mut Store<D>, keys: u64, value_bytes: usize) {
+    let value = vec![b'v'; value_bytes];
+    for n in 0..keys {
+        store.put(slot(n), &key(n), &value, n).expect("room for a record");
+        upkeep(store, n);
+    }
+    store.sync().expect("a disk that syncs");
+}
+
+fn upkeep<D: Disk>(store: &mut Store<D>, n: u64) {
     if n.is_multiple_of(UPKEEP) {
         store.maintain(1 << 20).expect("a disk that takes it");
     }

@@ -401,8 +401,9 @@ impl World {
 
     fn end_sync(&mut self, at: usize) {
         if let Some((through, image)) = self.nodes[at].syncing.take() {
+            let position = position(&image);
             self.nodes[at].durable = image;
-            self.input(at, Input::Synced(through));
+            self.input(at, Input::Synced(through, position));
         }
     }
 

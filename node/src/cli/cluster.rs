@@ -81,6 +81,11 @@ enum Stage {
     },
     /// A member stands elsewhere
     Zone { node: String, zone: String },
+    /// Each key gets so many replicas (N)
+    Replicas {
+        #[arg(value_parser = clap::value_parser!(u8).range(1..))]
+        replicas: u8,
+    },
     /// Keys with a prefix get rules of their own; what is left out stays as it is
     Keyspace {
         /// What the keys begin with; '' for all keys without a keyspace
@@ -131,6 +136,7 @@ impl Stage {
             }),
             Stage::Weight { node, weight } => json!({"action": "weight", "node": node, "weight": weight}),
             Stage::Zone { node, zone } => json!({"action": "zone", "node": node, "zone": zone}),
+            Stage::Replicas { replicas } => json!({"action": "replicas", "replicas": replicas}),
             Stage::Keyspace { prefix, r, w, policy, ttl, durability } => json!({
                 "action": "keyspace", "prefix": prefix, "r": r, "w": w, "policy": policy, "ttl": ttl, "durability": durability
             }),

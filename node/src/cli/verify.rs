@@ -63,26 +63,7 @@ impl Verify {
                 None if matches!(damage.kind, DamageKind::Manifest) => "manifest".to_owned(),
                 None => "chain of hashes".to_owned(),
             };
-            let what = match damage.kind {
-                DamageKind::Manifest => "one copy is damaged; the other is whole".to_owned(),
-                DamageKind::SegmentHeader => {
-                    "its header is damaged; the manifest knows what it said".to_owned()
-                }
-                DamageKind::Mended { slot } => {
-                    format!("one bit of a record of slot {slot} is wrong and can be mended")
-                }
-                DamageKind::Record { slot } => format!("a record of slot {slot} is damaged"),
-                DamageKind::Unknown => "records are damaged beyond telling which".to_owned(),
-                DamageKind::CutOff => "it ends before its last durable record".to_owned(),
-                DamageKind::Chain => "it is damaged or gone: what it vouched for can't be shown".to_owned(),
-                DamageKind::Altered => "its bytes are not those that were sealed".to_owned(),
-                DamageKind::Removed => "it was sealed here, and is gone from the manifest".to_owned(),
-                DamageKind::HeadUnknown => {
-                    "the given head is not in it: the store was cut back, or rewritten, or is another one"
-                        .to_owned()
-                }
-                _ => "damaged".to_owned(),
-            };
+            let what = describe(damage.kind);
             let _ = writeln!(out, "{place}, bytes {} to {}: {what}", damage.start, damage.end);
         }
         let _ = writeln!(out, "head {} of {} sealed segments", verified.head, verified.sealed_segments);
@@ -94,5 +75,41 @@ impl Verify {
             "{} damaged places: start the node with its peers up, and it takes what it can from them",
             found.damage.len()
         )))
+    }
+}
+
+/// What is damaged, in words.
+fn describe(kind: DamageKind) -> String {
+    match kind {
+        DamageKind::Manifest => "one copy is damaged; the other is whole".to_owned(),
+        DamageKind::SegmentHeader => "its header is damaged; the manifest knows what it said".to_owned(),
+        DamageKind::Mended { slot } => {
+            format!("one bit of a record of slot {slot} is wrong and can be mended")
+        }
+        DamageKind::Record { slot } => format!("a record of slot {slot} is damaged"),
+        DamageKind::Unknown => "records are damaged beyond telling which".to_owned(),
+        DamageKind::Unreadable => {
+            "unreadable: the disk refuses to read it; should it read it again, what is there counts"
+                .to_owned()
+        }
+        DamageKind::CutOff => "it ends before its last durable record".to_owned(),
+        DamageKind::Chain => "it is damaged or gone: what it vouched for can't be shown".to_owned(),
+        DamageKind::Altered => "its bytes are not those that were sealed".to_owned(),
+        DamageKind::Removed => "it was sealed here, and is gone from the manifest".to_owned(),
+        DamageKind::HeadUnknown => {
+            "the given head is not in it: the store was cut back, or rewritten, or is another one".to_owned()
+        }
+        _ => "damaged".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_disk_refuses_to_read_is_not_called_damaged() {
+        let said = describe(DamageKind::Unreadable);
+        assert!(said.contains("refuses to read") && !said.contains("damaged"), "{said}");
     }
 }

@@ -51,6 +51,8 @@ enum Stage {
     Weight { node: String, weight: u32 },
     /// A member stands elsewhere.
     Zone { node: String, zone: String },
+    /// Each key gets so many replicas.
+    Replicas { replicas: u8 },
     /// Keys with a prefix get rules of their own.
     Keyspace(Wish),
 }
@@ -170,6 +172,7 @@ fn words(change: &Change) -> String {
         }
         Change::Leave(id) => format!("node {id} leaves"),
         Change::Remove(id) => format!("node {id} is removed, for good"),
+        Change::Replicas(replicas) => format!("each key has {replicas} replicas, as far as there are nodes"),
         other => keyspaces::words(other).unwrap_or_else(|| format!("{other:?}")),
     }
 }
@@ -211,7 +214,8 @@ impl Operator<'_> {
                 let member = self.member(&node)?;
                 vec![Change::Member(self.shaped(member, Some(weight), None)?)]
             }
-            Stage::Keyspace(wish) => vec![wish.change(self.engine)?],
+            Stage::Replicas { replicas } => vec![Change::Replicas(replicas)],
+            Stage::Keyspace(wish) => vec![wish.change(self.engine.membership())?],
             Stage::Zone { node, zone } => {
                 let member = self.member(&node)?;
                 vec![Change::Member(self.shaped(member, None, Some(zone))?)]
@@ -337,8 +341,13 @@ mod tests {
         assert!(matches!(understood, Stage::Join { node: Some(_), weight: Some(3), zone: None }));
         let replace: Stage = parse(br#"{"action":"replace","node":"ab"}"#).expect("it is one");
         assert!(matches!(replace, Stage::Replace { with: None, dead: false, .. }));
+        assert!(matches!(
+            parse::<Stage>(br#"{"action":"replicas","replicas":5}"#).expect("it is one"),
+            Stage::Replicas { replicas: 5 }
+        ));
         for wrong in [
             &b"{}"[..],
+            br#"{"action":"replicas","replicas":256}"#,
             b"",
             b"[]",
             br#"{"action":"fly"}"#,

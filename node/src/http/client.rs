@@ -36,6 +36,8 @@ pub(super) struct Client {
     /// Counts what was read for the answer, until that is counted itself.
     read: Cell<Option<Charge>>,
     stall: RefCell<Stall>,
+    /// The status by which hyper refused a head.
+    refused: RefCell<Option<String>>,
     /// Raised when it has to give way.
     pub(super) end: Signal,
 }
@@ -47,6 +49,7 @@ impl Client {
             unsent: RefCell::new(Charge::counted(handle.budget(), 0)),
             read: Cell::new(None),
             stall: RefCell::new(Stall::new(handle.budget(), handle.patience())),
+            refused: RefCell::default(),
             end: Signal::default(),
         }
     }
@@ -87,13 +90,29 @@ impl Client {
         self.read.set(None);
     }
 
+    /// The status that it is still to be told: of a head that no answer of ours belongs to.
+    pub(super) fn refused(&self) -> Option<String> {
+        self.refused.take()
+    }
+
+    /// Notes what is written before anything was asked: only hyper's own refusals are.
+    fn refuses(&self, written: &[u8]) -> bool {
+        if let Phase::Idle(_) = self.phase.get()
+            && let Some(line) =
+                written.strip_prefix(b"HTTP/1.1 ").and_then(|rest| rest.split(|b| *b == b'\r').next())
+        {
+            *self.refused.borrow_mut() = Some(String::from_utf8_lossy(line).into_owned());
+        }
+        self.refused.borrow().is_some()
+    }
+
     /// Whether it does not take its answer, and others wait for the room.
     pub(super) fn is_stalled(&self, cx: &mut Context<'_>) -> bool {
         matches!(self.phase.get(), Phase::Answered(_)) && self.stall.borrow_mut().is_over(cx)
     }
 }
 
-/// The connection's socket. Hyper flushes it exactly when everything it was given has been written.
+/// The connection's socket, without hyper's own refusals, which come with no words. Hyper flushes it exactly when everything it was given has been written.
 pub(super) struct Watched {
     pub(super) stream: TcpStream,
     pub(super) client: Rc<Client>,
@@ -107,6 +126,9 @@ impl AsyncRead for Watched {
 
 impl AsyncWrite for Watched {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, from: &[u8]) -> Poll<io::Result<usize>> {
+        if self.client.refuses(from) {
+            return Poll::Ready(Ok(from.len()));
+        }
         let written = Pin::new(&mut self.stream).poll_write(cx, from);
         if let Poll::Ready(Ok(n)) = &written {
             self.client.stall.borrow_mut().took(*n);
@@ -127,6 +149,9 @@ impl AsyncWrite for Watched {
     }
 
     fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.client.refused.borrow().is_some() {
+            return Poll::Ready(Ok(()));
+        }
         Pin::new(&mut self.stream).poll_close(cx)
     }
 }

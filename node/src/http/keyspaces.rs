@@ -3,11 +3,11 @@
 use super::Server;
 use super::api::json;
 use super::router::{Answer, Refusal};
-use gramme_quorum::{Durability, Engine, Keyspace, Level, Policy};
-use gramme_ring::Change;
+use gramme_quorum::{Durability, Keyspace, Level, Policy};
+use gramme_ring::{Change, Membership};
 use serde::{Deserialize, Serialize};
 
-/// A keyspace as it is to be. What is not named stays as it is.
+/// A keyspace as it is to be. What is not named stays as it is staged, or else committed.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Wish {
@@ -52,9 +52,16 @@ pub(super) fn keyspaces(server: &Server) -> Result<Answer, Refusal> {
 
 impl Wish {
     /// The change that this comes to.
-    pub(super) fn change(self, engine: &Engine) -> Result<Change, Refusal> {
-        let known = Keyspace::all(engine.membership()).find(|(prefix, _)| *prefix == self.prefix);
-        let mut keyspace = known.map(|(_, keyspace)| keyspace).unwrap_or_default();
+    pub(super) fn change(self, membership: &Membership) -> Result<Change, Refusal> {
+        let staged = membership.staged().into_iter().find_map(|change| {
+            let Change::Setting { name, value: Some(value) } = change else { return None };
+            Keyspace::read(&name, &value)
+                .filter(|(prefix, _)| *prefix == self.prefix)
+                .map(|(_, keyspace)| keyspace)
+        });
+        let committed = || Keyspace::all(membership).find(|(prefix, _)| *prefix == self.prefix);
+        let known = staged.or_else(|| committed().map(|(_, keyspace)| keyspace));
+        let mut keyspace = known.unwrap_or_default();
         for (said, place) in [(&self.r, &mut keyspace.r), (&self.w, &mut keyspace.w)] {
             match said.as_deref() {
                 None => {}
@@ -114,5 +121,30 @@ fn level(level: Option<Level>) -> String {
         Some(Level::One) => "one".to_owned(),
         Some(Level::Quorum) => "quorum".to_owned(),
         Some(Level::All) => "all".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gramme_ring::{ClusterId, Member, NodeId};
+
+    #[test]
+    fn what_is_staged_already_stays_unless_it_is_named() {
+        let me = NodeId(1);
+        let mut membership = Membership::found(ClusterId(1), 3, 256, &[Member::new(me)]).expect("one member");
+        let mut stage = |wish: &str| {
+            let wish: Wish = serde_json::from_str(wish).expect("it is a wish");
+            let Ok(change) = wish.change(&membership) else { panic!("it can be") };
+            membership.stage(me, change.clone()).expect("there is room");
+            words(&change).expect("it is a keyspace")
+        };
+        stage(r#"{"prefix":"a","policy":"lww","w":"one"}"#);
+        stage(r#"{"prefix":"b","ttl":9}"#);
+        let said = stage(r#"{"prefix":"a","ttl":60,"w":"default"}"#);
+        assert_eq!(
+            said,
+            "keys that begin with 'a': policy lww, r default, w default, durability group, values expire after 60 s"
+        );
     }
 }

@@ -6,8 +6,8 @@
 //! us wait longest: for a request, the rest of one, or an answer to be taken; if all are being served, the new one is
 //! answered 503.
 //!
-//! Two refusals are hyper's own, by status and without words: 431 for a head of more than 192 KiB, and 414 for a
-//! request line whose target has more than 65,534 bytes. So the longest keys, of 65,536 bytes (21,843 of them if all
+//! Some heads hyper refuses by itself, by a status alone, to which we add the words: 431 for one of more than 192 KiB, 414 for a
+//! request line whose target has more than 65,534 bytes, 400 for what is no HTTP/1.1. So the longest keys, of 65,536 bytes (21,843 of them if all
 //! are percent-encoded), can be had by the Redis protocol only.
 
 mod api;
@@ -147,23 +147,40 @@ impl Server {
     }
 
     /// Tells a client that there is no place for it.
-    async fn refuse(&self, mut stream: TcpStream) {
+    async fn refuse(&self, stream: TcpStream) {
         if self.refusals.get() >= REFUSALS {
             return;
         }
         self.refusals.set(self.refusals.get() + 1);
-        let answer = format!(
-            "HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\n\
-             Retry-After: 1\r\nConnection: close\r\n\r\n{FULL}",
-            FULL.len()
-        );
-        // The socket's buffer is empty: it fits, or the client is gone.
-        if stream.write_all(answer.as_bytes()).await.is_ok()
-            && stream.shutdown(std::net::Shutdown::Write).is_ok()
-        {
-            linger(stream).await;
-        }
+        tell_off(stream, "503 Service Unavailable", "Retry-After: 1\r\n", FULL).await;
         self.refusals.set(self.refusals.get() - 1);
+    }
+}
+
+/// The last answer of a connection, and its end.
+async fn tell_off(mut stream: TcpStream, status: &str, header: &str, words: &str) {
+    let answer = format!(
+        "HTTP/1.1 {status}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\n{header}Connection: close\r\n\r\n\
+         {words}",
+        words.len()
+    );
+    // The socket's buffer is empty: it fits, or the client is gone.
+    if stream.write_all(answer.as_bytes()).await.is_ok() && stream.shutdown(std::net::Shutdown::Write).is_ok()
+    {
+        linger(stream).await;
+    }
+}
+
+/// What is wrong with a head that hyper refused.
+fn words_for(status: &str) -> &'static str {
+    match status {
+        status if status.starts_with("414") => {
+            "the address has more than 65534 bytes; longer keys can be had by the Redis protocol\n"
+        }
+        status if status.starts_with("431") => {
+            "the request's head has more than 196608 bytes, or too many headers\n"
+        }
+        _ => "this is no request of HTTP/1.1, or not a well-formed one\n",
     }
 }
 
@@ -209,6 +226,9 @@ async fn attend(server: &Rc<Server>, client: &Rc<Client>, stream: TcpStream, sto
         }
     })
     .await;
+    if let Some(status) = client.refused() {
+        return or(tell_off(stream, &status, "", words_for(&status)), stop.requested()).await;
+    }
     // A broken connection is its client's affair. Else it was closed in good order, maybe while its client was
     // sending a body that had been refused.
     if served && !stopping {

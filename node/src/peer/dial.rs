@@ -156,36 +156,47 @@ fn jittered(wait: Duration) -> Duration {
     wait / 2 + wait / 2 * u32::from(byte[0]) / 255
 }
 
-/// Finds out who listens at an address that an operator named, and keeps connected to it from then on.
+/// Finds out who listens at an address that an operator named, and keeps connected to it from then on. Whoever that is may know
+/// nobody, or be gone again before it has told: as long as this node hears no member, it asks again.
 pub(super) async fn find(peers: Peers, seed: String) {
     let mut wait = FIRST_WAIT;
     let mut complaint = String::new();
+    let mut found = None;
     loop {
-        let attempt = async {
-            let mut stream = TcpStream::connect(&seed).await?;
-            stream.set_nodelay(true)?;
-            let mut reader = FrameReader::new(2 * handshake::LIMIT);
-            handshake::dial(&mut stream, &mut reader, &peers.0.setting.local, None).await
-        };
-        let deadline = async {
-            Timer::after(handshake::DEADLINE).await;
-            Err(HandshakeError::Deadline)
-        };
-        match or(attempt, deadline).await {
-            Ok(remote) => {
-                peers.learn(remote.node, &remote.addresses);
-                peers.link(remote.node);
-                return;
-            }
-            Err(error) => {
-                let text = format!("can't join by {seed}: {error}; trying again");
-                if text != complaint {
-                    say!("{text}");
-                    complaint = text;
+        if peers.hears(found) {
+            (wait, complaint) = (FIRST_WAIT, String::new());
+        } else {
+            match ask(&peers, &seed).await {
+                Ok(remote) => {
+                    peers.learn(remote.node, &remote.addresses);
+                    peers.link(remote.node);
+                    found = Some(remote.node);
+                    complaint.clear();
+                }
+                Err(error) => {
+                    let text = format!("can't join by {seed}: {error}; trying again");
+                    if text != complaint {
+                        say!("{text}");
+                        complaint = text;
+                    }
                 }
             }
         }
-        Timer::after(jittered(wait)).await;
         wait = (2 * wait).min(LONGEST_WAIT);
+        Timer::after(jittered(wait)).await;
     }
+}
+
+async fn ask(peers: &Peers, seed: &str) -> Result<Remote, HandshakeError> {
+    let attempt = async {
+        let mut stream = TcpStream::connect(seed).await?;
+        stream.set_nodelay(true)?;
+        let mut reader = FrameReader::new(2 * handshake::LIMIT);
+        handshake::dial(&mut stream, &mut reader, &peers.0.setting.local, None).await
+    };
+    let deadline = async {
+        Timer::after(handshake::DEADLINE).await;
+        Err(HandshakeError::Deadline)
+    };
+    or(attempt, deadline).await
 }

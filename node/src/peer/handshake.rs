@@ -28,10 +28,10 @@ use std::time::Duration;
 use std::{fmt, io};
 
 /// The newest version of the peer protocol that this release speaks.
-pub(crate) const NEWEST: u16 = 1;
+pub(crate) const NEWEST: u16 = 2;
 
-/// The oldest: the one before, once there is one.
-pub(crate) const OLDEST: u16 = if NEWEST > 1 { NEWEST - 1 } else { NEWEST };
+/// The oldest: the one before, once one has been released. Version 1, with other gossip, never was.
+pub(crate) const OLDEST: u16 = 2;
 
 /// Bytes of a frame before the handshake is done.
 pub(super) const LIMIT: usize = 2048;

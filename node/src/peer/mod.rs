@@ -147,6 +147,15 @@ impl Peers {
         }
     }
 
+    /// Whether there is a connection to another member, or to the node that was found at a seed's address.
+    fn hears(&self, found: Option<NodeId>) -> bool {
+        let members = self.0.setting.handle.engine(|engine| members(engine.membership()));
+        let links = self.0.links.borrow();
+        let mut connected =
+            links.values().filter(|link| link.outbox.borrow().connected).map(|link| link.peer);
+        connected.any(|id| found == Some(id) || members.iter().any(|m| m.id == id))
+    }
+
     /// The way to a node; one is begun where there is none.
     fn link(&self, id: NodeId) -> Rc<Link> {
         let mut links = self.0.links.borrow_mut();

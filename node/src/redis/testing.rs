@@ -176,7 +176,7 @@ impl Node {
                             Some((bytes, _)) => disk.insert((place, key), bytes),
                             None => disk.remove(&(place, key)),
                         };
-                        inputs.push(Input::Synced(id));
+                        inputs.push(Input::Synced(id, id.0));
                     }
                     Output::Load { id, place, key } => {
                         let found = disk.get(&(place, key)).cloned();

@@ -280,6 +280,15 @@ fn siblings_live_until_a_write_that_saw_them() {
         let both = ask(&mut client, &[b"DYN.GET", b"cart"]).await;
         let shown = String::from_utf8_lossy(&both).into_owned();
         assert!(shown.contains("bread, milk") && shown.contains("eggs, tea"), "{shown}");
+        // Only what is alike becomes one: clients that do this at the same time would multiply it.
+        ask(&mut client, &[b"DYN.PUT", b"cart", b"bread, milk"]).await;
+        assert_eq!(ask(&mut client, &[b"PERSIST", b"cart"]).await, b":1\r\n");
+        let both = ask(&mut client, &[b"DYN.GET", b"cart"]).await;
+        assert!(
+            both.ends_with(b"*2\r\n$11\r\nbread, milk\r\n$16\r\nbread, eggs, tea\r\n"),
+            "{}",
+            both.escape_ascii()
+        );
         // One that saw both replaces both.
         let seen = bulk(&both[4..both.iter().skip(4).position(|&b| b == b'*').unwrap() + 4]);
         let merged =

@@ -1,5 +1,6 @@
 //! Coordinating a request: whom to ask, when it is done, what to do about those who did not answer.
 
+mod needs;
 pub(crate) mod read;
 pub(crate) mod request;
 pub(crate) mod write;

@@ -1,6 +1,6 @@
 //! Reads: one full copy, digests from the others, the merge of what differs, and repair afterwards.
 
-use super::write::out_of_reach;
+use super::needs::out_of_reach;
 use super::{Origin, Plan};
 use crate::engine::{Engine, Timer};
 use crate::message::{CallId, Copy, Message, Purpose, Syncing, Want};

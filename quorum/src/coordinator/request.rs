@@ -1,7 +1,7 @@
 //! A request's way in: checked, then coordinated here or forwarded to one of the key's coordinators.
 
+use super::Origin;
 use super::write::Request;
-use super::{Origin, Target};
 use crate::engine::{Engine, Timer};
 use crate::message::{CallId, Message, Refusal};
 use crate::object::{self, Content, Object};
@@ -26,8 +26,8 @@ pub(crate) struct Forward {
     tried: Vec<NodeId>,
     /// One of them could not write, nor can this node.
     unwritable: bool,
-    /// When it went to the first that was tried.
-    sent: Option<Instant>,
+    /// When it went to this one.
+    sent: Instant,
     deadline: Instant,
 }
 
@@ -43,7 +43,10 @@ impl Engine {
     }
 
     /// A peer's request, which it thinks this node should coordinate.
-    pub(crate) fn forwarded(&mut self, now: Now, from: NodeId, call: CallId, op: Op) {
+    pub(crate) fn forwarded(&mut self, now: Now, from: NodeId, call: CallId, op: Op, heard: Option<Instant>) {
+        if self.is_stale(now, from, heard) {
+            return self.out.send(from, Message::Refused { call, why: Refusal::Overloaded });
+        }
         let reply = match self.check(&op) {
             Err(error) => Message::Forwarded { call, reply: Reply::Failed(error) },
             Ok(()) if self.coordinates(&op) => {
@@ -88,7 +91,7 @@ impl Engine {
         };
         let call = self.out.call();
         self.timers.insert((deadline, Timer::Forward(call)));
-        self.out.send(to, Message::Forward { call, op: op.clone() });
+        self.send_forward(to, call, op.clone());
         self.forwards.insert(
             call,
             Forward {
@@ -97,10 +100,15 @@ impl Engine {
                 to,
                 tried: Vec::from([to]),
                 unwritable: false,
-                sent: Some(now.instant),
+                sent: now.instant,
                 deadline,
             },
         );
+    }
+
+    fn send_forward(&mut self, to: NodeId, call: CallId, op: Op) {
+        let heard = self.peers.get(&to).and_then(|peer| peer.heard);
+        self.out.send(to, Message::Forward { call, op, heard });
     }
 
     /// The one of these peers that has answered fastest of late (Dynamo, section 5: load is unevenly spread, and reads are mostly
@@ -170,6 +178,10 @@ impl Engine {
             Op::Delete { key, cover: Cover::Held, options }
                 if !self.config.planted.is(Bug::PlainDeleteUnread) =>
             {
+                // If there is nothing to delete, nobody else looks at what the writer asks for.
+                if let Err(error) = self.write_needs(&key, &options, self.replicas()) {
+                    return self.answer(origin, Reply::Failed(error));
+                }
                 let origin = Origin::Delete { origin: Box::new(origin), key: key.clone(), options, deadline };
                 let read = ReadOptions { pr: options.pw, ..ReadOptions::default() };
                 self.start_read(now, origin, key, &read, deadline);
@@ -253,10 +265,17 @@ impl Engine {
     pub(crate) fn forward_answered(&mut self, now: Now, call: CallId, from: NodeId, reply: Reply) {
         let Some(forward) = self.forwards.get(&call) else { return };
         if forward.to == from {
-            if let (Some(sent), Some(peer)) = (forward.sent, self.peers.get_mut(&from)) {
-                peer.pace.saw(now.instant.since(sent));
-            }
+            self.forward_took(now, call);
             self.end_forward(call, reply);
+        }
+    }
+
+    /// The node that was asked has answered, or it has had all this time to.
+    fn forward_took(&mut self, now: Now, call: CallId) {
+        if let Some(forward) = self.forwards.get(&call)
+            && let Some(peer) = self.peers.get_mut(&forward.to)
+        {
+            peer.pace.saw(now.instant.since(forward.sent));
         }
     }
 
@@ -268,27 +287,33 @@ impl Engine {
     }
 
     /// The coordinator refused before it did anything: another one may be asked.
-    pub(crate) fn forward_elsewhere(&mut self, call: CallId, why: Option<Refusal>) {
+    pub(crate) fn forward_elsewhere(&mut self, now: Now, call: CallId, why: Option<Refusal>) {
         let Some(forward) = self.forwards.get_mut(&call) else { return };
         forward.unwritable |= why == Some(Refusal::Unwritable);
         let Some(forward) = self.forwards.get(&call) else { return };
-        let plan = self.plan(forward.op.key());
-        let untried = |t: &&Target| !forward.tried.contains(&t.node) && t.node != self.config.node;
-        let Some(node) = plan.targets.iter().find(untried).map(|t| t.node) else {
-            let error = if forward.unwritable { OpError::Unwritable } else { OpError::Overloaded };
+        let mut untried: Vec<NodeId> =
+            self.plan(forward.op.key()).targets.iter().map(|target| target.node).collect();
+        untried.retain(|node| !forward.tried.contains(node) && *node != self.config.node);
+        let unwritable = forward.unwritable;
+        let Some(node) = self.fastest(&untried) else {
+            let error = if unwritable { OpError::Unwritable } else { OpError::Overloaded };
             return self.end_forward(call, Reply::Failed(error));
         };
         if let Some(forward) = self.forwards.get_mut(&call) {
             forward.to = node;
-            forward.sent = None;
+            forward.sent = now.instant;
             forward.tried.push(node);
-            self.out.send(node, Message::Forward { call, op: forward.op.clone() });
+            let op = forward.op.clone();
+            self.send_forward(node, call, op);
         }
     }
 
     /// A forwarded request whose coordinator is lost or late: a read may be asked again, a write may have
     /// happened.
-    pub(crate) fn forward_lost(&mut self, call: CallId, expired: bool) {
+    pub(crate) fn forward_lost(&mut self, now: Now, call: CallId, expired: bool) {
+        if expired {
+            self.forward_took(now, call);
+        }
         let Some(forward) = self.forwards.get(&call) else { return };
         let (rules, n) = (self.rules(forward.op.key()), self.replicas());
         let error = if forward.op.is_write() {
@@ -296,7 +321,7 @@ impl Engine {
         } else if expired {
             OpError::Quorum { need: Need::R, have: 0, want: rules.r(n) }
         } else {
-            return self.forward_elsewhere(call, None);
+            return self.forward_elsewhere(now, call, None);
         };
         self.end_forward(call, Reply::Failed(error));
     }

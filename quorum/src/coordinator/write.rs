@@ -1,13 +1,14 @@
 //! Writes: mint a dot here, send the object to the other replicas, answer when W of them hold it.
 
+use super::needs::out_of_reach;
 use super::{Origin, Plan};
 use crate::engine::{Engine, Timer};
 use crate::keyspace::{Durability, Policy};
 use crate::message::{CallId, Message, Purpose, Refusal, Syncing};
 use crate::object::{Content, Object, Rank};
-use crate::op::{Cover, Expiry, Level, Need, OpError, Reply, WriteOptions};
+use crate::op::{Cover, Expiry, Need, OpError, Reply, WriteOptions};
 use crate::planted::Bug;
-use crate::replica::{Mint, Minted, Task};
+use crate::replica::{Merge, Mint, Minted, Source, Task};
 use crate::tally::{Shortfall, Tally, Verdict};
 use crate::time::{Instant, Now};
 use crate::view::{View, copies};
@@ -38,6 +39,10 @@ pub(crate) struct Write {
     /// Its quorum by each layout in use: one, or two while a transition is live. It is acknowledged when all are met.
     parts: Vec<Part>,
     sent: Option<Sent>,
+    /// Nodes to which it went once more, and which have not answered what they were asked before.
+    asked_again: Vec<NodeId>,
+    /// The owners for whom this node keeps a hint from the start.
+    hinted_here: Vec<NodeId>,
     /// Siblings that a plain write must cover before it may be acknowledged.
     outranking: Option<Object>,
     /// Some replica may have written it without telling.
@@ -82,7 +87,7 @@ impl Write {
         nodes
     }
 
-    /// The owners for whom a node stands in.
+    /// The owners for whom a node stands in, by now.
     fn hints(&self, node: NodeId) -> Vec<NodeId> {
         let targets = self.parts.iter().filter_map(|part| part.plan.target(node));
         let mut owners: Vec<NodeId> = targets.filter_map(|target| target.stands_for).collect();
@@ -184,7 +189,11 @@ impl Engine {
             return self.held.push_back(request);
         };
         // Where the last write wins it has to outrank what any replica has, whatever it covers.
-        let plain = request.cover == Cover::Held || self.rules(&request.key).policy == Policy::Lww;
+        let plain = match request.cover {
+            Cover::Held => true,
+            Cover::Amends(_) => false,
+            Cover::Nothing | Cover::Context(_) => self.rules(&request.key).policy == Policy::Lww,
+        };
         let durability = match request.options.dw {
             Some(_) if !self.config.planted.is(Bug::DwIgnored) => Durability::Group,
             _ => self.rules(&request.key).durability,
@@ -199,6 +208,8 @@ impl Engine {
             options: request.options,
             parts,
             sent: None,
+            asked_again: Vec::new(),
+            hinted_here: Vec::new(),
             outranking: None,
             uncertain: false,
             began: now.instant,
@@ -270,6 +281,7 @@ impl Engine {
             self.forgetting.remove(&write.key);
         }
         let sync = write.sync(self.config.node);
+        write.hinted_here.clone_from(&hints);
         let mint =
             Mint { call, content: write.content.clone(), expiry: write.expiry, cover, also, hints, sync };
         write.patience = now.instant + self.config.timing.patience;
@@ -313,7 +325,7 @@ impl Engine {
         let Some(write) = self.writes.get(&call) else { return };
         let Some(sent) = &write.sent else { return };
         if node == self.config.node {
-            return;
+            return self.hint_beside(call, hints);
         }
         self.out.send(
             node,
@@ -330,12 +342,35 @@ impl Engine {
         );
     }
 
-    /// A replica holds the write, as durably as was asked for.
+    /// This node's copy is in the log already, and now it stands in for these owners as well: it stores hints, which are
+    /// acknowledged like those of any other fallback.
+    fn hint_beside(&mut self, call: CallId, mut hints: Vec<NodeId>) {
+        let Some(write) = self.writes.get(&call) else { return };
+        hints
+            .retain(|owner| !write.hinted_here.contains(owner) && !self.view.membership().is_removed(*owner));
+        let Some(sent) = write.sent.as_ref().filter(|_| !hints.is_empty()) else { return };
+        let source = Source::Peer(self.config.node, call, write.sync(self.config.node));
+        let merge = Merge { source, object: sent.object.clone(), outranked_by: None, hints, heals: false };
+        let key = write.key.clone();
+        self.forgetting.remove(&key);
+        self.replica.start(&mut self.out, &key, Task::Merge(merge));
+    }
+
+    /// The copy here is, with the hints that came with its dot.
+    pub(crate) fn write_minted_durably(&mut self, now: Now, call: CallId) {
+        if let Some(write) = self.writes.get(&call) {
+            let hints = write.hinted_here.clone();
+            self.write_acknowledged(now, call, self.config.node, &hints, None);
+        }
+    }
+
+    /// A replica holds the write, as durably as was asked for, and for these owners a hint.
     pub(crate) fn write_acknowledged(
         &mut self,
         now: Now,
         call: CallId,
         mut from: NodeId,
+        hints: &[NodeId],
         outranking: Option<Object>,
     ) {
         let Some(write) = self.writes.get_mut(&call) else { return };
@@ -343,7 +378,13 @@ impl Engine {
             from = NodeId(!from.0);
             write.parts.iter_mut().for_each(|part| part.tally.ask(from, None));
         }
-        let news = write.parts.iter_mut().fold(false, |news, part| part.tally.yes(from) | news);
+        // An acknowledgement of the copy as an owner says nothing of a hint that the same node was asked for later. For who was
+        // removed there are none.
+        let membership = self.view.membership();
+        let is_kept = |owner: NodeId| hints.contains(&owner) || membership.is_removed(owner);
+        let is_told = |part: &Part| part.plan.target(from).and_then(|t| t.stands_for).is_none_or(is_kept);
+        let parts = write.parts.iter_mut().filter(|part| is_told(part));
+        let news = parts.fold(false, |news, part| part.tally.yes(from) | news);
         if !news {
             return;
         }
@@ -366,6 +407,11 @@ impl Engine {
     }
 
     pub(crate) fn write_refused(&mut self, now: Now, call: CallId, node: NodeId, _why: Refusal) {
+        let Some(write) = self.writes.get_mut(&call) else { return };
+        if let Some(at) = write.asked_again.iter().position(|asked| *asked == node) {
+            write.asked_again.swap_remove(at);
+            return;
+        }
         self.write_failed(now, call, node, false);
     }
 
@@ -405,15 +451,24 @@ impl Engine {
             if owner != self.config.node {
                 self.keep_hint(now, owner, &key);
             } else if let Some(other) = self.other_target(call) {
+                // It may refuse what it was asked first, and take this: its last refusal counts.
+                if let Some(write) = self.writes.get_mut(&call)
+                    && write.is_waiting_for(other)
+                {
+                    write.asked_again.push(other);
+                }
                 self.send_write_with(call, other, Vec::from([owner]));
             }
         }
     }
 
-    /// Somebody else who holds the write, or may.
+    /// Somebody else who holds the write, or may: nobody who has refused it.
     fn other_target(&self, call: CallId) -> Option<NodeId> {
-        let mut others = self.writes.get(&call)?.targets();
-        others.retain(|node| *node != self.config.node && self.is_alive(*node));
+        let write = self.writes.get(&call)?;
+        let may_hold =
+            |node| write.parts.iter().any(|p| p.tally.has_agreed(node) || p.tally.is_waiting_for(node));
+        let mut others = write.targets();
+        others.retain(|node| *node != self.config.node && self.is_alive(*node) && may_hold(*node));
         others.first().copied()
     }
 
@@ -465,10 +520,12 @@ impl Engine {
     fn repeat_write(&mut self, now: Now, call: CallId) {
         let Some(mut write) = self.remove_write(call) else { return };
         let mut also = write.outranking.take().unwrap_or_default();
-        if let Some(sent) = &write.sent {
-            let Ok(_) = also.merge(sent.object.clone());
+        // What the first round has made is no copy of what the second will make: until that is minted there is nothing to be sent.
+        if let Some(sent) = write.sent.take() {
+            let Ok(_) = also.merge(sent.object);
         }
         write.round += 1;
+        write.asked_again.clear();
         write.uncertain = true;
         let takes = |node| self.is_alive(node) && !self.is_congested(node);
         match self.write_parts(&write.key, &write.options, takes) {
@@ -533,31 +590,6 @@ impl Engine {
             self.answer(origin, reply);
         }
     }
-
-    fn write_needs(
-        &self,
-        key: &[u8],
-        options: &WriteOptions,
-        replicas: u8,
-    ) -> Result<[(Need, u8); 2], OpError> {
-        let resolve = |need, level: Option<Level>, default: u8| match level {
-            None => Ok(default),
-            Some(level) => level.resolve(replicas).ok_or(OpError::Level { need, replicas }),
-        };
-        let w = resolve(Need::W, options.w, self.rules(key).w(replicas))?;
-        let w = if self.config.planted.is(Bug::WTooLow) { w.max(2) - 1 } else { w };
-        let pw = resolve(Need::Pw, options.pw, 0)?;
-        // With DW every acknowledgement is durable, so that it only asks for more of them.
-        let dw = resolve(Need::Dw, options.dw, 0)?;
-        Ok([if dw > w { (Need::Dw, dw) } else { (Need::W, w) }, (Need::Pw, pw)])
-    }
-}
-
-/// What can't be met even if every healthy node agrees.
-pub(crate) fn out_of_reach(plan: &Plan, needs: [(Need, u8); 2]) -> Option<Shortfall> {
-    let reach = [plan.targets.len(), plan.primaries()].map(|n| u8::try_from(n).unwrap_or(u8::MAX));
-    let mut short = needs.into_iter().zip(reach).filter(|((_, want), have)| have < want);
-    short.next().map(|((need, want), have)| Shortfall { need, have, want })
 }
 
 const fn indeterminate(Shortfall { need, have, want }: Shortfall) -> OpError {

@@ -1,6 +1,8 @@
 //! A handful of engines over disks and links of memory, pumped by hand: every test says what happens when.
 #![allow(dead_code, reason = "each test file uses its part")]
 
+pub(crate) mod changes;
+
 use bytes::Bytes;
 use gramme_quorum::message::Message;
 use gramme_quorum::*;
@@ -67,8 +69,13 @@ impl Cluster {
     }
 
     pub(crate) fn with(nodes: u64, config: fn(&mut Config)) -> Cluster {
+        Cluster::found(nodes, 3, config)
+    }
+
+    /// A cluster that keeps so many replicas.
+    pub(crate) fn found(nodes: u64, replicas: u8, config: fn(&mut Config)) -> Cluster {
         let members: Vec<_> = (1..=nodes).map(|id| Member::new(NodeId(id))).collect();
-        let founded = Membership::found(ClusterId(1), 3, 256, &members).unwrap();
+        let founded = Membership::found(ClusterId(1), replicas, 256, &members).unwrap();
         let mut cluster = Cluster {
             memberships: members.iter().map(|member| (member.id, founded.clone())).collect(),
             changes: BTreeMap::new(),
@@ -323,7 +330,7 @@ impl Cluster {
                 node.durable = node.written.clone();
                 node.last = AppendId(0);
                 if last.0 > 0 {
-                    inputs.push_back(Input::Synced(last));
+                    inputs.push_back(Input::Synced(last, position(&node.durable)));
                 }
             }
         }
@@ -492,6 +499,27 @@ impl Cluster {
         let engine = &self.nodes.values().next().unwrap().engine;
         engine.preference(key.as_bytes()).into_iter().map(|(id, ..)| id).collect()
     }
+}
+
+/// Commits keyspaces at a node, and waits until all go by them.
+pub(crate) fn commit(cluster: &mut Cluster, at: NodeId, keyspaces: &[(&str, Keyspace)]) {
+    for (prefix, keyspace) in keyspaces {
+        let change = keyspace.change(prefix).unwrap();
+        cluster.change(at, ClusterOp::Stage(change)).unwrap();
+    }
+    let hash = cluster.nodes[&at].engine.membership().propose().unwrap().hash();
+    cluster.change(at, ClusterOp::Commit(hash)).unwrap();
+    for _ in 0..100 {
+        cluster.pass(Duration::from_millis(200));
+        if cluster.nodes.values().all(|node| node.engine.membership().transition().is_none()) {
+            return;
+        }
+    }
+    panic!("the commit does not spread");
+}
+
+pub(crate) fn lww() -> Keyspace {
+    Keyspace { policy: Policy::Lww, ..Keyspace::default() }
 }
 
 /// Where a disk counts its writes.

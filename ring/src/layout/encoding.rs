@@ -1,6 +1,5 @@
 //! What goes over the wire and to disk, and the hash over it.
 
-use alloc::string::ToString;
 use alloc::vec::Vec;
 use core::fmt;
 use core::marker::PhantomData;
@@ -8,6 +7,7 @@ use core::marker::PhantomData;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::{Layout, LayoutVersion, MAX_MEMBERS};
+use crate::checked::{Checked, Malformed};
 use crate::member::Member;
 use crate::mix::SequenceHash;
 use crate::partition::PartitionCount;
@@ -121,10 +121,16 @@ impl Serialize for Layout {
 
 /// Everything is checked: an owner table that a decoder lets through satisfies every promise that [`Layout`] makes, the
 /// quality of balance apart.
-impl<'de> Deserialize<'de> for Layout {
+impl<'de> Deserialize<'de> for Checked<Layout> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let Read { version, parent, replicas, partitions, members, table } = Read::deserialize(deserializer)?;
-        Layout::from_parts(version, parent, replicas, partitions, members, table)
-            .map_err(|error| de::Error::custom(error.to_string()))
+        let layout = Layout::from_parts(version, parent, replicas, partitions, members, table);
+        Ok(Checked(layout.map_err(Malformed::Layout)))
+    }
+}
+
+impl<'de> Deserialize<'de> for Layout {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Checked::deserialize(deserializer)?.or_custom()
     }
 }

@@ -10,7 +10,8 @@ use crate::mix::mix2;
 ///
 /// Partition by partition, each zone gets the floor or the ceiling of its remaining total over the remaining
 /// partitions, and within a zone the members furthest behind their schedule are taken, ties broken by a hash so that
-/// the neighbours of a node differ from partition to partition and its load spreads over many when it dies.
+/// the neighbours of a node differ from partition to partition and its load spreads over many when it dies. (Members of one
+/// weight fall due together all the same: among few members with unequal weights they own the same partitions.)
 /// Since a member that must be in all the remaining partitions is always taken, every bound stays satisfiable to the
 /// end and every quota is met exactly, without any search.
 pub(super) fn place(shape: &Shape, members: &[Member], quotas: &[usize]) -> Vec<u16> {

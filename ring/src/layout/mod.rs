@@ -132,6 +132,31 @@ impl Layout {
     /// nodes and zones allow; first owners stay where balance allows. It may have another Q or N. The result depends on
     /// the arguments only, not on the order of `members`.
     ///
+    /// ```
+    /// use gramme_ring::{Layout, LayoutError, Member, NodeId, Zone};
+    ///
+    /// let rack = |id, zone| Ok::<_, gramme_ring::ZoneTooLong>(Member::new(NodeId(id)).with_zone(Zone::new(zone)?));
+    /// let mut members = vec![rack(1, "a")?, rack(2, "a")?, rack(3, "b")?, rack(4, "c")?];
+    /// let first = Layout::compute(3, 64, &members, None)?;
+    /// // Three zones, so each has one of the three replicas of everything.
+    /// for partition in first.partition_count().partitions() {
+    ///     let mut zones: Vec<&Zone> = first.owners(partition).map(|id| &first.member(id).unwrap().zone).collect();
+    ///     zones.sort();
+    ///     zones.dedup();
+    ///     assert_eq!(zones.len(), 3);
+    /// }
+    ///
+    /// // A node of twice the weight joins rack a: it takes half of that rack's replicas, and nobody else is touched.
+    /// members.push(rack(5, "a")?.with_weight(2));
+    /// let second = Layout::compute(3, 64, &members, Some(&first))?;
+    /// assert_eq!((second.version().0, second.parent()), (2, first.hash()));
+    /// assert_eq!(second.partitions_of(NodeId(5)).len(), 32);
+    /// assert_eq!(first.plan(&second).moved_slots(), 32 * (16384 / 64));
+    ///
+    /// assert_eq!(Layout::compute(3, 100, &members, None).unwrap_err(), LayoutError::PartitionCount(100));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// [`LayoutError`] names what is wrong with the arguments.
     pub fn compute(
@@ -346,6 +371,15 @@ impl Layout {
     }
 
     /// What each member carries beside what it should, in order of ids.
+    ///
+    /// ```
+    /// use gramme_ring::{Layout, Member, NodeId};
+    /// let members = [1, 2, 5].map(|weight| Member::new(NodeId(weight.into())).with_weight(weight));
+    /// let layout = Layout::compute(1, 64, &members, None)?;
+    /// let owned: Vec<u32> = layout.balance().iter().map(|load| load.owned).collect();
+    /// assert_eq!(owned, [8, 16, 40]);
+    /// # Ok::<(), gramme_ring::LayoutError>(())
+    /// ```
     pub fn balance(&self) -> Vec<Load> {
         let shape = Shape::new(self.replicas, self.partitions.get() as usize, &self.members);
         let held: Vec<usize> = (0..self.members.len()).map(|m| self.owned(m).len()).collect();
@@ -449,7 +483,7 @@ fn check(replicas: u8, partitions: u32, members: &[Member]) -> Result<PartitionC
     if replicas == 0 {
         return Err(LayoutError::NoReplicas);
     }
-    let count = PartitionCount::new(partitions).ok_or(LayoutError::PartitionCount(partitions))?;
+    let count = PartitionCount::new(partitions).map_err(|_| LayoutError::PartitionCount(partitions))?;
     if members.is_empty() {
         return Err(LayoutError::NoMembers);
     }

@@ -43,8 +43,8 @@ struct Step {
     to: usize,
 }
 
-/// Partitions looked at before the search for exchanges ends, about a second's work. Only when weights or zones of
-/// hundreds of members change at once does it end here, within a hundredth of what it would find.
+/// Partitions looked at before the search for exchanges ends, about a second's work; the other parts have no such bound.
+/// When weights or zones of hundreds of members change at once it ends here.
 const EXCHANGE_BUDGET: u64 = 8_000_000;
 
 struct Reassignment<'a> {

@@ -7,11 +7,13 @@ use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
+use crate::checked::Malformed;
 use crate::layout::MAX_MEMBERS;
 use crate::member::{Member, Zone};
 use crate::mix::SequenceHash;
 use crate::node::NodeId;
 use crate::partition::PartitionCount;
+use crate::transition::Trackers;
 
 /// Replicas of each partition unless a change says otherwise.
 pub const DEFAULT_REPLICAS: u8 = 3;
@@ -25,6 +27,8 @@ pub const MAX_SETTING_VALUE: usize = 4096;
 pub const MAX_SETTINGS: usize = 1024;
 /// Most ids that a cluster remembers: members, nodes that left, and nodes removed, which are remembered for ever.
 pub const MAX_KNOWN_NODES: usize = 4 * MAX_MEMBERS;
+/// Furthest that a stamp may be ahead of all that a member of a cluster knows, when it hears of it.
+pub const MAX_STAMP_LEAP: u64 = 1 << 32;
 /// Stamps are below this, so that the next one exists.
 const STAMP_END: u64 = 1 << 63;
 
@@ -73,17 +77,17 @@ fn join_map<K: Clone + Ord, T: Clone + Ord>(
     }
 }
 
+/// Dropped ones are kept as such.
+pub(super) type Settings = BTreeMap<Box<str>, Described<Option<Vec<u8>>>>;
+
 /// The latest description of each subject. A join semilattice.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub(super) struct Config {
     pub(super) replicas: Option<Described<u8>>,
     pub(super) partitions: Option<Described<u32>>,
     pub(super) nodes: BTreeMap<NodeId, Described<Standing>>,
-    pub(super) settings: BTreeMap<Box<str>, Described<Option<Vec<u8>>>>,
+    pub(super) settings: Settings,
 }
-
-/// Why a decoded configuration is refused.
-pub(super) type Flaw = &'static str;
 
 impl Config {
     pub(super) fn join(&mut self, other: &Config) {
@@ -143,29 +147,35 @@ impl Config {
         self.nodes.iter().filter(|(_, entry)| entry.value == Standing::Removed).map(|(&id, _)| id).collect()
     }
 
-    pub(super) fn validate(&self) -> Result<(), Flaw> {
+    /// Who has a tracker and is not known here.
+    pub(super) fn stranger_in(&self, trackers: &Trackers) -> Option<NodeId> {
+        trackers.iter().map(|(node, _)| node).find(|node| !self.nodes.contains_key(node))
+    }
+
+    pub(super) fn validate(&self) -> Result<(), Malformed> {
         if self.last_stamp() >= STAMP_END {
-            return Err("a stamp is too large");
+            return Err(Malformed::StampOutOfRange);
         }
         if self.replicas.as_ref().is_some_and(|e| e.value == 0) {
-            return Err("zero replicas");
+            return Err(Malformed::NoReplicas);
         }
-        if self.partitions.as_ref().is_some_and(|e| PartitionCount::new(e.value).is_none()) {
-            return Err("a number of partitions that is not allowed");
+        if let Some(e) = &self.partitions {
+            PartitionCount::new(e.value).map_err(|_| Malformed::PartitionCount(e.value))?;
         }
         if self.nodes.len() > MAX_KNOWN_NODES {
-            return Err("too many nodes");
+            return Err(Malformed::TooManyNodes);
         }
         if self.settings.len() > MAX_SETTINGS {
-            return Err("too many settings");
+            return Err(Malformed::TooManySettings);
         }
-        if self.nodes.values().any(|e| matches!(e.value, Standing::Member { weight: 0, .. })) {
-            return Err("a member has weight 0");
+        let weightless = |e: &Described<Standing>| matches!(e.value, Standing::Member { weight: 0, .. });
+        if let Some((id, _)) = self.nodes.iter().find(|(_, e)| weightless(e)) {
+            return Err(Malformed::ZeroWeight(*id));
         }
         if self.settings.iter().any(|(name, e)| {
             name.len() > MAX_SETTING_NAME || e.value.as_ref().is_some_and(|v| v.len() > MAX_SETTING_VALUE)
         }) {
-            return Err("a setting is too long");
+            return Err(Malformed::SettingTooLong);
         }
         Ok(())
     }

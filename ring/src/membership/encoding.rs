@@ -1,15 +1,15 @@
 //! A membership's bytes, for gossip and for the node's own file.
 
-use alloc::collections::BTreeSet;
-use alloc::string::ToString;
+use alloc::collections::{BTreeMap, BTreeSet};
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::config::{Config, Flaw};
+use super::config::{Config, Described, Settings, Standing};
 use super::{ClusterId, Commit, MAX_KNOWN_NODES, Membership};
+use crate::checked::{Ascending, Checked, Malformed};
 use crate::layout::Layout;
 use crate::node::NodeId;
-use crate::transition::Trackers;
+use crate::transition::{Phase, Trackers};
 
 #[derive(Serialize)]
 #[serde(rename = "Commit")]
@@ -22,13 +22,22 @@ struct WrittenCommit<'a> {
 }
 
 #[derive(Deserialize)]
+#[serde(rename = "Config")]
+pub(super) struct ReadConfig {
+    replicas: Option<Described<u8>>,
+    partitions: Option<Described<u32>>,
+    nodes: Ascending<BTreeMap<NodeId, Described<Standing>>>,
+    settings: Ascending<Settings>,
+}
+
+#[derive(Deserialize)]
 #[serde(rename = "Commit")]
 struct ReadCommit {
     cluster: ClusterId,
-    config: Config,
-    layout: Layout,
-    from: Option<Layout>,
-    trackers: Trackers,
+    config: ReadConfig,
+    layout: Checked<Layout>,
+    from: Option<Checked<Layout>>,
+    trackers: Ascending<BTreeMap<NodeId, Phase>>,
 }
 
 #[derive(Serialize)]
@@ -43,8 +52,8 @@ struct Written<'a> {
 #[serde(rename = "Membership")]
 struct Read {
     committed: Option<ReadCommit>,
-    staged: Config,
-    given_up: BTreeSet<NodeId>,
+    staged: ReadConfig,
+    given_up: Ascending<BTreeSet<NodeId>>,
 }
 
 impl Serialize for Membership {
@@ -60,48 +69,70 @@ impl Serialize for Membership {
     }
 }
 
-impl ReadCommit {
-    fn validate(self) -> Result<Commit, Flaw> {
-        let ReadCommit { cluster, config, layout, from, trackers } = self;
+impl ReadConfig {
+    pub(super) fn check(self) -> Result<Config, Malformed> {
+        let ReadConfig { replicas, partitions, nodes, settings } = self;
+        let config = Config { replicas, partitions, nodes: nodes.check()?, settings: settings.check()? };
         config.validate()?;
+        Ok(config)
+    }
+}
+
+impl ReadCommit {
+    fn check(self) -> Result<Commit, Malformed> {
+        let config = self.config.check()?;
+        let layout = self.layout.0?;
+        let from = self.from.map(|from| from.0).transpose()?;
+        let trackers = Trackers(self.trackers.check()?);
         if config.members() != layout.members() {
-            return Err("the layout's members are not the configuration's");
+            return Err(Malformed::OtherMembers);
         }
         if (config.replicas(), config.partitions()) != (layout.replicas(), layout.partitions()) {
-            return Err("the layout's N or Q is not the configuration's");
+            return Err(Malformed::OtherShape);
         }
         if let Some(from) = &from
             && (layout.parent() != from.hash() || layout.version().0 - 1 != from.version().0)
         {
-            return Err("the layout does not follow the one that it is said to");
-        }
-        let known = |node| layout.is_member(node) || config.nodes.contains_key(&node);
-        if trackers.iter().any(|(node, _)| !known(node)) {
-            return Err("a tracker of a node that takes no part");
+            return Err(Malformed::OtherParent);
         }
         if from.is_none() && trackers.iter().next().is_some() {
-            return Err("trackers of a transition that has ended");
+            return Err(Malformed::EndedTracker);
         }
-        Ok(Commit::new(cluster, config, layout, from, trackers))
+        if let Some(node) = config.stranger_in(&trackers) {
+            return Err(Malformed::StrangeTracker(node));
+        }
+        Ok(Commit::new(self.cluster, config, layout, from, trackers))
+    }
+}
+
+impl Read {
+    fn check(self) -> Result<Membership, Malformed> {
+        let mut staged = self.staged.check()?;
+        let mut given_up = self.given_up.check()?;
+        let committed = self.committed.map(ReadCommit::check).transpose()?;
+        if let Some(commit) = &committed {
+            // Together as well they have to stay below the bounds, or no other state could be merged any more.
+            let mut known = staged.clone();
+            known.join(&commit.config);
+            known.validate()?;
+            staged.prune(&commit.config);
+            given_up.retain(|id| !commit.config.is_removed(*id));
+        }
+        if given_up.len() > MAX_KNOWN_NODES {
+            return Err(Malformed::TooManyNodes);
+        }
+        Ok(Membership { committed, staged, given_up })
+    }
+}
+
+impl<'de> Deserialize<'de> for Checked<Membership> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(Checked(Read::deserialize(deserializer)?.check()))
     }
 }
 
 impl<'de> Deserialize<'de> for Membership {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let Read { committed, mut staged, given_up } = Read::deserialize(deserializer)?;
-        let flaw = |flaw: Flaw| de::Error::custom(flaw.to_string());
-        staged.validate().map_err(flaw)?;
-        let committed = committed.map(ReadCommit::validate).transpose().map_err(flaw)?;
-        if let Some(commit) = &committed {
-            // Together as well they have to stay below the bounds, or no other state could be merged any more.
-            let mut known = staged.clone();
-            known.join(&commit.config);
-            known.validate().map_err(flaw)?;
-            staged.prune(&commit.config);
-        }
-        if given_up.len() > MAX_KNOWN_NODES {
-            return Err(flaw("too many nodes"));
-        }
-        Ok(Membership { committed, staged, given_up })
+        Checked::deserialize(deserializer)?.or_custom()
     }
 }

@@ -3,7 +3,7 @@
 use core::fmt;
 
 use super::ClusterId;
-use crate::layout::LayoutError;
+use crate::layout::{LayoutError, LayoutVersion};
 use crate::node::NodeId;
 use crate::transition::Step;
 
@@ -125,6 +125,17 @@ pub enum MergeError {
         /// The other's.
         theirs: ClusterId,
     },
+    /// Two commits of one parent have both been carried to their ends, each by nodes that gave the others up: a cluster was torn
+    /// in two. Merged, all would be removed; one of the two parts has to be founded anew.
+    Diverged {
+        /// The later of the two versions.
+        version: LayoutVersion,
+    },
+    /// A stamp is more than [`MAX_STAMP_LEAP`](super::MAX_STAMP_LEAP) ahead of all that is known here: nobody makes so many
+    /// changes unheard, and taken over, it would leave few to be made.
+    StampLeap(u64),
+    /// A node that the commit does not know has declared something for it.
+    StrangeTracker(NodeId),
     /// Together they would exceed [`MAX_KNOWN_NODES`](super::MAX_KNOWN_NODES) or [`MAX_SETTINGS`](super::MAX_SETTINGS).
     Full,
 }
@@ -135,6 +146,13 @@ impl fmt::Display for MergeError {
             MergeError::OtherCluster { mine, theirs } => {
                 write!(f, "of another cluster: {:016x}, not {:016x}", theirs.0, mine.0)
             }
+            MergeError::Diverged { version } => {
+                write!(f, "the cluster was torn in two at layout {version}: both parts gave the other up")
+            }
+            MergeError::StampLeap(stamp) => {
+                write!(f, "a change with the stamp {stamp}, far ahead of all others")
+            }
+            MergeError::StrangeTracker(id) => write!(f, "a tracker of node {id}, which takes no part"),
             MergeError::Full => f.write_str("too many nodes or settings"),
         }
     }

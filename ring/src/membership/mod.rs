@@ -2,13 +2,16 @@
 //!
 //! Members, their weights and zones, N, Q and named settings are *staged* by anyone, anywhere, in any number; looked at
 //! as a [`Plan`](crate::Plan); then *committed* by one node, which computes the [`Layout`] that the others adopt. State
-//! spreads by gossip: [`Membership::merge`] is commutative, associative and idempotent, so that all end alike whatever
+//! spreads by gossip: what merges is commutative, associative and idempotent, so that all end alike whatever
 //! they heard in whatever order.
 //!
 //! - Of two commits on one parent the one with the smaller hash stands, and what the other changed is staged again.
 //! - While the [`Transition`] of a commit is live there is no further commit. A commit whose transition has ended is never
-//!   displaced by another of its version.
-//! - An id that was removed is refused for ever.
+//!   displaced by another of its version: where both have ended, which takes two parts of a cluster that gave each other up, their
+//!   states don't merge ([`MergeError::Diverged`]). While it is live, news of another commit counts only from those who take part in
+//!   it ([`Membership::merge_from`]): whoever of them knew a commit with a smaller hash has declared nothing for this one,
+//!   so that nobody has moved yet who would have to go back.
+//! - An id that a commit removed is refused for ever, whether that commit stands or was displaced.
 //!
 //! ```
 //! use gramme_ring::{Change, ClusterId, Member, Membership, NodeId};
@@ -24,9 +27,9 @@
 //!
 //! // A node that knows nothing yet hears of it and asks to join.
 //! let mut there = Membership::new();
-//! there.merge(&here)?;
+//! there.merge_from(me, &here)?;
 //! there.stage(NodeId(4), Change::Member(Member::new(NodeId(4)).with_weight(2)))?;
-//! here.merge(&there)?;
+//! here.merge_from(NodeId(4), &there)?;
 //! assert_eq!(here.staged().len(), 1);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
@@ -34,6 +37,8 @@
 mod config;
 mod encoding;
 mod error;
+mod progress;
+mod staging;
 
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
@@ -43,15 +48,15 @@ use serde::{Deserialize, Serialize};
 
 pub use config::{
     Change, DEFAULT_PARTITIONS, DEFAULT_REPLICAS, MAX_KNOWN_NODES, MAX_SETTING_NAME, MAX_SETTING_VALUE,
-    MAX_SETTINGS, Standing,
+    MAX_SETTINGS, MAX_STAMP_LEAP, Standing,
 };
 use config::{Config, Described};
 pub use error::{CommitError, FoundError, MergeError, StageError};
+pub use progress::Progress;
 
 use crate::layout::{Layout, LayoutVersion};
 use crate::mix::SequenceHash;
 use crate::node::NodeId;
-use crate::partition::PartitionCount;
 use crate::transition::{AdvanceError, Phase, Step, Trackers, Transition};
 
 /// Separates this hash from others over like numbers ("GrMember" in ASCII).
@@ -129,6 +134,18 @@ impl Commit {
         (self.layout.version(), self.from.is_none(), Reverse(self.hash))
     }
 
+    /// Whether two that have ended can't be of one history. Of versions further apart it can't be told.
+    fn has_parted_from(&self, other: &Commit) -> bool {
+        let (older, newer) =
+            if self.layout.version() <= other.layout.version() { (self, other) } else { (other, self) };
+        let apart = match newer.layout.version().0 - older.layout.version().0 {
+            0 => newer.from.is_none() && older.hash != newer.hash,
+            1 => newer.layout.parent() != older.layout.hash(),
+            _ => false,
+        };
+        apart && older.from.is_none()
+    }
+
     fn end_transition(&mut self) -> bool {
         // What was declared on the way has no further use. Were it kept, it would depend on who had heard what when.
         self.trackers = Trackers::default();
@@ -142,7 +159,8 @@ pub struct Membership {
     committed: Option<Commit>,
     /// Later than what is committed, subject by subject.
     staged: Config,
-    /// Given up while a transition waited for them. Only ever grows, whichever commit stands.
+    /// Removed without being so by the commit that stands: given up while a transition waited for them, or removed by a
+    /// commit that was displaced. With the removed of that commit it only ever grows.
     given_up: BTreeSet<NodeId>,
 }
 
@@ -153,6 +171,15 @@ impl Membership {
     }
 
     /// A new cluster of these members, committed.
+    ///
+    /// ```
+    /// use gramme_ring::{ClusterId, Member, Membership, NodeId, Slot};
+    /// let members = [1, 2, 3].map(|id| Member::new(NodeId(id)));
+    /// let founded = Membership::found(ClusterId(7), 2, 64, &members)?;
+    /// let layout = founded.layout().unwrap();
+    /// assert_eq!(layout.owners(layout.partition_of(Slot::of(b"cart:{alice}"))).len(), 2);
+    /// # Ok::<(), gramme_ring::membership::FoundError>(())
+    /// ```
     ///
     /// # Errors
     /// [`FoundError`] if a member or number can't be staged, or if there is no such layout.
@@ -212,6 +239,11 @@ impl Membership {
         self.given_up.contains(&node) || self.base().is_some_and(|config| config.is_removed(node))
     }
 
+    /// Whether it is staged that this node becomes a member.
+    pub(crate) fn is_to_join(&self, node: NodeId) -> bool {
+        self.staged.nodes.get(&node).is_some_and(|entry| matches!(entry.value, Standing::Member { .. }))
+    }
+
     /// A hash over everything, trackers and staged changes included: equal states, and only they but for chance, have
     /// equal digests.
     pub fn digest(&self) -> u64 {
@@ -231,183 +263,35 @@ impl Membership {
         hash.finish()
     }
 
+    fn last_stamp(&self) -> u64 {
+        self.staged.last_stamp().max(self.base().map_or(0, Config::last_stamp))
+    }
+
     fn base(&self) -> Option<&Config> {
         self.committed.as_ref().map(|c| &c.config)
     }
 
-    /// A node's standing with what is staged.
-    fn planned_standing(&self, node: NodeId) -> Option<&Standing> {
-        let staged = self.staged.nodes.get(&node);
-        staged.or_else(|| self.base()?.nodes.get(&node)).map(|entry| &entry.value)
-    }
-
-    fn next_stamp(&self) -> Result<u64, StageError> {
-        let last = self.staged.last_stamp().max(self.base().map_or(0, Config::last_stamp));
-        // One below the decoder's bound.
-        if last + 1 >= 1 << 63 { Err(StageError::Full) } else { Ok(last + 1) }
-    }
-
-    /// Stages a change, in the name of the node at which the operator asked for it. A later change of the same subject
-    /// replaces it.
-    ///
-    /// # Errors
-    /// [`StageError`] says why the change can't be; nothing was changed then.
-    pub fn stage(&mut self, author: NodeId, change: Change) -> Result<(), StageError> {
-        let stamp = self.next_stamp()?;
-        match change {
-            Change::Replicas(0) => return Err(StageError::NoReplicas),
-            Change::Replicas(value) => self.staged.replicas = Some(Described { stamp, author, value }),
-            Change::Partitions(value) => {
-                PartitionCount::new(value).ok_or(StageError::PartitionCount(value))?;
-                self.staged.partitions = Some(Described { stamp, author, value });
-            }
-            Change::Member(member) => {
-                if member.weight == 0 {
-                    return Err(StageError::ZeroWeight(member.id));
-                }
-                let value = Standing::Member { weight: member.weight, zone: member.zone };
-                self.stage_node(member.id, Described { stamp, author, value })?;
-            }
-            Change::Leave(id) => self.stage_end(id, Described { stamp, author, value: Standing::Left })?,
-            Change::Remove(id) => {
-                self.stage_end(id, Described { stamp, author, value: Standing::Removed })?
-            }
-            Change::Setting { name, value } => {
-                if name.len() > MAX_SETTING_NAME
-                    || value.as_ref().is_some_and(|v| v.len() > MAX_SETTING_VALUE)
-                {
-                    return Err(StageError::SettingTooLong);
-                }
-                let name = name.into_boxed_str();
-                let known = |c: &Config| c.settings.contains_key(&name);
-                let others = self
-                    .staged
-                    .settings
-                    .keys()
-                    .filter(|n| self.base().is_none_or(|b| !b.settings.contains_key(*n)));
-                let total = others.count() + self.base().map_or(0, |b| b.settings.len());
-                if total >= MAX_SETTINGS && !known(&self.staged) && !self.base().is_some_and(known) {
-                    return Err(StageError::Full);
-                }
-                self.staged.settings.insert(name, Described { stamp, author, value });
-            }
-        }
-        Ok(())
-    }
-
-    fn stage_node(&mut self, id: NodeId, entry: Described<Standing>) -> Result<(), StageError> {
-        if self.is_removed(id) {
-            return Err(StageError::RemovedForEver(id));
-        }
-        if self.planned_standing(id).is_none() {
-            let committed = self.base().map_or(0, |b| b.nodes.len());
-            let new =
-                self.staged.nodes.keys().filter(|id| self.base().is_none_or(|b| !b.nodes.contains_key(id)));
-            if committed + new.count() >= MAX_KNOWN_NODES {
-                return Err(StageError::Full);
-            }
-        }
-        self.staged.nodes.insert(id, entry);
-        Ok(())
-    }
-
-    fn stage_end(&mut self, id: NodeId, entry: Described<Standing>) -> Result<(), StageError> {
-        // A member by what is committed, whatever is staged: an operator may change her mind from leave to remove.
-        let member = |s: Option<&Standing>| matches!(s, Some(Standing::Member { .. }));
-        if !member(self.standing(id)) && !member(self.planned_standing(id)) && !self.is_removed(id) {
-            return Err(StageError::NotMember(id));
-        }
-        self.stage_node(id, entry)
-    }
-
-    /// Takes back everything that is staged, in the name of `author`: committed values are staged anew, newer than what
-    /// they undo, so that the undoing reaches everyone too.
-    ///
-    /// # Errors
-    /// [`StageError::Full`] after 2^63 changes; nothing was changed then.
-    pub fn unstage_all(&mut self, author: NodeId) -> Result<(), StageError> {
-        let stamp = self.next_stamp()?;
-        let base = self.base().cloned().unwrap_or_default();
-        if let Some(entry) = &mut self.staged.replicas {
-            *entry = Described { stamp, author, value: base.replicas() };
-        }
-        if let Some(entry) = &mut self.staged.partitions {
-            *entry = Described { stamp, author, value: base.partitions() };
-        }
-        for (id, entry) in &mut self.staged.nodes {
-            // Never committed: as if it had left.
-            let value = base.nodes.get(id).map_or(Standing::Left, |e| e.value.clone());
-            *entry = Described { stamp, author, value };
-        }
-        for (name, entry) in &mut self.staged.settings {
-            let value = base.settings.get(name).and_then(|e| e.value.clone());
-            *entry = Described { stamp, author, value };
-        }
-        Ok(())
-    }
-
-    /// What a commit would change, in order of subjects, nodes that were given up first among the nodes. Staged
-    /// descriptions that equal the committed ones are not shown, nor those of nodes removed for ever.
-    pub fn staged(&self) -> Vec<Change> {
-        let empty = Config::default();
-        let base = self.base().unwrap_or(&empty);
-        let mut changes = Vec::new();
-        if let Some(e) = &self.staged.replicas
-            && e.value != base.replicas()
-        {
-            changes.push(Change::Replicas(e.value));
-        }
-        if let Some(e) = &self.staged.partitions
-            && e.value != base.partitions()
-        {
-            changes.push(Change::Partitions(e.value));
-        }
-        for &id in &self.given_up {
-            if base.nodes.get(&id).is_some_and(|e| e.value != Standing::Removed) {
-                changes.push(Change::Remove(id));
-            }
-        }
-        for (&id, e) in self.staged.nodes.iter().filter(|(id, _)| !self.given_up.contains(id)) {
-            let before = base.nodes.get(&id).map(|e| &e.value);
-            if before == Some(&e.value) || self.is_removed(id) && e.value != Standing::Removed {
-                continue;
-            }
-            match (&e.value, before) {
-                (Standing::Member { weight, zone }, _) => {
-                    changes.push(Change::Member(crate::Member { id, weight: *weight, zone: zone.clone() }));
-                }
-                (Standing::Left, Some(Standing::Member { .. })) => changes.push(Change::Leave(id)),
-                (Standing::Left, _) => {}
-                (Standing::Removed, _) => changes.push(Change::Remove(id)),
-            }
-        }
-        for (name, e) in &self.staged.settings {
-            if base.settings.get(name).and_then(|e| e.value.as_ref()) != e.value.as_ref() {
-                changes.push(Change::Setting { name: (&**name).into(), value: e.value.clone() });
-            }
-        }
-        changes
-    }
-
-    /// The configuration as it would be committed.
-    fn planned(&self) -> Config {
-        let mut config = self.base().cloned().unwrap_or_default();
-        config.join(&self.staged);
-        // Removed is the one standing that nothing supersedes.
-        if let Some(commit) = &self.committed {
-            for (id, entry) in commit.config.nodes.iter().filter(|(_, e)| e.value == Standing::Removed) {
-                config.nodes.insert(*id, entry.clone());
-            }
-        }
-        for id in &self.given_up {
-            if let Some(entry) = config.nodes.get_mut(id) {
-                entry.value = Standing::Removed;
-            }
-        }
-        config
-    }
-
     /// What a commit of everything staged would bring; compare its layout with [`Layout::plan`].
+    ///
+    /// ```
+    /// use gramme_ring::membership::CommitError;
+    /// use gramme_ring::{Change, ClusterId, Member, Membership, NodeId};
+    ///
+    /// let (me, cluster) = (NodeId(1), ClusterId(7));
+    /// let members = [1, 2, 3, 4].map(|id| Member::new(NodeId(id)));
+    /// let mut known = Membership::found(cluster, 3, 64, &members)?;
+    /// known.stage(me, Change::Leave(NodeId(4)))?;
+    /// let proposal = known.propose()?;
+    /// let plan = known.layout().unwrap().plan(proposal.layout());
+    /// assert_eq!((plan.moved_slots(), plan.nodes()[3].slots_after), (3 * 16384 / 4, 0));
+    ///
+    /// // Something else was staged meanwhile: what would be committed is not what was looked at.
+    /// known.stage(me, Change::Member(Member::new(NodeId(2)).with_weight(2)))?;
+    /// assert!(matches!(known.commit(cluster, proposal.hash()), Err(CommitError::Changed(_))));
+    /// let seen = known.propose()?.hash();
+    /// known.commit(cluster, seen)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// As [`commit`](Self::commit).
@@ -441,31 +325,95 @@ impl Membership {
         let from = self.committed.take().map(|c| c.layout);
         let commit = Commit::new(cluster, config, layout, from, Trackers::default());
         self.staged.prune(&commit.config);
+        self.given_up.retain(|id| !commit.config.is_removed(*id));
         Ok(&self.committed.insert(commit).layout)
     }
 
-    /// Takes over what another node knows.
+    /// Takes over what `sender` knows, as far as it may decide on it: while a transition is live here, a competing commit
+    /// counts only from a node that takes part in it. What a stranger staged is merged all the same.
+    ///
+    /// Let somebody have moved. Then all who take part had declared that they are synced, for a commit that they held for
+    /// the one that stands; who had known another with a smaller hash would not have. From then on they refuse to hear of
+    /// it: a stranger may have it from a node that has died since.
     ///
     /// The caller refuses states that a removed node sends ([`is_removed`](Self::is_removed)).
     ///
     /// # Errors
+    /// As [`merge`](Self::merge).
+    pub fn merge_from(&mut self, sender: NodeId, other: &Membership) -> Result<Merged, MergeError> {
+        let decides = match (&self.committed, &other.committed) {
+            (Some(mine), Some(theirs)) if mine.hash != theirs.hash => {
+                mine.layout.version() != theirs.layout.version()
+                    || theirs.from.is_none()
+                    || self.transition().is_none_or(|t| t.takes_part(sender))
+            }
+            _ => true,
+        };
+        if decides { self.merge(other) } else { self.join(other, None) }
+    }
+
+    /// Takes over all that another state knows: the join of the two.
+    ///
+    /// For a state of this node's own, read back from its disk, say. What a peer says goes through
+    /// [`merge_from`](Self::merge_from), which knows when not to believe it.
+    ///
+    /// ```
+    /// use gramme_ring::{Change, ClusterId, Member, Membership, NodeId};
+    ///
+    /// // Two operators commit at once, at nodes that don't hear of each other.
+    /// let cluster = ClusterId(7);
+    /// let mut one = Membership::found(cluster, 2, 64, &[1, 2].map(|id| Member::new(NodeId(id))))?;
+    /// let mut other = one.clone();
+    /// one.stage(NodeId(1), Change::Member(Member::new(NodeId(3))))?;
+    /// one.commit(cluster, one.propose()?.hash())?;
+    /// other.stage(NodeId(2), Change::Member(Member::new(NodeId(4))))?;
+    /// other.commit(cluster, other.propose()?.hash())?;
+    ///
+    /// // Whoever hears of the other first: the same commit stands, and what the other one changed is staged again.
+    /// let before = one.clone();
+    /// one.merge(&other)?;
+    /// other.merge(&before)?;
+    /// assert_eq!(one, other);
+    /// assert_eq!((one.layout().unwrap().members().len(), one.staged().len()), (3, 1));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
     /// [`MergeError`] if it is another cluster's, or too much; nothing was changed then.
     pub fn merge(&mut self, other: &Membership) -> Result<Merged, MergeError> {
+        self.join(other, other.committed.as_ref())
+    }
+
+    /// Joins what is staged and given up there, and `committed`.
+    fn join(&mut self, other: &Membership, committed: Option<&Commit>) -> Result<Merged, MergeError> {
         if let (Some(mine), Some(theirs)) = (self.cluster(), other.cluster())
             && mine != theirs
         {
             return Err(MergeError::OtherCluster { mine, theirs });
         }
+        if let (Some(mine), Some(theirs)) = (&self.committed, committed)
+            && mine.has_parted_from(theirs)
+        {
+            return Err(MergeError::Diverged { version: mine.layout.version().max(theirs.layout.version()) });
+        }
+        let news = other.staged.last_stamp().max(committed.map_or(0, |c| c.config.last_stamp()));
+        if self.committed.is_some() && news.saturating_sub(self.last_stamp()) > MAX_STAMP_LEAP {
+            return Err(MergeError::StampLeap(news));
+        }
         let mut known = self.staged.clone();
-        for config in [self.base(), Some(&other.staged), other.base()].into_iter().flatten() {
+        for config in [self.base(), Some(&other.staged), committed.map(|c| &c.config)].into_iter().flatten() {
             known.join(config);
         }
-        if known.validate().is_err() || self.given_up.union(&other.given_up).count() > MAX_KNOWN_NODES {
+        // Removed stays removed, whichever commit stands.
+        let removed = [self.committed.as_ref(), committed].into_iter().flatten().flat_map(|c| &c.removed);
+        let mut given_up: BTreeSet<NodeId> =
+            self.given_up.iter().chain(&other.given_up).chain(removed).copied().collect();
+        if known.validate().is_err() || given_up.len() > MAX_KNOWN_NODES {
             return Err(MergeError::Full);
         }
         let mut changed = false;
         let mut layout_changed = false;
-        if let Some(theirs) = &other.committed {
+        if let Some(theirs) = committed {
             match &mut self.committed {
                 Some(mine) if mine.hash == theirs.hash => {
                     if mine.from.is_some() {
@@ -487,9 +435,10 @@ impl Membership {
         }
         if let Some(commit) = &self.committed {
             known.prune(&commit.config);
+            given_up.retain(|id| !commit.config.is_removed(*id));
         }
-        changed |= known != self.staged || !other.given_up.is_subset(&self.given_up);
-        self.given_up.extend(&other.given_up);
+        changed |= known != self.staged || given_up != self.given_up;
+        self.given_up = given_up;
         self.staged = known;
         Ok(Merged { changed, layout_changed })
     }
@@ -507,6 +456,24 @@ impl Membership {
     /// its removal from the layout is staged in the name of `author`, to be committed when the transition has ended.
     ///
     /// What only this node held is lost.
+    ///
+    /// ```
+    /// use gramme_ring::{Change, ClusterId, Member, Membership, NodeId, Phase, Step};
+    ///
+    /// let me = NodeId(1);
+    /// let mut known = Membership::found(ClusterId(7), 2, 64, &[1, 2, 3].map(|id| Member::new(NodeId(id))))?;
+    /// known.stage(me, Change::Member(Member::new(NodeId(2)).with_weight(2)))?;
+    /// known.commit(ClusterId(7), known.propose()?.hash())?;
+    /// for alive in [1, 2] {
+    ///     known.advance(NodeId(alive), Phase::Acknowledged)?;
+    /// }
+    /// // Node 3 is dead.
+    /// assert_eq!(known.transition().unwrap().waiting_for(), [NodeId(3)]);
+    /// known.remove_during_transition(me, NodeId(3))?;
+    /// assert_eq!(known.transition().unwrap().step(), Step::Transferring);
+    /// assert_eq!(known.staged(), [Change::Remove(NodeId(3))]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// [`AdvanceError`] if no transition is live, if the node takes no part, or after 2^63 changes; nothing was changed
@@ -531,7 +498,8 @@ impl Membership {
         done
     }
 
-    /// How a layout version that a request carries stands to what is known here.
+    /// How a layout version that a request carries stands to what is known here. Of two commits on one parent both have one
+    /// version: until the sender has heard which of them stands, its request by the other is judged like one by that.
     pub fn judge(&self, version: LayoutVersion) -> VersionStanding {
         let Some(commit) = &self.committed else { return VersionStanding::Unknown };
         let current = commit.layout.version();

@@ -12,6 +12,14 @@ pub struct EqualPartitions {
 impl EqualPartitions {
     /// Q partitions.
     ///
+    /// ```
+    /// use gramme_ring::token::EqualPartitions;
+    /// let thirds = EqualPartitions::new(3)?;
+    /// assert_eq!((thirds.end(0), thirds.end(2)), (u64::MAX / 3, u64::MAX));
+    /// assert_eq!(thirds.partition_of(thirds.end(0) + 1), 1);
+    /// # Ok::<(), gramme_ring::TableError>(())
+    /// ```
+    ///
     /// # Errors
     /// [`TableError::PartitionCount`] if there are none or more than [`MAX_TOKENS`].
     pub fn new(count: u32) -> Result<Self, TableError> {

@@ -5,6 +5,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 use core::fmt;
 
+use super::table::zones_with_tokens;
 use super::{EqualPartitions, MAX_TOKENS, Token, TokenTable};
 use crate::layout::single_quotas;
 use crate::member::{Member, Zone};
@@ -50,6 +51,7 @@ pub struct TokenRing {
     tokens: Vec<Token>,
     ids: Vec<NodeId>,
     zones: Vec<u32>,
+    zones_with_tokens: usize,
 }
 
 impl TokenRing {
@@ -57,6 +59,25 @@ impl TokenRing {
     ///
     /// The i-th token of a node depends only on its id, i and `seed`: members that come and go, or change weight, move
     /// only their own tokens, and all who know the members and the seed have the same ring.
+    ///
+    /// ```
+    /// use gramme_ring::token::{TokenRing, hash_key};
+    /// use gramme_ring::{Member, NodeId};
+    ///
+    /// let mut members: Vec<Member> = (1..=5).map(|id| Member::new(NodeId(id)).with_weight(2)).collect();
+    /// let before = TokenRing::random(64, 42, &members)?;
+    /// assert_eq!(before.table().tokens().len(), 5 * 2 * 64);
+    /// // Who has both rings sees which keys go to the sixth node; no key goes to another.
+    /// members.push(Member::new(NodeId(6)));
+    /// let after = TokenRing::random(64, 42, &members)?;
+    /// for key in 0..1000u32 {
+    ///     let position = hash_key(&key.to_be_bytes());
+    ///     let [was] = before.table().replicas(position)?;
+    ///     let [is] = after.table().replicas(position)?;
+    ///     assert!(is == was || is == NodeId(6));
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// [`TokenError`] names what is wrong with the arguments.
@@ -85,6 +106,23 @@ impl TokenRing {
     /// With `former`, a ring of as many partitions, tokens stay where they are as far as the new shares allow: nodes that
     /// leave give theirs to the others and nodes that join steal theirs from the others, at random as the paper has it.
     /// The result depends on the arguments only.
+    ///
+    /// ```
+    /// use gramme_ring::token::{EqualPartitions, TokenRing};
+    /// use gramme_ring::{Member, NodeId};
+    ///
+    /// let mut members: Vec<Member> = (1..=4).map(|id| Member::new(NodeId(id))).collect();
+    /// let before = TokenRing::equal(EqualPartitions::new(100)?, 1, &members, None)?;
+    /// members.push(Member::new(NodeId(5)));
+    /// let after = TokenRing::equal(EqualPartitions::new(100)?, 1, &members, Some(&before))?;
+    /// let of = |token: &gramme_ring::token::Token, ring: &TokenRing| ring.nodes()[token.node as usize];
+    /// let pairs = before.table().tokens().iter().zip(after.table().tokens());
+    /// // A fifth of the tokens changes hands.
+    /// let moved: Vec<NodeId> =
+    ///     pairs.filter(|(a, b)| of(a, &before) != of(b, &after)).map(|(_, b)| of(b, &after)).collect();
+    /// assert_eq!(moved, [NodeId(5); 20]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// [`TokenError`] names what is wrong with the arguments.
@@ -160,16 +198,14 @@ impl TokenRing {
         let zone = |m: &Member| {
             names.binary_search(&&m.zone).ok().and_then(|at| u32::try_from(at).ok()).unwrap_or(0)
         };
-        TokenRing {
-            tokens,
-            ids: members.iter().map(|m| m.id).collect(),
-            zones: members.iter().map(zone).collect(),
-        }
+        let zones: Vec<u32> = members.iter().map(zone).collect();
+        let zones_with_tokens = zones_with_tokens(&tokens, &zones);
+        TokenRing { tokens, ids: members.iter().map(|m| m.id).collect(), zones, zones_with_tokens }
     }
 
     /// The lookups.
     pub fn table(&self) -> TokenTable<'_> {
-        TokenTable::trusted(&self.tokens, &self.ids, &self.zones)
+        TokenTable::trusted(&self.tokens, &self.ids, &self.zones, self.zones_with_tokens)
     }
 
     /// The nodes by id; tokens name them by their places.

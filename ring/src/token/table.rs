@@ -13,11 +13,50 @@ pub struct Token {
 }
 
 /// Tokens and nodes in slices: all lookups, wherever the slices come from, without an allocator.
+///
+/// ```
+/// use gramme_ring::NodeId;
+/// use gramme_ring::token::{Token, TokenTable};
+///
+/// // Four tokens of three nodes; the first two stand in one zone.
+/// const IDS: [NodeId; 3] = [NodeId(7), NodeId(8), NodeId(9)];
+/// const ZONES: [u32; 3] = [0, 0, 1];
+/// const TOKENS: [Token; 4] = [token(100, 0), token(200, 1), token(300, 0), token(400, 2)];
+/// const fn token(position: u64, node: u32) -> Token {
+///     Token { position, node }
+/// }
+/// let table = TokenTable::new(&TOKENS, &IDS, &ZONES)?;
+///
+/// // Clockwise from 150: 8, 7, 9. The spread list passes over 7, which shares the zone of 8.
+/// let mut buffer = [NodeId(0); 2];
+/// assert_eq!(table.owners(150, &mut buffer), [NodeId(8), NodeId(7)]);
+/// assert_eq!(table.spread_owners(150, &mut buffer), [NodeId(8), NodeId(9)]);
+/// assert_eq!(table.replicas::<3>(150)?, [NodeId(8), NodeId(9), NodeId(7)]);
+/// # Ok::<(), gramme_ring::TableError>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct TokenTable<'a> {
     tokens: &'a [Token],
     ids: &'a [NodeId],
     zones: &'a [u32],
+    /// How many zones have tokens: [`MANY_ZONES`] for any number from that on.
+    zones_with_tokens: usize,
+}
+
+/// More zones than places of any preference list.
+const MANY_ZONES: usize = 256;
+
+/// How many zones own tokens, up to [`MANY_ZONES`].
+pub(super) fn zones_with_tokens(tokens: &[Token], zones: &[u32]) -> usize {
+    let (mut seen, mut count) = ([0; MANY_ZONES], 0);
+    for token in tokens {
+        let zone = zones[token.node as usize];
+        if count < MANY_ZONES && !seen[..count].contains(&zone) {
+            seen[count] = zone;
+            count += 1;
+        }
+    }
+    count
 }
 
 impl<'a> TokenTable<'a> {
@@ -40,12 +79,17 @@ impl<'a> TokenTable<'a> {
         if let Some(index) = tokens.iter().position(|t| t.node as usize >= ids.len()) {
             return Err(TableError::UnknownNode { index });
         }
-        Ok(Self::trusted(tokens, ids, zones))
+        Ok(Self::trusted(tokens, ids, zones, zones_with_tokens(tokens, zones)))
     }
 
     /// Of slices that were checked.
-    pub(super) fn trusted(tokens: &'a [Token], ids: &'a [NodeId], zones: &'a [u32]) -> Self {
-        TokenTable { tokens, ids, zones }
+    pub(super) fn trusted(
+        tokens: &'a [Token],
+        ids: &'a [NodeId],
+        zones: &'a [u32],
+        zones_with_tokens: usize,
+    ) -> Self {
+        TokenTable { tokens, ids, zones, zones_with_tokens }
     }
 
     /// The tokens, sorted.
@@ -56,7 +100,7 @@ impl<'a> TokenTable<'a> {
     /// The first distinct nodes that follow `position` clockwise (a token at the position itself is the first), as many
     /// as `buffer` holds or the ring has. Returns them in order.
     pub fn owners<'b>(&self, position: u64, buffer: &'b mut [NodeId]) -> &'b [NodeId] {
-        self.extend(position, buffer, 0, |_, _| true)
+        self.extend(position, buffer, 0, usize::MAX, |_, _| true)
     }
 
     /// Like [`owners`](Self::owners), but as long as there are zones without an owner nodes in the others are passed
@@ -66,8 +110,10 @@ impl<'a> TokenTable<'a> {
         let new_zone = |found: &[NodeId], node: usize| {
             !found.iter().any(|&id| self.zone_of(id) == Some(self.zones[node]))
         };
-        let spread = self.extend(position, buffer, 0, new_zone).len();
-        self.extend(position, buffer, spread, |_, _| true)
+        // Once each zone has one, nobody further on would add another.
+        let most = if self.zones_with_tokens < MANY_ZONES { self.zones_with_tokens } else { usize::MAX };
+        let spread = self.extend(position, buffer, 0, most, new_zone).len();
+        self.extend(position, buffer, spread, usize::MAX, |_, _| true)
     }
 
     /// Exactly `N` owners: distinct nodes, spread over the zones as [`spread_owners`](Self::spread_owners) has it.
@@ -82,16 +128,17 @@ impl<'a> TokenTable<'a> {
         self.ids.binary_search(&id).ok().map(|at| self.zones[at])
     }
 
-    /// Goes once round and adds those that fit to the `count` that are in the buffer already.
+    /// Goes once round and adds those that fit to the `count` that are in the buffer already, up to `most` in all.
     fn extend<'b>(
         &self,
         position: u64,
         buffer: &'b mut [NodeId],
         mut count: usize,
+        most: usize,
         fits: impl Fn(&[NodeId], usize) -> bool,
     ) -> &'b [NodeId] {
         for token in self.walk(position) {
-            if count == buffer.len() || count == self.ids.len() {
+            if count == buffer.len().min(self.ids.len()).min(most) {
                 break;
             }
             let node = token.node as usize;

@@ -27,10 +27,10 @@ def ring_aware(node: Node, **options):
 
 
 @contextlib.contextmanager
-def cluster_of(nodes: int, like: Cluster) -> Iterator[Cluster]:
+def cluster_of(nodes: int, like: Cluster, room: int = 0) -> Iterator[Cluster]:
     """Another cluster, for the while: in one of three every node holds every key."""
     with tempfile.TemporaryDirectory(prefix="ring-", dir=like.directory.parent) as place:
-        with Cluster(like.binary, Path(place) / "cluster", nodes) as cluster:
+        with Cluster(like.binary, Path(place) / "cluster", nodes, room=room) as cluster:
             cluster.found()
             cluster.start()
             yield cluster
@@ -185,6 +185,8 @@ class Writer(threading.Thread):
         self.acknowledged: dict[str, str] = {}
         self.moments: list[float] = []
         self.errors: list[str] = []
+        # Where it would send requests, by what it knows of the ring.
+        self.knows: set[int] = set()
 
     def run(self) -> None:
         import redis
@@ -203,6 +205,7 @@ class Writer(threading.Thread):
                 else:
                     self.acknowledged[key] = f"value {n}"
                     self.moments.append(time.monotonic())
+                self.knows = {node.port for node in r.get_nodes()}
 
 
 @test
@@ -237,3 +240,52 @@ def a_ring_aware_client_gets_over_a_killed_node_and_nothing_acknowledged_is_lost
         with ring_aware(victim) as r:
             for key, value in writer.acknowledged.items():
                 equal(r.get(key), value.encode())
+
+
+@test
+def a_ring_aware_client_follows_a_node_that_joins_while_it_reads_and_writes(cluster: Cluster) -> None:
+    with cluster_of(3, cluster, room=1) as growing:
+        keys = [f"before-{n}" for n in range(500)]
+        with ring_aware(growing.nodes[0]) as r:
+            for key in keys:
+                assert r.set(key, key)
+        writers = [Writer(node, fresh("load")) for node in growing.nodes]
+        for writer in writers:
+            writer.start()
+        try:
+            wait_until(lambda: all(len(w.acknowledged) > 50 for w in writers), "all writers write", 30)
+            # This one reads what is about to move, all the while.
+            joiner, first = growing.add(), growing.nodes[0]
+            joined = threading.Thread(target=growing.join, args=(joiner,), daemon=True)
+            joined.start()
+            rounds = 0
+            with ring_aware(first) as r:
+                while joined.is_alive() or rounds < 2:
+                    equal([r.get(key) for key in keys], [key.encode() for key in keys])
+                    rounds += 1
+            equal(len(first.status()["peers"]), 3)
+            wait_until(
+                lambda: all(len(set(masters(node).values())) == 4 for node in growing.nodes), "all nodes are in every map"
+            )
+            # A client hears of it by being redirected, and moves one slot each time until it fetches the map.
+            wait_until(lambda: all(joiner.cluster_redis in w.knows for w in writers), "every client's map is new", 60)
+            more = [len(w.acknowledged) + 50 for w in writers]
+            wait_until(
+                lambda: all(len(w.acknowledged) > n for w, n in zip(writers, more, strict=True)), "all writers go on", 30
+            )
+        finally:
+            for writer in writers:
+                writer.stopping.set()
+            for writer in writers:
+                writer.join(60)
+        for writer in writers:
+            equal(writer.errors, [])
+            for node in (growing.nodes[1], joiner):
+                with ring_aware(node) as r:
+                    for key, value in writer.acknowledged.items():
+                        equal(r.get(key), value.encode())
+        # What goes to the newcomer goes there without detours.
+        before = forwarded(growing)
+        with ring_aware(joiner) as r:
+            equal([r.get(key) for key in keys], [key.encode() for key in keys])
+        equal(forwarded(growing), before)

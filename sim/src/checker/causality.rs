@@ -5,7 +5,7 @@ use crate::time::Time;
 use bytes::Bytes;
 use core::time::Duration;
 use gramme_quorum::message::{Copy, Message};
-use gramme_quorum::{Content, Object, Op, Output, Reading, Reply, Version};
+use gramme_quorum::{Content, Cover, Object, Op, Output, Reading, Reply, Version};
 use gramme_ring::SLOTS;
 use gramme_vclock::{Dot, GrowableDotSet as DotSet};
 use std::collections::BTreeSet;
@@ -35,7 +35,7 @@ impl Checker {
     fn object_of(&mut self, message: &Message) -> Option<(usize, Bytes)> {
         match message {
             Message::Write { key, object, .. } => Some((self.key_number(key), object.clone())),
-            Message::Written { call, outranking: Some(object) } => {
+            Message::Written { call, outranking: Some(object), .. } => {
                 Some((*self.calls.get(&call.0)?, object.clone()))
             }
             Message::Copy { call, copy: Copy::Object(object), .. } => {
@@ -146,20 +146,24 @@ impl Checker {
         }
         for (number, object) in objects {
             let key = &self.keys[*number];
-            let newest = object.iter().map(|(_, version)| version.stamp).max();
+            // Where the last write wins, of two of one stamp the larger dot stays when they meet, be it in the breath of its birth.
+            let lww = self.rules(*number).lww;
+            let rank = |dot, stamp| if lww { (stamp, Some(dot)) } else { (stamp, None) };
+            let newest = object.iter().map(|(dot, version)| rank(dot, version.stamp)).max();
             if !born.iter().any(|(at, dot)| at == number && object.get(*dot).is_some()) {
                 continue;
             }
             let covered = key.present.iter().find(|dot| {
                 object.seen().contains(**dot)
                     && object.get(**dot).is_none()
-                    && newest.is_none_or(|newest| newest <= key.dots[*dot].version.stamp)
+                    && newest.is_none_or(|newest| newest <= rank(**dot, key.dots[*dot].version.stamp))
             });
             if let Some(dot) = covered {
                 let what = format!("node {node} covers {dot}, whose stamp is later than any in {object:?}");
                 self.fail(now, Invariant::StampsRise, Some(*number), what);
             }
         }
+        self.born = born;
     }
 
     fn birth(&mut self, now: Time, node: usize, number: usize, dot: Dot, version: &Version) -> bool {
@@ -201,6 +205,11 @@ impl Checker {
             self.fail(now, Invariant::RequestsEnd, Some(number), what);
         }
         if let Some(op) = op
+            && let Some(what) = self.check_amendment(number, op, version)
+        {
+            self.fail(now, Invariant::StampsRise, Some(number), what);
+        }
+        if let Some(op) = op
             && let Some(what) = self.check_expiry(now, node, op, version)
         {
             self.fail(now, Invariant::ExpiryHides, Some(number), what);
@@ -212,6 +221,7 @@ impl Checker {
             covered_by: Vec::new(),
             durable_at: 0,
             written_at: 0,
+            lost_at: 0,
             gone: false,
             excused: false,
         };
@@ -225,6 +235,23 @@ impl Checker {
         true
     }
 
+    /// What was written since an amendment's reader has read outranks it, whoever mints it when.
+    fn check_amendment(&self, number: usize, op: OpId, version: &Version) -> Option<String> {
+        let amended = |op: OpId| match &self.requests[op.index()].op {
+            Op::Put { cover: Cover::Amends(context), .. } => Some(context),
+            _ => None,
+        };
+        let context = amended(op)?;
+        let key = &self.keys[number];
+        let hidden = key.present.iter().find(|dot| {
+            let birth = &key.dots[*dot];
+            let plain = birth.op.is_some_and(|op| amended(op).is_none());
+            let since = context.stamp < birth.version.stamp && birth.version.stamp <= version.stamp;
+            plain && since && !context.seen.contains(**dot)
+        });
+        hidden.map(|dot| format!("{op} amends what it has read, and outranks {dot}, which it has not"))
+    }
+
     /// The request that wrote this value under this key, byte for byte.
     fn origin(&self, number: usize, value: &Bytes) -> Option<OpId> {
         let op = writer_of(value)?;
@@ -234,7 +261,7 @@ impl Checker {
     }
 
     /// Every version under a known dot is what it was at first sight.
-    fn check_versions(&mut self, now: Time, node: usize, number: usize, object: &Object) {
+    pub(super) fn check_versions(&mut self, now: Time, node: usize, number: usize, object: &Object) {
         for (dot, version) in object.iter() {
             match self.keys[number].dots.get(&dot) {
                 Some(birth) if birth.version == *version => {}
@@ -362,7 +389,11 @@ impl Checker {
     pub fn answering(&mut self, now: Time, id: OpId, reply: &Reply) {
         if let Reply::Written { context, .. } = reply {
             let own = self.own_dots(id, &context.seen);
-            self.check_copies(now, id, &own);
+            self.check_copies(now, id, &own, &context.seen);
+        }
+        let write = self.requests[id.index()].op.is_write();
+        if matches!(reply, Reply::Failed(error) if write && !error.changed()) {
+            self.check_undone(now, id);
         }
     }
 
@@ -377,6 +408,18 @@ impl Checker {
             return tombstones.max_by_key(|dot| key.dots[*dot].version.stamp).copied().into_iter().collect();
         }
         key.dots.iter().filter(|(_, birth)| birth.op == Some(id)).map(|(dot, _)| *dot).collect()
+    }
+
+    /// What an amendment has lost to, where the last write wins: it may never come to light.
+    pub(super) fn outranking(&self, id: OpId) -> Vec<Dot> {
+        let request = &self.requests[id.index()];
+        let key = &self.keys[request.key];
+        let Op::Put { cover: Cover::Amends(context), .. } = &request.op else { return Vec::new() };
+        let lost_to = |(dot, birth): &(&Dot, &Birth)| {
+            !context.seen.contains(**dot) && context.stamp < birth.version.stamp
+        };
+        let lww = self.rules(request.key).lww;
+        key.dots.iter().filter(|entry| lww && lost_to(entry)).map(|(dot, _)| *dot).collect()
     }
 
     /// A write's acknowledgement, at its client.
@@ -399,12 +442,12 @@ impl Checker {
         {
             let what = format!("{id}, a strict delete, does not cover {dot}, acknowledged before it began");
             Some((Invariant::ReadYourWrites, what))
-        } else if own.is_empty() && !delete {
+        } else if own.is_empty() && !delete && self.outranking(id).is_empty() {
             Some((
                 Invariant::AcknowledgedReadable,
                 format!("{id} was acknowledged, and no node ever put it out"),
             ))
-        } else if !delete && !own.iter().any(|dot| seen.contains(*dot)) {
+        } else if !own.is_empty() && !delete && !own.iter().any(|dot| seen.contains(*dot)) {
             let what = format!("{id} was given {seen:?}, which does not cover its own {own:?}");
             Some((Invariant::ContextCoversWhatWasShown, what))
         } else {

@@ -1,6 +1,6 @@
 //! What holds in the cluster as a request begins and as it is answered, to hold the answer against.
 
-use super::{Checker, Invariant, OpId, Outcome};
+use super::{Checker, Invariant, OpId};
 use crate::time::Time;
 use crate::world::HINTS;
 use gramme_quorum::{Cover, Level, Op, Output, Reply};
@@ -74,13 +74,12 @@ impl Checker {
             }
             Reply::Failed(_) => false,
         };
-        // With a disk set back nobody knows yet who is complete.
-        if let Some((_, (_, absent))) = settled.filter(|_| empty && !self.set_back) {
+        // As long as nobody has told a node that its disk is an old one, it knows no better.
+        let unaware = self.requests[id.index()].unaware;
+        if let Some((_, (_, absent))) = settled.filter(|_| empty && !unaware) {
             let request = &self.requests[id.index()];
-            let usual = self.rules(key).r;
             let r = match &request.op {
-                Op::Get { options, .. } => options.r.map_or(usual, |r| self.resolve(r)),
-                Op::Delete { cover: Cover::Held, .. } => usual,
+                Op::Get { .. } | Op::Delete { cover: Cover::Held, .. } => request.r,
                 Op::Put { .. } | Op::Delete { .. } => return,
             };
             if absent < r {
@@ -90,47 +89,16 @@ impl Checker {
         }
     }
 
+    /// Layouts call this node so.
+    pub fn names(&mut self, node: usize, id: NodeId) {
+        self.ids.insert(id.0, node);
+    }
+
     /// The cluster goes by this layout from now on, whose members have these numbers.
     pub fn set_layout(&mut self, layout: Layout, members: impl IntoIterator<Item = (usize, u64)>) {
         self.members = members.into_iter().map(|(node, id)| (id, node)).collect();
+        self.ids.extend(self.members.clone());
         self.layout = Some(layout);
-    }
-
-    /// Reads move to these owners: a majority of them has what a majority of the former ones acknowledged.
-    pub fn reads_move(&mut self, now: Time, owners: impl Fn(&[u8]) -> Vec<usize>) {
-        for (number, key) in self.keys.iter().enumerate() {
-            let owners = owners(&key.name);
-            let strict = |dot: &&Dot| {
-                let birth = &key.dots[*dot];
-                let op = birth.op.map(|op| &self.requests[op.index()]);
-                op.is_some_and(|op| op.strict && op.outcome == Outcome::Ok) && !birth.excused && !birth.gone
-            };
-            let buffered = self.rules(number).buffered;
-            let holders = |dot: Dot| {
-                let has = |node: &&usize| {
-                    self.shadows[**node].copies.get(&number).is_some_and(|copy| {
-                        copy.durable_seen.contains(dot) || buffered && copy.object.seen().contains(dot)
-                    })
-                };
-                owners.iter().filter(has).count()
-            };
-            let few = key.present.iter().filter(strict).find(|dot| holders(**dot) <= owners.len() / 2);
-            if let Some(dot) = few {
-                let what = format!("reads move to {owners:?}, of whom {} have {dot}", holders(*dot));
-                return self.fail(now, Invariant::NothingDroppedEarly, Some(number), what);
-            }
-        }
-    }
-
-    /// A node says that it may go: those for whom it keeps hints have what they speak of.
-    pub fn leaves(&mut self, now: Time, node: usize) {
-        let hints = self.own_records(node, HINTS).filter_map(|(_, record)| record.split_first_chunk::<8>());
-        let owed: Vec<(u64, usize)> = hints
-            .filter_map(|(owner, key)| Some((u64::from_be_bytes(*owner), *self.numbers.get(key)?)))
-            .collect();
-        for (owner, number) in owed {
-            self.check_owed(now, node, owner, number);
-        }
     }
 
     /// A hint goes only when its owner has durably what the copy beside it was.
@@ -142,6 +110,13 @@ impl Checker {
             let Some((owner, key)) = record.split_first_chunk::<8>().filter(|_| place.0 >= HINTS) else {
                 continue;
             };
+            // Somebody has just asked for it: it is made one for those that this node knows of.
+            let slot = Slot::of(key);
+            let owner_id = NodeId(u64::from_be_bytes(*owner));
+            let unheard = |layout: &Layout| !layout.is_owner(layout.partition_of(slot), owner_id);
+            if self.shadows[node].layout.as_ref().is_some_and(unheard) {
+                self.shadows[node].remade.insert(record.clone());
+            }
             if outputs.iter().any(again) {
                 continue;
             }
@@ -169,18 +144,22 @@ impl Checker {
         // Who owns the key no more needs nothing, and what has acknowledged may be gone.
         let slot = Slot::of(&self.keys[number].name);
         let owns = |layout: &Layout| layout.is_owner(layout.partition_of(slot), NodeId(owner));
-        let Some(owner) =
-            self.members.get(&owner).filter(|_| self.layout.as_ref().is_some_and(owns)).copied()
-        else {
-            return;
-        };
-        if self.wiped >> owner & 1 == 1 || self.has_rotted(1 << owner, number) {
+        // Who is to own it by a layout that this node has not heard of gets it when that comes.
+        let (newest, own) = (self.layout.as_ref(), self.shadows[node].layout.as_ref());
+        let due = newest.is_some_and(owns) && own.is_none_or(owns);
+        let Some(owner) = self.members.get(&owner).filter(|_| due).copied() else { return };
+        if self.gone >> owner & 1 == 1 || self.has_rotted(1 << owner, number) {
             return;
         }
         let Some(copy) = self.shadows[node].copies.get(&number) else { return };
         let has = self.shadows[owner].copies.get(&number).map(|copy| &copy.durable_seen);
-        let lacks =
-            copy.object.iter().map(|(dot, _)| dot).find(|dot| has.is_none_or(|has| !has.contains(*dot)));
+        // What it had and lost it has acknowledged.
+        let lost = |dot: Dot| self.keys[number].dots[&dot].lost_at >> owner & 1 == 1;
+        let lacks = copy
+            .object
+            .iter()
+            .map(|(dot, _)| dot)
+            .find(|dot| has.is_none_or(|has| !has.contains(*dot)) && !lost(*dot));
         if let Some(dot) = lacks {
             let what =
                 format!("node {node} forgets to hand {dot} to node {owner}, which does not have it durably");
@@ -188,24 +167,34 @@ impl Checker {
         }
     }
 
-    fn resolve(&self, level: Level) -> u8 {
-        level.resolve(self.replicas).unwrap_or(0)
+    pub(super) fn resolve(&self, level: Level) -> u8 {
+        level.resolve(self.replicas.0).unwrap_or(0)
     }
 
     /// An owner and those who keep its copy for it count once.
-    fn check_owners(&mut self, now: Time, id: OpId, owners: &[(usize, u64)]) {
+    pub(super) fn check_owners(&mut self, now: Time, id: OpId, owners: &[(usize, u64)]) {
         let request = &self.requests[id.index()];
         let number = request.key;
         let key = &self.keys[number];
         let own: Vec<Dot> =
             key.dots.iter().filter(|(_, birth)| birth.op == Some(id)).map(|(dot, _)| *dot).collect();
+        if own.is_empty() && !self.outranking(id).is_empty() {
+            return;
+        }
         let is_owner = |node: usize| owners.iter().any(|(owner, _)| *owner == node);
         let holders = |dot: &Dot| self.holders(id, *dot);
         let kept_for = |holders: u128, id: u64| {
             let fallbacks =
                 (0..self.shadows.len()).filter(|node| holders >> node & 1 == 1 && !is_owner(*node));
             let record = [&id.to_be_bytes(), &key.name[..]].concat();
-            fallbacks.into_iter().any(|node| self.shadows[node].keeps(&record))
+            let slot = Slot::of(&key.name);
+            // One that has not heard yet that this is an owner has made its hint one for those that it knows of.
+            let unheard = |layout: &Layout| !layout.is_owner(layout.partition_of(slot), NodeId(id));
+            fallbacks.into_iter().any(|node| {
+                let shadow = &self.shadows[node];
+                let remade = shadow.remade.contains(&record[..]);
+                shadow.keeps(&record) || remade || shadow.layout.as_ref().is_some_and(unheard)
+            })
         };
         let copies = |dot: &Dot| {
             let holders = holders(dot);
@@ -214,14 +203,15 @@ impl Checker {
         };
         // A fallback whose disk is gone had a hint as well.
         if own.iter().any(|dot| {
-            (0..self.shadows.len()).any(|n| (holders(dot) & self.wiped) >> n & 1 == 1 && !is_owner(n))
+            let lost = holders(dot) & key.dots[dot].lost_at;
+            (0..self.shadows.len()).any(|n| lost >> n & 1 == 1 && !is_owner(n))
         }) {
             return;
         }
         let most = own.iter().map(copies).max().unwrap_or(0);
         if most < usize::from(request.copies) {
             let what = format!(
-                "{id} is acknowledged with copies of {most} owners, and {} were asked for",
+                "{id} is acknowledged with copies of {most} of {owners:x?}, and {} were asked for",
                 request.copies
             );
             self.fail(now, Invariant::AcknowledgedCopies, Some(number), what);

@@ -1,10 +1,11 @@
 //! Copies: what each replica holds, what of it would survive a power cut, and what an acknowledgement stands for.
 
+use super::handover::Owed;
 use super::{Checker, Invariant, OpId};
 use crate::time::Time;
 use bytes::Bytes;
 use gramme_quorum::{Object, Op};
-use gramme_ring::SLOTS;
+use gramme_ring::{Layout, SLOTS};
 use gramme_vclock::{Actor, Dot, GrowableDotSet as DotSet};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -16,12 +17,18 @@ pub(super) struct Shadow {
     pub(super) keyspaces: BTreeSet<usize>,
     pub(super) copies: BTreeMap<usize, ShadowCopy>,
     /// The engine's own records: hints and such.
-    own: BTreeMap<(u16, Bytes), Record>,
+    pub(super) own: BTreeMap<(u16, Bytes), Record>,
     /// What was appended to and not yet synced.
     dirty: BTreeSet<usize>,
     own_dirty: BTreeSet<(u16, Bytes)>,
     /// Objects that messages showed this node lately, by key: when, and their values.
     pub(super) shown: BTreeMap<usize, VecDeque<(Time, Dot)>>,
+    /// The layout that it goes by.
+    pub(super) layout: Option<Layout>,
+    /// Hints that it has made hints for others, since it had not heard that their owners were owners: their records.
+    pub(super) remade: BTreeSet<Bytes>,
+    /// What it had when it lost its disk.
+    pub(super) owed: Owed,
     /// Its disk was set back to an old copy, of which nothing is known until it is opened.
     set_back: bool,
     appended: u64,
@@ -40,6 +47,10 @@ pub(super) struct Record {
     unsynced: VecDeque<(u64, Option<Bytes>)>,
     /// What is durable can't be read any more.
     rotten: bool,
+    /// An opening knows that it was there all the same.
+    sealed: bool,
+    /// An opening did not. A later one may: it finds an index file that the one before could not trust yet.
+    overlooked: bool,
 }
 
 impl Record {
@@ -52,7 +63,7 @@ impl Record {
     fn sync(&mut self, through: u64) -> bool {
         while self.unsynced.front().is_some_and(|(number, _)| *number <= through) {
             self.durable = self.unsynced.pop_front().and_then(|(_, value)| value);
-            self.rotten = false;
+            (self.rotten, self.overlooked) = (false, false);
         }
         !self.unsynced.is_empty()
     }
@@ -81,10 +92,36 @@ impl Record {
     }
 
     /// What is durable is damaged, and nothing else is there.
-    pub(super) fn rot(&mut self) {
+    pub(super) fn rot(&mut self, sealed: bool) {
+        self.sealed = sealed;
+        self.rot_again();
+    }
+
+    /// It is found to be so.
+    pub(super) fn rot_again(&mut self) {
         self.rotten = true;
         self.unsynced.clear();
         self.live.clone_from(&self.durable);
+    }
+
+    /// Whether a read may find it damaged.
+    pub(super) const fn may_be_rotten(&self) -> bool {
+        self.rotten || self.overlooked
+    }
+
+    pub(super) const fn is_sealed(&self) -> bool {
+        self.sealed
+    }
+
+    /// What is durable, read or not.
+    pub(super) fn durable_object(&self) -> Object {
+        let object = self.durable.as_ref().and_then(|bytes| gramme_quorum::object::decode(bytes).ok());
+        object.unwrap_or_default()
+    }
+
+    /// After a crash there is something else in the place of what is damaged.
+    fn is_replaced_by(&self, found: Option<&Bytes>, kept_all: bool) -> bool {
+        self.rotten && self.durable.as_ref() != found && !self.may_be(found, kept_all)
     }
 
     pub(super) const fn is_rotten(&self) -> bool {
@@ -102,7 +139,8 @@ impl Record {
     }
 
     fn reopen(&mut self, found: Option<Bytes>) {
-        *self = Record { live: found.clone(), durable: found, ..Record::default() };
+        let overlooked = self.overlooked && self.unsynced.is_empty();
+        *self = Record { live: found.clone(), durable: found, overlooked, ..Record::default() };
     }
 }
 
@@ -116,8 +154,12 @@ pub(super) struct ShadowCopy {
     pub(super) durable_seen: DotSet,
     /// It came through a restart. The hint beside it may not have: a crash came between the two.
     pub(super) orphaned: bool,
+    /// How often it was dropped.
+    pub(super) drops: u64,
     /// It was damaged once.
     pub(super) rotted: bool,
+    /// What it had then.
+    pub(super) owed: Owed,
 }
 
 impl Shadow {
@@ -167,10 +209,16 @@ impl Checker {
                 }
             },
         };
+        if self.shadows[node].copies.get(&key).is_some_and(|copy| copy.record.is_damaged()) {
+            self.check_healed(now, node, key, &object);
+        }
         if value.is_none() {
             self.check_drop(now, node, key);
             self.check_hinted(now, node, key);
+            let name = self.keys[key].name.clone();
+            self.shadows[node].remade.retain(|record| record.get(8..) != Some(&name[..]));
         }
+        self.check_siblings(now, node, key, &object);
         let copy = self.shadows[node].copies.entry(key).or_default();
         if value.is_some() && !object.seen().includes(copy.object.seen()) {
             let what = format!("node {node} replaces its copy {:?} by {object:?}", copy.object);
@@ -179,6 +227,7 @@ impl Checker {
         }
         copy.orphaned &= value.is_some();
         let is_copy = value.is_some();
+        copy.drops += u64::from(!is_copy);
         copy.record.append(number, value);
         copy.object.clone_from(&object);
         self.shadows[node].dirty.insert(key);
@@ -198,6 +247,7 @@ impl Checker {
         for key in self.keys_in(slot) {
             let number = self.numbers[&key];
             if self.shadows[node].copies.get(&number).is_some_and(|copy| copy.record.live.is_some()) {
+                self.check_dropped(now, node, number);
                 self.appended(now, node, slot, &key, None);
             }
         }
@@ -216,8 +266,8 @@ impl Checker {
             let kept = self.shadows.iter().enumerate().any(|(other, shadow)| {
                 other != node && shadow.copies.get(&key).is_some_and(|copy| copy.durable_seen.contains(dot))
             });
-            let holders = self.keys[key].dots[&dot].durable_at;
-            if !kept && (holders & self.wiped != 0 || self.has_rotted(holders, key)) {
+            let birth = &self.keys[key].dots[&dot];
+            if !kept && (birth.lost_at != 0 || self.has_rotted(birth.durable_at, key)) {
                 // Whoever has acknowledged it has lost it since.
                 self.keys[key].excuse(dot);
             } else if !kept {
@@ -229,16 +279,22 @@ impl Checker {
 
     /// A node loses its disk.
     pub fn wiped(&mut self, node: usize) {
-        self.wiped |= 1 << node;
+        self.note_loss(node);
+        let owed = self.owed_all(node);
         let actor = self.shadows[node].actor;
-        let lost = std::mem::replace(&mut self.shadows[node], Shadow { actor, ..Shadow::default() });
+        let lost = std::mem::replace(&mut self.shadows[node], Shadow { actor, owed, ..Shadow::default() });
         for (number, copy) in lost.copies {
-            self.copy_lost(number, |dot| copy.durable_seen.contains(dot) || copy.object.seen().contains(dot));
+            self.copy_lost(node, number, |dot| {
+                copy.durable_seen.contains(dot) || copy.object.seen().contains(dot)
+            });
         }
     }
 
     /// A copy had these dots and has them no more: what nobody else has is lost for good.
-    pub(super) fn copy_lost(&mut self, number: usize, had: impl Fn(Dot) -> bool) {
+    pub(super) fn copy_lost(&mut self, node: usize, number: usize, had: impl Fn(Dot) -> bool) {
+        for (_, birth) in self.keys[number].dots.iter_mut().filter(|(dot, _)| had(**dot)) {
+            birth.lost_at |= 1 << node;
+        }
         let held = |dot: Dot| {
             let copies = self.shadows.iter().filter_map(|shadow| shadow.copies.get(&number));
             copies.into_iter().any(|copy| copy.durable_seen.contains(dot) || copy.object.seen().contains(dot))
@@ -254,7 +310,15 @@ impl Checker {
     pub fn set_back(&mut self, node: usize) {
         self.wiped(node);
         self.shadows[node].set_back = true;
-        self.set_back = true;
+        self.unaware |= 1 << node;
+        for id in &self.waiting {
+            self.requests[id.index()].unaware = true;
+        }
+    }
+
+    /// A node knows that its disk may lack what it acknowledged, or has had time to hear of it.
+    pub const fn warned(&mut self, node: usize) {
+        self.unaware &= !(1 << node);
     }
 
     /// A node begins a sync: it covers what was appended until now.
@@ -298,8 +362,16 @@ impl Checker {
     }
 
     /// A node opens after a crash and finds this under a key: nothing synced may be missing, and nothing may be there
-    /// that was never written. `kept_all`: only the process died, not the power.
-    pub fn recovered(&mut self, now: Time, node: usize, name: &Bytes, found: Option<&Bytes>, kept_all: bool) {
+    /// that was never written. `kept_all`: only the process died, not the power. `told`: the node knows that it may lack something.
+    pub fn recovered(
+        &mut self,
+        now: Time,
+        node: usize,
+        name: &Bytes,
+        found: Option<&Bytes>,
+        kept_all: bool,
+        told: bool,
+    ) {
         let key = self.key_number(name);
         let object = match found.map(|bytes| gramme_quorum::object::decode(bytes)) {
             None => Object::new(),
@@ -311,13 +383,20 @@ impl Checker {
         };
         let set_back = self.shadows[node].set_back;
         let copy = self.shadows[node].copies.entry(key).or_default();
-        if !set_back && !copy.record.may_be(found, kept_all) {
+        let overlooked = copy.record.is_replaced_by(found, kept_all);
+        if overlooked {
+            if !self.found_older(now, node, key, &object, told) {
+                return;
+            }
+        } else if !set_back && !copy.record.may_be(found, kept_all) {
             let had = &copy.object;
             let what = format!("node {node} recovers {object:?}, and held {had:?} before");
             return self.fail(now, Invariant::HistoryNeverShrinks, Some(key), what);
         }
+        let copy = self.shadows[node].copies.entry(key).or_default();
         copy.orphaned = found.is_some();
         copy.record.reopen(found.cloned());
+        copy.record.overlooked |= overlooked;
         copy.durable_seen = object.seen().clone();
         let kept = copy.durable_seen.clone();
         let before = std::mem::replace(&mut copy.object, object);
@@ -327,7 +406,7 @@ impl Checker {
         }
         // A machine without power has lost what it had not synced, as the keyspace lets it.
         if self.rules(key).buffered && !kept.includes(before.seen()) {
-            self.copy_lost(key, |dot| before.seen().contains(dot) && !kept.contains(dot));
+            self.copy_lost(node, key, |dot| before.seen().contains(dot) && !kept.contains(dot));
         }
     }
 
@@ -349,7 +428,9 @@ impl Checker {
         own.retain(|(place, _), _| *place >= first);
         let mut wrong = None;
         for (at, record) in own.iter_mut() {
-            if !record.may_be(found.get(at), kept_all) {
+            // A damaged one is not listed, if it is there at all.
+            let missing = record.rotten && (!kept_all || record.is_damaged()) && !found.contains_key(at);
+            if !missing && !record.may_be(found.get(at), kept_all) {
                 wrong = Some(at.clone());
             }
             record.reopen(found.get(at).cloned());
@@ -408,21 +489,42 @@ impl Checker {
         copies.next().or_else(|| own.next().map(|(place, key)| format!("{place}/{}", key.escape_ascii())))
     }
 
-    /// How many records of its own, in slots from `first` on, a node keeps.
+    /// The records of its own, in slots from `first` on, that a node keeps and can read.
     pub(super) fn own_records(&self, node: usize, first: u16) -> impl Iterator<Item = &(u16, Bytes)> {
         let own = self.shadows[node].own.iter();
-        own.filter(move |((place, _), record)| *place >= first && record.live.is_some()).map(|(at, _)| at)
+        let kept = move |place: u16, record: &Record| {
+            place >= first && record.live.is_some() && !record.is_damaged()
+        };
+        own.filter(move |((place, _), record)| kept(*place, record)).map(|(at, _)| at)
+    }
+
+    /// Nodes that have taken in an amendment which has lost to what was here before it, or have what it has lost to.
+    fn holders_of_lost(&self, id: OpId, seen: &DotSet) -> u32 {
+        let request = &self.requests[id.index()];
+        let lost_to = self.outranking(id);
+        let Some(context) = request.context().filter(|_| !lost_to.is_empty()) else { return 0 };
+        let own = DotSet::from_spans(seen.without(context)).expect("spans of a set are sorted");
+        let buffered = self.rules(request.key).buffered;
+        let has = |shadow: &&Shadow| {
+            shadow.copies.get(&request.key).is_some_and(|copy| {
+                let taken_in = |seen: &DotSet| !own.is_empty() && seen.includes(&own);
+                taken_in(&copy.durable_seen) || buffered && taken_in(copy.object.seen())
+            })
+        };
+        let taken_in = u32::try_from(self.shadows.iter().filter(has).count()).unwrap_or(u32::MAX);
+        lost_to.iter().map(|dot| self.holders(id, *dot).count_ones()).fold(taken_in, u32::max)
     }
 
     /// An acknowledged write is on as many disks as it asked for.
-    pub(super) fn check_copies(&mut self, now: Time, id: OpId, own: &[Dot]) {
+    pub(super) fn check_copies(&mut self, now: Time, id: OpId, own: &[Dot], seen: &DotSet) {
         let request = &self.requests[id.index()];
         let number = request.key;
         // A plain delete that found nothing to delete writes nothing.
         if own.is_empty() && matches!(request.op, Op::Delete { .. }) {
             return;
         }
-        let copies = own.iter().map(|dot| self.holders(id, *dot).count_ones()).max().unwrap_or(0);
+        let copies = own.iter().map(|dot| self.holders(id, *dot).count_ones()).max();
+        let copies = copies.unwrap_or_else(|| self.holders_of_lost(id, seen));
         if copies < u32::from(request.copies) {
             let what = format!("{id} is acknowledged with {copies} copies of {}", request.copies);
             self.fail(now, Invariant::AcknowledgedCopies, Some(number), what);

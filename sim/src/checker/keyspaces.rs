@@ -1,12 +1,14 @@
 //! What the keyspaces say: how many copies, how durable, for how long, and which one stays.
 
-use super::{Checker, Invariant, Key, OpId};
+use super::{Checker, Invariant, Key, OpId, Outcome};
 use crate::time::Time;
 use gramme_quorum::{Content, Durability, Expiry, Keyspace, Level, Object, Op, Policy, Reading, Version};
+use gramme_ring::Layout;
 use gramme_vclock::{Dot, Stamp};
 use std::collections::BTreeSet;
 
-/// What holds for the keys of one prefix. Of rules that were changed in the midst of a run the weaker ones count.
+/// What holds for the keys of one prefix. Of durabilities and times to live that were changed in the midst of a run the weaker ones
+/// count; of R and W, what is in force.
 #[derive(Clone, Debug)]
 pub(super) struct Rules {
     /// Of concurrent versions the last one stays.
@@ -25,6 +27,43 @@ impl Rules {
     }
 }
 
+/// How a node sees the rules.
+#[derive(Clone, Debug, Default)]
+pub struct View {
+    /// N; while it changes, the smaller one.
+    pub replicas: u8,
+    /// The keyspaces that it knows.
+    pub keyspaces: Vec<(String, Keyspace)>,
+    /// Those that were in force before the change under way, if there is one: as long as it lasts the larger R and W count.
+    pub before: Option<Vec<(String, Keyspace)>>,
+}
+
+impl View {
+    /// R and W of the keys with this prefix.
+    fn quorums(&self, prefix: &str, replicas: u8, founding: (u8, u8)) -> (u8, u8) {
+        let by = |keyspaces: &[(String, Keyspace)]| {
+            let of = |prefix: &str| keyspaces.iter().find(|(known, _)| known == prefix).map(|(_, one)| one);
+            let own = keyspaces.iter().filter(|(known, _)| prefix.starts_with(&**known));
+            let own = own.max_by_key(|(known, _)| known.len()).map(|(_, one)| one);
+            let choose = |of_one: fn(&Keyspace) -> Option<Level>, founding: u8| {
+                let level = own.and_then(of_one).or_else(|| of("").and_then(of_one));
+                at_most(level.unwrap_or(Level::Count(founding)), replicas)
+            };
+            (choose(|one| one.r, founding.0), choose(|one| one.w, founding.1))
+        };
+        let now = by(&self.keyspaces);
+        let before = self.before.as_ref().map_or(now, |before| by(before));
+        (now.0.max(before.0), now.1.max(before.1))
+    }
+}
+
+fn at_most(level: Level, replicas: u8) -> u8 {
+    match level {
+        Level::Count(n) => n.min(replicas),
+        word => word.resolve(replicas).unwrap_or(0),
+    }
+}
+
 impl Key {
     /// A dot's place in the order by which the last write wins.
     fn rank(&self, dot: Dot) -> (Stamp, Dot) {
@@ -35,18 +74,12 @@ impl Key {
 impl Checker {
     /// The operator is about to commit to this. Clients use keys with a new prefix only when all nodes go by it.
     pub fn commits(&mut self, prefix: &str, keyspace: &Keyspace) {
-        let replicas = self.replicas;
-        let least = |level: Option<Level>, others: u8| {
-            level.map_or(others, |level| match level {
-                Level::Count(n) => n.min(replicas),
-                word => word.resolve(replicas).unwrap_or(0),
-            })
-        };
+        let replicas = self.replicas.0;
         let mut rules = Rules {
             lww: keyspace.policy == Policy::Lww,
             buffered: keyspace.durability != Durability::Group,
-            r: least(keyspace.r, self.keyspaces[0].1.r),
-            w: least(keyspace.w, self.keyspaces[0].1.w),
+            r: keyspace.r.map_or(self.keyspaces[0].1.r, |r| at_most(r, replicas)),
+            w: keyspace.w.map_or(self.keyspaces[0].1.w, |w| at_most(w, replicas)),
             ttls: BTreeSet::from([keyspace.ttl_ms]),
         };
         if let Some((_, former)) = self.keyspaces.iter_mut().find(|(known, _)| known == prefix) {
@@ -62,10 +95,48 @@ impl Checker {
         }
     }
 
+    /// The cluster goes by this: every view that some node has of it, its largest N, and R and W for all keys that nobody has said
+    /// anything of. Of views that differ the smaller R and W count, for requests under way as well.
+    pub fn in_force(&mut self, views: &[View], most: u8, founding: (u8, u8)) {
+        let least = views.iter().map(|view| view.replicas).min().unwrap_or(self.replicas.0);
+        self.replicas = (least, most);
+        for number in 0..self.keyspaces.len() {
+            let prefix = self.keyspaces[number].0.clone();
+            let all = views.iter().map(|view| view.quorums(&prefix, least, founding));
+            if let Some((r, w)) = all.reduce(|a, b| (a.0.min(b.0), a.1.min(b.1))) {
+                (self.keyspaces[number].1.r, self.keyspaces[number].1.w) = (r, w);
+            }
+        }
+        for id in self.waiting.clone() {
+            let request = &self.requests[id.index()];
+            let (r, copies) = self.asked_for(request.key, &request.op);
+            let request = &mut self.requests[id.index()];
+            (request.r, request.copies) = (request.r.min(r), request.copies.min(copies));
+            request.most = request.most.max(most);
+        }
+    }
+
+    /// How many owners a request has to ask, at the least, and how many copies its acknowledgement stands for.
+    pub(super) fn asked_for(&self, key: usize, op: &Op) -> (u8, u8) {
+        let level = |level: Option<Level>, default: u8| level.map_or(default, |level| self.resolve(level));
+        let rules = self.rules(key);
+        match op {
+            Op::Get { options, .. } => (level(options.r, rules.r), 0),
+            Op::Put { options, .. } | Op::Delete { options, .. } => {
+                (rules.r, level(options.w, rules.w).max(level(options.dw, 0)).max(level(options.pw, 0)))
+            }
+        }
+    }
+
     /// A node goes by these keyspaces from now on, and no others.
     pub fn goes_by<'a>(&mut self, node: usize, prefixes: impl Iterator<Item = &'a str>) {
         let number = |prefix: &str| self.keyspaces.iter().position(|(known, _)| known == prefix);
         self.shadows[node].keyspaces = prefixes.filter_map(number).collect();
+    }
+
+    /// A node goes by this layout from now on.
+    pub fn goes_by_layout(&mut self, node: usize, layout: Option<&Layout>) {
+        self.shadows[node].layout = layout.cloned();
     }
 
     /// The keyspace of a key, by number: the longest prefix; 0 for all others.
@@ -101,6 +172,10 @@ impl Checker {
     pub(super) fn check_expiry(&self, now: Time, node: usize, op: OpId, version: &Version) -> Option<String> {
         let request = &self.requests[op.index()];
         let Op::Put { expiry, .. } = &request.op else { return None };
+        // What clocks show is followed until a request ends; one that its client has given up may be minted later.
+        if request.outcome != Outcome::Open {
+            return None;
+        }
         let passed = u64::try_from(now.since(request.submitted).as_millis()).unwrap_or(u64::MAX);
         let latest = request.walls.1.saturating_add(passed).saturating_add(1);
         let fits = |ttl: &Option<u64>| match (ttl, version.expiry) {
@@ -114,7 +189,11 @@ impl Checker {
             Some(Expiry::NEVER) => version.expiry.is_none(),
             Some(at) => version.expiry == Some(*at),
             None => {
-                let unaware = !self.knows_rules(node, request.key) && fits(&None);
+                // One that does not know the longest prefix goes by a shorter one, or none.
+                let name = &self.keys[request.key].name;
+                let others = self.keyspaces.iter().filter(|(prefix, _)| name.starts_with(prefix.as_bytes()));
+                let unaware = !self.knows_rules(node, request.key)
+                    && others.flat_map(|(_, rules)| &rules.ttls).chain([&None]).any(fits);
                 unaware || self.rules(request.key).ttls.iter().any(fits)
             }
         };

@@ -8,17 +8,24 @@
 //! asked for: one whose context holds the dot, or a plain write whose coordinator held it. As long as a dot is open, any
 //! object and any context that claims to have seen it must still have it.
 
+mod bounds;
 mod causality;
 mod circumstances;
 mod convergence;
 mod damage;
 mod durability;
+mod handover;
 mod keyspaces;
+mod replies;
 mod requests;
+mod views;
 mod violation;
 
+pub use bounds::Load;
 pub use circumstances::Circumstances;
 pub use convergence::Unrest;
+pub use keyspaces::View;
+pub use replies::Standing;
 pub use requests::{Outcome, Request};
 pub use violation::{Invariant, Violation};
 
@@ -26,10 +33,12 @@ use crate::time::Time;
 use bytes::Bytes;
 use core::fmt;
 use durability::Shadow;
-use gramme_quorum::Version;
+use gramme_quorum::{Limits, Version};
 use gramme_ring::{Layout, Slot};
 use gramme_vclock::{Dot, GrowableDotSet as DotSet};
+use handover::Changes;
 use keyspaces::Rules;
+use replies::Asks;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// One client request of a run.
@@ -68,6 +77,8 @@ struct Birth {
     durable_at: u128,
     /// Nodes that have ever held it, where an acknowledgement does not wait for the disk.
     written_at: u128,
+    /// Nodes that had it and lost it, with their disk or otherwise, a bit each.
+    lost_at: u128,
     /// An acknowledged write has replaced it.
     gone: bool,
     /// It was only on disks that were wiped: it may be lost, and what it replaced may be back.
@@ -145,7 +156,8 @@ impl Key {
 /// Judges one run.
 #[derive(Debug)]
 pub struct Checker {
-    replicas: u8,
+    /// The smallest N that anybody goes by, and the largest.
+    replicas: (u8, u8),
     /// The rules by prefix; those of all other keys come first.
     keyspaces: Vec<(String, Rules)>,
     keys: Vec<Key>,
@@ -158,10 +170,21 @@ pub struct Checker {
     requests: Vec<Request>,
     waiting: BTreeSet<OpId>,
     shadows: Vec<Shadow>,
-    /// Nodes whose disks were ever wiped or set back, a bit each.
-    wiped: u128,
-    /// Some disk was ever set back.
-    set_back: bool,
+    /// Nodes that were given up for dead, a bit each.
+    gone: u128,
+    /// Nodes whose disks were set back and that have not heard of it, a bit each.
+    unaware: u128,
+    /// The nodes' bounds.
+    limits: Limits,
+    /// What was minted in the step that is looked at.
+    born: Vec<(usize, Dot)>,
+    /// How often each node has lost something of what was on its disk.
+    losses: Vec<u64>,
+    /// Every node that ever was a member: what layouts call it, and its number.
+    ids: BTreeMap<u64, usize>,
+    /// What changes of the layout move.
+    changes: Changes,
+    asks: Asks,
     /// Members of the newest layout: what hints call them, and their numbers.
     members: BTreeMap<u64, usize>,
     /// The newest layout.
@@ -176,7 +199,7 @@ impl Checker {
     pub fn new(nodes: usize, replicas: u8, r: u8, w: u8) -> Checker {
         assert!(nodes <= 128, "holders are counted in 128 bits");
         Checker {
-            replicas,
+            replicas: (replicas, replicas),
             keyspaces: vec![(String::new(), Rules::new(r, w))],
             keys: Vec::new(),
             numbers: BTreeMap::new(),
@@ -186,8 +209,14 @@ impl Checker {
             requests: Vec::new(),
             waiting: BTreeSet::new(),
             shadows: vec![Shadow::default(); nodes],
-            wiped: 0,
-            set_back: false,
+            gone: 0,
+            unaware: 0,
+            limits: Limits::default(),
+            born: Vec::new(),
+            losses: vec![0; nodes],
+            ids: BTreeMap::new(),
+            changes: Changes::default(),
+            asks: Asks::default(),
             members: BTreeMap::new(),
             layout: None,
             acknowledged: 0,

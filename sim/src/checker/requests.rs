@@ -3,7 +3,7 @@
 use super::{Checker, Invariant, OpId};
 use crate::time::Time;
 use core::time::Duration;
-use gramme_quorum::{Cover, Level, Op, OpError, Reply};
+use gramme_quorum::{Cover, Op, OpError, Reply};
 use gramme_ring::LayoutVersion;
 use gramme_vclock::GrowableDotSet as DotSet;
 
@@ -41,6 +41,12 @@ pub struct Request {
     pub(super) must_see: DotSet,
     /// Copies that an acknowledgement stands for.
     pub(super) copies: u8,
+    /// Owners that a read asks for, or a plain delete.
+    pub(super) r: u8,
+    /// The largest N since it began.
+    pub(super) most: u8,
+    /// Since it began some node has been back on an old disk without having heard of it.
+    pub(super) unaware: bool,
     /// The layout as it began, and how many owners by it had nothing durable of the key.
     pub(super) absent: Option<(LayoutVersion, u8)>,
     /// Between these was the clock of whoever answers it.
@@ -58,9 +64,8 @@ impl Request {
     #[must_use]
     pub const fn context(&self) -> Option<&DotSet> {
         match &self.op {
-            Op::Put { cover: Cover::Context(c), .. } | Op::Delete { cover: Cover::Context(c), .. } => {
-                Some(&c.seen)
-            }
+            Op::Put { cover: Cover::Context(c) | Cover::Amends(c), .. }
+            | Op::Delete { cover: Cover::Context(c) | Cover::Amends(c), .. } => Some(&c.seen),
             _ => None,
         }
     }
@@ -71,19 +76,13 @@ impl Checker {
     pub fn submitted(&mut self, now: Time, op: Op, limit: Duration) -> OpId {
         let id = OpId(self.requests.len() as u64);
         let key = self.key_number(op.key());
-        let replicas = self.replicas;
-        let majority = replicas / 2 + 1;
-        let level = |level: Option<Level>, default: u8| {
-            level.map_or(Some(default), |l| l.resolve(replicas)).unwrap_or(0)
+        let majority = self.replicas.0 / 2 + 1;
+        let primaries = match &op {
+            Op::Get { options, .. } => options.pr,
+            Op::Put { options, .. } | Op::Delete { options, .. } => options.pw,
         };
-        let w = self.rules(key).w;
-        let (strict, copies) = match &op {
-            Op::Get { options, .. } => (level(options.pr, 0) >= majority, 0),
-            Op::Put { options, .. } | Op::Delete { options, .. } => {
-                let copies = level(options.w, w).max(level(options.dw, 0)).max(level(options.pw, 0));
-                (level(options.pw, 0) >= majority, copies)
-            }
-        };
+        let strict = primaries.is_some_and(|level| self.resolve(level) >= majority);
+        let (r, copies) = self.asked_for(key, &op);
         let sees = matches!(&op, Op::Get { .. } | Op::Delete { cover: Cover::Held, .. });
         let request = Request {
             key,
@@ -94,6 +93,9 @@ impl Checker {
             strict,
             must_see: if strict && sees { self.keys[key].strict_done.clone() } else { DotSet::new() },
             copies,
+            r,
+            most: self.replicas.1,
+            unaware: self.unaware != 0,
             absent: None,
             walls: (0, u64::MAX),
             op,
@@ -193,8 +195,8 @@ impl Checker {
         if read && error.changed() {
             let what = format!("{id}, a read, failed as if it could have changed something");
             self.fail(now, Invariant::RequestsEnd, Some(key), what);
-        } else if want > self.replicas || have > self.replicas {
-            let what = format!("{id} failed with {have} of {want} replicas of {}", self.replicas);
+        } else if want > request.most || have > request.most {
+            let what = format!("{id} failed with {have} of {want} replicas of {}", request.most);
             self.fail(now, Invariant::Bounds, Some(key), what);
         }
     }

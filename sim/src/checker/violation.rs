@@ -36,6 +36,10 @@ pub enum Invariant {
     AcknowledgedCopies,
     /// (12) Nothing is dropped before somebody else holds it durably.
     NothingDroppedEarly,
+    /// (12) Whatever layout a node goes by gives N distinct owners, in as many zones as there can be.
+    DistinctOwners,
+    /// (12) What a node goes by, and has told others that it does, it has written down.
+    WrittenDownFirst,
     /// (13) After healing all replicas of a key are equal.
     Convergence,
     /// (14) After healing all hints are handed over.
@@ -69,6 +73,8 @@ impl Invariant {
             Invariant::ExpiryHides => 2,
             Invariant::AcknowledgedCopies => 11,
             Invariant::NothingDroppedEarly => 12,
+            Invariant::DistinctOwners => 12,
+            Invariant::WrittenDownFirst => 12,
             Invariant::Convergence => 13,
             Invariant::HintsDrain => 14,
             Invariant::ViewsEqual => 15,
@@ -98,6 +104,8 @@ impl fmt::Display for Invariant {
                 "an acknowledgement means copies of W owners, as durable as its mode says"
             }
             Invariant::NothingDroppedEarly => "nothing is dropped before another holds it",
+            Invariant::DistinctOwners => "every layout gives N distinct owners",
+            Invariant::WrittenDownFirst => "what a node goes by it has written down",
             Invariant::Convergence => "replicas converge",
             Invariant::HintsDrain => "hints drain",
             Invariant::ViewsEqual => "members know the same of the cluster",

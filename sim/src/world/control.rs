@@ -1,15 +1,15 @@
 //! What a driver does to a world: requests, crashes, cuts, broken clocks and disks.
 
-use super::{Answer, Crash, Event, GRACE, World};
+use super::{Answer, Crash, Event, GRACE, HINTS, World};
 use crate::checker::OpId;
 use crate::disk::SimDisk;
 use crate::network::Weather;
+use crate::swarm::Harm;
 use crate::time::Time;
 use crate::timeline::Mark;
 use bytes::Bytes;
 use core::time::Duration;
 use gramme_quorum::Op;
-use gramme_ring::Slot;
 
 impl World {
     /// Rings at this time.
@@ -68,6 +68,7 @@ impl World {
         }
         for peer in (0..self.nodes.len()).filter(|peer| *peer != node) {
             self.network.tell(node, peer, false);
+            self.forget_clog(node, peer);
             // A killed process resets its connections; a machine without power says nothing.
             let within = if how == Crash::Kill { Duration::from_millis(2) } else { Duration::from_secs(4) };
             let at = self.network_rng.soon(self.now, within);
@@ -97,31 +98,59 @@ impl World {
         self.fault(&format!("node {node}'s disk is replaced by the copy made before"));
         self.nodes[node].disk = SimDisk::from(image);
         self.nodes[node].membership = membership;
+        self.tell_rules();
         self.nodes[node].outdated = true;
         self.checker.set_back(node);
     }
 
-    /// Some record at rest on a node's disk rots, of a key that the node owns. Whether there was one.
-    pub fn damage(&mut self, node: usize) -> bool {
+    /// Some record at rest on a node's disk is damaged: one that an opening knows of whatever becomes of it, of a key that the node
+    /// owns; or `any`, also in the segment that is being written, of a fallback's copy, or a hint. Whether there was one.
+    pub fn damage(&mut self, node: usize, harm: Harm, any: bool) -> bool {
         const TRIES: usize = 20;
         if !self.is_up(node) || self.is_changing() {
             return false;
         }
-        let owned =
-            |key: &&Bytes| self.owners(key).contains(&node) && self.checker.at_rest(node, key).is_some();
-        let keys: Vec<Bytes> = self.checker.keys().filter(owned).cloned().collect();
-        for _ in 0..TRIES.min(keys.len()) {
-            let key = self.disk_rng.pick(&keys).clone();
+        let mut records = self.checker.at_rest(node, HINTS);
+        records.retain(|(place, key, _)| any || *place < HINTS && self.owners(key).contains(&node));
+        // Where another owner lags behind it matters whom a copy is healed from.
+        let prefers = harm != Harm::Misdirected && self.disk_rng.chance(500_000);
+        let lags = |(_, key, _): &(u16, Bytes, Bytes)| self.checker.differ(key, &self.owners(key));
+        if prefers && records.iter().any(lags) {
+            records.retain(lags);
+        }
+        for _ in 0..TRIES.min(records.len()) {
+            let first = self.disk_rng.index(records.len());
+            let second = self.disk_rng.index(records.len());
             let bits = self.disk_rng.bits();
-            let Some(bytes) = self.checker.at_rest(node, &key) else { continue };
-            let Some(rot) = self.nodes[node].disk.rot(&bytes, bits) else { continue };
-            if self.nodes[node].read(Slot::of(&key).index(), &key).is_err() {
-                self.fault(&format!("node {node}'s record of {} rots", key.escape_ascii()));
-                self.checker.damaged(node, &key);
+            let disk = &self.nodes[node].disk;
+            let find = |at: usize| {
+                let (_, key, value) = &records[at];
+                disk.find(key, value).filter(|place| any || place.sealed).map(|place| (at, place))
+            };
+            let Some(mut record) = find(first) else { continue };
+            let mut other = None;
+            if harm == Harm::Misdirected {
+                let Some(mut there) = find(second).filter(|_| second != first) else { continue };
+                if !there.1.holds(&record.1) {
+                    std::mem::swap(&mut record, &mut there);
+                }
+                other = Some(there);
+            }
+            let scars = disk.harm(&record.1, harm, other.as_ref().map(|(_, place)| place), bits);
+            let hit: Vec<_> = [Some(record), other].into_iter().flatten().collect();
+            let mut read = |at: usize| self.nodes[node].read(records[at].0, &records[at].1);
+            if hit.iter().all(|(at, _)| read(*at).is_err()) {
+                for (at, place) in hit {
+                    let (slot, key, _) = &records[at];
+                    let what =
+                        format!("node {node}'s record {slot}/{} is damaged ({harm:?})", key.escape_ascii());
+                    self.fault(&what);
+                    self.checker.damaged(node, *slot, key, place.sealed);
+                }
                 return true;
             }
-            // Compaction is just copying it: which of the two counts after a crash is not known yet.
-            self.nodes[node].disk.flip(&rot);
+            // Compaction is just copying one of them: which of the two counts after a crash is not known yet.
+            self.nodes[node].disk.undo(scars);
         }
         false
     }
@@ -243,6 +272,17 @@ impl World {
         for from in 0..self.nodes.len() {
             for to in (0..self.nodes.len()).filter(|to| *to != from) {
                 self.set_cut(from, to, false);
+            }
+        }
+    }
+
+    /// A link goes down, and the connections over it end at once, or comes up again.
+    pub fn flap(&mut self, a: usize, b: usize) {
+        let down = self.network.can_connect(a, b);
+        self.set_cut_both(a, b, down);
+        if down {
+            for (node, peer) in [(a, b), (b, a)] {
+                self.queue.push(self.now, Event::HangUp { node, peer });
             }
         }
     }

@@ -12,10 +12,10 @@ impl World {
     /// A node has opened its store again: it holds what it held.
     pub(super) fn check_recovered(&mut self, node: usize) {
         let keys: Vec<Bytes> = self.checker.keys().cloned().collect();
-        let kept_all = self.nodes[node].kept_all;
+        let (kept_all, told) = (self.nodes[node].kept_all, self.nodes[node].incomplete);
         for key in keys {
             match self.nodes[node].read(Slot::of(&key).index(), &key) {
-                Ok(found) => self.checker.recovered(self.now, node, &key, found.as_ref(), kept_all),
+                Ok(found) => self.checker.recovered(self.now, node, &key, found.as_ref(), kept_all, told),
                 Err(what) => self.checker.found_damaged(self.now, node, &key, &what),
             }
         }
@@ -85,6 +85,8 @@ impl World {
     pub fn check_rest(&mut self) {
         let keys: Vec<Bytes> = self.checker.keys().cloned().collect();
         for node in self.members() {
+            // It has all that the others have, whether or not anybody could tell that it had lost something.
+            self.nodes[node].outdated = false;
             for key in &keys {
                 match self.nodes[node].read(Slot::of(key).index(), key) {
                     Ok(found) => self.checker.matches(self.now, node, key, found.as_ref()),

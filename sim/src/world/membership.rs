@@ -1,17 +1,21 @@
 //! Nodes come and go: what an operator does, and what the judge makes of it.
 
 use super::{Crash, Event, World};
-use crate::checker::{Invariant, Unrest};
+use crate::checker::{Invariant, Unrest, View};
 use crate::keyspaces::Named;
 use core::time::Duration;
 use gramme_quorum::{ClusterError, ClusterOp, Input, Keyspace, RequestId};
-use gramme_ring::{Change, Member, Membership, NodeId, Phase, Slot, Step};
+use gramme_ring::{Change, Member, Membership, NodeId, Phase, Slot, Step, Zone};
 
 /// A change of the membership, by nodes' numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Alteration {
     /// A node joins, or a member's weight changes.
     Member(usize, u32),
+    /// A member moves to a zone of this number.
+    Zone(usize, u8),
+    /// So many nodes keep each key.
+    Replicas(u8),
     /// A member leaves.
     Leave(usize),
     /// A node that is given up for dead is removed.
@@ -59,6 +63,10 @@ impl World {
         let clock = self.nodes[node].clock.now(self.now);
         if let Some(host) = &mut self.nodes[node].host {
             host.saved(clock, done);
+            if host.engine().membership().digest() != self.nodes[node].membership.digest() {
+                let what = format!("node {node} goes by what it could not write down of the cluster");
+                self.checker.fail(self.now, Invariant::WrittenDownFirst, None, what);
+            }
         }
         self.tell_keyspaces(node);
         self.after(node);
@@ -71,7 +79,16 @@ impl World {
             let transition = membership.transition().map(|t| (t.step(), t.waiting_for()));
             let what = format!("node {node} goes by layout {} ({transition:?})", layout.version());
             self.note(&what);
+            if let Some(transition) = membership.transition() {
+                self.checker.change_begins(transition.from(), transition.to());
+            }
             self.check_step(node, &membership);
+            let from = membership.transition().map(|transition| transition.from());
+            for layout in [Some(layout), from].into_iter().flatten() {
+                self.checker.check_view(self.now, node, layout);
+            }
+            let settings = Keyspace::all(&membership).map(|(prefix, one)| (prefix.to_owned(), one));
+            self.settings.insert(layout.hash(), settings.collect());
             let layout = self.nodes[node]
                 .membership
                 .layout()
@@ -87,6 +104,32 @@ impl World {
         } else {
             self.nodes[node].membership = membership;
         }
+        self.tell_rules();
+    }
+
+    /// Tells the judge by which rules nodes go, as they have written them down and as they run.
+    pub(super) fn tell_rules(&mut self) {
+        let nodes = self.nodes.iter().filter(|node| !node.gone);
+        let memberships = nodes.flat_map(|node| {
+            let runs_by = node.host.as_ref().map(|host| host.engine().membership());
+            runs_by.into_iter().chain([&node.membership])
+        });
+        let mut most = 0;
+        let view = |membership: &Membership| {
+            let to = membership.layout()?;
+            let before = membership.transition().map(|transition| transition.from());
+            let layouts = [Some(to), before].into_iter().flatten();
+            let copies = layouts.map(|layout| u8::try_from(layout.owner_count()).unwrap_or(u8::MAX));
+            let replicas = copies.fold((u8::MAX, 0), |(least, most), n| (n.min(least), n.max(most)));
+            most = replicas.1.max(most);
+            Some(View {
+                replicas: replicas.0,
+                keyspaces: Keyspace::all(membership).map(|(prefix, one)| (prefix.to_owned(), one)).collect(),
+                before: before.map(|before| self.settings.get(&before.hash()).cloned().unwrap_or_default()),
+            })
+        };
+        let views: Vec<View> = memberships.filter_map(view).collect();
+        self.checker.in_force(&views, most, (self.shape.r, self.shape.w));
     }
 
     /// A node declares a step of a transition, or hears of one.
@@ -95,11 +138,18 @@ impl World {
         let id = self.nodes[node].id;
         let before = self.nodes[node].membership.transition().and_then(|former| former.phase(id));
         let phase = transition.phase(id);
-        if phase == Some(Phase::Moved) && before != phase && !transition.to().is_member(id) {
-            self.checker.leaves(self.now, node);
+        // One that was set back hears from others what it has declared.
+        if phase > before && !self.nodes[node].outdated {
+            if before < Some(Phase::Synced) && phase >= Some(Phase::Synced) {
+                self.checker.has_gained(self.now, node, transition.from(), transition.to());
+            }
+            if phase == Some(Phase::Moved) && !transition.to().is_member(id) {
+                self.checker.leaves(self.now, node);
+            }
         }
         // Reads move to the new owners. Where a disk is gone there may be fewer holders.
-        let whole = self.is_sound() && self.nodes.iter().all(|site| !site.gone);
+        // Nor where one counts toward no quorum until it has asked the others what its machine's end took.
+        let whole = self.is_sound() && self.nodes.iter().all(|site| !site.gone && !site.unsynced);
         if transition.step() >= Step::Moving && self.moved < transition.to().version() {
             self.moved = transition.to().version();
             if whole {
@@ -150,8 +200,17 @@ impl World {
         self.fault(&format!("at node {at}: {alterations:?}"));
         for alteration in alterations {
             let id = |node: usize| self.nodes[node].id;
+            let known = |node: usize| {
+                let known = self.layout.members().iter().find(|member| member.id == id(node));
+                known.cloned().unwrap_or_else(|| Member::new(id(node)))
+            };
             let change = match *alteration {
-                Alteration::Member(node, weight) => Change::Member(Member::new(id(node)).with_weight(weight)),
+                Alteration::Member(node, weight) => Change::Member(known(node).with_weight(weight)),
+                Alteration::Zone(node, zone) => {
+                    let zone = Zone::new(&format!("zone {zone}")).expect("a short name");
+                    Change::Member(known(node).with_zone(zone))
+                }
+                Alteration::Replicas(replicas) => Change::Replicas(replicas),
                 Alteration::Leave(node) => Change::Leave(id(node)),
                 Alteration::Remove(node) => Change::Remove(id(node)),
             };
@@ -190,12 +249,26 @@ impl World {
         all
     }
 
+    /// The owners of a key by either layout, for a node that has declared that its writes go by both; by number and as hints name them.
+    pub(super) fn both_owners(&self, node: usize, key: &[u8]) -> Option<[Vec<(usize, u64)>; 2]> {
+        let transition = self.nodes[node].membership.transition()?;
+        let owners = [transition.from(), transition.to()].map(|layout| {
+            let owners = layout.owners(layout.partition_of(Slot::of(key)));
+            owners.map(|id| (self.numbers[&id], id.0)).collect::<Vec<_>>()
+        });
+        // For an owner that was given up nobody keeps hints.
+        let gone = owners.iter().flatten().any(|(owner, _)| self.nodes[*owner].gone);
+        (transition.phase(self.nodes[node].id).is_some() && !gone).then_some(owners)
+    }
+
     /// Tells the judge which keyspaces a node goes by.
     pub(super) fn tell_keyspaces(&mut self, node: usize) {
         if let Some(host) = &self.nodes[node].host {
             let known = Keyspace::all(host.engine().membership()).map(|(prefix, _)| prefix);
             self.checker.goes_by(node, known);
+            self.checker.goes_by_layout(node, host.engine().membership().layout());
         }
+        self.tell_rules();
     }
 
     /// An operator commits whatever a node has staged, if anything.
@@ -279,7 +352,8 @@ impl World {
         self.nodes[node].gone = true;
         self.nodes[node].incomplete = false;
         self.nodes[node].unsynced = false;
-        self.checker.wiped(node);
+        self.checker.gives_up(node);
+        self.tell_rules();
     }
 
     /// What is not at rest about the membership.

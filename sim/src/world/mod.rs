@@ -3,14 +3,16 @@
 //! The world moves only when told to, event by event, and hands back what concerns whoever drives it: answers to
 //! clients and alarms it asked for. Everything else, messages, syncs, timers, connections, happens inside.
 
+mod clogging;
 mod control;
 mod judging;
 mod membership;
 mod nodes;
 mod wire;
 
-use crate::checker::{Checker, OpId};
+use crate::checker::{Checker, Load, OpId};
 use crate::event_hash::EventHash;
+use crate::keyspaces::Named;
 use crate::network::Network;
 use crate::node::Node;
 use crate::queue::Queue;
@@ -18,9 +20,10 @@ use crate::rng::Rng;
 use crate::time::Time;
 use crate::timeline::{Mark, Timeline};
 use bytes::Bytes;
+use clogging::Clog;
 use core::time::Duration;
 use gramme_quorum::planted::Planted;
-use gramme_quorum::{ClusterOp, Input, Reply, RequestId, Timing};
+use gramme_quorum::{ClusterOp, Input, Limits, Reply, RequestId, Timing};
 use gramme_ring::{ClusterId, Layout, LayoutVersion, Member, Membership, NodeId, Slot};
 pub use membership::Alteration;
 pub(crate) use membership::Order;
@@ -30,6 +33,9 @@ use std::collections::BTreeMap;
 pub const HINTS: u16 = 0x8000;
 /// A node's answer is late if it comes this long after the request's own limit: timers ring on time, but messages travel.
 const GRACE: Duration = Duration::from_secs(1);
+
+/// Within this time others tell a node that its disk is an old one.
+const TOLD: Duration = Duration::from_secs(3);
 
 /// What a cluster is like.
 #[derive(Clone, Debug)]
@@ -46,6 +52,8 @@ pub struct Shape {
     pub segment_bytes: u64,
     /// The engines' waits.
     pub timing: Timing,
+    /// The engines' bounds.
+    pub limits: Limits,
     /// About how many bytes a node looks through for damage at a time, twice a second; `None`: it does not.
     pub scrub: Option<usize>,
     /// Nodes beyond those, which are no members until somebody makes them.
@@ -66,6 +74,7 @@ impl Shape {
             w: 2,
             segment_bytes: 256 << 10,
             timing,
+            limits: Limits { value: 1 << 20, ..Limits::default() },
             scrub: None,
             spares: 0,
             planted: Planted::default(),
@@ -131,11 +140,26 @@ enum Event {
         node: usize,
         peer: usize,
     },
+    /// A receiver that does not drain takes a little.
+    Drain {
+        from: usize,
+        to: usize,
+    },
+    /// A node gives up its connection to another.
+    HangUp {
+        node: usize,
+        peer: usize,
+    },
     Maintain {
         node: usize,
     },
     Restart {
         node: usize,
+    },
+    /// A node has been up for a while: others have told it if its disk is an old one.
+    Told {
+        node: usize,
+        run: u64,
     },
     /// What a node was writing down of the cluster is written, or could not be.
     Saved {
@@ -161,7 +185,14 @@ pub struct World {
     /// The newest layout that anybody has committed to, and the version of the last that reads have moved to.
     layout: Layout,
     moved: LayoutVersion,
+    /// The keyspaces that came with each layout, by its hash.
+    settings: BTreeMap<u64, Vec<Named>>,
     network: Network,
+    clogs: BTreeMap<(usize, usize), Clog>,
+    /// Senders and receivers, until the engines are told.
+    congested: Vec<(usize, usize)>,
+    /// Old messages: from where, to whom, in which of its runs.
+    recorded: Vec<(usize, usize, u64, Bytes)>,
     nodes: Vec<Node>,
     numbers: BTreeMap<NodeId, usize>,
     checker: Checker,
@@ -173,6 +204,8 @@ pub struct World {
     faults: u64,
     events: u64,
     scratch: Vec<u8>,
+    /// What nodes have answered since somebody looked.
+    said: Vec<(OpId, Reply)>,
     /// How long a sync takes at the most.
     sync_time: Duration,
     /// Whether connections are reset when a link is cut, or just fall silent.
@@ -202,6 +235,9 @@ impl World {
             now: Time(0),
             queue: Queue::default(),
             network: Network::new(count),
+            clogs: BTreeMap::new(),
+            congested: Vec::new(),
+            recorded: Vec::new(),
             nodes: ids.iter().enumerate().map(|(at, id)| Node::new(*id, known(at))).collect(),
             numbers: ids.iter().enumerate().map(|(number, id)| (*id, number)).collect(),
             checker: Checker::new(count, replicas, shape.r.min(replicas), shape.w.min(replicas)),
@@ -213,12 +249,18 @@ impl World {
             faults: 0,
             events: 0,
             scratch: Vec::new(),
+            said: Vec::new(),
             sync_time: Duration::from_millis(1),
             resets: true,
             moved: layout.version(),
+            settings: BTreeMap::new(),
             layout,
             shape,
         };
+        world.checker.set_limits(world.shape.limits);
+        for node in 0..world.nodes.len() {
+            world.checker.names(node, world.nodes[node].id);
+        }
         world.name_members();
         for node in 0..world.nodes.len() {
             world.start(node);
@@ -301,6 +343,19 @@ impl World {
         self.nodes[node].host.is_some()
     }
 
+    /// Whether a node runs, and every other one is connected to it, and nothing keeps them from hearing of each other.
+    fn is_reachable(&self, node: usize) -> bool {
+        let reaches = |other: usize| {
+            self.network.believes(node, other)
+                && self.network.believes(other, node)
+                && self.nodes[other].paused_until <= self.now
+                && !self.clogs.contains_key(&(other, node))
+                && !self.clogs.contains_key(&(node, other))
+        };
+        let others = self.members().into_iter().filter(|other| *other != node && !self.nodes[*other].gone);
+        self.nodes[node].paused_until <= self.now && others.into_iter().all(reaches)
+    }
+
     // Time.
 
     /// Lets time pass until something concerns the driver, or until `until`.
@@ -331,8 +386,10 @@ impl World {
             | Event::Maintain { node }
             | Event::Saved { node, .. }
             | Event::Order { node, .. }
+            | Event::Drain { from: node, .. }
+            | Event::HangUp { node, .. }
             | Event::Probe { node, .. } => Some(*node),
-            Event::Answer { .. } | Event::Restart { .. } | Event::Alarm(_) => None,
+            Event::Told { .. } | Event::Answer { .. } | Event::Restart { .. } | Event::Alarm(_) => None,
         };
         if let Some(node) = concerned
             && self.nodes[node].paused_until > self.now
@@ -354,8 +411,7 @@ impl World {
                 if self.is_up(node) {
                     self.hash.event(b'Q', [self.now.0, node as u64, id.0], &[]);
                     self.nodes[node].requests.insert(id);
-                    let op = self.checker.request(id).op.clone();
-                    self.handle(node, Input::Client(RequestId(id.0), op));
+                    self.take(node, id);
                 } else {
                     return Some(self.answer(id, Answer::Refused));
                 }
@@ -370,6 +426,8 @@ impl World {
             }
             Event::Sync { node, run } => self.finish_sync(node, run),
             Event::Probe { node, peer } => self.probe(node, peer),
+            Event::Drain { from, to } => self.drain(from, to),
+            Event::HangUp { node, peer } => self.end_connection(node, peer),
             Event::Maintain { node } => self.maintain(node),
             Event::Order { node, run, op } => {
                 if self.nodes[node].runs == run {
@@ -377,6 +435,16 @@ impl World {
                 }
             }
             Event::Saved { node, run, done } => self.finish_save(node, run, done),
+            Event::Told { node, run } => {
+                // Whoever cuts it off from the others hides it from them.
+                if self.nodes[node].runs == run && self.is_up(node) {
+                    if self.is_reachable(node) {
+                        self.checker.warned(node);
+                    } else {
+                        self.queue.push(self.now + TOLD, Event::Told { node, run });
+                    }
+                }
+            }
             Event::Restart { node } => {
                 if !self.is_up(node) && !self.nodes[node].gone {
                     self.start(node);
@@ -384,6 +452,29 @@ impl World {
             }
         }
         None
+    }
+
+    /// A node takes a client's request, or says at once why not.
+    fn take(&mut self, node: usize, id: OpId) {
+        let status = |world: &World| {
+            let host = world.nodes[node].host.as_ref();
+            host.map(|host| host.engine().status(gramme_quorum::Instant::default()))
+        };
+        let Some(before) = status(self) else { return };
+        let congested = self.clogs.iter().any(|((from, _), clog)| *from == node && clog.is_congested());
+        let before = Load { requests: before.requests, local: before.local, congested };
+        let op = self.checker.request(id).op.clone();
+        let saving = self.nodes[node].paused_until >= self.now;
+        self.said.clear();
+        self.handle(node, Input::Client(RequestId(id.0), op));
+        let Some(after) = status(self) else { return };
+        let said = self.said.drain(..).find(|(said, _)| *said == id);
+        let at_once = said.map(|(_, reply)| reply);
+        // While it writes down something of the cluster it leaves all else for later.
+        if !saving {
+            self.checker.took(self.now, id, before, at_once.as_ref());
+        }
+        self.checker.check_load(self.now, node, &after);
     }
 
     fn answer(&mut self, id: OpId, answer: Answer) -> Happening {

@@ -1,6 +1,6 @@
 //! Nodes at work: they start, do what their engines say, sync and maintain their stores, and are woken.
 
-use super::{Event, HINTS, World};
+use super::{Event, HINTS, TOLD, World};
 use crate::checker::{Invariant, OpId};
 use crate::node::Storage;
 use crate::time::Time;
@@ -8,6 +8,7 @@ use crate::timeline::Mark;
 use core::time::Duration;
 use gramme_node::host::{Effect, Host};
 use gramme_quorum::{Input, Output};
+use gramme_ring::Layout;
 
 impl World {
     pub(super) fn start(&mut self, node: usize) {
@@ -47,9 +48,14 @@ impl World {
         if recovering {
             self.check_recovered(node);
         }
+        if self.nodes[node].outdated {
+            let run = self.nodes[node].runs;
+            self.queue.push(self.now + TOLD, Event::Told { node, run });
+        }
         self.after(node);
         for peer in (0..self.nodes.len()).filter(|peer| *peer != node) {
             self.network.tell(node, peer, false);
+            self.forget_clog(node, peer);
             for (at, of) in [(node, peer), (peer, node)] {
                 let when = self.network_rng.soon(self.now, Duration::from_millis(50));
                 self.queue.push(when, Event::Probe { node: at, peer: of });
@@ -90,19 +96,36 @@ impl World {
                 Effect::Known(..) => {}
                 Effect::Incomplete => {
                     self.nodes[node].incomplete = true;
+                    self.nodes[node].warned = true;
+                    self.checker.warned(node);
                     self.note(&format!("node {node} is told that its store is an old one"));
                 }
+                // It has what it is to own by a layout that it had not heard of; that its disk was set back it has yet to hear.
                 Effect::Recovered => {
                     self.nodes[node].incomplete = false;
                     self.nodes[node].unsynced = false;
+                    // What it is to own by a layout that was new to it, perhaps: that its disk was set back it has yet to hear.
+                    if self.nodes[node].outdated && !self.nodes[node].warned {
+                        continue;
+                    }
                     self.nodes[node].outdated = false;
                     self.note(&format!("node {node} has recovered all that it may have lost"));
+                    let layout = self.nodes[node].membership.layout().map(Layout::version);
+                    let settled = !self.is_changing() && layout == Some(self.layout.version());
+                    self.checker.has_recovered(self.now, node, settled);
                 }
                 Effect::Fetch(id, job) => {
                     host.finish_read(clock, id, job.run());
                     return self.after(node);
                 }
             }
+        }
+        // Before the next input, which might add to it.
+        if let Some(peer) = self.next_congested(node) {
+            self.note(&format!("node {node} hears that node {peer} is congested"));
+            self.hash.event(b'K', [self.now.0, node as u64, peer as u64], &[]);
+            let peer = self.nodes[peer].id;
+            return self.handle(node, Input::Congested(peer, true));
         }
         self.begin_sync(node);
         self.set_timer(node);
@@ -123,6 +146,14 @@ impl World {
         // What was being written as the power failed may be there later, or not.
         if self.nodes[node].disk.refuses && !self.nodes[node].disk.has_failed() {
             self.check_refused(node, outputs);
+        }
+        for output in outputs {
+            if let Output::Append { place, key, value: Some(_), .. } = output
+                && place.0 < gramme_ring::SLOTS
+                && !self.nodes[node].disk.has_failed()
+            {
+                self.checker.check_not_undone(self.now, node, key);
+            }
         }
     }
 

@@ -1,18 +1,25 @@
 //! What goes over the network: answers to clients, messages between nodes, and what nodes are told of their connections.
 
 use super::{Answer, Event, World};
-use crate::checker::{Invariant, OpId};
+use crate::checker::{Invariant, OpId, Standing};
 use bytes::Bytes;
 use core::time::Duration;
 use gramme_quorum::message::{CallId, Message};
-use gramme_quorum::{Input, Reply, wire};
+use gramme_quorum::{Durability, Input, Keyspace, Op, Reply, wire};
 use gramme_ring::NodeId;
+use gramme_ring::membership::VersionStanding;
 
 impl World {
     pub(super) fn reply(&mut self, node: usize, id: OpId, reply: Reply) {
         self.checker.answering(self.now, id, &reply);
         let circumstances = self.circumstances(self.checker.request(id).op.key());
         self.checker.answers(self.now, id, &reply, &circumstances);
+        let request = self.checker.request(id);
+        if let (Reply::Written { .. }, Op::Put { key, .. }) = (&reply, &request.op)
+            && let Some([from, to]) = self.both_owners(node, key)
+        {
+            self.checker.check_both(self.now, id, node, [&from, &to]);
+        }
         self.scratch.clear();
         wire::encode(&Message::Forwarded { call: CallId(0), reply: reply.clone() }, &mut self.scratch);
         self.hash.event(b'R', [self.now.0, node as u64, id.0], &self.scratch);
@@ -20,11 +27,13 @@ impl World {
             let what = format!("node {node} answers {id}, which does not wait for it");
             return self.checker.fail(self.now, Invariant::RequestsEnd, None, what);
         }
+        self.said.push((id, reply.clone()));
         let at = self.now + self.network_rng.between(Duration::from_micros(20), Duration::from_micros(300));
         self.queue.push(at, Event::Answer { id, answer: Answer::Reply(reply) });
     }
 
     pub(super) fn send(&mut self, from: usize, to: NodeId, message: &Message) {
+        self.checker.says(self.now, from, message);
         let Some(to) = self.numbers.get(&to).copied() else { return };
         let arrivals = self.network.send(self.now, from, to, &mut self.network_rng);
         if arrivals[0].is_none() {
@@ -34,11 +43,50 @@ impl World {
         self.scratch.clear();
         wire::encode(message, &mut self.scratch);
         let bytes = Bytes::copy_from_slice(&self.scratch);
+        self.checker.check_message(self.now, from, message, bytes.len());
         self.faults += u64::from(arrivals[1].is_some());
         let run = self.nodes[to].runs;
+        self.record(message, (from, to, run, &bytes));
+        if self.waits(from, to, run, &bytes) {
+            return;
+        }
         for at in arrivals.into_iter().flatten() {
             self.queue.push(at, Event::Deliver { from, to, run, bytes: bytes.clone() });
         }
+    }
+
+    /// Remembers a few of the messages of all times.
+    fn record(&mut self, message: &Message, (from, to, run, bytes): (usize, usize, u64, &Bytes)) {
+        const MOST: usize = 200;
+        let odds = match message {
+            Message::Heartbeat { .. } | Message::Gossip(_) => 2_000,
+            // A request goes with its connection.
+            Message::Forward { .. } => 0,
+            _ => 50_000,
+        };
+        if !self.network_rng.chance(odds) {
+            return;
+        }
+        let old = (from, to, run, bytes.clone());
+        if self.recorded.len() < MOST {
+            self.recorded.push(old);
+        } else {
+            let at = self.network_rng.index(MOST);
+            self.recorded[at] = old;
+        }
+    }
+
+    /// So many old messages arrive once more, whatever has become of their connections and senders. How many did.
+    pub fn replay(&mut self, count: usize) -> usize {
+        let count = if self.recorded.is_empty() { 0 } else { count };
+        for _ in 0..count {
+            let at = self.network_rng.index(self.recorded.len());
+            let (from, to, run, bytes) = self.recorded[at].clone();
+            self.fault(&format!("an old message from node {from} to node {to} arrives once more"));
+            let at = self.network_rng.soon(self.now, Duration::from_millis(500));
+            self.queue.push(at, Event::Deliver { from, to, run, bytes });
+        }
+        count
     }
 
     pub(super) fn deliver(&mut self, from: usize, to: usize, run: u64, bytes: &Bytes) {
@@ -59,11 +107,31 @@ impl World {
             return;
         }
         self.checker.delivered(self.now, to, &message);
+        self.checker.asked(to, &message, self.standing(to, &message));
+        let present = self.nodes[to].host.as_ref().map(|host| host.engine().run());
+        let outdated = matches!(message, Message::Outdated { run, .. } if Some(run) == present);
         if let Some(timeline) = &mut self.timeline {
             timeline.delivered(self.now, from, to, &message);
         }
         let from = self.nodes[from].id;
         self.handle(to, Input::Peer(from, message));
+        if outdated && self.is_up(to) && !self.nodes[to].warned {
+            let what = format!("node {to} hears that its store is an old one, and does not care");
+            self.checker.fail(self.now, Invariant::AbsenceIsAQuorum, None, what);
+        }
+    }
+
+    /// How a node takes a write, by what it knows of the cluster.
+    fn standing(&self, node: usize, message: &Message) -> Standing {
+        let Message::Write { layout, key, .. } = message else { return Standing::default() };
+        let Some(host) = &self.nodes[node].host else { return Standing::default() };
+        let membership = host.engine().membership();
+        let fits = Keyspace::all(membership).filter(|(prefix, _)| key.starts_with(prefix.as_bytes()));
+        let rules = fits.max_by_key(|(prefix, _)| prefix.len());
+        Standing {
+            retired: membership.judge(*layout) == VersionStanding::Retired,
+            synced: rules.is_none_or(|(_, keyspace)| keyspace.durability == Durability::Group),
+        }
     }
 
     pub(super) fn probe(&mut self, node: usize, peer: usize) {
@@ -72,9 +140,22 @@ impl World {
         }
         let stands = self.is_up(peer) && self.network.can_connect(node, peer);
         if self.network.tell(node, peer, stands) {
+            self.forget_clog(node, peer);
             self.hash.event(b'P', [self.now.0, node as u64, peer as u64], &[u8::from(stands)]);
             let id = self.nodes[peer].id;
             self.handle(node, if stands { Input::Connected(id) } else { Input::Disconnected(id) });
+        }
+    }
+
+    /// A node's connection to another ends; it dials again.
+    pub(super) fn end_connection(&mut self, node: usize, peer: usize) {
+        if self.is_up(node) && self.network.tell(node, peer, false) {
+            self.forget_clog(node, peer);
+            self.hash.event(b'P', [self.now.0, node as u64, peer as u64], &[0]);
+            let id = self.nodes[peer].id;
+            self.handle(node, Input::Disconnected(id));
+            let at = self.network_rng.soon(self.now, Duration::from_millis(300));
+            self.queue.push(at, Event::Probe { node, peer });
         }
     }
 }

@@ -114,6 +114,26 @@ impl Inode {
         }
     }
 
+    /// These bytes stand there from now on, whatever was written there and is not synced yet.
+    pub(super) fn overwrite(&mut self, offset: u64, bytes: &[u8]) {
+        let end = offset + bytes.len() as u64;
+        let change = Change::Write { offset, bytes: bytes.to_vec() };
+        for pending in &mut self.changes {
+            let Change::Write { offset: at, bytes: written } = pending else { continue };
+            let (from, to) = (offset.max(*at), end.min(*at + written.len() as u64));
+            if from < to {
+                let part = |start: u64| {
+                    let within = |position: u64| usize::try_from(position - start).expect("inside the write");
+                    within(from)..within(to)
+                };
+                written[part(*at)].copy_from_slice(&bytes[part(offset)]);
+            }
+        }
+        for image in [&mut self.live, &mut self.durable] {
+            write_clipped(image, &change, offset, end);
+        }
+    }
+
     /// A failed sync: the pages count as clean, and their contents never get to the disk.
     pub(super) fn forget_changes(&mut self) {
         self.changes.clear();

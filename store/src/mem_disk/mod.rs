@@ -354,6 +354,20 @@ impl MemDisk {
         true
     }
 
+    /// Puts these bytes over what stands in a file, durably, and under whoever has it open: what a write leaves that went to the wrong place,
+    /// or, told with what stood there before, one that was lost. What was written there and not synced is gone. Answers whether the
+    /// file reaches so far.
+    pub fn overwrite(&self, name: &str, offset: u64, bytes: &[u8]) -> bool {
+        let mut state = self.state();
+        let Some(inode) = state.names.get(name).copied() else { return false };
+        let file = state.inodes.get_mut(&inode).expect("names lead to files");
+        let reaches = offset + bytes.len() as u64 <= file.live.len;
+        if reaches {
+            file.overwrite(offset, bytes);
+        }
+        reaches
+    }
+
     /// A file's bytes as a reader sees them.
     pub fn contents(&self, name: &str) -> Option<Vec<u8>> {
         let state = self.state();

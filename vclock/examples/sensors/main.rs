@@ -9,17 +9,20 @@ mod node;
 
 use node::{FRAME, Node, NodeError};
 
+/// What each node drew at its first start.
+const IDS: [u64; 3] = [0x5ca1_ab1e, 0xf005_ba11, 0x0b5e_55ed];
+
 /// Sends `from`'s frame to `to`.
 fn send(nodes: &mut [Node; 3], from: usize, to: usize, now: u64) -> Result<(), NodeError> {
     let mut buffer = [0; FRAME];
     let frame = nodes[from].frame(&mut buffer)?;
     let news = nodes[to].receive(frame, now)?;
-    println!("{from} → {to}: {:2} bytes, {}", frame.len(), if news { "news" } else { "nothing new" });
+    println!("{from} → {to}: {:3} bytes, {}", frame.len(), if news { "news" } else { "nothing new" });
     Ok(())
 }
 
 fn main() -> Result<(), NodeError> {
-    let mut nodes = [0x5ca1_ab1e, 0xf005_ba11, 0x0b5e_55ed].map(Node::start);
+    let mut nodes = IDS.map(Node::start);
 
     nodes[0].set(60, 1_000)?;
     send(&mut nodes, 0, 1, 1_001)?;
@@ -47,10 +50,57 @@ fn main() -> Result<(), NodeError> {
     println!("every 20 s everywhere");
 
     assert_eq!(nodes[0].receive(&[0xff; 12], 5_000), Err(NodeError::Garbled));
+
+    // Flat batteries, often: each start goes on from flash, and takes no room of its own.
+    let mut flash = [0; FRAME];
+    for day in 0..100 {
+        let now = 10_000 + u64::from(day);
+        nodes[1].set(day, now)?;
+        let kept = nodes[1].frame(&mut flash)?; // written, and only then sent
+        nodes[1] = Node::restart(IDS[1], kept)?;
+        send(&mut nodes, 1, 2, now)?;
+    }
+    assert_eq!((nodes[2].interval(), nodes[2].conflicts()), (Some(99), 1));
     Ok(())
 }
 
 #[test]
 fn the_sensors_settle() -> Result<(), NodeError> {
     main()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gramme_vclock::{Actor, Dot, FixedDotSet, Span, Stamp};
+    use node::{Setting, Settings};
+
+    fn received(node: &mut Node, settings: &Settings) -> Result<bool, NodeError> {
+        let mut buffer = [0; FRAME];
+        let frame = postcard::to_slice(settings, &mut buffer).unwrap();
+        node.receive(frame, 1_000)
+    }
+
+    #[test]
+    fn a_frame_that_tells_of_settings_never_made_changes_nothing() {
+        let mut node = Node::start(7);
+        node.set(60, 1_000).unwrap();
+        let history = FixedDotSet::from_spans([Span { actor: Actor(7), first: 1, last: 1_000 }]).unwrap();
+        let forged = Settings::from_parts([], history).unwrap();
+        assert_eq!(received(&mut node, &forged), Err(NodeError::Garbled));
+        assert_eq!(node.interval(), Some(60));
+        node.set(10, 1_001).unwrap();
+        assert_eq!((node.interval(), node.conflicts()), (Some(10), 1));
+    }
+
+    #[test]
+    fn the_longest_frame_fits_to_the_byte() {
+        let spans = (0..8).map(|at| Span { actor: Actor(at), first: 1 << 63, last: u64::MAX });
+        let setting = Setting { interval: u16::MAX, stamp: Stamp::MAX };
+        let values = (0..4).map(|at| (Dot { actor: Actor(at), counter: u64::MAX }, setting));
+        let longest = Settings::from_parts(values, FixedDotSet::from_spans(spans).unwrap()).unwrap();
+        let mut node = Node::start(77);
+        assert_eq!(received(&mut node, &longest), Ok(true));
+        assert_eq!(node.frame(&mut [0; FRAME]).map(<[u8]>::len), Ok(FRAME));
+    }
 }

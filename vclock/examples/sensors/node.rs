@@ -1,7 +1,11 @@
 //! A node of a small mesh of sensors, as its firmware would have it: no `std`, no allocator.
 //!
 //! The nodes share one setting that anyone may change at any of them, in range of the others or not. Radio frames carry
-//! the whole object; they get lost, arrive twice and in any order.
+//! the whole object; they get lost, arrive twice and in any order. A node believes what a frame says of others (where
+//! strangers can reach the radio, frames must be sealed), but nothing of its own settings that it never made.
+//!
+//! A node keeps its actor when it restarts, so that a history has one span for each node and not for each start. What it must
+//! do for that is in [`Minter::resume`]: [`Node::set`], then the frame to flash, then to the radio.
 
 use core::fmt;
 use gramme_vclock::{Actor, FixedSiblings, Full, Hlc, Minter, Stamp, WriteError};
@@ -15,11 +19,17 @@ pub(crate) struct Setting {
     pub(crate) stamp: Stamp,
 }
 
-/// At most 4 settings at once and a history of at most 8 spans.
-pub(crate) type Settings = FixedSiblings<Setting, 4, 8>;
+/// At most so many settings at once.
+const SETTINGS: usize = 4;
+/// At most so many nodes, those counted twice whose flash was wiped.
+const SPANS: usize = 8;
 
-/// The longest frame that [`Node::frame`] writes, in bytes.
-pub(crate) const FRAME: usize = 320;
+/// The settings not replaced, and all that were ever made.
+pub(crate) type Settings = FixedSiblings<Setting, SETTINGS, SPANS>;
+
+/// The longest frame that [`Node::frame`] writes, in bytes: two lengths; spans of an actor, a first counter and a
+/// length, which are not both above 2^63; settings of an actor, a counter, an interval and a stamp.
+pub(crate) const FRAME: usize = 2 + SPANS * (8 + 10 + 9) + SETTINGS * (8 + 10 + 3 + 9);
 
 /// One node.
 #[derive(Debug)]
@@ -57,9 +67,19 @@ impl fmt::Display for NodeError {
 impl core::error::Error for NodeError {}
 
 impl Node {
-    /// A node that has just started; `random` is fresh from the hardware's source.
+    /// A node that starts for the first time, or with its flash wiped; `random` is fresh from the hardware's source, and goes
+    /// to flash first of all.
     pub(crate) fn start(random: u64) -> Node {
         Node { minter: Minter::new(Actor(random)), clock: Hlc::new(Stamp::ZERO), settings: Settings::new() }
+    }
+
+    /// A node that starts again, from what it drew at its first start and the last frame that went to flash.
+    pub(crate) fn restart(random: u64, flash: &[u8]) -> Result<Node, NodeError> {
+        let settings: Settings = postcard::from_bytes(flash).map_err(|_| NodeError::Garbled)?;
+        // One object is all that a node ever writes, and it drops none: its own history tells how often.
+        let minted = settings.seen().last_of(Actor(random)).unwrap_or(0);
+        let latest = settings.iter().map(|(_, setting)| setting.stamp).max().unwrap_or(Stamp::ZERO);
+        Ok(Node { minter: Minter::resume(Actor(random), minted, 0), clock: Hlc::new(latest), settings })
     }
 
     /// Someone turns the knob: this replaces all that the node knew.
@@ -94,9 +114,15 @@ impl Node {
     /// Takes in what another node sent, and says whether it told anything new.
     pub(crate) fn receive(&mut self, frame: &[u8], wall_ms: u64) -> Result<bool, NodeError> {
         let theirs: Settings = postcard::from_bytes(frame).map_err(|_| NodeError::Garbled)?;
-        for (_, setting) in theirs.iter() {
-            self.clock.observe(wall_ms, setting.stamp);
+        // Settings that this node is yet to make: they would look replaced as soon as it makes them.
+        if self.minter.is_behind(theirs.seen()) {
+            return Err(NodeError::Garbled);
         }
-        Ok(self.settings.merge(theirs)?.changed)
+        let latest = theirs.iter().map(|(_, setting)| setting.stamp).max();
+        let changed = self.settings.merge(theirs)?.changed;
+        if let Some(stamp) = latest {
+            self.clock.observe(wall_ms, stamp);
+        }
+        Ok(changed)
     }
 }

@@ -2,12 +2,12 @@
 
 use super::Siblings;
 use crate::buf::Buf;
+use crate::checked::{Checked, each};
 use crate::dot::{Dot, Span};
 use crate::dot_set::DotSet;
 use crate::malformed::Malformed;
-use core::fmt;
 use core::marker::PhantomData;
-use serde::de::{self, Deserializer, SeqAccess, Visitor};
+use serde::de::Deserializer;
 use serde::ser::Serializer;
 use serde::{Deserialize, Serialize};
 
@@ -21,11 +21,11 @@ struct Outgoing<'a, V, B> {
 #[derive(Deserialize)]
 #[serde(rename = "Siblings", bound = "V: Deserialize<'de>, E: Buf<(Dot, V)>, B: Buf<Span>")]
 struct Incoming<V, E, B> {
-    seen: DotSet<B>,
+    seen: Checked<DotSet<B>>,
     entries: Entries<V, E>,
 }
 
-struct Entries<V, E>(E, PhantomData<V>);
+struct Entries<V, E>(Result<E, Malformed>, PhantomData<V>);
 
 impl<V, E, B> Serialize for Siblings<V, E, B>
 where
@@ -38,6 +38,18 @@ where
     }
 }
 
+impl<'de, V, E, B> Deserialize<'de> for Checked<Siblings<V, E, B>>
+where
+    V: Deserialize<'de>,
+    E: Buf<(Dot, V), Full = B::Full>,
+    B: Buf<Span>,
+{
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let Incoming { seen: Checked(seen), entries } = Incoming::<V, E, B>::deserialize(deserializer)?;
+        Ok(Checked(seen.and_then(|seen| Siblings::validated(entries.0?, seen))))
+    }
+}
+
 impl<'de, V, E, B> Deserialize<'de> for Siblings<V, E, B>
 where
     V: Deserialize<'de>,
@@ -45,29 +57,16 @@ where
     B: Buf<Span>,
 {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let Incoming { seen, entries } = Incoming::<V, E, B>::deserialize(deserializer)?;
-        Siblings::validated(entries.0, seen).map_err(de::Error::custom)
+        Checked::<Self>::deserialize(deserializer)?.or_custom()
     }
 }
 
 impl<'de, V: Deserialize<'de>, E: Buf<(Dot, V)>> Deserialize<'de> for Entries<V, E> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_seq(Entries::<V, E>(E::default(), PhantomData))
-    }
-}
-
-impl<'de, V: Deserialize<'de>, E: Buf<(Dot, V)>> Visitor<'de> for Entries<V, E> {
-    type Value = Self;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("siblings sorted by dot")
-    }
-
-    // A claimed length is never believed: memory is taken as values arrive.
-    fn visit_seq<A: SeqAccess<'de>>(mut self, mut seq: A) -> Result<Self, A::Error> {
-        while let Some(entry) = seq.next_element::<(Dot, V)>()? {
-            self.0.push(entry).map_err(|_| de::Error::custom(Malformed::Full))?;
-        }
-        Ok(self)
+        let mut list = E::default();
+        let take =
+            |(Checked(dot), value): (Checked<Dot>, V)| list.push((dot?, value)).map_err(|_| Malformed::Full);
+        let well = each(deserializer, "siblings sorted by dot", take)?;
+        Ok(Entries(well.map(|()| list), PhantomData))
     }
 }

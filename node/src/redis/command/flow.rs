@@ -1,13 +1,15 @@
-//! Commands that read before they write. What they replace is what they read, by its context: a value written
-//! meanwhile by another client stays as a sibling, it is never overwritten unseen.
+//! Commands that read before they write. What they replace is what they read, by its context: a value written meanwhile by
+//! another client is never overwritten unseen. `EXPIRE` and its like, and `GETDEL`, only amend what they read, so that a plain `GET`
+//! shows such a value, and `lww` keeps it. `SET … GET` is a write of a new value like any other `SET`: in between two that saw the same it
+//! is the later that is shown, and in `lww` kept.
 
 use crate::budget::Charge;
 use crate::clock::wall_ms;
 use crate::handle::Handle;
 use crate::redis::answer::Answer;
 use bytes::Bytes;
-use gramme_quorum::{Cover, Expiry, Op, OpError, ReadOptions, Reading, Reply, WriteOptions};
-use gramme_vclock::GrowableContext as Context;
+use gramme_quorum::{Cover, Expiry, Found, Op, OpError, ReadOptions, Reading, Reply, WriteOptions};
+use gramme_vclock::{GrowableContext as Context, Stamp};
 
 async fn read(handle: &Handle, key: &Bytes) -> Result<(Reading, Charge), OpError> {
     let (reply, charge) = handle.call(Op::Get { key: key.clone(), options: ReadOptions::default() }).await;
@@ -27,7 +29,7 @@ async fn write(handle: &Handle, op: Op) -> Result<Context, OpError> {
 }
 
 fn delete(key: Bytes, reading: Reading) -> Op {
-    Op::Delete { key, cover: Cover::Context(reading.context), options: WriteOptions::default() }
+    Op::Delete { key, cover: Cover::Amends(reading.context), options: WriteOptions::default() }
 }
 
 /// The answer, or the error that prevented it.
@@ -35,7 +37,7 @@ async fn answered(steps: impl Future<Output = Result<Answer, OpError>>) -> Answe
     steps.await.unwrap_or_else(Answer::from)
 }
 
-/// A plain write that has to know what was there.
+/// A write that has to know what was there.
 pub(super) struct Overwrite {
     pub(super) value: Bytes,
     pub(super) expiry: Option<Expiry>,
@@ -54,7 +56,7 @@ pub(super) async fn overwrite(handle: Handle, key: Bytes, new: Overwrite) -> Ans
             Some(found) if new.keep_expiry => found.expiry.or(Some(Expiry::NEVER)),
             _ => new.expiry,
         };
-        let (cover, options) = (Cover::Held, WriteOptions::default());
+        let (cover, options) = (Cover::Context(reading.context), WriteOptions::default());
         write(&handle, Op::Put { key, value: new.value, content_type: None, expiry, cover, options }).await?;
         Ok(if new.answer_old {
             shown.map_or(Answer::Null, |found| Answer::Value(found.value, charge))
@@ -93,8 +95,8 @@ pub(super) enum Told {
     Value,
 }
 
-/// `EXPIRE`, `PERSIST`, `GETEX`: writes every sibling again with another expiry. Each write covers just the one
-/// that it repeats, so that a failure on the way leaves the others as they were.
+/// `EXPIRE`, `PERSIST`, `GETEX`: writes every sibling again with another expiry. Each write covers just what
+/// it repeats, so that a failure on the way leaves the others as they were.
 pub(super) async fn relive(handle: Handle, key: Bytes, lives: Lives, told: Told) -> Answer {
     let (reading, charge) = match read(&handle, &key).await {
         Ok(read) => read,
@@ -120,21 +122,19 @@ pub(super) async fn relive(handle: Handle, key: Bytes, lives: Lives, told: Told)
             Err(error) => error.into(),
         };
     }
-    let (total, mut stamp) = (reading.siblings.len(), reading.context.stamp);
-    // The one that is shown comes last and above the others, to stay the one that is shown.
-    for (done, found) in reading.siblings.into_iter().rev().enumerate() {
-        let mut context = Context { stamp, ..Context::default() };
-        let Ok(()) = context.seen.insert(found.dot);
+    let amended = amended(reading.siblings);
+    let total = amended.len();
+    for (done, (found, context)) in amended.into_iter().enumerate() {
         let op = Op::Put {
             key: key.clone(),
             value: found.value,
             content_type: found.content_type,
             expiry: expiry.or(Some(Expiry::NEVER)),
-            cover: Cover::Context(context),
+            cover: Cover::Amends(context),
             options: WriteOptions::default(),
         };
         match write(&handle, op).await {
-            Ok(context) => stamp = stamp.max(context.stamp),
+            Ok(_) => {}
             Err(error) if done > 0 && !error.changed() => {
                 return Answer::Error(format!(
                     "INDETERMINATE {error}; {done} of {total} siblings were rewritten"
@@ -144,4 +144,28 @@ pub(super) async fn relive(handle: Handle, key: Bytes, lives: Lives, told: Told)
         }
     }
     answer(true)
+}
+
+/// Each value with the context by which to amend it: it covers that one alone, and its stamp makes them rank afterwards as they
+/// do now. The one that is shown comes first, so that it stays the one that is shown all the while. Siblings that are alike become
+/// one: otherwise clients that do this to one key at the same time would multiply them.
+fn amended(siblings: Vec<Found>) -> Vec<(Found, Context)> {
+    let mut amended: Vec<(Found, Context)> = Vec::with_capacity(siblings.len());
+    for found in siblings {
+        let alike = |(other, _): &(Found, Context)| {
+            (&other.value, &other.content_type) == (&found.value, &found.content_type)
+        };
+        let at = amended.iter().position(alike).unwrap_or(amended.len());
+        let (dot, stamp) = (found.dot, found.stamp);
+        if at == amended.len() {
+            amended.push((found, Context { stamp, ..Context::default() }));
+        }
+        let Ok(()) = amended[at].1.seen.insert(dot);
+    }
+    let mut below = Stamp::ZERO;
+    for (_, context) in amended.iter_mut().rev() {
+        context.stamp = context.stamp.max(below);
+        below = context.stamp.next();
+    }
+    amended
 }

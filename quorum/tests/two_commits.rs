@@ -1,0 +1,100 @@
+//! Two commits on one layout, of which a newcomer knows only the one that was displaced.
+
+mod common;
+
+use common::{A, B, Cluster};
+use gramme_quorum::message::Message;
+use gramme_quorum::*;
+use gramme_ring::{Change, Layout, Member, NodeId, Slot, Step};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+const NEW: NodeId = NodeId(6);
+
+/// The hash of what is proposed with this, and that of its layout.
+fn proposed(cluster: &mut Cluster, at: NodeId, change: Change) -> (u64, u64) {
+    cluster.change(at, ClusterOp::Stage(change)).unwrap();
+    let proposal = cluster.nodes[&at].engine.membership().propose().unwrap();
+    (proposal.hash(), proposal.layout().hash())
+}
+
+/// Both layouts have the same version, so that nobody would refuse what the newcomer asks by its own. It asks nobody: who joins
+/// coordinates nothing before reads have moved to it, as the plan of every request goes by the layout that is left.
+#[test]
+fn who_joins_by_a_displaced_commit_coordinates_nothing() {
+    let mut cluster = Cluster::new(5);
+    cluster.add(NEW);
+    let keys: Vec<String> = (0..200).map(|i| format!("key {i}")).collect();
+    for key in &keys {
+        cluster.put(A, key, "old", Cover::Held);
+    }
+    // A knows the newcomer, and commits with nobody but that to hear it.
+    cluster.pass(Duration::from_secs(5));
+    cluster.loses = |from, to, message| {
+        matches!(message, Message::Gossip(_)) && [from, to].contains(&NEW) && ![from, to].contains(&A)
+    };
+    for other in 2..=5 {
+        cluster.cut(A, NodeId(other), true);
+    }
+    let (commit, joins) = proposed(&mut cluster, A, Change::Member(Member::new(NEW)));
+    cluster.change(A, ClusterOp::Commit(commit)).unwrap();
+    cluster.pass(Duration::from_secs(3));
+    let displaced = cluster.nodes[&NEW].engine.membership().layout().unwrap().clone();
+    assert_eq!(displaced.hash(), joins);
+    // From here on it hears nothing more of the membership.
+    cluster.loses = |from, to, message| matches!(message, Message::Gossip(_)) && [from, to].contains(&NEW);
+    let (commit, other) = (2..200)
+        .map(|weight| {
+            let change = Change::Member(Member::new(NodeId(3)).with_weight(weight));
+            proposed(&mut cluster, B, change)
+        })
+        .find(|(_, layout)| *layout < joins)
+        .expect("one in two is smaller");
+    cluster.change(B, ClusterOp::Commit(commit)).unwrap();
+    for other in 2..=5 {
+        cluster.cut(A, NodeId(other), false);
+    }
+    for _ in 0..300 {
+        cluster.pass(Duration::from_millis(100));
+        let done = |id: u64| {
+            let membership = cluster.nodes[&NodeId(id)].engine.membership();
+            membership.transition().is_none() && membership.layout().unwrap().hash() == other
+        };
+        if (1..=5).all(done) {
+            break;
+        }
+    }
+    let current = cluster.nodes[&A].engine.membership().layout().unwrap().clone();
+    assert_eq!((current.hash(), current.version()), (other, displaced.version()));
+    let newcomer = cluster.nodes[&NEW].engine.membership();
+    assert_eq!(newcomer.layout().unwrap().hash(), joins);
+    assert_eq!(newcomer.transition().unwrap().step(), Step::Acknowledging);
+    // Otherwise this shows nothing: there are keys that it is to own beside one who owns them no more.
+    let apart = keys.iter().filter(|key| {
+        let slot = Slot::of(key.as_bytes());
+        let [was, is] =
+            [&displaced, &current].map(|l: &Layout| l.owners(l.partition_of(slot)).collect::<Vec<_>>());
+        was.contains(&NEW) && was.iter().filter(|id| !is.contains(id)).count() >= 2
+    });
+    assert!(apart.count() > 5);
+
+    let mut expected: BTreeMap<&String, &str> = BTreeMap::new();
+    for key in &keys {
+        cluster.put(B, key, "new", Cover::Held);
+        expected.insert(key, "new");
+    }
+    cluster.delivered.clear();
+    for (number, key) in keys.iter().enumerate() {
+        assert_eq!(cluster.get(NEW, key).0, ["new"], "{key}");
+        if number % 2 == 0 {
+            cluster.put(NEW, key, "newest", Cover::Held);
+            expected.insert(key, "newest");
+        }
+    }
+    for (key, value) in expected {
+        assert_eq!(cluster.get(B, key).0, [value], "{key}");
+    }
+    let asks = |message: &Message| matches!(message, Message::Read { .. } | Message::Write { .. });
+    let own: Vec<_> = cluster.delivered.iter().filter(|(from, _, m)| *from == NEW && asks(m)).collect();
+    assert!(own.is_empty(), "{own:?}");
+}

@@ -1,0 +1,92 @@
+//! Writes while a transition is live: one node may be an owner by one layout and a fallback by the other.
+
+mod common;
+
+use common::{Cluster, put};
+use gramme_quorum::message::Message;
+use gramme_quorum::*;
+use gramme_ring::{Change, Member, NodeId, Slot, Step};
+use std::time::Duration;
+
+const JOINER: NodeId = NodeId(5);
+
+/// A transition in which a fifth node takes over from others, held up. From now on no message arrives that asks for a hint.
+fn held_up() -> Cluster {
+    let mut cluster = Cluster::new(4);
+    cluster.add(JOINER);
+    cluster.pass(Duration::from_secs(5));
+    let at = NodeId(1);
+    cluster.change(at, ClusterOp::Stage(Change::Member(Member::new(JOINER)))).unwrap();
+    let hash = cluster.nodes[&at].engine.membership().propose().unwrap().hash();
+    cluster.change(at, ClusterOp::Commit(hash)).unwrap();
+    let step = |cluster: &Cluster| cluster.nodes[&at].engine.membership().transition().map(|t| t.step());
+    while step(&cluster) != Some(Step::Transferring) {
+        assert!(cluster.deliver());
+    }
+    cluster.loses = |_, _, message| match message {
+        Message::Gossip(_) => true,
+        Message::Write { hints, .. } => !hints.is_empty(),
+        _ => false,
+    };
+    cluster.run();
+    cluster
+}
+
+/// A key whose list of owners loses its last one to the joiner, who is first in line to stand in by the new layout: the owners that
+/// stay, and that one.
+fn displaced(cluster: &Cluster) -> (String, [NodeId; 2], NodeId) {
+    let transition = cluster.nodes[&NodeId(1)].engine.membership().transition().unwrap();
+    let list = |layout: &gramme_ring::Layout, key: &str| {
+        layout.preference(layout.partition_of(Slot::of(key.as_bytes()))).collect::<Vec<_>>()
+    };
+    let fits = |key: String| {
+        let (old, new) = (list(transition.from(), &key), list(transition.to(), &key));
+        let mut staying = new[..3].iter().copied().filter(|id| *id != JOINER);
+        let staying = [staying.next()?, staying.next()?];
+        let fits = new[..3].contains(&JOINER) && old[..3].contains(&new[3]);
+        (fits && staying.iter().all(|id| old[..3].contains(id))).then_some((key, staying, new[3]))
+    };
+    (0..10_000).find_map(|i| fits(format!("k{i}"))).expect("the joiner takes over from everybody")
+}
+
+/// That a node has the copy that it owns says nothing of the hint that it was asked for afterwards.
+#[test]
+fn an_acknowledgement_covers_the_hints_it_was_asked_for() {
+    let mut cluster = held_up();
+    let (key, [coordinator, other], displaced) = displaced(&cluster);
+    cluster.pause(JOINER);
+    cluster.pause(other);
+    cluster.nodes.get_mut(&displaced).unwrap().syncs = false;
+    let request = cluster.start_request(coordinator, put(&key, "v", Cover::Held));
+    cluster.pass(Duration::from_millis(500));
+    cluster.sync(displaced);
+    cluster.run();
+    assert_eq!(cluster.copy(displaced, &key).unwrap(), ["v"]);
+    assert_eq!(cluster.hints(displaced), 0);
+    assert!(
+        !cluster.replies.contains_key(&request),
+        "of the new layout's owners one has it, and no fallback has a hint"
+    );
+    cluster.loses = |_, _, message| matches!(message, Message::Gossip(_));
+    cluster.resume(other);
+    assert!(matches!(cluster.replies[&request], Reply::Written { .. }));
+}
+
+/// A coordinator whose own copy is in the log stands in for an owner that falls silent like any other node.
+#[test]
+fn a_coordinator_comes_to_stand_in_for_an_owner() {
+    let mut cluster = held_up();
+    let (key, [other, silent], coordinator) = displaced(&cluster);
+    cluster.pause(JOINER);
+    cluster.pause(silent);
+    let request = cluster.start_request(coordinator, put(&key, "v", Cover::Held));
+    cluster.pass(Duration::from_millis(50));
+    assert_eq!(cluster.copy(other, &key).unwrap(), ["v"]);
+    assert_eq!((cluster.hints(coordinator), cluster.replies.contains_key(&request)), (0, false));
+    cluster.nodes.get_mut(&coordinator).unwrap().syncs = false;
+    cluster.pass(Duration::from_millis(450));
+    assert!(!cluster.replies.contains_key(&request), "the hint is not durable");
+    cluster.sync(coordinator);
+    assert!(cluster.hints(coordinator) > 0);
+    assert!(matches!(cluster.replies[&request], Reply::Written { .. }));
+}

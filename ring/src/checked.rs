@@ -1,0 +1,171 @@
+//! Decoding that names what is wrong, whatever the format makes of errors.
+
+use alloc::collections::{BTreeMap, BTreeSet};
+use core::error::Error;
+use core::fmt;
+use core::marker::PhantomData;
+
+use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+
+use crate::layout::LayoutError;
+use crate::node::NodeId;
+
+/// What was decoded, or why it is no such value.
+///
+/// A malformed [`Layout`](crate::Layout) or [`Membership`](crate::Membership) is refused when it is decoded, but some
+/// formats, postcard among them, drop the text that says why. Decode `Checked<Layout>` or `Checked<Membership>` to be told:
+/// what can't be read at all, a list that is longer than any may be among it, is the format's error, and what can be read
+/// and is malformed has its name here. Both read the same bytes.
+///
+/// ```
+/// use gramme_ring::{Checked, Layout, LayoutError, Malformed, NodeId};
+///
+/// // Version 1, no parent, N = 1, Q = 1, one node with weight 0.
+/// let bytes = [1, 0, 1, 1, 1, 7, 0, 0, 1, 0];
+/// assert!(postcard::from_bytes::<Layout>(&bytes).is_err());
+/// let Checked(decoded) = postcard::from_bytes::<Checked<Layout>>(&bytes)?;
+/// assert_eq!(decoded, Err(Malformed::Layout(LayoutError::ZeroWeight(NodeId(7)))));
+/// # Ok::<(), postcard::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Checked<T>(pub Result<T, Malformed>);
+
+impl<T> Checked<T> {
+    /// The value, or an error of the format with the name as its text.
+    pub(crate) fn or_custom<E: de::Error>(self) -> Result<T, E> {
+        self.0.map_err(E::custom)
+    }
+}
+
+/// Why decoded parts don't make a layout or a membership.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Malformed {
+    /// A layout is none.
+    Layout(LayoutError),
+    /// The keys of a map, or ids, are out of order.
+    Unsorted,
+    /// A key or an id stands twice.
+    Repeated,
+    /// A stamp is 2^63 or more.
+    StampOutOfRange,
+    /// Zero replicas.
+    NoReplicas,
+    /// The number of partitions is not a power of two from 1 to 16384.
+    PartitionCount(u32),
+    /// A member's weight is zero.
+    ZeroWeight(NodeId),
+    /// More nodes than [`MAX_KNOWN_NODES`](crate::membership::MAX_KNOWN_NODES), in one part or together.
+    TooManyNodes,
+    /// More settings than [`MAX_SETTINGS`](crate::membership::MAX_SETTINGS), in one part or together.
+    TooManySettings,
+    /// A setting's name or value is too long.
+    SettingTooLong,
+    /// The layout's members are not the configuration's.
+    OtherMembers,
+    /// The layout's N or Q is not the configuration's.
+    OtherShape,
+    /// The layout does not follow the one that a transition is said to leave.
+    OtherParent,
+    /// A tracker of a node that takes no part.
+    StrangeTracker(NodeId),
+    /// Trackers of a transition that has ended.
+    EndedTracker,
+}
+
+impl fmt::Display for Malformed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Malformed::Layout(error) => error.fmt(f),
+            Malformed::Unsorted => f.write_str("keys or ids are out of order"),
+            Malformed::Repeated => f.write_str("a key or an id stands twice"),
+            Malformed::StampOutOfRange => f.write_str("a stamp is 2^63 or more"),
+            Malformed::NoReplicas => f.write_str("zero replicas"),
+            Malformed::PartitionCount(q) => write!(f, "{q} partitions: not a power of two from 1 to 16384"),
+            Malformed::ZeroWeight(id) => write!(f, "member {id} has weight 0"),
+            Malformed::TooManyNodes => f.write_str("too many nodes"),
+            Malformed::TooManySettings => f.write_str("too many settings"),
+            Malformed::SettingTooLong => f.write_str("a setting is too long"),
+            Malformed::OtherMembers => f.write_str("the layout's members are not the configuration's"),
+            Malformed::OtherShape => f.write_str("the layout's N or Q is not the configuration's"),
+            Malformed::OtherParent => f.write_str("the layout does not follow the one that it is said to"),
+            Malformed::StrangeTracker(id) => write!(f, "a tracker of node {id}, which takes no part"),
+            Malformed::EndedTracker => f.write_str("trackers of a transition that has ended"),
+        }
+    }
+}
+
+impl Error for Malformed {}
+
+/// A collection as it was read: its keys were in order, each there once, or `well` says what they were.
+pub(crate) struct Ascending<T> {
+    read: T,
+    well: Result<(), Malformed>,
+}
+
+impl<T> Ascending<T> {
+    pub(crate) fn check(self) -> Result<T, Malformed> {
+        self.well.map(|()| self.read)
+    }
+}
+
+fn follows<K: Ord>(last: Option<&K>, key: &K) -> Result<(), Malformed> {
+    match last {
+        Some(last) if last == key => Err(Malformed::Repeated),
+        Some(last) if last > key => Err(Malformed::Unsorted),
+        _ => Ok(()),
+    }
+}
+
+struct Ordered<T>(PhantomData<T>);
+
+impl<'de, K: Deserialize<'de> + Ord, V: Deserialize<'de>> Visitor<'de> for Ordered<BTreeMap<K, V>> {
+    type Value = Ascending<BTreeMap<K, V>>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a map in ascending order of its keys")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let (mut read, mut well) = (BTreeMap::new(), Ok(()));
+        // To its end, for the format goes on behind it.
+        while let Some((key, value)) = map.next_entry::<K, V>()? {
+            if well.is_ok() {
+                well = follows(read.last_key_value().map(|(last, _)| last), &key);
+                read.insert(key, value);
+            }
+        }
+        Ok(Ascending { read, well })
+    }
+}
+
+impl<'de, K: Deserialize<'de> + Ord> Visitor<'de> for Ordered<BTreeSet<K>> {
+    type Value = Ascending<BTreeSet<K>>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list in ascending order")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+        let (mut read, mut well) = (BTreeSet::new(), Ok(()));
+        while let Some(key) = seq.next_element::<K>()? {
+            if well.is_ok() {
+                well = follows(read.last(), &key);
+                read.insert(key);
+            }
+        }
+        Ok(Ascending { read, well })
+    }
+}
+
+impl<'de, K: Deserialize<'de> + Ord, V: Deserialize<'de>> Deserialize<'de> for Ascending<BTreeMap<K, V>> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(Ordered::<BTreeMap<K, V>>(PhantomData))
+    }
+}
+
+impl<'de, K: Deserialize<'de> + Ord> Deserialize<'de> for Ascending<BTreeSet<K>> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_seq(Ordered::<BTreeSet<K>>(PhantomData))
+    }
+}

@@ -1,0 +1,185 @@
+//! Changes on their way to a commit.
+
+use alloc::vec::Vec;
+
+use super::config::{Config, Described};
+use super::{
+    Change, MAX_KNOWN_NODES, MAX_SETTING_NAME, MAX_SETTING_VALUE, MAX_SETTINGS, Membership, StageError,
+    Standing,
+};
+use crate::node::NodeId;
+use crate::partition::PartitionCount;
+
+impl Membership {
+    /// A node's standing with what is staged.
+    fn planned_standing(&self, node: NodeId) -> Option<&Standing> {
+        let staged = self.staged.nodes.get(&node);
+        staged.or_else(|| self.base()?.nodes.get(&node)).map(|entry| &entry.value)
+    }
+
+    pub(super) fn next_stamp(&self) -> Result<u64, StageError> {
+        let last = self.last_stamp();
+        // One below the decoder's bound.
+        if last + 1 >= 1 << 63 { Err(StageError::Full) } else { Ok(last + 1) }
+    }
+
+    /// Stages a change, in the name of the node at which the operator asked for it. A later change of the same subject
+    /// replaces it.
+    ///
+    /// # Errors
+    /// [`StageError`] says why the change can't be; nothing was changed then.
+    pub fn stage(&mut self, author: NodeId, change: Change) -> Result<(), StageError> {
+        let stamp = self.next_stamp()?;
+        match change {
+            Change::Replicas(0) => return Err(StageError::NoReplicas),
+            Change::Replicas(value) => self.staged.replicas = Some(Described { stamp, author, value }),
+            Change::Partitions(value) => {
+                PartitionCount::new(value).map_err(|_| StageError::PartitionCount(value))?;
+                self.staged.partitions = Some(Described { stamp, author, value });
+            }
+            Change::Member(member) => {
+                if member.weight == 0 {
+                    return Err(StageError::ZeroWeight(member.id));
+                }
+                let value = Standing::Member { weight: member.weight, zone: member.zone };
+                self.stage_node(member.id, Described { stamp, author, value })?;
+            }
+            Change::Leave(id) => self.stage_end(id, Described { stamp, author, value: Standing::Left })?,
+            Change::Remove(id) => {
+                self.stage_end(id, Described { stamp, author, value: Standing::Removed })?
+            }
+            Change::Setting { name, value } => {
+                if name.len() > MAX_SETTING_NAME
+                    || value.as_ref().is_some_and(|v| v.len() > MAX_SETTING_VALUE)
+                {
+                    return Err(StageError::SettingTooLong);
+                }
+                let name = name.into_boxed_str();
+                let known = |c: &Config| c.settings.contains_key(&name);
+                let others = self
+                    .staged
+                    .settings
+                    .keys()
+                    .filter(|n| self.base().is_none_or(|b| !b.settings.contains_key(*n)));
+                let total = others.count() + self.base().map_or(0, |b| b.settings.len());
+                if total >= MAX_SETTINGS && !known(&self.staged) && !self.base().is_some_and(known) {
+                    return Err(StageError::Full);
+                }
+                self.staged.settings.insert(name, Described { stamp, author, value });
+            }
+        }
+        Ok(())
+    }
+
+    fn stage_node(&mut self, id: NodeId, entry: Described<Standing>) -> Result<(), StageError> {
+        if self.is_removed(id) {
+            return Err(StageError::RemovedForEver(id));
+        }
+        if self.planned_standing(id).is_none() {
+            let committed = self.base().map_or(0, |b| b.nodes.len());
+            let new =
+                self.staged.nodes.keys().filter(|id| self.base().is_none_or(|b| !b.nodes.contains_key(id)));
+            if committed + new.count() >= MAX_KNOWN_NODES {
+                return Err(StageError::Full);
+            }
+        }
+        self.staged.nodes.insert(id, entry);
+        Ok(())
+    }
+
+    fn stage_end(&mut self, id: NodeId, entry: Described<Standing>) -> Result<(), StageError> {
+        // A member by what is committed, whatever is staged: an operator may change her mind from leave to remove.
+        let member = |s: Option<&Standing>| matches!(s, Some(Standing::Member { .. }));
+        if !member(self.standing(id)) && !member(self.planned_standing(id)) && !self.is_removed(id) {
+            return Err(StageError::NotMember(id));
+        }
+        self.stage_node(id, entry)
+    }
+
+    /// Takes back everything that is staged, in the name of `author`: committed values are staged anew, newer than what
+    /// they undo, so that the undoing reaches everyone too.
+    ///
+    /// # Errors
+    /// [`StageError::Full`] after 2^63 changes; nothing was changed then.
+    pub fn unstage_all(&mut self, author: NodeId) -> Result<(), StageError> {
+        let stamp = self.next_stamp()?;
+        let base = self.base().cloned().unwrap_or_default();
+        if let Some(entry) = &mut self.staged.replicas {
+            *entry = Described { stamp, author, value: base.replicas() };
+        }
+        if let Some(entry) = &mut self.staged.partitions {
+            *entry = Described { stamp, author, value: base.partitions() };
+        }
+        for (id, entry) in &mut self.staged.nodes {
+            // Never committed: as if it had left.
+            let value = base.nodes.get(id).map_or(Standing::Left, |e| e.value.clone());
+            *entry = Described { stamp, author, value };
+        }
+        for (name, entry) in &mut self.staged.settings {
+            let value = base.settings.get(name).and_then(|e| e.value.clone());
+            *entry = Described { stamp, author, value };
+        }
+        Ok(())
+    }
+
+    /// What a commit would change, in order of subjects, nodes that were given up first among the nodes. Staged
+    /// descriptions that equal the committed ones are not shown, nor those of nodes removed for ever.
+    pub fn staged(&self) -> Vec<Change> {
+        let empty = Config::default();
+        let base = self.base().unwrap_or(&empty);
+        let mut changes = Vec::new();
+        if let Some(e) = &self.staged.replicas
+            && e.value != base.replicas()
+        {
+            changes.push(Change::Replicas(e.value));
+        }
+        if let Some(e) = &self.staged.partitions
+            && e.value != base.partitions()
+        {
+            changes.push(Change::Partitions(e.value));
+        }
+        for &id in &self.given_up {
+            if base.nodes.get(&id).is_some_and(|e| e.value != Standing::Removed) {
+                changes.push(Change::Remove(id));
+            }
+        }
+        for (&id, e) in self.staged.nodes.iter().filter(|(id, _)| !self.given_up.contains(id)) {
+            let before = base.nodes.get(&id).map(|e| &e.value);
+            if before == Some(&e.value) || self.is_removed(id) && e.value != Standing::Removed {
+                continue;
+            }
+            match (&e.value, before) {
+                (Standing::Member { weight, zone }, _) => {
+                    changes.push(Change::Member(crate::Member { id, weight: *weight, zone: zone.clone() }));
+                }
+                (Standing::Left, Some(Standing::Member { .. })) => changes.push(Change::Leave(id)),
+                (Standing::Left, _) => {}
+                (Standing::Removed, _) => changes.push(Change::Remove(id)),
+            }
+        }
+        for (name, e) in &self.staged.settings {
+            if base.settings.get(name).and_then(|e| e.value.as_ref()) != e.value.as_ref() {
+                changes.push(Change::Setting { name: (&**name).into(), value: e.value.clone() });
+            }
+        }
+        changes
+    }
+
+    /// The configuration as it would be committed.
+    pub(super) fn planned(&self) -> Config {
+        let mut config = self.base().cloned().unwrap_or_default();
+        config.join(&self.staged);
+        // Removed is the one standing that nothing supersedes.
+        if let Some(commit) = &self.committed {
+            for (id, entry) in commit.config.nodes.iter().filter(|(_, e)| e.value == Standing::Removed) {
+                config.nodes.insert(*id, entry.clone());
+            }
+        }
+        for id in &self.given_up {
+            if let Some(entry) = config.nodes.get_mut(id) {
+                entry.value = Standing::Removed;
+            }
+        }
+        config
+    }
+}

@@ -1,0 +1,90 @@
+//! Transitions and removals, on the way and afterwards.
+
+use gramme_ring::membership::{CommitError, StageError, Standing, VersionStanding};
+use gramme_ring::{Change, LayoutVersion, Membership, NodeId, Phase, Step};
+
+use crate::{commit, finish, founded, member};
+
+#[test]
+fn removed_is_for_ever() {
+    let mut m = founded(1..=4);
+    let mut stale = m.clone();
+    m.stage(NodeId(1), Change::Remove(NodeId(4))).unwrap();
+    assert!(!m.is_removed(NodeId(4)), "only staged");
+    commit(&mut m);
+    assert!(m.is_removed(NodeId(4)));
+    // The dead take no part: nobody waits for them.
+    assert_eq!(m.transition().unwrap().participants(), [NodeId(1), NodeId(2), NodeId(3)]);
+    finish(&mut m);
+    assert_eq!(m.stage(NodeId(1), Change::Member(member(4))), Err(StageError::RemovedForEver(NodeId(4))));
+    // Staged where the removal was not known, with ever so large a stamp, it comes to nothing.
+    for _ in 0..20 {
+        stale.stage(NodeId(9), Change::Member(member(4).with_weight(7))).unwrap();
+    }
+    m.merge(&stale).unwrap();
+    assert!(m.staged().is_empty());
+    m.stage(NodeId(1), Change::Replicas(2)).unwrap();
+    commit(&mut m);
+    assert!(m.is_removed(NodeId(4)) && !m.layout().unwrap().is_member(NodeId(4)));
+}
+
+#[test]
+fn who_joins_coordinates_when_all_have_acknowledged() {
+    let mut m = founded(1..=3);
+    m.stage(NodeId(1), Change::Member(member(4))).unwrap();
+    m.stage(NodeId(1), Change::Leave(NodeId(3))).unwrap();
+    commit(&mut m);
+    let coordinates = |m: &Membership| [1, 3, 4, 5].map(|id| m.transition().unwrap().coordinates(NodeId(id)));
+    for id in 1..=4 {
+        assert_eq!(coordinates(&m), [true, true, false, false]);
+        m.advance(NodeId(id), Phase::Acknowledged).unwrap();
+    }
+    assert_eq!(coordinates(&m), [true, true, true, false]);
+}
+
+#[test]
+fn a_node_that_dies_in_a_transition() {
+    let mut m = founded(1..=4);
+    m.stage(NodeId(1), Change::Member(member(5))).unwrap();
+    commit(&mut m);
+    let step = |m: &Membership| m.transition().unwrap().step();
+    for id in [1, 2, 3, 5] {
+        m.advance(NodeId(id), Phase::Acknowledged).unwrap();
+    }
+    assert_eq!(step(&m), Step::Acknowledging);
+    assert_eq!(m.transition().unwrap().waiting_for(), [NodeId(4)]);
+    m.stage(NodeId(1), Change::Remove(NodeId(4))).unwrap();
+    assert_eq!(m.propose(), Err(CommitError::TransitionLive(Step::Acknowledging)));
+
+    m.remove_during_transition(NodeId(1), NodeId(4)).unwrap();
+    assert_eq!(step(&m), Step::Transferring);
+    assert!(m.is_removed(NodeId(4)));
+    assert!(m.advance(NodeId(4), Phase::Acknowledged).is_err());
+    for phase in [Phase::Synced, Phase::Moved] {
+        for id in [1, 2, 3, 5] {
+            m.advance(NodeId(id), phase).unwrap();
+        }
+    }
+    assert!(m.settle());
+    assert_eq!(m.staged(), [Change::Remove(NodeId(4))]);
+    // Even if that is taken back, no later commit has it as a member.
+    m.unstage_all(NodeId(1)).unwrap();
+    m.stage(NodeId(1), Change::Replicas(2)).unwrap();
+    commit(&mut m);
+    assert!(!m.layout().unwrap().is_member(NodeId(4)));
+    assert_eq!(m.standing(NodeId(4)), Some(&Standing::Removed));
+}
+
+#[test]
+fn versions_are_judged() {
+    let mut m = founded(1..=3);
+    assert_eq!(Membership::new().judge(LayoutVersion(1)), VersionStanding::Unknown);
+    assert_eq!(m.judge(LayoutVersion(1)), VersionStanding::Current);
+    m.stage(NodeId(1), Change::Member(member(4))).unwrap();
+    commit(&mut m);
+    assert_eq!(m.judge(LayoutVersion(1)), VersionStanding::Leaving);
+    assert_eq!(m.judge(LayoutVersion(2)), VersionStanding::Current);
+    finish(&mut m);
+    assert_eq!(m.judge(LayoutVersion(1)), VersionStanding::Retired);
+    assert_eq!(m.judge(LayoutVersion(3)), VersionStanding::Unknown);
+}

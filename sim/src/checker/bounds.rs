@@ -1,0 +1,91 @@
+//! Bounds: none is passed, and whoever comes up against one is told so, and nobody else.
+
+use super::{Checker, Invariant, OpId};
+use crate::time::Time;
+use gramme_quorum::message::Message;
+use gramme_quorum::{Limits, Object, Op, OpError, Reply, Status, wire};
+use gramme_vclock::Dot;
+
+/// What a node had in hand as a request reached it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Load {
+    /// Requests coordinated or forwarded there.
+    pub requests: usize,
+    /// Operations that waited for its disk.
+    pub local: usize,
+    /// Some peer takes nothing more.
+    pub congested: bool,
+}
+
+/// Owners that one message asks a fallback to keep a write for: one by each layout in use.
+const HINTS_AT_ONCE: usize = 2;
+/// Keys that one message lists.
+const PAGE: usize = 128;
+
+impl Checker {
+    /// The nodes' bounds.
+    pub fn set_limits(&mut self, limits: Limits) {
+        self.limits = limits;
+    }
+
+    /// A node has taken a request. What it answers at once it answers for a reason.
+    pub fn took(&mut self, now: Time, id: OpId, before: Load, at_once: Option<&Reply>) {
+        let full = before.requests >= self.limits.requests || before.local >= self.limits.local;
+        let refused = matches!(at_once, Some(Reply::Failed(OpError::Overloaded)));
+        let over =
+            matches!(&self.requests[id.index()].op, Op::Put { value, .. } if value.len() > self.limits.value);
+        let too_large = matches!(at_once, Some(Reply::Failed(OpError::ValueTooLarge(most))) if *most == self.limits.value as u64);
+        let key = Some(self.requests[id.index()].key);
+        if over != too_large {
+            let what = format!("{id} has a value past the limit: {over}; it is told so: {too_large}");
+            self.fail(now, Invariant::Bounds, key, what);
+        } else if full && !refused && !over {
+            let what = format!("{id} is taken by a node that has {before:?} in hand");
+            self.fail(now, Invariant::Bounds, key, what);
+        } else if refused && !full && !before.congested {
+            let what =
+                format!("{id} is told that there is too much to do, at a node that has {before:?} in hand");
+            self.fail(now, Invariant::Bounds, key, what);
+        }
+    }
+
+    /// What a node has in hand after each thing that it does.
+    pub fn check_load(&mut self, now: Time, node: usize, status: &Status) {
+        if status.requests > self.limits.requests {
+            let what = format!("node {node} has {} requests in hand", status.requests);
+            self.fail(now, Invariant::Bounds, None, what);
+        }
+    }
+
+    /// A node mints a version: no coordinator adds a sibling past the limit.
+    pub(super) fn check_siblings(&mut self, now: Time, node: usize, number: usize, object: &Object) {
+        let before = self.shadows[node].copies.get(&number).map(|copy| &copy.object);
+        let had = before.map_or(0, |object| object.iter().count());
+        let minted = |dot: Dot| self.born.contains(&(number, dot));
+        let (mut mints, mut has) = (false, 0);
+        for (dot, _) in object.iter() {
+            mints |= minted(dot);
+            // What a merge in the same breath has added was not there, perhaps, when it minted.
+            has += usize::from(minted(dot) || before.is_some_and(|object| object.get(dot).is_some()));
+        }
+        if mints && has > had.max(self.limits.siblings) {
+            let what =
+                format!("node {node} adds to {had} siblings, and {} are the limit", self.limits.siblings);
+            self.fail(now, Invariant::Bounds, Some(number), what);
+        }
+    }
+
+    /// A message is no longer than a frame, and asks for no more than it may.
+    pub fn check_message(&mut self, now: Time, from: usize, message: &Message, bytes: usize) {
+        let long = bytes > wire::max_frame(self.limits.value);
+        let greedy = match message {
+            Message::Write { hints, .. } => hints.len() > HINTS_AT_ONCE,
+            Message::Listed { keys, .. } => keys.len() > PAGE,
+            _ => false,
+        };
+        if long || greedy {
+            let what = format!("node {from} sends {bytes} bytes: {message:?}");
+            self.fail(now, Invariant::Bounds, None, what);
+        }
+    }
+}

@@ -1,0 +1,246 @@
+//! Copies that change hands: whoever says that it has all has it, and nobody lets go of what the others lack.
+
+use super::{Checker, Invariant, Outcome};
+use crate::time::Time;
+use crate::world::HINTS;
+use gramme_quorum::Object;
+use gramme_ring::{Layout, LayoutVersion, Slot};
+use gramme_vclock::Dot;
+use std::collections::BTreeMap;
+
+/// A dot that others had durably at some moment: who, and how often each of them had lost something until then.
+#[derive(Clone, Debug)]
+pub(super) struct Held {
+    key: usize,
+    dot: Dot,
+    by: Vec<(usize, u64)>,
+}
+
+/// What a node is to have again: all that it had and another owner had as well.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Owed {
+    /// By this layout.
+    layout: Option<LayoutVersion>,
+    held: Vec<Held>,
+}
+
+/// A change of the layout, by its hash.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Changes(BTreeMap<u64, Vec<Held>>);
+
+impl Owed {
+    fn extend(&mut self, more: Owed) {
+        self.layout = self.layout.or(more.layout);
+        self.held.extend(more.held);
+    }
+}
+
+impl Checker {
+    /// Reads move to these owners: a majority of them has what a majority of the former ones acknowledged.
+    pub fn reads_move(&mut self, now: Time, owners: impl Fn(&[u8]) -> Vec<usize>) {
+        for (number, key) in self.keys.iter().enumerate() {
+            let owners = owners(&key.name);
+            let strict = |dot: &&Dot| {
+                let birth = &key.dots[*dot];
+                let op = birth.op.map(|op| &self.requests[op.index()]);
+                op.is_some_and(|op| op.strict && op.outcome == Outcome::Ok) && !birth.excused && !birth.gone
+            };
+            let buffered = self.rules(number).buffered;
+            let holders = |dot: Dot| {
+                let has = |node: &&usize| {
+                    self.shadows[**node].copies.get(&number).is_some_and(|copy| {
+                        copy.durable_seen.contains(dot) || buffered && copy.object.seen().contains(dot)
+                    })
+                };
+                owners.iter().filter(has).count()
+            };
+            // Whoever asks a majority meets one of them.
+            let wanted = owners.len().div_ceil(2);
+            let few = key.present.iter().filter(strict).find(|dot| holders(**dot) < wanted);
+            if let Some(dot) = few {
+                let what = format!("reads move to {owners:?}, of whom {} have {dot}", holders(*dot));
+                return self.fail(now, Invariant::NothingDroppedEarly, Some(number), what);
+            }
+        }
+    }
+
+    /// Somebody has committed to a layout. What a majority of the present owners has by now, new ones are to have.
+    pub fn change_begins(&mut self, from: &Layout, to: &Layout) {
+        if self.changes.0.contains_key(&to.hash()) {
+            return;
+        }
+        let mut moving = Vec::new();
+        for (number, key) in self.keys.iter().enumerate() {
+            let (owners, next) = (self.owners_by(from, &key.name), self.owners_by(to, &key.name));
+            if next.iter().all(|node| owners.contains(node)) {
+                continue;
+            }
+            for dot in key.present.iter() {
+                let held = self.held(number, *dot, &owners);
+                if held.by.len() > owners.len() / 2 {
+                    moving.push(held);
+                }
+            }
+        }
+        self.changes.0.insert(to.hash(), moving);
+    }
+
+    /// A node declares that it has all that it is to own by a layout and did not by another.
+    pub fn has_gained(&mut self, now: Time, node: usize, from: &Layout, to: &Layout) {
+        let gained = |key: usize| {
+            let name = &self.keys[key].name;
+            self.owners_by(to, name).contains(&node) && !self.owners_by(from, name).contains(&node)
+        };
+        let moving = self.changes.0.get(&to.hash()).into_iter().flatten();
+        let lacking = moving.filter(|held| gained(held.key)).find(|held| {
+            let kept = held.by.iter().all(|(holder, losses)| self.losses[*holder] == *losses);
+            kept && self.lacks(node, held)
+        });
+        if let Some(Held { key, dot, by }) = lacking.cloned() {
+            let what = format!(
+                "node {node} says that it has all that it is to own, and lacks {dot}, which {by:?} had"
+            );
+            self.fail(now, Invariant::NothingDroppedEarly, Some(key), what);
+        }
+    }
+
+    /// A node has recovered all that it may have lost. `settled`: it goes by the newest layout, and all others do.
+    pub fn has_recovered(&mut self, now: Time, node: usize, settled: bool) {
+        let owed = std::mem::take(&mut self.shadows[node].owed);
+        let lacks = |held: &&Held| self.lacks(node, held) && self.is_held(node, owed.layout, held);
+        if settled && let Some(held) = owed.held.iter().find(lacks) {
+            let (key, dot) = (held.key, held.dot);
+            let what =
+                format!("node {node} says that it has recovered, and lacks {dot}, which {:?} have", held.by);
+            self.fail(now, Invariant::Convergence, Some(key), what);
+        }
+    }
+
+    /// A damaged copy is replaced by this: it has what the copy was, as far as other owners have that.
+    pub(super) fn check_healed(&mut self, now: Time, node: usize, key: usize, object: &Object) {
+        let Some(copy) = self.shadows[node].copies.get_mut(&key) else { return };
+        let owed = std::mem::take(&mut copy.owed);
+        let lacks = |held: &&Held| !object.seen().contains(held.dot) && self.is_held(node, owed.layout, held);
+        if let Some(held) = owed.held.iter().find(lacks) {
+            let what = format!(
+                "node {node} replaces a damaged copy by {object:?}, which lacks {}, which {:?} have",
+                held.dot, held.by
+            );
+            self.fail(now, Invariant::Convergence, Some(key), what);
+        }
+    }
+
+    /// What a node has durably of all keys, and other owners as well.
+    pub(super) fn owed_all(&self, node: usize) -> Owed {
+        let mut owed = Owed::default();
+        for (key, copy) in &self.shadows[node].copies {
+            owed.extend(self.owed(node, *key, |dot| copy.durable_seen.contains(dot)));
+        }
+        owed
+    }
+
+    /// What of these dots other owners have as well.
+    pub(super) fn owed(&self, node: usize, key: usize, had: impl Fn(Dot) -> bool) -> Owed {
+        let Some(layout) = &self.layout else { return Owed::default() };
+        let mut owners = self.owners_by(layout, &self.keys[key].name);
+        if !owners.contains(&node) {
+            return Owed::default();
+        }
+        owners.retain(|owner| *owner != node);
+        let dots = self.keys[key].present.iter().copied().filter(|dot| had(*dot));
+        let held = dots.map(|dot| self.held(key, dot, &owners)).filter(|held| !held.by.is_empty());
+        Owed { layout: Some(layout.version()), held: held.collect() }
+    }
+
+    /// A node drops a whole slot: a majority of those who own it, as far as this node knows, has what goes.
+    pub(super) fn check_dropped(&mut self, now: Time, node: usize, key: usize) {
+        let shadow = &self.shadows[node];
+        let (Some(layout), Some(copy)) = (&shadow.layout, shadow.copies.get(&key)) else { return };
+        let owners = self.owners_by(layout, &self.keys[key].name);
+        let has = |owner: &&usize, dot: Dot| {
+            let copy = self.shadows[**owner].copies.get(&key);
+            // It has had it, or was given up.
+            let lost = self.keys[key].dots.get(&dot).is_some_and(|birth| birth.lost_at >> **owner & 1 == 1);
+            lost || self.gone >> **owner & 1 == 1 || copy.is_some_and(|copy| copy.durable_seen.contains(dot))
+        };
+        let wanted = usize::from(self.keyspaces[0].1.w).min(owners.len());
+        let counts = |dot: &Dot| self.keys[key].dots.get(dot).is_some_and(|birth| !birth.excused);
+        let counted = copy.object.iter().map(|(dot, _)| dot).filter(counts);
+        let few =
+            counted.into_iter().find(|dot| owners.iter().filter(|owner| has(owner, *dot)).count() < wanted);
+        if let Some(dot) = few {
+            let what =
+                format!("node {node} drops {dot}, which fewer than {wanted} of {owners:?} have durably");
+            self.fail(now, Invariant::NothingDroppedEarly, Some(key), what);
+        }
+    }
+
+    /// A node is given up for dead, and its disk with it.
+    pub fn gives_up(&mut self, node: usize) {
+        self.gone |= 1 << node;
+        self.wiped(node);
+    }
+
+    /// A node says that it may go: it keeps nothing for anybody.
+    pub fn leaves(&mut self, now: Time, node: usize) {
+        let hints = self.own_records(node, HINTS).filter_map(|(_, record)| record.split_first_chunk::<8>());
+        let kept = hints
+            .map(|(owner, key)| (u64::from_be_bytes(*owner), key))
+            // For one that was given up nobody keeps anything.
+            .find(|(owner, _)| self.members.get(owner).is_some_and(|node| self.gone >> node & 1 == 0));
+        if let Some((owner, key)) = kept {
+            let number = self.numbers.get(key).copied();
+            let what = format!("node {node} says that it may go, and keeps a hint for {owner:016x}");
+            self.fail(now, Invariant::NothingDroppedEarly, number, what);
+        }
+    }
+
+    /// Whether these nodes differ in what they have of a key durably.
+    #[must_use]
+    pub fn differ(&self, name: &[u8], nodes: &[usize]) -> bool {
+        let Some(key) = self.numbers.get(name) else { return false };
+        let mut seen =
+            nodes.iter().map(|node| self.shadows[*node].copies.get(key).map(|copy| &copy.durable_seen));
+        let first = seen.next();
+        seen.any(|other| Some(other) != first)
+    }
+
+    /// This node has lost something of what was on its disk.
+    pub(super) fn note_loss(&mut self, node: usize) {
+        self.losses[node] += 1;
+    }
+
+    fn owners_by(&self, layout: &Layout, name: &[u8]) -> Vec<usize> {
+        let owners = layout.owners(layout.partition_of(Slot::of(name)));
+        owners.filter_map(|id| self.ids.get(&id.0).copied()).collect()
+    }
+
+    fn held(&self, key: usize, dot: Dot, owners: &[usize]) -> Held {
+        let has = |node: &usize| {
+            self.shadows[*node].copies.get(&key).is_some_and(|copy| copy.durable_seen.contains(dot))
+        };
+        let by = owners.iter().copied().filter(has).map(|node| (node, self.losses[node])).collect();
+        Held { key, dot, by }
+    }
+
+    fn lacks(&self, node: usize, held: &Held) -> bool {
+        let copy = self.shadows[node].copies.get(&held.key);
+        !self.keys[held.key].dots[&held.dot].excused
+            && copy.is_none_or(|copy| !copy.rotted && !copy.durable_seen.contains(held.dot))
+    }
+
+    /// Whether this node is still to have what another owner by the same layout has had all the time.
+    fn is_held(&self, node: usize, by: Option<LayoutVersion>, held: &Held) -> bool {
+        let Some(layout) = self.layout.as_ref().filter(|layout| Some(layout.version()) == by) else {
+            return false;
+        };
+        let owners = self.owners_by(layout, &self.keys[held.key].name);
+        let has = |(holder, losses): &(usize, u64)| {
+            let copy = self.shadows[*holder].copies.get(&held.key);
+            self.losses[*holder] == *losses
+                && owners.contains(holder)
+                && copy.is_some_and(|copy| copy.durable_seen.contains(held.dot))
+        };
+        owners.contains(&node) && held.by.iter().any(has) && !self.keys[held.key].dots[&held.dot].excused
+    }
+}

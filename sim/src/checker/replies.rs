@@ -1,0 +1,142 @@
+//! What one node tells another: an acknowledgement stands for what it says, and a failure that changed nothing changed nothing.
+
+use super::{Checker, Invariant, OpId, Outcome};
+use crate::time::Time;
+use bytes::Bytes;
+use gramme_quorum::message::{CallId, Message, Purpose, Syncing};
+use gramme_vclock::Dot;
+use std::collections::{BTreeMap, VecDeque};
+
+/// Writes between nodes that are remembered until they are acknowledged.
+const MOST: usize = 20_000;
+
+/// How a node takes a write, by what it knows as the write arrives.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// It goes by a layout that the node knows to be over.
+    pub retired: bool,
+    /// By the rules that the node goes by it is synced first.
+    pub synced: bool,
+}
+
+/// A write that a node was asked to take.
+#[derive(Clone, Debug)]
+struct Asked {
+    key: usize,
+    object: Bytes,
+    retired: bool,
+    synced: bool,
+    /// How often the node had dropped its copy of the key.
+    drops: u64,
+}
+
+/// Writes that nodes were asked to take, by node and call, and in the order in which they arrived.
+#[derive(Debug, Default)]
+pub(super) struct Asks {
+    writes: BTreeMap<(usize, u64), Asked>,
+    by_age: VecDeque<(usize, u64)>,
+}
+
+impl Checker {
+    /// A message is about to be handled by a node, to which it is this much.
+    pub fn asked(&mut self, node: usize, message: &Message, standing: Standing) {
+        let Message::Write { call, purpose, key, object, sync, .. } = message else { return };
+        let synced = *sync == Syncing::First || standing.synced && *purpose != Purpose::Repair;
+        let key = self.key_number(key);
+        let asked = Asked {
+            key,
+            drops: self.shadows[node].copies.get(&key).map_or(0, |copy| copy.drops),
+            object: object.clone(),
+            retired: standing.retired,
+            synced,
+        };
+        let at = (node, call.0);
+        match self.asks.writes.get_mut(&at) {
+            // The network repeats it, and the answer may be that to the first.
+            Some(first) => {
+                first.retired &= asked.retired;
+                first.synced &= asked.synced;
+            }
+            None => {
+                self.asks.writes.insert(at, asked);
+                self.asks.by_age.push_back(at);
+            }
+        }
+        if self.asks.by_age.len() > MOST
+            && let Some(oldest) = self.asks.by_age.pop_front()
+        {
+            self.asks.writes.remove(&oldest);
+        }
+    }
+
+    /// A node says something to another: that it has what it was asked to take, perhaps.
+    pub fn says(&mut self, now: Time, node: usize, message: &Message) {
+        let Message::Written { call: CallId(call), .. } = *message else { return };
+        let Some(Asked { key, object, retired, synced, drops }) =
+            self.asks.writes.get(&(node, call)).cloned()
+        else {
+            return;
+        };
+        if retired {
+            let what = format!("node {node} acknowledges a write by a layout that it knows to be over");
+            return self.fail(now, Invariant::AcknowledgedCopies, Some(key), what);
+        }
+        let Some(copy) = self.shadows[node].copies.get(&key) else { return };
+        // It may have gone to its owner meanwhile, and then from here.
+        if copy.rotted || copy.drops > drops {
+            return;
+        }
+        let Ok(object) = gramme_quorum::object::decode(&object) else { return };
+        if synced && !copy.durable_seen.includes(object.seen()) {
+            let what = format!(
+                "node {node} acknowledges {object:?}, which its rules have it sync first, with {:?} on its disk",
+                copy.durable_seen
+            );
+            self.fail(now, Invariant::AcknowledgedCopies, Some(key), what);
+        }
+    }
+
+    /// A write is answered with a failure that changed nothing: nobody has it.
+    pub(super) fn check_undone(&mut self, now: Time, id: OpId) {
+        let number = self.requests[id.index()].key;
+        let own =
+            self.keys[number].dots.iter().filter(|(_, birth)| birth.op == Some(id)).map(|(dot, _)| *dot);
+        let held = |dot: Dot| {
+            let has = |node: &usize| {
+                self.shadows[*node].copies.get(&number).is_some_and(|copy| copy.object.get(dot).is_some())
+            };
+            (0..self.shadows.len()).find(has).map(|node| (node, dot))
+        };
+        let held = own.into_iter().find_map(held);
+        if let Some((node, dot)) = held {
+            let what = format!("{id} is told that nothing was done, and node {node} has {dot}");
+            self.fail(now, Invariant::RequestsEnd, Some(number), what);
+        }
+    }
+
+    /// A node has stored something: none of it is what a client was told is not there.
+    pub fn check_not_undone(&mut self, now: Time, node: usize, name: &Bytes) {
+        let number = self.key_number(name);
+        let Some(copy) = self.shadows[node].copies.get(&number) else { return };
+        let undone = |dot: Dot| {
+            let op = self.keys[number].dots.get(&dot)?.op?;
+            (self.requests[op.index()].outcome == Outcome::Failed).then_some((op, dot))
+        };
+        let undone = copy.object.iter().find_map(|(dot, _)| undone(dot));
+        if let Some((op, dot)) = undone {
+            let what = format!("node {node} stores {dot}; {op} was told that nothing was done");
+            self.fail(now, Invariant::RequestsEnd, Some(number), what);
+        }
+    }
+
+    /// A node that has declared that its writes go by both layouts acknowledges one: the owners by each have it.
+    pub fn check_both(&mut self, now: Time, id: OpId, node: usize, layouts: [&[(usize, u64)]; 2]) {
+        let key = &self.keys[self.requests[id.index()].key];
+        // Another may have been its coordinator, and have decided earlier.
+        let own = key.dots.iter().filter(|(_, birth)| birth.op == Some(id));
+        let minted_here = own.into_iter().any(|(dot, _)| self.shadows[node].actor == Some(dot.actor));
+        if minted_here {
+            layouts.into_iter().for_each(|owners| self.check_owners(now, id, owners));
+        }
+    }
+}

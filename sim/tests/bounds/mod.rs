@@ -1,0 +1,79 @@
+//! Bounds, and excuses that have an end.
+
+use super::history::*;
+use gramme_quorum::message::{CallId, Message};
+use gramme_quorum::{Cover, Limits, OpError, Reply};
+use gramme_sim::checker::{Invariant, Load};
+
+#[test]
+fn bounds_that_are_passed_and_errors_that_name_none() {
+    let idle = Load { requests: 0, local: 0, congested: false };
+    let overloaded = Reply::Failed(OpError::Overloaded);
+    for (before, answer, holds) in [
+        (idle, None, true),
+        (Load { requests: 2, ..idle }, Some(&overloaded), true),
+        (Load { requests: 2, ..idle }, None, false),
+        (idle, Some(&overloaded), false),
+        (Load { congested: true, ..idle }, Some(&overloaded), true),
+    ] {
+        let mut h = History::new();
+        h.checker.set_limits(Limits { requests: 2, ..Limits::default() });
+        let id = h.put(Cover::Nothing);
+        h.checker.took(h.now, id, before, answer);
+        if holds { h.holds() } else { h.breaks(Invariant::Bounds) }
+    }
+}
+
+#[test]
+fn a_value_past_the_limit_that_is_taken() {
+    let mut h = History::new();
+    h.checker.set_limits(Limits { value: 1, ..Limits::default() });
+    let id = h.put(Cover::Nothing);
+    let idle = Load { requests: 0, local: 0, congested: false };
+    h.checker.took(h.now, id, idle, Some(&Reply::Failed(OpError::ValueTooLarge(1))));
+    h.holds();
+    h.checker.took(h.now, id, idle, None);
+    h.breaks(Invariant::Bounds);
+}
+
+#[test]
+fn more_siblings_than_a_coordinator_admits() {
+    let mut h = History::new();
+    h.checker.set_limits(Limits { siblings: 1, ..Limits::default() });
+    let (one, two) = (h.put(Cover::Nothing), h.put(Cover::Nothing));
+    let (a, b) = (dot(0, 1), dot(0, 2));
+    h.store(0, &object(&[(a, value(one))], &[a]));
+    h.holds();
+    h.store(0, &object(&[(a, value(one)), (b, value(two))], &[a, b]));
+    h.breaks(Invariant::Bounds);
+}
+
+#[test]
+fn what_a_disk_lost_long_ago_excuses_no_later_loss() {
+    let mut h = History::new();
+    // Node 1 loses its disk and has all again. What is written then, and dropped by both, is lost.
+    h.checker.wiped(1);
+    h.checker.has_recovered(h.now, 1, true);
+    let id = h.put(Cover::Nothing);
+    let a = dot(0, 1);
+    for node in [0, 1] {
+        h.store(node, &object(&[(a, value(id))], &[a]));
+    }
+    h.ok(id, &[a]);
+    h.write(1, None);
+    h.checker.sync_begun(1);
+    h.checker.sync_done(1);
+    h.holds();
+    h.write(0, None);
+    h.breaks(Invariant::NothingDroppedEarly);
+}
+
+#[test]
+fn a_message_longer_than_a_frame() {
+    let mut h = History::new();
+    let message = Message::Written { call: CallId(1), outranking: None, hints: Vec::new() };
+    h.checker.check_message(h.now, 0, &message, 100);
+    h.holds();
+    h.checker.check_message(h.now, 0, &message, usize::MAX);
+    h.breaks(Invariant::Bounds);
+}

@@ -1,0 +1,63 @@
+//! What a damaged copy is healed from, as a story: random runs hardly ever come to an owner that lags and is the only one in reach.
+
+use core::time::Duration;
+use gramme_quorum::planted::Planted;
+use gramme_quorum::{Level, Timing};
+use gramme_sim::script::Script;
+use gramme_sim::swarm::Harm;
+use gramme_sim::world::{Crash, Shape, World};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Node 1's disk damages what node 2 has missed, while node 0, which has it too, can't be reached.
+fn damaged_beside_a_laggard(planted: Planted) {
+    let timing = Timing { exchange: 10_000 * SECOND, ..Timing::default() };
+    let shape = Shape { segment_bytes: 16 << 10, timing, planted, ..Shape::new(3) };
+    let mut s = Script { world: World::new(43, shape), w: None, r: None };
+    s.wait(SECOND);
+    s.world.crash(2, Crash::Kill);
+    s.wait(5 * SECOND);
+    let keys: Vec<String> = (0..900).map(|n| format!("key{n}")).collect();
+    let written: Vec<_> = keys.iter().map(|key| s.set(0, key).unwrap().value).collect();
+    // The segments are sealed by and by.
+    s.wait(8 * SECOND);
+    s.world.set_cut_both(0, 1, true);
+    s.world.set_cut_both(0, 2, true);
+    s.restart(2);
+    s.wait(5 * SECOND);
+    for _ in 0..5 {
+        assert!(s.world.damage(1, Harm::Lost, false), "there is something to be damaged");
+    }
+    let unknown = |s: &mut Script| keys.iter().filter(|key| s.get(1, key).is_err()).count();
+    assert_eq!(unknown(&mut s), 5, "who lags can't say what it was");
+    s.world.set_cut_both(0, 1, false);
+    s.world.set_cut_both(0, 2, false);
+    s.wait(5 * SECOND);
+    assert_eq!(unknown(&mut s), 0);
+    s.wait(5 * SECOND);
+    s.rest();
+    s.world.crash(0, Crash::Kill);
+    s.r = Some(Level::One);
+    for (key, value) in keys.iter().zip(&written) {
+        assert_eq!(s.get(1, key).unwrap().values, [*value], "{key}");
+    }
+}
+
+#[test]
+fn a_damaged_copy_is_not_healed_from_one_that_lags() {
+    damaged_beside_a_laggard(Planted::default());
+}
+
+#[cfg(feature = "planted")]
+#[test]
+#[should_panic(expected = "replaces a damaged copy by")]
+fn one_that_would_be_is_found_by_the_judge() {
+    damaged_beside_a_laggard(Planted::one(gramme_quorum::planted::Bug::HealedFromOne));
+}
+
+#[cfg(feature = "planted")]
+#[test]
+#[should_panic(expected = "violated")]
+fn that_a_damaged_copy_is_none_is_found_by_the_judge() {
+    damaged_beside_a_laggard(Planted::one(gramme_quorum::planted::Bug::DamagedIsAbsent));
+}

@@ -1,0 +1,267 @@
+//! What nodes tell each other and hand to each other, and records that are damaged: judged at the step itself.
+
+use crate::history::*;
+use bytes::Bytes;
+use gramme_quorum::message::{CallId, Message, Purpose, Syncing};
+use gramme_quorum::object::encode;
+use gramme_quorum::{AppendId, Cover, Object, OpError, Output, Place, Reply};
+use gramme_ring::{ClusterId, Layout, LayoutVersion, Member, Membership, NodeId, Slot};
+use gramme_sim::checker::{Checker, Invariant, Standing};
+use gramme_sim::time::Time;
+use gramme_vclock::Dot;
+
+fn slot() -> u16 {
+    Slot::of(KEY).index()
+}
+
+/// A layout of these three members, whose ids are their numbers and one.
+fn layout(members: [usize; 3]) -> Layout {
+    let members = members.map(|node| Member::new(NodeId(node as u64 + 1)));
+    Membership::found(ClusterId(1), 3, 8, &members).unwrap().layout().unwrap().clone()
+}
+
+/// Four nodes, of whom the first three are members.
+fn four() -> History {
+    let mut checker = Checker::new(4, 3, 2, 2);
+    for node in 0..4 {
+        checker.opened(Time(0), node, actor(node));
+        checker.names(node, NodeId(node as u64 + 1));
+        checker.goes_by_layout(node, Some(&layout([0, 1, 2])));
+    }
+    checker.set_layout(layout([0, 1, 2]), (0..3).map(|node| (node, node as u64 + 1)));
+    History { checker, now: Time(0), appends: 0 }
+}
+
+/// A write by node 0, durable there and at node 1.
+fn written(h: &mut History) -> (Object, Dot) {
+    let id = h.put(Cover::Nothing);
+    let at = dot(0, 1);
+    let copy = object(&[(at, value(id))], &[at]);
+    h.store(0, &copy);
+    h.store(1, &copy);
+    h.ok(id, &[at]);
+    (copy, at)
+}
+
+fn write(object: &Object, sync: Syncing) -> Message {
+    Message::Write {
+        sync,
+        call: CallId(7),
+        layout: LayoutVersion(1),
+        purpose: Purpose::Write,
+        key: Bytes::from_static(KEY),
+        object: encode(object),
+        hints: vec![],
+        outranked_by: None,
+    }
+}
+
+fn acknowledge(h: &mut History, node: usize) {
+    let written = Message::Written { call: CallId(7), hints: Vec::new(), outranking: None };
+    let now = h.tick();
+    h.checker.says(now, node, &written);
+}
+
+#[test]
+fn a_replica_that_acknowledges_before_it_has_synced() {
+    let ways = [
+        (Syncing::First, false, false),
+        (Syncing::Later, true, false),
+        // By the rules that it goes by that will do.
+        (Syncing::Later, false, true),
+    ];
+    for (sync, synced, holds) in ways {
+        for waits in [true, false] {
+            let mut h = History::new();
+            let id = h.put(Cover::Nothing);
+            let copy = object(&[(dot(0, 1), value(id))], &[dot(0, 1)]);
+            h.store(0, &copy);
+            h.checker.asked(1, &write(&copy, sync), Standing { retired: false, synced });
+            if waits {
+                h.store(1, &copy)
+            } else {
+                h.write(1, Some(&copy))
+            }
+            acknowledge(&mut h, 1);
+            if waits || holds { h.holds() } else { h.breaks(Invariant::AcknowledgedCopies) }
+        }
+    }
+}
+
+#[test]
+fn a_write_by_a_layout_that_is_over_is_acknowledged() {
+    for arrives_twice in [true, false] {
+        let mut h = History::new();
+        let id = h.put(Cover::Nothing);
+        let copy = object(&[(dot(0, 1), value(id))], &[dot(0, 1)]);
+        let write = write(&copy, Syncing::First);
+        h.store(0, &copy);
+        if arrives_twice {
+            h.checker.asked(1, &write, Standing::default());
+        }
+        h.checker.asked(1, &write, Standing { retired: true, synced: true });
+        h.store(1, &copy);
+        acknowledge(&mut h, 1);
+        if arrives_twice { h.holds() } else { h.breaks(Invariant::AcknowledgedCopies) }
+    }
+}
+
+#[test]
+fn a_definite_failure_of_what_somebody_has_or_stores_later() {
+    for stored_before in [true, false] {
+        let mut h = History::new();
+        let id = h.put(Cover::Nothing);
+        let copy = object(&[(dot(0, 1), value(id))], &[dot(0, 1)]);
+        let now = h.tick();
+        h.checker.acted(now, 0, &[Output::Send(NodeId(2), write(&copy, Syncing::First))]);
+        if stored_before {
+            h.write(1, Some(&copy));
+        }
+        h.reply(id, &Reply::Failed(OpError::Unwritable));
+        if !stored_before {
+            h.holds();
+            h.write(1, Some(&copy));
+            h.checker.check_not_undone(h.now, 1, &Bytes::from_static(KEY));
+        }
+        h.breaks(Invariant::RequestsEnd);
+    }
+}
+
+#[test]
+fn a_new_owner_that_says_it_has_everything() {
+    for has in [true, false] {
+        let mut h = four();
+        let (copy, _) = written(&mut h);
+        let (from, to) = (layout([0, 1, 2]), layout([1, 2, 3]));
+        h.checker.change_begins(&from, &to);
+        // Node 2 has nothing, and copies from it alone are not enough.
+        if has {
+            h.store(3, &copy);
+        }
+        h.checker.has_gained(h.now, 3, &from, &to);
+        if has { h.holds() } else { h.breaks(Invariant::NothingDroppedEarly) }
+    }
+}
+
+#[test]
+fn what_one_owner_alone_had_a_new_one_may_miss() {
+    let mut h = four();
+    let id = h.put(Cover::Nothing);
+    h.store(0, &object(&[(dot(0, 1), value(id))], &[dot(0, 1)]));
+    let (from, to) = (layout([0, 1, 2]), layout([1, 2, 3]));
+    h.checker.change_begins(&from, &to);
+    h.checker.has_gained(h.now, 3, &from, &to);
+    h.holds();
+}
+
+#[test]
+fn a_node_that_says_it_has_recovered() {
+    for (has, other_lost, holds) in [(true, false, true), (false, false, false), (false, true, true)] {
+        let mut h = four();
+        let (copy, _) = written(&mut h);
+        h.checker.wiped(0);
+        if other_lost {
+            h.checker.wiped(1);
+        }
+        if has {
+            h.store(0, &copy);
+        }
+        h.checker.has_recovered(h.now, 0, true);
+        if holds { h.holds() } else { h.breaks(Invariant::Convergence) }
+    }
+}
+
+#[test]
+fn a_damaged_copy_that_is_replaced_by_less() {
+    for whole in [true, false] {
+        let mut h = four();
+        let (first, a) = written(&mut h);
+        let id = h.put(Cover::Nothing);
+        let b = dot(2, 1);
+        h.checker.damaged(0, slot(), &Bytes::from_static(KEY), true);
+        // From node 2, which has never heard of the first, or from node 1 as well.
+        let mut healed = object(&[(b, value(id))], &[b]);
+        h.store(2, &healed);
+        if whole {
+            let Ok(_) = healed.merge(first);
+            assert!(healed.seen().contains(a));
+        }
+        h.store(0, &healed);
+        if whole { h.holds() } else { h.breaks(Invariant::Convergence) }
+    }
+}
+
+#[test]
+fn a_slot_that_is_dropped_while_one_of_its_owners_has_it() {
+    for (owners, holds) in [(&[0, 1][..], true), (&[0], false)] {
+        let mut h = four();
+        let id = h.put(Cover::Nothing);
+        let copy = object(&[(dot(0, 1), value(id))], &[dot(0, 1)]);
+        for node in owners.iter().chain(&[3]) {
+            h.store(*node, &copy);
+        }
+        let now = h.tick();
+        h.checker.acted(now, 3, &[Output::DropSlot { id: AppendId(99), place: Place(slot()) }]);
+        if holds { h.holds() } else { h.breaks(Invariant::NothingDroppedEarly) }
+    }
+}
+
+#[test]
+fn a_node_that_may_go_and_keeps_a_hint() {
+    for owner in [2u64, 9] {
+        let mut h = four();
+        let key = Bytes::from([&owner.to_be_bytes()[..], KEY].concat());
+        let place = Place(HINTS | 2);
+        let hint = Output::Append { id: AppendId(1), place, key, value: Some((Bytes::new(), 0)) };
+        let now = h.tick();
+        h.checker.acted(now, 3, &[hint]);
+        h.checker.leaves(h.now, 3);
+        // What it keeps for somebody who is no member is nobody's.
+        if owner == 9 { h.holds() } else { h.breaks(Invariant::NothingDroppedEarly) }
+    }
+}
+
+#[test]
+fn an_acknowledgement_by_the_old_owners_alone() {
+    let owners = |nodes: [usize; 3]| nodes.map(|node| (node, node as u64 + 1));
+    // Node 0 owns it no more; as long as it has not heard of that, what it keeps it keeps for whoever owns it.
+    for (second, heard, holds) in [(2, true, true), (0, true, false), (0, false, true)] {
+        let mut h = four();
+        if heard {
+            h.checker.goes_by_layout(0, Some(&layout([1, 2, 3])));
+        }
+        let id = h.put(Cover::Nothing);
+        let copy = object(&[(dot(1, 1), value(id))], &[dot(1, 1)]);
+        for node in [1, second] {
+            h.store(node, &copy);
+        }
+        h.checker.check_both(h.now, id, 0, [&owners([0, 1, 2]), &owners([1, 2, 3])]);
+        h.holds();
+        h.checker.check_both(h.now, id, 1, [&owners([0, 1, 2]), &owners([1, 2, 3])]);
+        if holds { h.holds() } else { h.breaks(Invariant::AcknowledgedCopies) }
+    }
+}
+
+/// What a node finds as it opens in the place of a record that was damaged.
+fn reopened_without(sealed: bool, told: bool) -> History {
+    let mut h = four();
+    written(&mut h);
+    h.checker.damaged(0, slot(), &Bytes::from_static(KEY), sealed);
+    h.checker.recovered(h.now, 0, &Bytes::from_static(KEY), None, true, told);
+    // A strict read that asks it and node 2.
+    if h.checker.violation().is_none() {
+        let read = h.get();
+        h.read(read, &[], &[]);
+    }
+    h
+}
+
+#[test]
+fn an_opening_that_takes_a_damaged_record_for_absent() {
+    reopened_without(true, false).breaks(Invariant::HistoryNeverShrinks);
+    // It knows that something is missing, and counts toward no quorum: whoever reads all the same has read too little.
+    reopened_without(true, true).breaks(Invariant::ReadYourWrites);
+    reopened_without(false, true).breaks(Invariant::ReadYourWrites);
+    // The end of the log is gone, and nothing is left to say so.
+    reopened_without(false, false).holds();
+}

@@ -1,0 +1,111 @@
+//! Upkeep of the store for many threads: by a thread of its own, or by hand.
+
+use super::{Inside, SharedStore, State, UPKEEP_EVERY_BYTES};
+use crate::disk::Disk;
+use crate::error::WriteError;
+use crate::store::Store;
+use crate::upkeep::MergeProgress;
+use std::sync::{MutexGuard, PoisonError};
+
+/// What the upkeep thread copies before it lets others go on.
+const STEP_BYTES: usize = 256 << 10;
+impl<D: Disk> Inside<D> {
+    /// A sync, and then all upkeep: segments with writes that are not durable are left alone by it.
+    pub(super) fn attend_to_all<'a>(
+        &'a self,
+        state: MutexGuard<'a, State<D>>,
+    ) -> (MutexGuard<'a, State<D>>, Result<u64, WriteError>) {
+        match self.sync(state) {
+            (state, Ok(())) => self.attend(state),
+            (state, Err(error)) => (state, Err(error)),
+        }
+    }
+
+    /// Steps of upkeep until there is nothing left to do. Others get their turn between the steps, and while a segment is sealed.
+    /// Answers the bytes that were given back.
+    fn attend<'a>(
+        &'a self,
+        mut state: MutexGuard<'a, State<D>>,
+    ) -> (MutexGuard<'a, State<D>>, Result<u64, WriteError>) {
+        let mut freed = 0;
+        while !state.closing {
+            let Some(store) = &mut state.store else { break };
+            // Sealing reads a whole segment: without the lock.
+            if let Some(mut job) = store.begin_seal() {
+                loop {
+                    drop(state);
+                    let more = matches!(job.step(STEP_BYTES as u64), Ok(true));
+                    state = self.state();
+                    if !more || state.closing {
+                        break;
+                    }
+                }
+                if let Some(store) = &mut state.store {
+                    store.end_seal(job);
+                }
+                continue;
+            }
+            let done = match store.maintain(STEP_BYTES) {
+                Ok(done) => done,
+                Err(error) => return (state, Err(error)),
+            };
+            freed += done.freed_bytes;
+            if done.needs_sync {
+                let (after, synced) = self.sync(state);
+                state = after;
+                if let Err(error) = synced {
+                    return (state, Err(error));
+                }
+            } else if !done.more {
+                break;
+            }
+            drop(state);
+            std::thread::yield_now();
+            state = self.state();
+        }
+        (state, Ok(freed))
+    }
+
+    /// The upkeep thread: maintenance whenever enough has been written, or has become dead.
+    pub(super) fn keep_up(&self) {
+        let mut state = self.state();
+        while !state.closing {
+            if state.unattended_bytes < UPKEEP_EVERY_BYTES {
+                state = self.upkeep.wait(state).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            }
+            state.unattended_bytes = 0;
+            // On a full disk what is not synced is in the way of compaction, and nobody else may come to sync it.
+            let is_full = state.store.as_ref().is_some_and(Store::is_full);
+            let (after, attended) = if is_full { self.attend_to_all(state) } else { self.attend(state) };
+            state = after;
+            state.upkeep_error = attended.err();
+        }
+    }
+}
+
+impl<D: Disk + Send + 'static> SharedStore<D> {
+    /// Does all upkeep that there is to do, here and now: syncs, seals, gives back room, compacts. Answers the bytes of disk
+    /// that were given back. The store's own thread does the same after each megabyte; others go on meanwhile.
+    ///
+    /// # Errors
+    /// As for [`Store::maintain`], and as for [`sync`](Self::sync): a merge ends with one.
+    pub fn maintain(&self) -> Result<u64, WriteError> {
+        let mut state = self.0.inside.state();
+        // Its thread need not look at what is attended to here.
+        state.unattended_bytes = 0;
+        let (_state, freed) = self.0.inside.attend_to_all(state);
+        freed
+    }
+
+    /// As [`Store::merge_progress`].
+    pub fn merge_progress(&self) -> Option<MergeProgress> {
+        self.read(|store| store.merge_progress())
+    }
+
+    /// Why the upkeep thread's last round ended early; `None` if it got through. A full disk is met by the writers too, an
+    /// [unreadable](WriteError::Unreadable) record only here.
+    pub fn upkeep_error(&self) -> Option<WriteError> {
+        self.0.inside.state().upkeep_error.clone()
+    }
+}
