@@ -1,10 +1,15 @@
-//! A crate's public names and signatures, so that a change to them is seen in review: a test of each crate that names this
-//! file in its manifest, against its own `tests/public_api.txt`.
+//! A crate's public interface, so that a change to it is seen in review: a test of each crate that names this file in its
+//! manifest, against its own `tests/public_api.txt`.
 //!
 //! `UPDATE_PUBLIC_API=1 cargo test -p gramme-vclock --test public_api` writes a list anew.
+//!
+//! The list is what stands in the sources without bodies, private items and comments, and what the manifest promises: features,
+//! the oldest compiler, the versions of dependencies, whose types may be part of the interface. What the compiler derives
+//! unasked, `Send` and `Sync`, is for tests of each crate.
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use syn::{Attribute, Field, Fields, ImplItem, Item, TraitItem, Visibility};
 
 fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).unwrap() {
@@ -17,63 +22,159 @@ fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// The crate's features, as its manifest has them: what `default` switches on is part of the interface.
-fn features(manifest: &str) -> Vec<String> {
-    let section = manifest.lines().skip_while(|line| line.trim() != "[features]").skip(1);
-    section
-        .map(str::trim)
-        .take_while(|line| !line.starts_with('['))
-        .filter(|line| !line.is_empty() && !line.starts_with('#'))
-        .map(|line| format!("feature {line}"))
-        .collect()
+/// The lines of a manifest's section.
+fn section(manifest: &str, name: &str) -> Vec<String> {
+    let lines = manifest.lines().skip_while(|line| line.trim() != format!("[{name}]")).skip(1);
+    let lines = lines.map(str::trim).take_while(|line| !line.starts_with('['));
+    lines.filter(|line| !line.is_empty() && !line.starts_with('#')).map(str::to_owned).collect()
 }
 
-/// What a source file offers: its public items up to their bodies, all of its public enums and traits, derived traits, and
-/// the traits that it implements with their associated types. What the compiler derives unasked, `Send` and `Sync`, is
-/// for tests of each crate.
-fn offers(text: &str) -> Vec<String> {
-    let mut offers = Vec::new();
-    let mut attributes = String::new();
-    let mut lines = text.lines();
-    while let Some(line) = lines.next() {
-        let trimmed = line.trim();
-        if trimmed.starts_with("#[derive") || trimmed.starts_with("#[cfg") || trimmed.starts_with("#[non_exh")
-        {
-            attributes.push_str(trimmed);
-            // A long list of traits goes over several lines.
-            while !attributes.ends_with(']') {
-                let Some(next) = lines.next().map(str::trim) else { break };
-                attributes.push_str(next);
-            }
-            attributes.push(' ');
-            continue;
+/// What the manifests say to who depends on the crate. What the crate's own leaves to the workspace's stands there.
+fn promises(own: &str, workspace: &str) -> Vec<String> {
+    let shared = section(workspace, "workspace.dependencies");
+    let mut promises = section(workspace, "workspace.package");
+    promises.retain(|line| line.starts_with("rust-version"));
+    promises.extend(section(own, "features").iter().map(|line| format!("feature {line}")));
+    for line in section(own, "dependencies") {
+        let name = line.split(['.', ' ', '=']).next().unwrap();
+        let version = shared.iter().filter(|shared| shared.split(['.', ' ', '=']).next() == Some(name));
+        promises.push(format!("dependency {line}"));
+        promises.extend(version.map(|version| format!("  {version}")));
+    }
+    promises
+}
+
+/// Attributes that say nothing to a caller, or what is no promise.
+fn keep_promises(attributes: &mut Vec<Attribute>) {
+    let silent = ["allow", "expect", "inline", "cold", "must_use", "track_caller"];
+    attributes.retain(|attribute| {
+        let path = attribute.path();
+        let hidden = || attribute.parse_args::<syn::Ident>().is_ok_and(|what| what == "hidden");
+        if path.is_ident("doc") { hidden() } else { !silent.iter().any(|name| path.is_ident(name)) }
+    });
+}
+
+fn is_test(attributes: &[Attribute]) -> bool {
+    let test = |attribute: &Attribute| attribute.parse_args::<syn::Ident>().is_ok_and(|what| what == "test");
+    attributes.iter().any(|attribute| attribute.path().is_ident("cfg") && test(attribute))
+}
+
+fn is_public(visibility: &Visibility) -> bool {
+    matches!(visibility, Visibility::Public(_))
+}
+
+/// Public fields as they are, and of private ones that there are some: who builds or matches the type sees no more.
+fn strip_fields(fields: &mut Fields) {
+    let strip = |field: &mut Field| {
+        keep_promises(&mut field.attrs);
+        if !is_public(&field.vis) {
+            field.ty = syn::parse_quote!(_);
         }
-        let associated = line.starts_with(' ') && trimmed.starts_with("type ") && trimmed.ends_with(';');
-        if associated || ["pub ", "impl<", "impl "].iter().any(|start| trimmed.starts_with(start)) {
-            let whole =
-                ["pub enum ", "pub trait ", "pub use "].iter().any(|start| trimmed.starts_with(start));
-            let field = line.starts_with(' ') && trimmed.ends_with(',') && !trimmed.contains('(');
-            let mut item = trimmed.to_owned();
-            let ends = |item: &str| match whole {
-                true => item.matches('{').count() == item.matches('}').count() && item.ends_with(['}', ';']),
-                false => field || item.contains('{') || item.ends_with(';'),
-            };
-            while !ends(&item) {
-                let Some(next) = lines.next().map(str::trim) else { break };
-                if !next.starts_with("//") && !next.starts_with('#') && !next.is_empty() {
-                    item.push(' ');
-                    item.push_str(next);
+    };
+    match fields {
+        // The place of a field without a name counts.
+        Fields::Unnamed(fields) => fields.unnamed.iter_mut().for_each(strip),
+        Fields::Named(fields) => {
+            let all = std::mem::take(&mut fields.named).into_iter();
+            let (public, private): (Vec<_>, Vec<_>) = all.partition(|field| is_public(&field.vis));
+            fields.named = public.into_iter().collect();
+            fields.named.iter_mut().for_each(strip);
+            if !private.is_empty() {
+                fields.named.push(syn::parse_quote!(private: _));
+            }
+        }
+        Fields::Unit => {}
+    }
+}
+
+/// The item as its users know it; `None` if they don't.
+fn strip(mut item: Item) -> Option<Item> {
+    let attributes = match &mut item {
+        Item::Const(one) => &mut one.attrs,
+        Item::Enum(one) => &mut one.attrs,
+        Item::Fn(one) => &mut one.attrs,
+        Item::Impl(one) => &mut one.attrs,
+        Item::Macro(one) => &mut one.attrs,
+        Item::Mod(one) => &mut one.attrs,
+        Item::Static(one) => &mut one.attrs,
+        Item::Struct(one) => &mut one.attrs,
+        Item::Trait(one) => &mut one.attrs,
+        Item::Type(one) => &mut one.attrs,
+        Item::Union(one) => &mut one.attrs,
+        Item::Use(one) => &mut one.attrs,
+        _ => return None,
+    };
+    if is_test(attributes) {
+        return None;
+    }
+    keep_promises(attributes);
+    let seen = match &mut item {
+        Item::Const(one) => is_public(&one.vis),
+        Item::Static(one) => is_public(&one.vis),
+        Item::Type(one) => is_public(&one.vis),
+        Item::Use(one) => is_public(&one.vis),
+        // What a macro makes can't be seen from here, so all of it counts.
+        Item::Macro(one) => one.ident.is_none() || !one.attrs.is_empty(),
+        Item::Fn(one) => {
+            *one.block = syn::parse_quote!({});
+            is_public(&one.vis)
+        }
+        Item::Enum(one) => {
+            for variant in &mut one.variants {
+                keep_promises(&mut variant.attrs);
+                variant.fields.iter_mut().for_each(|field| keep_promises(&mut field.attrs));
+            }
+            is_public(&one.vis)
+        }
+        Item::Struct(one) => {
+            strip_fields(&mut one.fields);
+            is_public(&one.vis)
+        }
+        Item::Union(one) => is_public(&one.vis),
+        Item::Trait(one) => {
+            for item in &mut one.items {
+                match item {
+                    TraitItem::Const(one) => keep_promises(&mut one.attrs),
+                    TraitItem::Type(one) => keep_promises(&mut one.attrs),
+                    TraitItem::Fn(method) => {
+                        keep_promises(&mut method.attrs);
+                        method.default = method.default.take().map(|_| syn::parse_quote!({}));
+                    }
+                    _ => {}
                 }
             }
-            let item = if whole { &item } else { item.split('{').next().unwrap_or(&item) };
-            let indent = if line.starts_with(' ') { "    " } else { "" };
-            offers.push(format!("{indent}{attributes}{}", item.trim().trim_end_matches([',', ';'])));
+            is_public(&one.vis)
         }
-        if !trimmed.starts_with("//") && !trimmed.starts_with('#') {
-            attributes.clear();
+        Item::Impl(one) => {
+            let of_trait = one.trait_.is_some();
+            one.items.retain_mut(|item| match item {
+                // That a trait's methods are there follows from the trait.
+                ImplItem::Fn(method) => {
+                    keep_promises(&mut method.attrs);
+                    method.block = syn::parse_quote!({});
+                    !of_trait && is_public(&method.vis)
+                }
+                ImplItem::Const(one) => {
+                    keep_promises(&mut one.attrs);
+                    of_trait || is_public(&one.vis)
+                }
+                ImplItem::Type(one) => {
+                    keep_promises(&mut one.attrs);
+                    of_trait || is_public(&one.vis)
+                }
+                _ => true,
+            });
+            of_trait || !one.items.is_empty()
         }
-    }
-    offers
+        Item::Mod(one) => {
+            if let Some((_, items)) = &mut one.content {
+                *items = std::mem::take(items).into_iter().filter_map(strip).collect();
+            }
+            is_public(&one.vis) || one.content.as_ref().is_some_and(|(_, items)| !items.is_empty())
+        }
+        _ => false,
+    };
+    seen.then_some(item)
 }
 
 #[test]
@@ -82,15 +183,18 @@ fn the_public_interface_is_as_listed() {
     let mut files = Vec::new();
     sources(&root.join("src"), &mut files);
     files.sort();
-    let manifest = fs::read_to_string(root.join("Cargo.toml")).unwrap();
-    let mut listed = features(&manifest).iter().map(|line| format!("{line}\n")).collect::<String>();
+    let own = fs::read_to_string(root.join("Cargo.toml")).unwrap();
+    let workspace = fs::read_to_string(root.join("../Cargo.toml")).unwrap();
+    let mut listed = promises(&own, &workspace).iter().map(|line| format!("{line}\n")).collect::<String>();
     for file in files {
-        let name = file.strip_prefix(root).unwrap().display().to_string().replace('\\', "/");
-        listed.push_str(&format!("# {name}\n"));
-        for offer in offers(&fs::read_to_string(&file).unwrap()) {
-            listed.push_str(&offer);
-            listed.push('\n');
+        let mut parsed = syn::parse_file(&fs::read_to_string(&file).unwrap()).unwrap();
+        keep_promises(&mut parsed.attrs);
+        parsed.items = parsed.items.into_iter().filter_map(strip).collect();
+        if parsed.items.is_empty() {
+            continue;
         }
+        let name = file.strip_prefix(root).unwrap().display().to_string().replace('\\', "/");
+        listed.push_str(&format!("\n// {name}\n{}", prettyplease::unparse(&parsed)));
     }
     let list = root.join("tests/public_api.txt");
     if std::env::var_os("UPDATE_PUBLIC_API").is_some() {
