@@ -3,7 +3,7 @@
 //! A fingerprint is as good as random, so its own bits say where about in the order it stands: each entry has a home, and stands there or
 //! after it with no gap between (linear probing in which the order of homes is the order of entries). A look-up
 //! reads one or two neighbouring cache lines; a growth is one pass over old and new, so a table can grow by little at a
-//! time; and a listing finds its place at once.
+//! time; and a listing finds its place at once. A look-up of what is not there mostly ends at a filter before them.
 
 use crate::key_index::{Entry, Location};
 use alloc::boxed::Box;
@@ -14,6 +14,9 @@ const FULL: (usize, usize) = (23, 25);
 /// A table that has so many times as many entries as come is not worth being laid out anew.
 const FEW: usize = 8;
 
+/// Places of a table for each word of its filter.
+const PLACES_OF_A_WORD: usize = 10;
+
 /// The entries of one slot.
 #[derive(Default)]
 pub(crate) struct SlotTable {
@@ -21,6 +24,7 @@ pub(crate) struct SlotTable {
     /// Places that are some entry's home: all but a few at the end.
     homes: u32,
     len: u32,
+    filter: Filter,
 }
 
 impl SlotTable {
@@ -55,6 +59,9 @@ impl SlotTable {
     }
 
     pub(crate) fn get(&self, fingerprint: u64) -> Option<&Entry> {
+        if !self.filter.may_have(fingerprint) {
+            return None;
+        }
         self.find(fingerprint).ok().map(|at| &self.entries[at])
     }
 
@@ -79,6 +86,9 @@ impl SlotTable {
                 self.entries.copy_within(at..at + gap, at + 1);
                 self.entries[at] = entry;
                 self.len += 1;
+                if !self.filter.add(entry.fingerprint()) {
+                    self.filter = Filter::of(&self.entries);
+                }
                 return;
             }
             // The last run has reached the end.
@@ -177,6 +187,8 @@ impl SlotTable {
                 }
             }
             self.rebuild((self.len() * FULL.1).div_ceil(FULL.0) + 1);
+        } else {
+            self.filter = Filter::of(&self.entries);
         }
     }
 
@@ -210,6 +222,7 @@ impl SlotTable {
                 *place = *entry;
                 free = at + 1;
             }
+            self.filter = Filter::of(&entries);
             (self.entries, self.homes) = (entries, homes);
             return;
         }
@@ -224,6 +237,47 @@ impl SlotTable {
     }
 }
 
+/// Two bits of one word for each entry (a blocked Bloom filter): most keys that are not there are known to be absent by a word of a small
+/// array, which the processor's caches hold longer than the entries. What was removed keeps its bits until the filter is made anew.
+#[derive(Default)]
+struct Filter {
+    words: Box<[u64]>,
+    /// Entries that may still be added before the filter is to be made anew.
+    room: u32,
+}
+
+impl Filter {
+    fn of(entries: &[Entry]) -> Self {
+        let mut words = vec![0; entries.len().div_ceil(PLACES_OF_A_WORD)].into_boxed_slice();
+        for entry in entries.iter().filter(|entry| !entry.is_none()) {
+            let (at, mask) = Self::bits(words.len(), entry.fingerprint());
+            words[at] |= mask;
+        }
+        let room = u32::try_from(entries.len()).expect("the index holds fewer keys");
+        Self { words, room }
+    }
+
+    /// Which word, and which bits of it.
+    #[allow(clippy::cast_possible_truncation)] // Fewer words than homes.
+    fn bits(words: usize, fingerprint: u64) -> (usize, u64) {
+        let at = SlotTable::home(words as u32, fingerprint);
+        (at, 1 << (fingerprint & 63) | 1 << (fingerprint >> 6 & 63))
+    }
+
+    fn may_have(&self, fingerprint: u64) -> bool {
+        let (at, mask) = Self::bits(self.words.len(), fingerprint);
+        self.words.get(at).is_some_and(|word| word & mask == mask)
+    }
+
+    /// `false` if there was no room.
+    fn add(&mut self, fingerprint: u64) -> bool {
+        let (at, mask) = Self::bits(self.words.len(), fingerprint);
+        self.words[at] |= mask;
+        self.room = self.room.saturating_sub(1);
+        self.room > 0
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -231,6 +285,10 @@ mod tests {
     use crate::key_index::{FINGERPRINT_MASK, SizeClass};
     use alloc::collections::BTreeMap;
     use alloc::vec::Vec;
+
+    fn bytes_of(table: &SlotTable) -> usize {
+        size_of_val(&*table.entries) + size_of_val(&*table.filter.words)
+    }
 
     fn entry(fingerprint: u64, tag: u64) -> Entry {
         Entry::new(fingerprint, Location { segment: 1, unit: 2, size: SizeClass::of(40) }, tag)
@@ -244,6 +302,7 @@ mod tests {
         for (at, entry) in table.entries.iter().enumerate().filter(|(_, entry)| !entry.is_none()) {
             let home = SlotTable::home(table.homes, entry.fingerprint());
             assert!(home <= at && table.entries[home..at].iter().all(|between| !between.is_none()));
+            assert_eq!(table.get(entry.fingerprint()).map(Entry::tag), Some(entry.tag()));
         }
     }
 
@@ -266,8 +325,8 @@ mod tests {
             assert_eq!(is_refused, there, "what is there stays, and of two the first");
             model.entry(entry.fingerprint()).or_insert(entry.tag());
         }
-        let bytes = size_of_val(&*table.entries);
-        assert!(bytes <= 34 * table.len() + 150 || narrow == 0xff, "{bytes} bytes for {}", table.len());
+        let bytes = bytes_of(table);
+        assert!(bytes <= 35 * table.len() + 150 || narrow == 0xff, "{bytes} bytes for {}", table.len());
     }
 
     #[test]
@@ -314,8 +373,8 @@ mod tests {
             let fingerprint = mix(n) & FINGERPRINT_MASK;
             let at = table.find(fingerprint).expect_err("each is there once");
             table.insert(at, entry(fingerprint, n));
-            let bytes = size_of_val(&*table.entries) as u64;
-            assert!(n < 16 || bytes <= 34 * n, "{bytes} bytes for {n}");
+            let bytes = bytes_of(&table) as u64;
+            assert!(n < 16 || bytes <= 35 * n, "{bytes} bytes for {n}");
             sum += bytes / n;
         }
         assert!(sum / keys < 28, "{} in the mean", sum / keys);
@@ -323,9 +382,30 @@ mod tests {
         for n in 1..=keys {
             let at = table.find(mix(n) & FINGERPRINT_MASK).expect("still there");
             table.remove(at);
-            let bytes = size_of_val(&*table.entries) as u64;
-            assert!(bytes <= 44 * (keys - n) + 66, "{bytes} bytes for {}", keys - n);
+            let bytes = bytes_of(&table) as u64;
+            assert!(bytes <= 46 * (keys - n) + 74, "{bytes} bytes for {}", keys - n);
         }
-        assert_eq!(table.entries.len(), 0);
+        assert_eq!(bytes_of(&table), 0);
+    }
+
+    #[test]
+    fn the_filter_ends_most_look_ups_of_what_is_not_there() {
+        let mut table = SlotTable::default();
+        let nth = |n: u64| mix(n) & FINGERPRINT_MASK;
+        let passed =
+            |table: &SlotTable| (0..10_000).filter(|n| table.filter.may_have(nth(1 << 40 | n))).count();
+        for n in 0..2_000 {
+            let at = table.find(nth(n)).expect_err("each is there once");
+            table.insert(at, entry(nth(n), n));
+        }
+        assert!(passed(&table) < 1_000, "{} in 10,000", passed(&table));
+        // As many come and go, many times over: bits of those that went don't add up.
+        for n in 2_000..100_000 {
+            let at = table.find(nth(n)).expect_err("each is there once");
+            table.insert(at, entry(nth(n), n));
+            let at = table.find(nth(n - 2_000)).expect("still there");
+            table.remove(at);
+        }
+        assert!(passed(&table) < 2_500, "{} in 10,000", passed(&table));
     }
 }
