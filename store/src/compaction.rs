@@ -6,7 +6,7 @@
 //!
 //! A delete is kept while a segment outside the merge may hold a dead record that is older. One that was just written has no
 //! dead records, so when kept deletes pile up, the segments that hold them back are written anew, however live. That bounds
-//! them to half of what is live and a segment, and the log to 1.45 times both: 2.2 times what is live, and a few segments.
+//! them to half of what is live and a segment, and the log to 1.49 times both: 2.25 times what is live, and a few segments.
 
 use crate::chain::Event;
 use crate::disk::{Disk, DiskErrorKind, DiskFile};
@@ -146,9 +146,9 @@ impl<D: Disk> Store<D> {
         });
         let small_bound = self.options.segment_bytes / SMALL_PART;
         let small = candidates.iter().filter(|(_, segment)| segment.tail < small_bound).count();
-        // The balance of space and copying: 1.45 times the space, which index files make 1.7 at most, for less than 0.8 copies
+        // The balance of space and copying: 1.49 times the space, which index files make 1.7 at most, for less than 0.8 copies
         // of each write.
-        let wasteful = total * 100 > live * 145 || self.starved;
+        let wasteful = total * 100 > live * 149 || self.starved;
         let idle = candidates.iter().any(|(number, segment)| kept(*number, segment) == 0);
         let all_held: u64 = candidates.iter().map(|(number, segment)| held(*number, segment)).sum();
         let crowded = all_held > (live - all_held) / HELD_PART + self.options.segment_bytes;
