@@ -2,41 +2,27 @@
 
 mod common;
 
-use common::{
-    CHANGE, Cluster, Process, Redis, Resp, Writer, assert_all_there, eventually, gramme, stderr, within,
-};
-use std::collections::BTreeMap;
+use common::{CHANGE, Client, Cluster, Process, Redis, Resp, eventually, gramme, stderr, within};
 use std::fs;
 
-/// Writes through these nodes while `change` happens, and a while before and after; then all that was acknowledged is there
-/// through all of `survivors`.
+/// Writes, deletes and reads through these nodes while the cluster changes, and a while before and after: nothing is refused, and in the end
+/// all is as it was acknowledged, through all of the `survivors`.
 fn while_clients_write(
     cluster: &mut Cluster,
     through: &[u16],
+    some_die: bool,
     survivors: impl FnOnce(&mut Cluster) -> Vec<u16>,
 ) {
-    let writers: Vec<Writer> =
-        through.iter().map(|node| Writer::start(&format!("through-{node}"), cluster.redis(*node))).collect();
-    for writer in &writers {
-        writer.wait_for(100);
-    }
+    let clients = Client::start_each(cluster, through, some_die);
     let survivors = survivors(cluster);
-    for writer in &writers {
-        writer.wait_for(50);
-    }
-    let written: Vec<BTreeMap<String, String>> = writers.into_iter().map(Writer::finish).collect();
     cluster.wait_until_one_ring(&survivors);
-    for node in survivors {
-        for some in &written {
-            assert_all_there(cluster.redis(node), some);
-        }
-    }
+    Client::finish_all(clients, cluster, &survivors);
 }
 
 #[test]
 fn a_node_joins_and_gets_its_share() {
     let mut cluster = Cluster::start_with_room("joins", 3, 1);
-    while_clients_write(&mut cluster, &[0, 1, 2], |cluster| {
+    while_clients_write(&mut cluster, &[0, 1, 2], false, |cluster| {
         let joiner = cluster.join();
         let id = cluster.id(joiner);
         cluster.wait_until_standing(1, &id, "waiting");
@@ -90,7 +76,7 @@ fn a_node_joins_and_gets_its_share() {
 fn a_member_leaves_and_is_not_missed() {
     let mut cluster = Cluster::start("leaves", 4);
     let id = cluster.id(3);
-    while_clients_write(&mut cluster, &[0, 1, 2], |cluster| {
+    while_clients_write(&mut cluster, &[0, 1, 2], false, |cluster| {
         cluster.change(3, &["stage", "leave", &id]);
         // Staged at one node is staged at all, and can be taken back by any.
         let staged = |cluster: &Cluster| cluster.json(0, &["transfers"])["staged"].clone();
@@ -136,7 +122,7 @@ fn a_member_leaves_and_is_not_missed() {
 fn a_dead_member_is_removed_for_ever() {
     let mut cluster = Cluster::start("removed", 4);
     let id = cluster.id(3);
-    while_clients_write(&mut cluster, &[0, 1, 2], |cluster| {
+    while_clients_write(&mut cluster, &[0, 1, 2], true, |cluster| {
         let output = cluster.ask(0, &["cluster", "stage", "remove", &id]);
         assert!(
             stderr(&output).contains("is up, and its id would be refused for ever"),
@@ -166,7 +152,7 @@ fn a_dead_member_is_removed_for_ever() {
 fn a_member_is_replaced_by_a_new_node() {
     let mut cluster = Cluster::start_with_room("replaced", 3, 2);
     let (old, dead) = (cluster.id(2), cluster.id(1));
-    while_clients_write(&mut cluster, &[0], |cluster| {
+    while_clients_write(&mut cluster, &[0], true, |cluster| {
         let joiner = cluster.join();
         let id = cluster.id(joiner);
         cluster.wait_until_standing(0, &id, "waiting");
@@ -207,7 +193,7 @@ fn a_member_is_replaced_by_a_new_node() {
 fn nodes_that_are_killed_in_a_transition_go_on_with_it() {
     for victim in [1, 3] {
         let mut cluster = Cluster::start_with_room(&format!("killed-{victim}"), 3, 1);
-        while_clients_write(&mut cluster, &[0, 2], |cluster| {
+        while_clients_write(&mut cluster, &[0, 2], true, |cluster| {
             let joiner = cluster.join();
             let id = cluster.id(joiner);
             cluster.wait_until_standing(0, &id, "waiting");
@@ -243,7 +229,7 @@ fn nodes_that_are_killed_in_a_transition_go_on_with_it() {
 fn a_member_that_dies_in_a_transition_can_be_given_up() {
     let mut cluster = Cluster::start_with_room("given-up", 4, 1);
     let dead = cluster.id(3);
-    while_clients_write(&mut cluster, &[0, 1], |cluster| {
+    while_clients_write(&mut cluster, &[0, 1], true, |cluster| {
         let joiner = cluster.join();
         let id = cluster.id(joiner);
         cluster.wait_until_standing(0, &id, "waiting");

@@ -1,9 +1,11 @@
 //! Real processes, real sockets, real files: what the tests of whole nodes share.
 #![allow(dead_code, unused_imports, unreachable_pub)] // each test file uses a part of it
 
+mod client;
 mod cluster;
 mod redis;
 
+pub use client::Client;
 pub use cluster::Cluster;
 pub use redis::{Redis, Resp, Writer, assert_all_there};
 use std::fs;
