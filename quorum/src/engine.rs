@@ -3,8 +3,10 @@
 use crate::admission::Admission;
 use crate::anti_entropy::{AntiEntropy, SumsFor, SumsId};
 use crate::config::Config;
+use crate::coordinator::held::Request;
+use crate::coordinator::lingering::Lingering;
 use crate::coordinator::request::Forward;
-use crate::coordinator::write::{Request, Write};
+use crate::coordinator::write::Write;
 use crate::coordinator::{Plan, read::Read};
 use crate::handoff::{Forgetting, Handoff};
 use crate::input::{AppendId, Input, ListId, LoadId, Output};
@@ -21,7 +23,6 @@ use crate::planted::Bug;
 use crate::pull::{Budget, Listed, Offer, Pull, PullId};
 use crate::recovery::{Missing, Recovery};
 use crate::replica::{Merge, Reader, Replica, Source, Task};
-use crate::status::{PeerStatus, Status};
 use crate::sweep::{Departed, Sweep};
 use crate::time::{Instant, Now};
 use crate::view::View;
@@ -72,6 +73,8 @@ pub struct Engine {
     pub(crate) replica: Replica,
     pub(crate) writes: BTreeMap<CallId, Write>,
     pub(crate) reads: BTreeMap<CallId, Read>,
+    pub(crate) lingering_writes: Lingering,
+    pub(crate) lingering_reads: Lingering,
     pub(crate) forwards: BTreeMap<CallId, Forward>,
     /// Writes that wait until replicas take messages again, oldest first.
     pub(crate) held: VecDeque<Request>,
@@ -141,6 +144,8 @@ impl Engine {
             replica: Replica::new(&config, clock),
             writes: BTreeMap::new(),
             reads: BTreeMap::new(),
+            lingering_writes: Lingering::default(),
+            lingering_reads: Lingering::default(),
             forwards: BTreeMap::new(),
             held: VecDeque::new(),
             held_bytes: 0,
@@ -362,37 +367,6 @@ impl Engine {
         self.admission.percent(now)
     }
 
-    /// How the engine is doing.
-    #[must_use]
-    pub fn status(&self, now: Instant) -> Status {
-        let peer = |(id, peer): (&NodeId, &Peer)| PeerStatus {
-            id: *id,
-            connected: peer.connected,
-            alive: self.is_alive(*id),
-            phi: peer.detector.phi(now),
-            hints_pending: self.handoffs.get(id).is_some_and(Handoff::is_pending),
-        };
-        Status {
-            ready: self.ready,
-            writable: self.replica.journal.is_writable(),
-            incomplete_partitions: self.recovery.remaining().0,
-            gaining_partitions: self.recovery.remaining().1,
-            sweeping_partitions: self.sweep.remaining(),
-            requests: self.open,
-            local: self.replica.tasks(),
-            timers: self.timers.len(),
-            background_percent: self.admission.clone().percent(now),
-            hedges: self.hedges,
-            repairs: self.repairs,
-            healed: self.healed,
-            hints_kept: self.hints_kept,
-            hints_handed: self.hints_handed,
-            exchanges_equal: self.anti_entropy.equal,
-            slots_pulled: self.anti_entropy.slots,
-            peers: self.peers.iter().map(peer).collect(),
-        }
-    }
-
     /// The larger of R and W, for keys without a keyspace.
     fn most_needed(&self) -> u8 {
         let rules = self.replica.keyspaces.others();
@@ -451,7 +425,7 @@ impl Engine {
                 let standing = self.view.check_write(layout);
                 let standing =
                     if self.config.planted.is(Bug::RetiredWriteAccepted) { Ok(()) } else { standing };
-                if let Err(why) = standing.and_then(|()| self.check_call(&key)) {
+                if let Err(why) = standing.and_then(|()| self.check_call(&key, self.replica.is_behind())) {
                     return self.refuse(from, call, why);
                 }
                 let Ok(object) = object::decode(&object) else {
@@ -476,7 +450,7 @@ impl Engine {
                 self.replica.start(&mut self.out, &key, Task::Merge(merge));
             }
             Message::Read { call, layout, key, want } => {
-                match self.view.check(layout).and_then(|()| self.check_call(&key)) {
+                match self.view.check(layout).and_then(|()| self.check_call(&key, self.replica.is_full())) {
                     Err(why) => self.refuse(from, call, why),
                     Ok(()) => {
                         self.replica.start(&mut self.out, &key, Task::Read(Reader::Peer(from, call, want)));
@@ -547,10 +521,10 @@ impl Engine {
         }
     }
 
-    fn check_call(&self, key: &Bytes) -> Result<(), Refusal> {
+    fn check_call(&self, key: &Bytes, full: bool) -> Result<(), Refusal> {
         if key.is_empty() || key.len() > crate::MAX_KEY {
             Err(Refusal::Malformed)
-        } else if self.replica.is_full() {
+        } else if full {
             Err(Refusal::Overloaded)
         } else {
             Ok(())

@@ -1,5 +1,7 @@
 //! Coordinating a request: whom to ask, when it is done, what to do about those who did not answer.
 
+pub(crate) mod held;
+pub(crate) mod lingering;
 mod needs;
 pub(crate) mod read;
 pub(crate) mod request;

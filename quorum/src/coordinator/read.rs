@@ -35,6 +35,8 @@ pub(crate) struct Read {
     /// When it began, and when it has taken longer than usual.
     began: Instant,
     hedge: Option<Instant>,
+    /// Once it is answered and waits for the others, its bytes.
+    lingers: usize,
 }
 
 /// One replica's part in a read.
@@ -134,9 +136,23 @@ impl Engine {
         if let Some(at) = hedge {
             self.timers.insert((at, Timer::ReadHedge(call)));
         }
-        let read =
-            Read { origin, key, needs, layout, plan, copies, merged, deadline, patience, began, hedge };
-        self.reads.insert(call, read);
+        self.reads.insert(
+            call,
+            Read {
+                origin,
+                key,
+                needs,
+                layout,
+                plan,
+                copies,
+                merged,
+                deadline,
+                patience,
+                began,
+                hedge,
+                lingers: 0,
+            },
+        );
         for target in targets {
             let want =
                 if whole.take_if(|n| *n == target.node).is_some() { Want::Object } else { Want::Digest };
@@ -263,18 +279,31 @@ impl Engine {
             }
         }
         let Some(read) = self.reads.get_mut(&call) else { return };
-        if let Some(node) = read.differing() {
-            self.ask_copy(call, node, Want::Object);
-        } else if read.is_complete()
-            && let Some(read) = self.remove_read(call)
-        {
+        let differing = read.differing();
+        if differing.is_none() && read.is_complete() {
             assert!(read.origin.is_none(), "a read that nobody else can answer has failed");
+            return self.end_lingering_read(call);
+        }
+        if read.origin.is_none() {
+            let bytes = read.bytes();
+            self.lingering_reads.set(core::mem::replace(&mut read.lingers, bytes), bytes);
+        }
+        if let Some(node) = differing {
+            self.ask_copy(call, node, Want::Object);
+        }
+        self.bound_lingering_reads();
+    }
+
+    /// Ends a read that is answered: who has answered with something else is repaired.
+    pub(super) fn end_lingering_read(&mut self, call: CallId) {
+        if let Some(read) = self.remove_read(call) {
             self.repair(read);
         }
     }
 
     fn remove_read(&mut self, call: CallId) -> Option<Read> {
         let read = self.reads.remove(&call)?;
+        self.lingering_reads.set(read.lingers, 0);
         self.timers.remove(&(read.patience, Timer::ReadPatience(call)));
         if let Some(at) = read.hedge {
             self.timers.remove(&(at, Timer::ReadHedge(call)));
@@ -309,10 +338,7 @@ impl Engine {
     pub(crate) fn read_patience(&mut self, now: Now, call: CallId) {
         let Some(read) = self.reads.get_mut(&call) else { return };
         if read.origin.is_none() {
-            if let Some(read) = self.remove_read(call) {
-                self.repair(read);
-            }
-            return;
+            return self.end_lingering_read(call);
         }
         for copy in &mut read.copies {
             copy.late = matches!(copy.answer, Answer::Waiting(_));
@@ -362,7 +388,8 @@ impl Engine {
                 Answer::Absent => true,
                 Answer::Waiting(_) | Answer::None => false,
             };
-            if !stale || !copy.is_primary() || self.is_congested(copy.node) {
+            let full = copy.node == self.config.node && self.replica.is_behind();
+            if !stale || !copy.is_primary() || self.is_congested(copy.node) || full {
                 continue;
             }
             self.repairs += 1;
@@ -421,6 +448,17 @@ impl Read {
     /// Whether the owners by this layout are asked.
     pub(crate) fn goes_by(&self, layout: LayoutVersion) -> bool {
         self.layout == layout
+    }
+
+    /// Its bytes if it is answered and waits for the rest of its replicas, else 0.
+    pub(super) const fn lingers(&self) -> usize {
+        self.lingers
+    }
+
+    /// What it takes: what was read so far.
+    fn bytes(&self) -> usize {
+        let versions = self.merged.iter().map(|(_, version)| object::weigh(version));
+        self.key.len() + versions.sum::<usize>()
     }
 
     fn waiting(&self) -> impl Iterator<Item = NodeId> + '_ {

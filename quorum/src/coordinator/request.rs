@@ -1,7 +1,7 @@
 //! A request's way in: checked, then coordinated here or forwarded to one of the key's coordinators.
 
 use super::Origin;
-use super::write::Request;
+use super::held::Request;
 use crate::engine::{Engine, Timer};
 use crate::message::{CallId, Message, Refusal};
 use crate::object::{self, Content, Object};
@@ -152,7 +152,8 @@ impl Engine {
             }
             _ => {}
         }
-        if self.open >= self.config.limits.requests || self.replica.is_full() {
+        let full = if op.is_write() { self.replica.is_behind() } else { self.replica.is_full() };
+        if self.open >= self.config.limits.requests || full {
             return Err(OpError::Overloaded);
         }
         Ok(())
@@ -171,7 +172,7 @@ impl Engine {
                 let also = None;
                 self.start_write(
                     now,
-                    Request { origin, key, content, expiry, cover, options, also, deadline },
+                    Request { origin, key, content, expiry, cover, options, also, deadline, until: None },
                 );
             }
             // Whether there is anything to delete is a question to a read quorum, not to one copy.
@@ -191,7 +192,7 @@ impl Engine {
                 let (expiry, also) = (None, None);
                 self.start_write(
                     now,
-                    Request { origin, key, content, expiry, cover, options, also, deadline },
+                    Request { origin, key, content, expiry, cover, options, also, deadline, until: None },
                 );
             }
         }
@@ -217,6 +218,7 @@ impl Engine {
                         options,
                         also: Some(object),
                         deadline,
+                        until: None,
                     };
                     self.start_write(now, request);
                 }

@@ -10,6 +10,7 @@ use gramme_ring::{ClusterId, Member, Membership, NodeId};
 use gramme_vclock::{Actor, GrowableContext as Context};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::ops::Bound;
 
 pub(crate) type Disk = BTreeMap<(Place, Bytes), Bytes>;
 
@@ -268,15 +269,22 @@ impl Cluster {
                     let unreadable = node.damaged.iter().filter(within).filter(nameless).count() as u64;
                     let records = node.written.iter().filter(|(record, _)| within(record));
                     let records = records.filter(|(record, _)| !nameless(record));
-                    let start = usize::try_from(cursor.map_or(0, |c| c.at)).unwrap();
+                    // In an order that stays, whatever comes and goes meanwhile.
+                    let at = |(place, key): &(Place, Bytes)| {
+                        let mut hasher = DefaultHasher::new();
+                        key.hash(&mut hasher);
+                        ListCursor { place: *place, at: hasher.finish() }
+                    };
+                    let records: BTreeMap<ListCursor, _> =
+                        records.map(|record| (at(record.0), record)).collect();
+                    let rest = cursor.map_or(Bound::Unbounded, Bound::Excluded);
+                    let records = records.range((rest, Bound::Unbounded)).take(limit);
                     let tag = |bytes: &Bytes| match object::decode(bytes) {
                         Ok(object) => object::digest(&[0; 16], &object, bytes),
                         Err(_) => 0,
                     };
-                    let keys = records.map(|((_, key), bytes)| (key.clone(), tag(bytes)));
-                    let keys: Vec<_> = keys.skip(start).take(limit).collect();
-                    let at = (start + limit) as u64;
-                    let next = (keys.len() == limit).then_some(ListCursor { place: last, at });
+                    let next = records.clone().nth(limit - 1).map(|(at, _)| *at);
+                    let keys = records.map(|(_, ((_, key), bytes))| (key.clone(), tag(bytes))).collect();
                     inputs.push_back(Input::Listed(list, Some(Page { keys, unreadable, next })));
                 }
                 Output::Sums { id: sums, ranges } => {
