@@ -77,7 +77,8 @@ pub struct Limits {
     pub local_bytes: usize,
     /// Writes that one peer's handoff keeps in flight.
     pub handoff: usize,
-    /// Bytes of objects that recovery and anti-entropy fetch in a second.
+    /// Bytes of objects that recovery and anti-entropy fetch in a second; and bytes of pages and sums that each peer is answered in a
+    /// second, a kibibyte for each question at the least. Beyond that its questions are refused as overload.
     pub repair: u32,
 }
 

@@ -471,11 +471,11 @@ impl Engine {
             }
             Message::List { call, layout, slots, cursor, objects } => match self.view.check(layout) {
                 Err(why) => self.refuse(from, call, why),
-                Ok(()) => self.list_for(from, call, slots, cursor, objects),
+                Ok(()) => self.list_for(now, from, call, slots, cursor, objects),
             },
             Message::Sums { call, layout, of } => {
                 if layout == self.view.version() {
-                    self.sums_for(from, call, of);
+                    self.sums_for(now, from, call, of);
                 } else {
                     self.refuse(from, call, Refusal::Layout(self.view.version()));
                 }
@@ -500,7 +500,7 @@ impl Engine {
                 if self.forwards.get(&call).is_some_and(|f| f.to == from) {
                     self.forward_elsewhere(now, call, Some(why));
                 } else if !self.handoff_refused(now, call, from, why)
-                    && !self.pull_refused(now, call, from)
+                    && !self.pull_refused(now, call, from, why)
                     && !self.exchange_refused(call, from)
                     && !self.offer_refused(call, from)
                 {

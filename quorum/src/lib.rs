@@ -75,6 +75,7 @@
 extern crate alloc;
 
 mod admission;
+mod allowance;
 mod anti_entropy;
 mod config;
 mod coordinator;

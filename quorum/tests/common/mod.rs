@@ -32,6 +32,9 @@ pub(crate) struct Node {
     pub(crate) loads: bool,
     /// Answers of loads that are held back.
     held_loads: Vec<Input>,
+    pub(crate) lists: bool,
+    /// Answers of listings that are held back.
+    held_lists: Vec<Input>,
     /// Records whose bytes can't be read.
     pub(crate) damaged: BTreeSet<(Place, Bytes)>,
     /// Nor can the keys of those be told.
@@ -158,6 +161,8 @@ impl Cluster {
             wanted: false,
             loads: true,
             held_loads: Vec::new(),
+            lists: true,
+            held_lists: Vec::new(),
             damaged: BTreeSet::new(),
             nameless: false,
         };
@@ -285,7 +290,8 @@ impl Cluster {
                     };
                     let next = records.clone().nth(limit - 1).map(|(at, _)| *at);
                     let keys = records.map(|(_, ((_, key), bytes))| (key.clone(), tag(bytes))).collect();
-                    inputs.push_back(Input::Listed(list, Some(Page { keys, unreadable, next })));
+                    let listed = Input::Listed(list, Some(Page { keys, unreadable, next }));
+                    if node.lists { inputs.push_back(listed) } else { node.held_lists.push(listed) }
                 }
                 Output::Sums { id: sums, ranges } => {
                     let sum = |(first, last): &(u16, u16)| {
@@ -358,6 +364,14 @@ impl Cluster {
         node.loads = true;
         let loads = std::mem::take(&mut node.held_loads).into();
         self.feed(id, loads);
+    }
+
+    /// Answers the listings that were held back with `lists = false`.
+    pub(crate) fn list(&mut self, id: NodeId) {
+        let node = self.nodes.get_mut(&id).unwrap();
+        node.lists = true;
+        let lists = std::mem::take(&mut node.held_lists).into();
+        self.feed(id, lists);
     }
 
     /// Delivers one message, if there is one.
