@@ -12,7 +12,7 @@ use crate::handoff::{Forgetting, Handoff};
 use crate::input::{AppendId, Input, ListId, LoadId, Output};
 use crate::journal::Outbox;
 use crate::keyspace::Durability;
-use crate::latency::Usual;
+use crate::latency::{Pace, Usual};
 use crate::listing::{Gathering, Listing};
 use crate::membership::Saving;
 use crate::message::{CallId, Message, Purpose, Refusal, Syncing, Want};
@@ -114,6 +114,8 @@ pub struct Engine {
     pub(crate) admission: Admission,
     /// How long reads take that are answered.
     pub(crate) usual: Usual,
+    /// How long this node's own copies take to be read.
+    pub(crate) pace: Pace,
     pub(crate) hedges: u64,
     pub(crate) repairs: u64,
     pub(crate) healed: u64,
@@ -177,6 +179,7 @@ impl Engine {
             open: 0,
             admission: Admission::new(config.timing.foreground, now.instant),
             usual: Usual::new(),
+            pace: Pace::default(),
             hedges: 0,
             repairs: 0,
             healed: 0,

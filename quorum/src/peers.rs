@@ -5,7 +5,7 @@ use crate::engine::{Engine, Timer};
 use crate::failure_detector::FailureDetector;
 use crate::handoff::Handoff;
 use crate::input::{LoadId, Loaded};
-use crate::latency::Pace;
+use crate::latency::Paces;
 use crate::message::{CallId, Message};
 use crate::opening::{MAX_MARK, Run, Seen};
 use crate::planted::Bug;
@@ -36,8 +36,7 @@ pub(crate) struct Peer {
     pub(crate) since: Instant,
     pub(crate) heard: Option<Instant>,
     pub(crate) detector: FailureDetector,
-    /// Of requests that were forwarded to it.
-    pub(crate) pace: Pace,
+    pub(crate) paces: Paces,
     /// What is answered to its questions for pages and sums.
     pub(crate) allowance: Allowance,
     /// The forwarded requests last taken from it, so that one the network repeats is not done twice.
@@ -88,7 +87,7 @@ impl Engine {
             since: now.instant,
             heard: None,
             detector: FailureDetector::new(heartbeat, now.instant),
-            pace: Pace::default(),
+            paces: Paces::default(),
             allowance: Allowance::new(now.instant, self.config.limits.repair),
             forwarded: Recent::default(),
         });

@@ -45,6 +45,8 @@ struct Asked {
     node: NodeId,
     /// Whose copy it is: its own, or that of the owner it stands in for.
     owner: NodeId,
+    /// Until it has answered, or its time was up: when it was asked.
+    asked: Option<Instant>,
     /// It says that it may miss what it acknowledged.
     incomplete: bool,
     /// It has kept the read waiting too long to wait for it alone.
@@ -121,6 +123,7 @@ impl Engine {
             copies.push(Asked {
                 node: target.node,
                 owner: target.stands_for.unwrap_or(target.node),
+                asked: Some(now.instant),
                 incomplete: false,
                 late: false,
                 answer: Answer::Waiting(want),
@@ -211,6 +214,13 @@ impl Engine {
     ) {
         let Some(read) = self.reads.get_mut(&call) else { return };
         let Some(asked) = read.copies.iter_mut().find(|c| c.node == from) else { return };
+        if answer != Answer::None
+            && let Some(at) = asked.asked.take()
+        {
+            self.answered_read(from, now.instant.since(at));
+        }
+        let Some(read) = self.reads.get_mut(&call) else { return };
+        let Some(asked) = read.copies.iter_mut().find(|c| c.node == from) else { return };
         match (asked.answer, answer) {
             // Repeated by the network, or overtaken by the full copy.
             (Answer::Merged(_), _) | (_, Answer::Waiting(_)) => return,
@@ -230,9 +240,18 @@ impl Engine {
             }
         }
         if answer == Answer::None {
-            self.replace_copy(call, from);
+            self.replace_copy(now, call, from);
         }
         self.advance_read(now, call);
+    }
+
+    /// A replica has answered, or was waited for, so long: that tells who is to coordinate the next write.
+    fn answered_read(&mut self, node: NodeId, took: Duration) {
+        if node == self.config.node {
+            self.pace.saw(took);
+        } else if let Some(peer) = self.peers.get_mut(&node) {
+            peer.paces.copies.saw(took);
+        }
     }
 
     /// A replica refused, or can't be asked any more.
@@ -243,17 +262,18 @@ impl Engine {
             return;
         }
         asked.answer = Answer::None;
-        self.replace_copy(call, node);
+        self.replace_copy(now, call, node);
         self.advance_read(now, call);
     }
 
-    fn replace_copy(&mut self, call: CallId, node: NodeId) {
+    fn replace_copy(&mut self, now: Now, call: CallId, node: NodeId) {
         let Some(read) = self.reads.get_mut(&call) else { return };
         if let Some(target) = read.plan.substitute(node) {
             let answer = Answer::Waiting(Want::Object);
             let node = target.node;
             let owner = target.stands_for.unwrap_or(node);
-            read.copies.push(Asked { node, owner, incomplete: false, late: false, answer });
+            let asked = Some(now.instant);
+            read.copies.push(Asked { node, owner, asked, incomplete: false, late: false, answer });
             self.ask_copy(call, target.node, Want::Object);
         }
     }
@@ -337,6 +357,12 @@ impl Engine {
     /// Who has not answered by now gets a stand-in; if the read is answered, it is not waited for any more.
     pub(crate) fn read_patience(&mut self, now: Now, call: CallId) {
         let Some(read) = self.reads.get_mut(&call) else { return };
+        let waited = |copy: &mut Asked| Some((copy.node, now.instant.since(copy.asked.take()?)));
+        let silent: Vec<(NodeId, Duration)> = read.copies.iter_mut().filter_map(waited).collect();
+        for (node, took) in silent {
+            self.answered_read(node, took);
+        }
+        let Some(read) = self.reads.get_mut(&call) else { return };
         if read.origin.is_none() {
             return self.end_lingering_read(call);
         }
@@ -347,7 +373,7 @@ impl Engine {
         read.patience = now.instant + self.config.timing.patience;
         self.timers.insert((read.patience, Timer::ReadPatience(call)));
         for node in silent {
-            self.replace_copy(call, node);
+            self.replace_copy(now, call, node);
         }
         self.advance_read(now, call);
     }
