@@ -126,7 +126,7 @@ pub struct Engine {
 impl Engine {
     /// An engine that knows this of the cluster: what the last run [saved](Output::Save), what founded the cluster, or
     /// nothing, if it is to join one. Its first output stores this run's actor; until that is durable,
-    /// writes are refused (see [`Status::ready`]).
+    /// writes are refused (see [`Status::ready`](crate::Status::ready)).
     ///
     /// # Panics
     /// If R or W is zero, or a limit is.
