@@ -30,6 +30,7 @@ impl Engine {
                 Event::MergeRefused(Source::Pull(pull), _) => self.pull_merged(now, pull, false),
                 Event::MergeRefused(Source::Repair, _) => {}
                 Event::Kept(done) => self.stored(now, done),
+                Event::NotKept(waiting) => self.not_stored(now, waiting, true),
                 Event::Healed => self.healed += 1,
                 Event::Hinted(owner) => {
                     self.hints_kept += 1;

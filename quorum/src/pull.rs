@@ -228,6 +228,9 @@ impl Engine {
         if core::mem::replace(&mut pull.settling, true) {
             return;
         }
+        if !self.replica.journal.is_writable() {
+            return self.pull_not_stored(now, id);
+        }
         let waiting = Waiting::PullEnd(id);
         if let Some(done) = self.replica.journal.hold_after(self.out.last_append(), waiting) {
             self.stored(now, done);

@@ -151,6 +151,8 @@ pub(crate) enum Event {
     MergeRefused(Source, Refusal),
     /// A merge changed nothing, and what it found is durable already.
     Kept(Kept<Waiting>),
+    /// It changed nothing, and nothing becomes durable any more.
+    NotKept(Waiting),
     /// A damaged record is replaced.
     Healed,
     /// A hint for this owner is among the appends.
@@ -529,6 +531,9 @@ impl Replica {
                 (Some(append), Syncing::Now | Syncing::Later) => {
                     self.journal.hold_written(append, waiting);
                     confirm = true;
+                }
+                (None, Syncing::First) if !self.journal.is_writable() => {
+                    work.events.push(Event::NotKept(waiting));
                 }
                 (None, Syncing::First) => {
                     let kept = self.journal.hold_after(out.last_append(), waiting);

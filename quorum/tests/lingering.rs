@@ -3,7 +3,7 @@
 mod common;
 
 use common::*;
-use gramme_quorum::message::{Message, Purpose, Refusal};
+use gramme_quorum::message::{CallId, Message, Purpose, Refusal, Syncing};
 use gramme_quorum::*;
 use gramme_ring::NodeId;
 
@@ -226,4 +226,43 @@ fn values_that_wait_for_a_disk_are_bounded_by_bytes() {
     cluster.run();
     assert_eq!(status(&cluster, B).local_bytes, 0);
     cluster.put(B, "late", "v", Cover::Held);
+}
+
+#[test]
+fn other_coordinators_take_what_is_forwarded_to_a_disk_that_hangs() {
+    let mut cluster = Cluster::with(4, bounded);
+    let list = cluster.preference("{k}");
+    cluster.nodes.get_mut(&list[0]).unwrap().syncs = false;
+    for i in 0..2 * LOCAL {
+        let reply = cluster.request(list[3], put(&format!("{{k}}{i}"), "v", Cover::Held));
+        assert!(matches!(reply, Reply::Written { .. }), "{i}: {reply:?}");
+    }
+    assert_eq!(status(&cluster, list[0]).unsynced, LOCAL);
+}
+
+#[test]
+fn nothing_waits_for_a_sync_that_will_never_be() {
+    let mut cluster = Cluster::with(3, bounded);
+    cluster.put(A, "k", "v", Cover::Held);
+    cluster.nodes.get_mut(&B).unwrap().syncs = false;
+    let layout = cluster.memberships[&A].layout().unwrap().version();
+    let key = bytes::Bytes::from("k");
+    let object = cluster.nodes[&A].durable[&(place("k"), key.clone())].clone();
+    cluster.put(A, "other", "v", Cover::Held);
+    cluster.input(B, Input::SyncFailed);
+    for call in 0..2 * LOCAL as u64 {
+        let write = Message::Write {
+            call: CallId(call),
+            layout,
+            purpose: Purpose::Write,
+            key: key.clone(),
+            object: object.clone(),
+            hints: Vec::new(),
+            sync: Syncing::First,
+            outranked_by: None,
+        };
+        // It is here already, and nobody can tell whether it is durable.
+        cluster.input(B, Input::Peer(A, write));
+        assert_eq!(status(&cluster, B).unsynced, 0);
+    }
 }

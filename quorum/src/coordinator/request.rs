@@ -48,6 +48,8 @@ impl Engine {
             return self.out.send(from, Message::Refused { call, why: Refusal::Overloaded });
         }
         let reply = match self.check(&op) {
+            // Another coordinator may have room.
+            Err(OpError::Overloaded) => Message::Refused { call, why: Refusal::Overloaded },
             Err(error) => Message::Forwarded { call, reply: Reply::Failed(error) },
             Ok(()) if self.coordinates(&op) => {
                 self.open += 1;
