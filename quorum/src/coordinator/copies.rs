@@ -181,18 +181,22 @@ impl Copies {
     /// ask for the verdict.
     #[must_use]
     pub fn verdict(&self) -> Verdict {
-        let [(_, r), (_, pr)] = self.needs;
-        if self.count(|c| self.counts(c)) >= r && self.count(|c| c.is_primary() && self.counts(c)) >= pr {
-            return Verdict::Met;
-        }
+        let [(r_need, r), (pr_need, pr)] = self.needs;
+        let (have, primaries) =
+            (self.count(|c| self.counts(c)), self.count(|c| c.is_primary() && self.counts(c)));
+        // Whoever fails is replaced at once while there are spares, so a copy nobody is asked for is lost.
         let open = |c: &Replica| {
             self.counts(c) || matches!(c.state, State::Waiting { .. } | State::Digest(_)) && !c.incomplete
         };
-        // Whoever fails is replaced at once while there are spares, so a copy nobody is asked for is lost.
-        if self.count(open) < r || self.count(|c| c.is_primary() && open(c)) < pr {
-            return Verdict::Impossible(self.shortfall());
+        if have >= r && primaries >= pr {
+            Verdict::Met
+        } else if self.count(open) < r {
+            Verdict::Impossible(Shortfall { need: r_need, have, want: r })
+        } else if self.count(|c| c.is_primary() && open(c)) < pr {
+            Verdict::Impossible(Shortfall { need: pr_need, have: primaries, want: pr })
+        } else {
+            Verdict::Pending
         }
-        Verdict::Pending
     }
 
     /// What is missing now, for a read whose time is up.
