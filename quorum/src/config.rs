@@ -110,7 +110,8 @@ impl Default for Limits {
 pub struct Timing {
     /// A request without a timeout of its own ends after this.
     pub request: Duration,
-    /// A replica that has not answered after this is replaced by a fallback; its late answer still counts.
+    /// A replica that has not answered after this is replaced by a fallback; its late answer still counts. A write that can't do without
+    /// replicas that take nothing more just now waits for them so long.
     pub patience: Duration,
     /// A heartbeat goes to each peer this often when nothing else does.
     pub heartbeat: Duration,
