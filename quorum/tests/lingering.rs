@@ -27,7 +27,7 @@ fn is_written(cluster: &Cluster, request: RequestId) -> bool {
 
 #[test]
 fn writes_that_wait_for_a_silent_owner_are_bounded_and_leave_their_hints() {
-    const WRITES: usize = 2000;
+    const WRITES: usize = 10_000;
     // With nobody to stand in for it, and with two.
     for nodes in [3, 5] {
         let mut cluster = Cluster::with(nodes, bounded);

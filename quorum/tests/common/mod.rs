@@ -19,6 +19,8 @@ pub(crate) struct Node {
     /// What reads see, and what a crash leaves.
     written: Disk,
     pub(crate) durable: Disk,
+    /// The records in which they may differ.
+    unsynced: BTreeSet<(Place, Bytes)>,
     last: AppendId,
     pub(crate) disk_full: bool,
     /// What is known of the cluster can't be written down.
@@ -152,6 +154,7 @@ impl Cluster {
             engine,
             written: disk.clone(),
             durable: disk,
+            unsynced: BTreeSet::new(),
             last: AppendId(0),
             disk_full,
             book_full: false,
@@ -263,6 +266,7 @@ impl Cluster {
                     node.written.insert(POSITION, position.to_be_bytes().to_vec().into());
                     let record = (place, key);
                     node.damaged.remove(&record);
+                    node.unsynced.extend([POSITION, record.clone()]);
                     match value {
                         Some((bytes, _)) => node.written.insert(record, bytes),
                         None => node.written.remove(&record),
@@ -317,6 +321,8 @@ impl Cluster {
                 }
                 Output::DropSlot { id: append, place } => {
                     node.last = append;
+                    let gone = node.written.keys().filter(|(slot, _)| *slot == place).cloned();
+                    node.unsynced.extend(gone);
                     node.written.retain(|(slot, _), _| *slot != place);
                 }
                 Output::Save(_) if node.book_full => {
@@ -340,12 +346,15 @@ impl Cluster {
         if node.syncs && node.wanted && inputs.is_empty() {
             node.wanted = false;
             let last = node.last;
-            if node.durable != node.written || last.0 > 0 {
-                node.durable = node.written.clone();
-                node.last = AppendId(0);
-                if last.0 > 0 {
-                    inputs.push_back(Input::Synced(last, position(&node.durable)));
+            if last.0 > 0 {
+                for record in std::mem::take(&mut node.unsynced) {
+                    match node.written.get(&record) {
+                        Some(bytes) => node.durable.insert(record, bytes.clone()),
+                        None => node.durable.remove(&record),
+                    };
                 }
+                node.last = AppendId(0);
+                inputs.push_back(Input::Synced(last, position(&node.durable)));
             }
         }
         inputs
