@@ -73,7 +73,7 @@ impl Pace {
         self.0 > other.0.saturating_mul(2).saturating_add(HOP_MICROS)
     }
 
-    const fn passed_over(&mut self) {
+    pub(crate) const fn passed_over(&mut self) {
         self.0 -= self.0.div_ceil(64);
     }
 }

@@ -127,7 +127,15 @@ fn a_node_whose_own_disk_is_the_slow_one_lets_another_owner_coordinate() {
     for other in [B, C] {
         cluster.input(other, Input::Congested(A, false));
     }
+    // And when there were no reads for long that would tell.
+    read_slowly(&mut cluster, A, "k", &[B, C]);
+    cluster.delivered.clear();
+    for i in 0..200 {
+        cluster.put(A, "k", &i.to_string(), Cover::Held);
+    }
+    assert!((1..200).contains(&forwards(&cluster).len()), "{}", forwards(&cluster).len());
     // And when its disk is as fast again as others are.
+    read_slowly(&mut cluster, A, "k", &[B, C]);
     for _ in 0..40 {
         cluster.get(A, "k");
     }

@@ -133,13 +133,17 @@ impl Engine {
 
     /// An owner whose copies were read so much faster of late than this node's own that a write is better coordinated there: here
     /// nothing could be sent before this node's copy was read.
-    fn faster(&self, targets: &[Target]) -> Option<NodeId> {
+    fn faster(&mut self, targets: &[Target]) -> Option<NodeId> {
         let owners =
             targets.iter().filter(|target| target.stands_for.is_none() && !self.is_congested(target.node));
         let paces =
             owners.filter_map(|target| Some((self.peers.get(&target.node)?.paces.copies, target.node)));
         let (pace, node) = paces.min()?;
-        self.pace.is_left_behind_by(pace).then_some(node)
+        let left_behind = self.pace.is_left_behind_by(pace);
+        if left_behind {
+            self.pace.passed_over();
+        }
+        left_behind.then_some(node)
     }
 
     /// A write whose read went before finds that others coordinate the key by now. Nothing was done yet.
