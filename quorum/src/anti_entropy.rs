@@ -20,6 +20,8 @@ use gramme_ring::{NodeId, Partition, Slot};
 
 /// Sums for peers that wait to be made.
 const MAX_SUMS: usize = 64;
+/// And for one peer, which has no more than one round at a time, and may have lost an answer.
+const MAX_OF_PEER: usize = 4;
 /// Slots of damaged records that wait to be pulled; the store finds the others again.
 const MAX_QUEUE: usize = 1024;
 
@@ -117,8 +119,12 @@ impl Engine {
     }
 
     /// A peer asks for sums.
-    pub(crate) fn sums_for(&mut self, to: NodeId, call: CallId, of: SumsOf) {
-        let why = if self.sums.len() >= MAX_SUMS {
+    pub(crate) fn sums_for(&mut self, now: Now, to: NodeId, call: CallId, of: SumsOf) {
+        let of_peer = |sums: &&SumsFor| matches!(sums, SumsFor::Peer(peer, ..) if *peer == to);
+        let why = if self.sums.values().filter(of_peer).count() >= MAX_OF_PEER
+            || self.sums.len() >= MAX_SUMS
+            || !self.grants(now, to)
+        {
             Refusal::Overloaded
         } else if let Some(ranges) = of.ranges(&self.shared(to)) {
             let id = self.out.sums(ranges);
@@ -134,7 +140,9 @@ impl Engine {
     pub(crate) fn summed(&mut self, now: Now, id: SumsId, sums: Vec<u128>) {
         match self.sums.remove(&id) {
             Some(SumsFor::Peer(to, call, of)) => {
-                self.out.send(to, Message::Summed { call, sums: of.answer(sums) });
+                let sums = of.answer(sums);
+                self.granted(to, size_of_val(&sums[..]));
+                self.out.send(to, Message::Summed { call, sums });
             }
             Some(SumsFor::Exchange(call)) => {
                 if let Some(round) = self.anti_entropy.round.as_mut().filter(|round| round.call == call) {

@@ -66,13 +66,19 @@ pub struct Limits {
     pub value: usize,
     /// Siblings of a key past which coordinators refuse another one. Merges never drop any.
     pub siblings: usize,
-    /// Requests being coordinated here at one time, forwarded ones included.
+    /// Requests being coordinated here at one time, forwarded ones included. As many writes and as many reads may linger: they are
+    /// answered and wait for the rest of the replicas, to leave hints for those that stay silent and to repair those that are stale.
+    /// Of what comes beyond, the oldest are ended as if those had been waited for in vain.
     pub requests: usize,
-    /// Local operations that wait for a disk.
+    /// Local operations that wait for a disk: for their record, or for the sync of what they changed. When so many wait for a sync
+    /// that hangs, reads are still taken, as long as fewer than this wait for their records.
     pub local: usize,
+    /// Bytes of values that wait for a disk. The last one may go beyond.
+    pub local_bytes: usize,
     /// Writes that one peer's handoff keeps in flight.
     pub handoff: usize,
-    /// Bytes of objects that recovery and anti-entropy fetch in a second.
+    /// Bytes of objects that recovery and anti-entropy fetch in a second; and bytes of pages and sums that each peer is answered in a
+    /// second, a kibibyte for each question at the least. Beyond that its questions are refused as overload.
     pub repair: u32,
 }
 
@@ -92,6 +98,7 @@ impl Default for Limits {
             siblings: 100,
             requests: 16_384,
             local: 65_536,
+            local_bytes: 256 << 20,
             handoff: 32,
             repair: 16 << 20,
         }
@@ -103,7 +110,8 @@ impl Default for Limits {
 pub struct Timing {
     /// A request without a timeout of its own ends after this.
     pub request: Duration,
-    /// A replica that has not answered after this is replaced by a fallback; its late answer still counts.
+    /// A replica that has not answered after this is replaced by a fallback; its late answer still counts. A write that can't do without
+    /// replicas that take nothing more just now waits for them so long.
     pub patience: Duration,
     /// A heartbeat goes to each peer this often when nothing else does.
     pub heartbeat: Duration,

@@ -3,14 +3,16 @@
 use crate::admission::Admission;
 use crate::anti_entropy::{AntiEntropy, SumsFor, SumsId};
 use crate::config::Config;
+use crate::coordinator::held::Request;
+use crate::coordinator::lingering::Lingering;
 use crate::coordinator::request::Forward;
-use crate::coordinator::write::{Request, Write};
+use crate::coordinator::write::Write;
 use crate::coordinator::{Plan, read::Read};
 use crate::handoff::{Forgetting, Handoff};
 use crate::input::{AppendId, Input, ListId, LoadId, Output};
 use crate::journal::Outbox;
 use crate::keyspace::Durability;
-use crate::latency::Usual;
+use crate::latency::{Pace, Usual};
 use crate::listing::{Gathering, Listing};
 use crate::membership::Saving;
 use crate::message::{CallId, Message, Purpose, Refusal, Syncing, Want};
@@ -21,7 +23,6 @@ use crate::planted::Bug;
 use crate::pull::{Budget, Listed, Offer, Pull, PullId};
 use crate::recovery::{Missing, Recovery};
 use crate::replica::{Merge, Reader, Replica, Source, Task};
-use crate::status::{PeerStatus, Status};
 use crate::sweep::{Departed, Sweep};
 use crate::time::{Instant, Now};
 use crate::view::View;
@@ -72,6 +73,8 @@ pub struct Engine {
     pub(crate) replica: Replica,
     pub(crate) writes: BTreeMap<CallId, Write>,
     pub(crate) reads: BTreeMap<CallId, Read>,
+    pub(crate) lingering_writes: Lingering,
+    pub(crate) lingering_reads: Lingering,
     pub(crate) forwards: BTreeMap<CallId, Forward>,
     /// Writes that wait until replicas take messages again, oldest first.
     pub(crate) held: VecDeque<Request>,
@@ -111,6 +114,8 @@ pub struct Engine {
     pub(crate) admission: Admission,
     /// How long reads take that are answered.
     pub(crate) usual: Usual,
+    /// How long this node's own copies take to be read.
+    pub(crate) pace: Pace,
     pub(crate) hedges: u64,
     pub(crate) repairs: u64,
     pub(crate) healed: u64,
@@ -121,7 +126,7 @@ pub struct Engine {
 impl Engine {
     /// An engine that knows this of the cluster: what the last run [saved](Output::Save), what founded the cluster, or
     /// nothing, if it is to join one. Its first output stores this run's actor; until that is durable,
-    /// writes are refused (see [`Status::ready`]).
+    /// writes are refused (see [`Status::ready`](crate::Status::ready)).
     ///
     /// # Panics
     /// If R or W is zero, or a limit is.
@@ -141,6 +146,8 @@ impl Engine {
             replica: Replica::new(&config, clock),
             writes: BTreeMap::new(),
             reads: BTreeMap::new(),
+            lingering_writes: Lingering::default(),
+            lingering_reads: Lingering::default(),
             forwards: BTreeMap::new(),
             held: VecDeque::new(),
             held_bytes: 0,
@@ -172,6 +179,7 @@ impl Engine {
             open: 0,
             admission: Admission::new(config.timing.foreground, now.instant),
             usual: Usual::new(),
+            pace: Pace::default(),
             hedges: 0,
             repairs: 0,
             healed: 0,
@@ -362,37 +370,6 @@ impl Engine {
         self.admission.percent(now)
     }
 
-    /// How the engine is doing.
-    #[must_use]
-    pub fn status(&self, now: Instant) -> Status {
-        let peer = |(id, peer): (&NodeId, &Peer)| PeerStatus {
-            id: *id,
-            connected: peer.connected,
-            alive: self.is_alive(*id),
-            phi: peer.detector.phi(now),
-            hints_pending: self.handoffs.get(id).is_some_and(Handoff::is_pending),
-        };
-        Status {
-            ready: self.ready,
-            writable: self.replica.journal.is_writable(),
-            incomplete_partitions: self.recovery.remaining().0,
-            gaining_partitions: self.recovery.remaining().1,
-            sweeping_partitions: self.sweep.remaining(),
-            requests: self.open,
-            local: self.replica.tasks(),
-            timers: self.timers.len(),
-            background_percent: self.admission.clone().percent(now),
-            hedges: self.hedges,
-            repairs: self.repairs,
-            healed: self.healed,
-            hints_kept: self.hints_kept,
-            hints_handed: self.hints_handed,
-            exchanges_equal: self.anti_entropy.equal,
-            slots_pulled: self.anti_entropy.slots,
-            peers: self.peers.iter().map(peer).collect(),
-        }
-    }
-
     /// The larger of R and W, for keys without a keyspace.
     fn most_needed(&self) -> u8 {
         let rules = self.replica.keyspaces.others();
@@ -451,7 +428,7 @@ impl Engine {
                 let standing = self.view.check_write(layout);
                 let standing =
                     if self.config.planted.is(Bug::RetiredWriteAccepted) { Ok(()) } else { standing };
-                if let Err(why) = standing.and_then(|()| self.check_call(&key)) {
+                if let Err(why) = standing.and_then(|()| self.check_call(&key, self.replica.is_behind())) {
                     return self.refuse(from, call, why);
                 }
                 let Ok(object) = object::decode(&object) else {
@@ -476,7 +453,7 @@ impl Engine {
                 self.replica.start(&mut self.out, &key, Task::Merge(merge));
             }
             Message::Read { call, layout, key, want } => {
-                match self.view.check(layout).and_then(|()| self.check_call(&key)) {
+                match self.view.check(layout).and_then(|()| self.check_call(&key, self.replica.is_full())) {
                     Err(why) => self.refuse(from, call, why),
                     Ok(()) => {
                         self.replica.start(&mut self.out, &key, Task::Read(Reader::Peer(from, call, want)));
@@ -497,11 +474,11 @@ impl Engine {
             }
             Message::List { call, layout, slots, cursor, objects } => match self.view.check(layout) {
                 Err(why) => self.refuse(from, call, why),
-                Ok(()) => self.list_for(from, call, slots, cursor, objects),
+                Ok(()) => self.list_for(now, from, call, slots, cursor, objects),
             },
             Message::Sums { call, layout, of } => {
                 if layout == self.view.version() {
-                    self.sums_for(from, call, of);
+                    self.sums_for(now, from, call, of);
                 } else {
                     self.refuse(from, call, Refusal::Layout(self.view.version()));
                 }
@@ -526,7 +503,7 @@ impl Engine {
                 if self.forwards.get(&call).is_some_and(|f| f.to == from) {
                     self.forward_elsewhere(now, call, Some(why));
                 } else if !self.handoff_refused(now, call, from, why)
-                    && !self.pull_refused(now, call, from)
+                    && !self.pull_refused(now, call, from, why)
                     && !self.exchange_refused(call, from)
                     && !self.offer_refused(call, from)
                 {
@@ -547,10 +524,10 @@ impl Engine {
         }
     }
 
-    fn check_call(&self, key: &Bytes) -> Result<(), Refusal> {
+    fn check_call(&self, key: &Bytes, full: bool) -> Result<(), Refusal> {
         if key.is_empty() || key.len() > crate::MAX_KEY {
             Err(Refusal::Malformed)
-        } else if self.replica.is_full() {
+        } else if full {
             Err(Refusal::Overloaded)
         } else {
             Ok(())

@@ -23,6 +23,12 @@ impl<T> Kept<T> {
     }
 }
 
+/// What takes memory as long as it is held.
+pub(crate) trait Weight {
+    /// Bytes of what comes from clients and peers.
+    fn weight(&self) -> usize;
+}
+
 /// What is appended and not yet durable.
 #[derive(Debug)]
 pub(crate) struct Journal<T> {
@@ -38,9 +44,12 @@ pub(crate) struct Journal<T> {
     failed: bool,
     /// Somebody waits for a sync that was not asked for yet.
     wanted: bool,
+    /// How many wait, and their bytes.
+    held: usize,
+    bytes: usize,
 }
 
-impl<T> Journal<T> {
+impl<T: Weight> Journal<T> {
     pub(crate) const fn new() -> Journal<T> {
         Journal {
             written: BTreeMap::new(),
@@ -50,17 +59,41 @@ impl<T> Journal<T> {
             synced: AppendId(0),
             failed: false,
             wanted: false,
+            held: 0,
+            bytes: 0,
         }
+    }
+
+    /// How many wait for the disk.
+    pub(crate) const fn held(&self) -> usize {
+        self.held
+    }
+
+    /// Their bytes.
+    pub(crate) const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    fn came(&mut self, what: &T) {
+        self.held += 1;
+        self.bytes += what.weight();
+    }
+
+    fn went(&mut self, gone: &[T]) {
+        self.held -= gone.len();
+        self.bytes -= gone.iter().map(Weight::weight).sum::<usize>();
     }
 
     /// `what` is durable once `append` is.
     pub(crate) fn hold(&mut self, append: AppendId, what: T) {
         self.wanted = true;
+        self.came(&what);
         self.written.entry(append).or_default().push(what);
     }
 
     /// `what` is kept well enough once `append` is performed. The caller asks to be told of that.
     pub(crate) fn hold_written(&mut self, append: AppendId, what: T) {
+        self.came(&what);
         self.eager.entry(append).or_default().push(what);
     }
 
@@ -90,6 +123,7 @@ impl<T> Journal<T> {
             return Some(Kept(what));
         }
         self.wanted = true;
+        self.came(&what);
         self.after.entry(last).or_default().push(what);
         None
     }
@@ -111,13 +145,17 @@ impl<T> Journal<T> {
         let rest_after = self.after.split_off(&next);
         let done = core::mem::replace(&mut self.written, rest).into_values();
         let done_after = core::mem::replace(&mut self.after, rest_after).into_values();
-        done.chain(done_after).flatten().map(Kept).collect()
+        let done: Vec<T> = done.chain(done_after).flatten().collect();
+        self.went(&done);
+        done.into_iter().map(Kept).collect()
     }
 
     /// Takes out what waited for these appends to be performed.
     pub(crate) fn written(&mut self, through: AppendId) -> Vec<Kept<T>> {
         let rest = self.eager.split_off(&AppendId(through.0 + 1));
-        core::mem::replace(&mut self.eager, rest).into_values().flatten().map(Kept).collect()
+        let done: Vec<T> = core::mem::replace(&mut self.eager, rest).into_values().flatten().collect();
+        self.went(&done);
+        done.into_iter().map(Kept).collect()
     }
 
     /// Takes out what an append that failed would have made durable.
@@ -129,6 +167,7 @@ impl<T> Journal<T> {
             failed.extend(self.eager.remove(&append).unwrap_or_default());
             next = self.links.remove(&append);
         }
+        self.went(&failed);
         failed
     }
 
@@ -136,7 +175,10 @@ impl<T> Journal<T> {
     pub(crate) fn sync_failed(&mut self) -> Vec<T> {
         self.failed = true;
         let all = [&mut self.written, &mut self.after, &mut self.eager];
-        all.into_iter().flat_map(core::mem::take).flat_map(|(_, waiting)| waiting).collect()
+        let all: Vec<T> =
+            all.into_iter().flat_map(core::mem::take).flat_map(|(_, waiting)| waiting).collect();
+        self.went(&all);
+        all
     }
 
     /// Whether the store still takes writes.

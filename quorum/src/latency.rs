@@ -4,6 +4,8 @@ use crate::time::Duration;
 
 /// Times that are remembered.
 const SAMPLES: usize = 64;
+/// What a hop costs, in microseconds, before it is worth while.
+const HOP_MICROS: u64 = 1000;
 /// The percentile is looked up anew after so many.
 const RENEW: usize = 16;
 
@@ -36,14 +38,39 @@ impl Usual {
     }
 }
 
-/// How fast a peer has answered of late, in microseconds; of one that has not answered at all, how long that was waited for. What is not asked becomes faster little by little, until it is asked.
+/// How fast a node has answered of late, in microseconds; of one that has not answered at all, how long that was waited for. What is
+/// not asked becomes faster little by little, until it is asked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Pace(u64);
+
+/// How fast a node has answered reads of its copy, and requests that were forwarded to it. Each is as good as the other to tell the
+/// fast from the slow, and only their sum can be compared: the latter take longer everywhere.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Paces {
+    pub(crate) copies: Pace,
+    pub(crate) requests: Pace,
+}
+
+impl Paces {
+    pub(crate) const fn total(self) -> u64 {
+        self.copies.0.saturating_add(self.requests.0)
+    }
+
+    pub(crate) const fn passed_over(&mut self) {
+        self.copies.passed_over();
+        self.requests.passed_over();
+    }
+}
 
 impl Pace {
     pub(crate) fn saw(&mut self, took: Duration) {
         let took = u64::try_from(took.as_micros()).unwrap_or(u64::MAX) / 8;
         self.0 = (self.0 - self.0 / 8).saturating_add(took).max(1);
+    }
+
+    /// Far slower than that one: twice, and by more than a hop within a data centre takes.
+    pub(crate) const fn is_left_behind_by(self, other: Pace) -> bool {
+        self.0 > other.0.saturating_mul(2).saturating_add(HOP_MICROS)
     }
 
     pub(crate) const fn passed_over(&mut self) {

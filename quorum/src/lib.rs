@@ -65,16 +65,162 @@
 //! assert!(matches!(&replies[1], Reply::Read(r) if r.siblings[0].value == "2 apples"));
 //! ```
 //!
-//! The parts are of use alone, with another store or another network; each one's page shows how: [`Plan`] chooses a sloppy
-//! quorum and [`Tally`] counts its answers by replica (together they are a coordinator of reads and writes),
-//! [`FailureDetector`] judges a peer by its rhythm, [`Exchange`] finds what two replicas differ in, [`Admission`] holds background
-//! work back. Gossip is [`gramme_ring::gossip`], and stands alone too.
+//! # The parts alone
+//!
+//! With another store or another network the parts are of use alone; each one's page shows how. [`Plan`] chooses a sloppy quorum,
+//! [`Tally`] counts a write's answers by replica and [`Copies`] a read's, and says what to fetch and whom to repair:
+//! together they are a coordinator. [`FailureDetector`] judges a peer by its rhythm, [`Exchange`] finds what two replicas differ in,
+//! [`Admission`] holds background work back. Gossip is [`gramme_ring::gossip`], and stands alone too.
+//!
+//! A coordinator over five maps, some of which are dead. It learns that only from their silence; what takes turns here goes on at one
+//! time in a program with a network.
+//!
+//! ```
+//! use gramme_quorum::{Answer, Copies, Need, Plan, Shortfall, Tally, Target, Verdict};
+//! use gramme_ring::NodeId;
+//! use std::collections::{BTreeMap, BTreeSet, VecDeque};
+//! use std::hash::{DefaultHasher, Hash, Hasher};
+//!
+//! /// A set of items: merging two is their union. Whatever merges like that will do, and `gramme_vclock::GrowableSiblings` for all the rest.
+//! type Cart = BTreeSet<&'static str>;
+//!
+//! #[derive(Default)]
+//! struct Replica {
+//!     dead: bool,
+//!     carts: BTreeMap<&'static str, Cart>,
+//!     /// For whom a fallback keeps its cart.
+//!     hints: BTreeSet<(NodeId, &'static str)>,
+//! }
+//!
+//! impl Replica {
+//!     /// Whether it has merged this cart, and keeps a hint for whom it stands for.
+//!     fn write(&mut self, key: &'static str, cart: &Cart, stands_for: Option<NodeId>) -> bool {
+//!         if !self.dead {
+//!             self.carts.entry(key).or_default().extend(cart);
+//!             self.hints.extend(stands_for.map(|owner| (owner, key)));
+//!         }
+//!         !self.dead
+//!     }
+//! }
+//!
+//! /// By node; the preference list of all keys is the same here.
+//! type Replicas = BTreeMap<NodeId, Replica>;
+//!
+//! fn write(replicas: &mut Replicas, key: &'static str, cart: &Cart) -> Result<(), Shortfall> {
+//!     // N = 3, and nobody is suspected yet.
+//!     let mut plan = Plan::new(3, replicas.keys().copied(), |_| true);
+//!     let mut tally = Tally::new([(Need::W, 2), (Need::Pw, 0)]);
+//!     plan.targets.iter().for_each(|target| tally.ask(target.node, target.stands_for));
+//!     let (mut ask, mut answer) = (VecDeque::from(plan.targets.clone()), None);
+//!     while let Some(Target { node, stands_for }) = ask.pop_front() {
+//!         if replicas.get_mut(&node).unwrap().write(key, cart, stands_for) {
+//!             tally.yes(node);
+//!         } else {
+//!             tally.no(node);
+//!             if let Some(fallback) = plan.substitute(node) {
+//!                 tally.ask(fallback.node, fallback.stands_for);
+//!                 ask.push_back(fallback);
+//!             }
+//!         }
+//!         // The client is told as soon as it is certain; the rest of the replicas are written all the same.
+//!         match tally.verdict() {
+//!             Verdict::Pending => {}
+//!             Verdict::Met => _ = answer.get_or_insert(Ok(())),
+//!             Verdict::Impossible(short) => _ = answer.get_or_insert(Err(short)),
+//!         }
+//!     }
+//!     // For whom nobody was left to stand in, a replica that has the write keeps a hint as well.
+//!     let holder = replicas.keys().copied().find(|node| tally.has_agreed(*node));
+//!     for (holder, owner) in holder.into_iter().flat_map(|holder| plan.uncovered.iter().map(move |o| (holder, *o))) {
+//!         replicas.get_mut(&holder).unwrap().hints.insert((owner, key));
+//!     }
+//!     answer.unwrap()
+//! }
+//!
+//! fn read(replicas: &mut Replicas, key: &'static str) -> Result<Cart, Shortfall> {
+//!     let digest = |cart: &Cart| {
+//!         let mut hasher = DefaultHasher::new();
+//!         cart.hash(&mut hasher);
+//!         hasher.finish()
+//!     };
+//!     let plan = Plan::new(3, replicas.keys().copied(), |_| true);
+//!     let mut copies = Copies::new(plan, [(Need::R, 2), (Need::Pr, 0)], NodeId(1));
+//!     let mut ask: VecDeque<(NodeId, bool)> = copies.asked().collect();
+//!     let (mut merged, mut answer) = (Cart::new(), None);
+//!     while let Some((node, whole)) = ask.pop_front() {
+//!         let replica = &replicas[&node];
+//!         match replica.carts.get(key) {
+//!             _ if replica.dead => {
+//!                 copies.no(node);
+//!                 ask.extend(copies.substitute(node).map(|fallback| (fallback, true)));
+//!             }
+//!             None => _ = copies.take(node, Answer::Absent, false),
+//!             Some(cart) if whole => {
+//!                 copies.take(node, Answer::Object(digest(cart)), false);
+//!                 merged.extend(cart);
+//!             }
+//!             Some(cart) => _ = copies.take(node, Answer::Digest(digest(cart)), false),
+//!         }
+//!         match copies.verdict() {
+//!             Verdict::Pending => {}
+//!             Verdict::Met => _ = answer.get_or_insert(Ok(merged.clone())),
+//!             Verdict::Impossible(short) => _ = answer.get_or_insert(Err(short)),
+//!         }
+//!         // Who has something else than all that is merged is asked for it.
+//!         ask.extend(copies.fetch().map(|node| (node, true)));
+//!     }
+//!     // Read repair, after the answer.
+//!     for owner in copies.stale(digest(&merged)) {
+//!         replicas.get_mut(&owner).unwrap().write(key, &merged, None);
+//!     }
+//!     answer.unwrap()
+//! }
+//!
+//! let [a, b, c, d, e] = [1, 2, 3, 4, 5].map(NodeId);
+//! let mut replicas: Replicas = [a, b, c, d, e].map(|node| (node, Replica::default())).into();
+//! let cart = |items: &[&'static str]| items.iter().copied().collect::<Cart>();
+//!
+//! // One owner is dead: the first fallback stands in for it.
+//! replicas.get_mut(&b).unwrap().dead = true;
+//! assert_eq!(write(&mut replicas, "cart", &cart(&["apples"])), Ok(()));
+//! assert!(replicas[&d].hints.contains(&(b, "cart")));
+//! assert_eq!(read(&mut replicas, "cart"), Ok(cart(&["apples"])));
+//!
+//! // It is back with nothing, and another one is away: two writes that know nothing of each other.
+//! replicas.get_mut(&b).unwrap().dead = false;
+//! replicas.get_mut(&a).unwrap().dead = true;
+//! assert_eq!(write(&mut replicas, "cart", &cart(&["pears"])), Ok(()));
+//! replicas.get_mut(&a).unwrap().dead = false;
+//! assert_eq!((&replicas[&a].carts["cart"], &replicas[&b].carts["cart"]), (&cart(&["apples"]), &cart(&["pears"])));
+//!
+//! // A read merges them, and repairs both.
+//! assert_eq!(read(&mut replicas, "cart"), Ok(cart(&["apples", "pears"])));
+//! assert!([a, b, c].iter().all(|owner| replicas[owner].carts["cart"] == cart(&["apples", "pears"])));
+//!
+//! // Handoff: what fallbacks keep goes to the owners, and the hints go when they have it.
+//! for node in [a, b, c, d, e] {
+//!     for (owner, key) in replicas[&node].hints.clone() {
+//!         let kept = replicas[&node].carts[key].clone();
+//!         if replicas.get_mut(&owner).unwrap().write(key, &kept, None) {
+//!             replicas.get_mut(&node).unwrap().hints.remove(&(owner, key));
+//!         }
+//!     }
+//! }
+//! assert!(replicas.values().all(|replica| replica.hints.is_empty()));
+//!
+//! // With all but one dead neither can be had, and that is said as soon as the last one that was asked is known to be.
+//! [b, c, d, e].iter().for_each(|node| replicas.get_mut(node).unwrap().dead = true);
+//! let short = |need| Shortfall { need, have: 1, want: 2 };
+//! assert_eq!(write(&mut replicas, "cart", &cart(&["plums"])), Err(short(Need::W))); // some have it: indeterminate
+//! assert_eq!(read(&mut replicas, "cart"), Err(short(Need::R)));
+//! ```
 #![no_std]
 #![forbid(unsafe_code)]
 
 extern crate alloc;
 
 mod admission;
+mod allowance;
 mod anti_entropy;
 mod config;
 mod coordinator;
@@ -112,7 +258,7 @@ mod work;
 pub use admission::Admission;
 pub use anti_entropy::SumsId;
 pub use config::{Config, Limits, Timing};
-pub use coordinator::{Plan, Target};
+pub use coordinator::{Answer, Copies, Plan, Target};
 pub use engine::Engine;
 pub use exchange::Exchange;
 pub use failure_detector::FailureDetector;

@@ -3,7 +3,9 @@
 use crate::engine::Engine;
 use crate::input::{ListCursor, ListId, Page, Place};
 use crate::message::{CallId, Message, Refusal};
+use crate::pull::MAX_PULLS;
 use crate::replica::{Held, Reader, Task};
+use crate::time::Now;
 use alloc::vec::Vec;
 use bytes::Bytes;
 use gramme_ring::{NodeId, SLOTS, Slot};
@@ -43,6 +45,7 @@ pub(crate) struct Gathering {
 impl Engine {
     pub(crate) fn list_for(
         &mut self,
+        now: Now,
         to: NodeId,
         call: CallId,
         slots: (u16, u16),
@@ -51,12 +54,20 @@ impl Engine {
     ) {
         let why = if slots.0 > slots.1 || slots.1 >= SLOTS {
             Refusal::Malformed
-        } else if self.listings.len() + self.gatherings.len() >= MAX_LISTINGS {
+        } else if self.listings_of(to) >= MAX_PULLS
+            || self.listings.len() + self.gatherings.len() >= MAX_LISTINGS
+            || !self.grants(now, to)
+        {
             Refusal::Overloaded
         } else {
             return self.list_page(Listing { to, call, slots, cursor, limit: PAGE, objects });
         };
         self.out.send(to, Message::Refused { call, why });
+    }
+
+    fn listings_of(&self, peer: NodeId) -> usize {
+        let listings = self.listings.values().chain(self.gatherings.values().map(|g| &g.listing));
+        listings.filter(|listing| listing.to == peer).count()
     }
 
     fn list_page(&mut self, listing: Listing) {
@@ -95,6 +106,8 @@ impl Engine {
         let source = Slot::new(listing.slots.0).is_some_and(|slot| self.is_source(slot));
         let complete = page.unreadable == 0 && source;
         let (call, run, keys, next) = (listing.call, self.run(), page.keys, page.next);
+        let bytes = keys.iter().map(|(key, _)| key.len() + size_of::<u64>()).sum::<usize>();
+        self.granted(listing.to, bytes + objects.iter().map(Bytes::len).sum::<usize>());
         self.out.send(listing.to, Message::Listed { call, keys, objects, next, complete, run });
     }
 

@@ -30,6 +30,7 @@ impl Engine {
                 Event::MergeRefused(Source::Pull(pull), _) => self.pull_merged(now, pull, false),
                 Event::MergeRefused(Source::Repair, _) => {}
                 Event::Kept(done) => self.stored(now, done),
+                Event::NotKept(waiting) => self.not_stored(now, waiting, true),
                 Event::Healed => self.healed += 1,
                 Event::Hinted(owner) => {
                     self.hints_kept += 1;
@@ -40,7 +41,8 @@ impl Engine {
                     self.handoff_settled(now, key, owner, digest, current);
                 }
                 Event::Damaged(key) => {
-                    if self.healing.len() < MAX_HEALING && self.healing.insert(key.clone()) {
+                    let room = self.healing.len() < MAX_HEALING && !self.replica.is_behind();
+                    if room && self.healing.insert(key.clone()) {
                         self.start_heal(now, key);
                     }
                 }
@@ -98,7 +100,7 @@ impl Engine {
             }
             Waiting::Pulled(pull) => self.pull_merged(now, pull, true),
             Waiting::PullEnd(pull) => self.end_pull(now, pull, true),
-            Waiting::HintGone(_) | Waiting::Nothing => {}
+            Waiting::HintGone(_) => self.replica.hints_going -= 1,
         }
     }
 
@@ -114,10 +116,13 @@ impl Engine {
                 self.timers.insert((now.instant + self.config.timing.retry, Timer::Actor));
             }
             // It is handed over again, and removed when there is room.
-            Waiting::HintGone(owner) => self.expect_handoff(now, owner),
+            Waiting::HintGone(owner) => {
+                self.replica.hints_going -= 1;
+                self.expect_handoff(now, owner);
+            }
             Waiting::Pulled(pull) => self.pull_not_stored(now, pull),
             Waiting::PullEnd(pull) => self.end_pull(now, pull, false),
-            Waiting::Merged { .. } | Waiting::Actor | Waiting::Nothing => {}
+            Waiting::Merged { .. } | Waiting::Actor => {}
         }
     }
 }

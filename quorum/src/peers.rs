@@ -1,10 +1,11 @@
 //! The other members: connections, suspicion, heartbeats.
 
+use crate::allowance::Allowance;
 use crate::engine::{Engine, Timer};
 use crate::failure_detector::FailureDetector;
 use crate::handoff::Handoff;
 use crate::input::{LoadId, Loaded};
-use crate::latency::Pace;
+use crate::latency::Paces;
 use crate::message::{CallId, Message};
 use crate::opening::{MAX_MARK, Run, Seen};
 use crate::planted::Bug;
@@ -15,6 +16,8 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 use gramme_ring::NodeId;
 
+/// What a question for a page or sums costs in bytes, however short its answer.
+const QUESTION: usize = 1024;
 /// Forwarded requests remembered of each peer.
 const MAX_RECENT: usize = 1024;
 /// The key of the [notes](Notes), beside this run's record.
@@ -33,8 +36,9 @@ pub(crate) struct Peer {
     pub(crate) since: Instant,
     pub(crate) heard: Option<Instant>,
     pub(crate) detector: FailureDetector,
-    /// Of requests that were forwarded to it.
-    pub(crate) pace: Pace,
+    pub(crate) paces: Paces,
+    /// What is answered to its questions for pages and sums.
+    pub(crate) allowance: Allowance,
     /// The forwarded requests last taken from it, so that one the network repeats is not done twice.
     pub(crate) forwarded: Recent,
 }
@@ -83,7 +87,8 @@ impl Engine {
             since: now.instant,
             heard: None,
             detector: FailureDetector::new(heartbeat, now.instant),
-            pace: Pace::default(),
+            paces: Paces::default(),
+            allowance: Allowance::new(now.instant, self.config.limits.repair),
             forwarded: Recent::default(),
         });
         self.handoffs.entry(node).or_insert_with(Handoff::unknown);
@@ -183,6 +188,25 @@ impl Engine {
         if !congested {
             self.resume_handoff(now, node);
             self.release_held(now);
+        }
+    }
+
+    /// Whether a question of this peer for a page or sums, which is background work here too, is to be answered now.
+    pub(crate) fn grants(&mut self, now: Now, node: NodeId) -> bool {
+        let percent = self.admission.percent(now.instant);
+        let Some(peer) = self.peers.get_mut(&node) else { return false };
+        peer.allowance.renew(now.instant, percent);
+        let granted = !peer.allowance.is_spent();
+        if granted {
+            peer.allowance.spend(QUESTION);
+        }
+        granted
+    }
+
+    /// So many bytes were answered.
+    pub(crate) fn granted(&mut self, node: NodeId, bytes: usize) {
+        if let Some(peer) = self.peers.get_mut(&node) {
+            peer.allowance.spend(bytes);
         }
     }
 

@@ -5,12 +5,13 @@
 //! here the objects themselves are asked for with the next one. Merging is a join, so a
 //! pull may be broken off and begun again anywhere, and costs little where nothing differs.
 
+use crate::allowance::{Allowance, SLICE};
 use crate::engine::{Engine, Timer};
 use crate::input::ListCursor;
 use crate::message::{CallId, Copy, Message, Refusal, Want};
 use crate::object;
 use crate::replica::{Held, Merge, Reader, Source, Task, Waiting};
-use crate::time::{Duration, Instant, Now};
+use crate::time::{Instant, Now};
 use crate::window::Window;
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
@@ -20,9 +21,9 @@ use gramme_ring::{NodeId, Slot};
 /// Offers of peers that wait for their turn.
 const MAX_OFFERS: usize = 64;
 /// Pulls at a time.
-const MAX_PULLS: usize = 8;
-/// The budget is renewed this often.
-const SLICE: Duration = Duration::from_millis(100);
+pub(crate) const MAX_PULLS: usize = 8;
+/// After so many retry times in which a peer had too much to do, it is let go.
+const RESTED: u32 = 15;
 /// Keys of one pull that are compared, fetched or merged at a time.
 const WINDOW: usize = 16;
 
@@ -51,8 +52,8 @@ pub(crate) struct Pull {
     next: Option<ListCursor>,
     /// The question for a page.
     listing: Option<CallId>,
-    /// A page is to be asked for when there is room in the budget.
-    asks: bool,
+    /// A page is to be asked for after this, when there is room in the budget.
+    asks: Option<Instant>,
     queue: VecDeque<(Bytes, u64)>,
     /// Objects that came with the page, of keys that are not compared yet.
     in_hand: BTreeMap<Bytes, Bytes>,
@@ -96,38 +97,24 @@ pub(crate) struct Offer {
 /// What pulls may fetch.
 #[derive(Debug)]
 pub(crate) struct Budget {
-    /// Bytes of a slice of time.
-    slice: i64,
-    /// Bytes left of this one. A large object may overdraw; then the next ones pay for it.
-    left: i64,
-    until: Instant,
+    allowance: Allowance,
     window: Window,
 }
 
 impl Budget {
     pub(crate) fn new(now: Instant, per_second: u32) -> Budget {
-        let slice = i64::from(per_second / 10).max(1);
         let window = Window::new(per_second as usize / 10, WINDOW * MAX_PULLS);
-        Budget { slice, left: slice, until: now + SLICE, window }
+        Budget { allowance: Allowance::new(now, per_second), window }
     }
 
     /// How many objects may be on their way at one time.
     fn room(&self) -> usize {
-        if self.left > 0 { self.window.room() } else { 0 }
+        if self.allowance.is_spent() { 0 } else { self.window.room() }
     }
 
     fn spend(&mut self, bytes: usize) {
-        self.left = self.left.saturating_sub(i64::try_from(bytes).unwrap_or(i64::MAX));
+        self.allowance.spend(bytes);
         self.window.saw(bytes);
-    }
-
-    /// A new slice of time, of whose budget the controller grants some percent.
-    fn renew(&mut self, now: Instant, percent: u8) {
-        if now >= self.until {
-            let slice = (self.slice * i64::from(percent) / 100).max(1);
-            self.left = self.left.saturating_add(slice).min(slice);
-            self.until = now + SLICE;
-        }
     }
 }
 
@@ -141,7 +128,7 @@ impl Engine {
             cursor: None,
             next: None,
             listing: None,
-            asks: false,
+            asks: None,
             queue: VecDeque::new(),
             in_hand: BTreeMap::new(),
             listed: 0,
@@ -155,18 +142,18 @@ impl Engine {
             settling: false,
         };
         self.pulls.insert(id, pull);
-        self.ask_page(id);
+        self.ask_page(now, id);
     }
 
-    fn ask_page(&mut self, id: PullId) {
+    fn ask_page(&mut self, now: Now, id: PullId) {
         let room = self.budget.room();
         let Some(pull) = self.pulls.get_mut(&id) else { return };
         let objects = pull.listed > 0 && pull.absent == pull.listed;
-        pull.asks = objects && room == 0;
-        if pull.asks {
+        let after = *pull.asks.get_or_insert(now.instant);
+        if now.instant < after || objects && room == 0 {
             return;
         }
-        (pull.listed, pull.absent) = (0, 0);
+        pull.asks = None;
         let call = self.out.call();
         pull.listing = Some(call);
         self.pull_calls.insert(call, id);
@@ -187,6 +174,7 @@ impl Engine {
         let known = |key: &Bytes| {
             !key.is_empty() && key.len() <= crate::MAX_KEY && slots.contains(&Slot::of(key).index())
         };
+        (pull.listed, pull.absent) = (0, 0);
         let onward = next.is_none() || next > pull.cursor;
         pull.failed |= !complete || !onward || !keys.iter().all(|(key, _)| known(key));
         if !pull.failed {
@@ -221,7 +209,7 @@ impl Engine {
             pull.local += 1;
             self.replica.start(&mut self.out, &key, Task::Read(Reader::Pull(id, digest)));
         }
-        if pull.listing.is_some() || pull.asks || !pull.queue.is_empty() || pull.in_work() > 0 {
+        if pull.listing.is_some() || pull.asks.is_some() || !pull.queue.is_empty() || pull.in_work() > 0 {
             return;
         }
         match pull.next {
@@ -229,7 +217,7 @@ impl Engine {
             None => self.settle_pull(now, id),
             next => {
                 pull.cursor = next;
-                self.ask_page(id);
+                self.ask_page(now, id);
             }
         }
     }
@@ -239,6 +227,9 @@ impl Engine {
         let Some(pull) = self.pulls.get_mut(&id) else { return };
         if core::mem::replace(&mut pull.settling, true) {
             return;
+        }
+        if !self.replica.journal.is_writable() {
+            return self.pull_not_stored(now, id);
         }
         let waiting = Waiting::PullEnd(id);
         if let Some(done) = self.replica.journal.hold_after(self.out.last_append(), waiting) {
@@ -316,15 +307,20 @@ impl Engine {
         self.end_pull(now, id, false);
     }
 
-    /// The peer refused. `false` if that was no pull's call.
-    pub(crate) fn pull_refused(&mut self, now: Now, call: CallId, from: NodeId) -> bool {
+    /// The peer refused. `false` if that was no pull's call. A page that it has no time for is asked for again.
+    pub(crate) fn pull_refused(&mut self, now: Now, call: CallId, from: NodeId, why: Refusal) -> bool {
         let Some(id) = self.pull_of(call, from) else { return false };
         self.pull_calls.remove(&call);
         if let Some(pull) = self.pulls.get_mut(&id) {
-            pull.failed = true;
             pull.fetching.remove(&call);
-            pull.listing.take_if(|listing| *listing == call);
-            self.pump_pull(now, id);
+            let page = pull.listing.take_if(|listing| *listing == call).is_some();
+            if page && why == Refusal::Overloaded {
+                pull.asks = Some(now.instant + SLICE);
+            } else {
+                pull.failed = true;
+                self.pump_pull(now, id);
+            }
+            self.pump_waiting(now);
         }
         true
     }
@@ -336,8 +332,11 @@ impl Engine {
 
     /// Ends what has made no progress for long: answers may be lost.
     pub(crate) fn stop_stalled_pulls(&mut self, now: Now) {
-        let patience = 2 * self.config.timing.retry;
-        self.stop_pulls(now, |pull| pull.is_waiting() && now.instant.since(pull.progress) > patience);
+        let retry = self.config.timing.retry;
+        self.stop_pulls(now, |pull| {
+            let since = now.instant.since(pull.progress);
+            pull.is_waiting() && since > 2 * retry || pull.asks.is_some() && since > RESTED * retry
+        });
     }
 
     /// Ends the pulls that `which` names. What they had under way comes back to nobody.
@@ -379,14 +378,15 @@ impl Engine {
     /// Lets the pulls go on that wait for room in the budget.
     pub(crate) fn pump_waiting(&mut self, now: Now) {
         let percent = self.admission.percent(now.instant);
-        self.budget.renew(now.instant, percent);
-        let waits = |pull: &Pull| pull.asks || !pull.wanted.is_empty();
-        let waiting = self.pulls.iter().filter(|(_, pull)| waits(pull)).map(|(id, pull)| (*id, pull.asks));
+        self.budget.allowance.renew(now.instant, percent);
+        let waits = |pull: &Pull| pull.asks.is_some() || !pull.wanted.is_empty();
+        let waiting =
+            self.pulls.iter().filter(|(_, pull)| waits(pull)).map(|(id, pull)| (*id, pull.asks.is_some()));
         for (id, asks) in waiting.collect::<Vec<_>>() {
-            if asks { self.ask_page(id) } else { self.pump_pull(now, id) }
+            if asks { self.ask_page(now, id) } else { self.pump_pull(now, id) }
         }
         if self.pulls.values().any(waits) {
-            self.timers.insert((self.budget.until, Timer::Pulls));
+            self.timers.insert((self.budget.allowance.until(), Timer::Pulls));
         }
     }
 

@@ -5,7 +5,7 @@
 
 use crate::handoff::hint_record;
 use crate::input::{AppendId, ListId, LoadId, Loaded, Place};
-use crate::journal::{Journal, Kept, Outbox};
+use crate::journal::{Journal, Kept, Outbox, Weight};
 use crate::keyspace::{Keyspaces, Policy};
 use crate::message::{CallId, Refusal, Syncing, Want};
 use crate::object::{self, Object, Rank, Version};
@@ -117,8 +117,6 @@ pub(crate) enum Waiting {
     Pulled(PullId),
     /// All of a pull.
     PullEnd(PullId),
-    /// Nobody waits.
-    Nothing,
 }
 
 /// A local copy, as a reader gets it.
@@ -153,6 +151,8 @@ pub(crate) enum Event {
     MergeRefused(Source, Refusal),
     /// A merge changed nothing, and what it found is durable already.
     Kept(Kept<Waiting>),
+    /// It changed nothing, and nothing becomes durable any more.
+    NotKept(Waiting),
     /// A damaged record is replaced.
     Healed,
     /// A hint for this owner is among the appends.
@@ -183,6 +183,9 @@ pub(crate) struct Replica {
     queues: BTreeMap<Bytes, Vec<Task>>,
     loads: BTreeMap<LoadId, Bytes>,
     tasks: usize,
+    task_bytes: usize,
+    /// Hints whose removal is not durable yet.
+    pub(crate) hints_going: usize,
     pub(crate) clock: Hlc,
     pub(crate) journal: Journal<Waiting>,
     slot_of: BTreeMap<AppendId, Place>,
@@ -204,6 +207,8 @@ impl Replica {
             queues: BTreeMap::new(),
             loads: BTreeMap::new(),
             tasks: 0,
+            task_bytes: 0,
+            hints_going: 0,
             clock,
             journal: Journal::new(),
             slot_of: BTreeMap::new(),
@@ -212,13 +217,25 @@ impl Replica {
         }
     }
 
-    /// Whether so many local operations wait for the disk that no more are taken from outside.
+    /// Whether so many local operations wait for their records that no more are taken from outside.
     pub(crate) const fn is_full(&self) -> bool {
-        self.tasks >= self.limits.local
+        self.tasks >= self.limits.local || self.task_bytes >= self.limits.local_bytes
     }
 
+    /// Whether so many wait for their records or for a sync that nothing that changes a record is taken: reads need no sync, and
+    /// go on.
+    pub(crate) const fn is_behind(&self) -> bool {
+        self.tasks + self.journal.held() >= self.limits.local || self.bytes() >= self.limits.local_bytes
+    }
+
+    /// Operations that wait for their records.
     pub(crate) const fn tasks(&self) -> usize {
         self.tasks
+    }
+
+    /// Bytes of what waits for a record or a sync.
+    pub(crate) const fn bytes(&self) -> usize {
+        self.task_bytes + self.journal.bytes()
     }
 
     /// Whether a write that this node keeps for an owner waits to be merged into this key.
@@ -259,6 +276,7 @@ impl Replica {
     /// Queues a task for its key, and starts the load that it waits for.
     pub(crate) fn start(&mut self, out: &mut Outbox, key: &Bytes, task: Task) {
         self.tasks += 1;
+        self.task_bytes += task.weight();
         let queue = self.queues.entry(key.clone()).or_default();
         queue.push(task);
         if queue.len() == 1 {
@@ -278,6 +296,7 @@ impl Replica {
         let key = self.loads.remove(&id)?;
         let tasks = self.queues.remove(&key).unwrap_or_default();
         self.tasks -= tasks.len();
+        self.task_bytes -= tasks.iter().map(Weight::weight).sum::<usize>();
         let object = match loaded {
             Loaded::Absent => Some(Object::new()),
             Loaded::Found(bytes) => object::decode(bytes).ok(),
@@ -450,16 +469,17 @@ impl Replica {
         let asked = merge.hints.clone();
         let hints = merge.hints.into_iter().filter(|_| !self.planted.is(Bug::FallbackWithoutHint));
         work.hints.extend(hints.map(|owner| (owner, Hint::Kept)));
-        work.waiting.push(match merge.source {
+        match merge.source {
             Source::Peer(to, call, sync) => {
                 let outranking =
                     merge.outranked_by.and_then(|rank| object::outranking(&work.object, policy, rank));
                 let outranking = outranking.as_ref().map(object::encode);
-                (Waiting::Merged { to, call, hints: asked, outranking }, sync)
+                work.waiting.push((Waiting::Merged { to, call, hints: asked, outranking }, sync));
             }
-            Source::Repair => (Waiting::Nothing, Syncing::First),
-            Source::Pull(pull) => (Waiting::Pulled(pull), Syncing::First),
-        });
+            Source::Pull(pull) => work.waiting.push((Waiting::Pulled(pull), Syncing::First)),
+            // Nobody waits.
+            Source::Repair => {}
+        }
     }
 
     fn finish(&mut self, out: &mut Outbox, key: &Bytes, work: &mut Work) {
@@ -479,6 +499,7 @@ impl Replica {
                 work.events.push(Event::Hinted(owner));
             } else {
                 // Nobody else waits for a removal.
+                self.hints_going += 1;
                 self.journal.hold(id, Waiting::HintGone(owner));
             }
         }
@@ -510,6 +531,9 @@ impl Replica {
                 (Some(append), Syncing::Now | Syncing::Later) => {
                     self.journal.hold_written(append, waiting);
                     confirm = true;
+                }
+                (None, Syncing::First) if !self.journal.is_writable() => {
+                    work.events.push(Event::NotKept(waiting));
                 }
                 (None, Syncing::First) => {
                     let kept = self.journal.hold_after(out.last_append(), waiting);

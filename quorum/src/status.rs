@@ -1,5 +1,9 @@
 //! How an engine is doing.
 
+use crate::engine::Engine;
+use crate::handoff::Handoff;
+use crate::peers::Peer;
+use crate::time::Instant;
 use alloc::vec::Vec;
 use gramme_ring::NodeId;
 
@@ -19,8 +23,18 @@ pub struct Status {
     pub sweeping_partitions: usize,
     /// Requests being coordinated or forwarded here.
     pub requests: usize,
-    /// Local operations that wait for the disk.
+    /// Writes that are answered and wait for the rest of their replicas.
+    pub lingering_writes: usize,
+    /// Reads that are.
+    pub lingering_reads: usize,
+    /// Bytes of the values of both.
+    pub lingering_bytes: usize,
+    /// Local operations that wait for their records.
     pub local: usize,
+    /// Those that wait for a sync: a disk that hangs lets them grow up to [`Limits::local`](crate::Limits::local), with `local`.
+    pub unsynced: usize,
+    /// Bytes of values that wait for either.
+    pub local_bytes: usize,
     /// Timers set.
     pub timers: usize,
     /// The share that background work gets of what it may do at the most: 100, unless clients' requests take too long.
@@ -57,4 +71,42 @@ pub struct PeerStatus {
     pub phi: f64,
     /// There are, or may be, hints for it.
     pub hints_pending: bool,
+}
+
+impl Engine {
+    /// How the engine is doing.
+    #[must_use]
+    pub fn status(&self, now: Instant) -> Status {
+        let peer = |(id, peer): (&NodeId, &Peer)| PeerStatus {
+            id: *id,
+            connected: peer.connected,
+            alive: self.is_alive(*id),
+            phi: peer.detector.phi(now),
+            hints_pending: self.handoffs.get(id).is_some_and(Handoff::is_pending),
+        };
+        Status {
+            ready: self.ready,
+            writable: self.replica.journal.is_writable(),
+            incomplete_partitions: self.recovery.remaining().0,
+            gaining_partitions: self.recovery.remaining().1,
+            sweeping_partitions: self.sweep.remaining(),
+            requests: self.open,
+            lingering_writes: self.lingering_writes.count(),
+            lingering_reads: self.lingering_reads.count(),
+            lingering_bytes: self.lingering_writes.bytes() + self.lingering_reads.bytes(),
+            local: self.replica.tasks(),
+            unsynced: self.replica.journal.held(),
+            local_bytes: self.replica.bytes(),
+            timers: self.timers.len(),
+            background_percent: self.admission.clone().percent(now),
+            hedges: self.hedges,
+            repairs: self.repairs,
+            healed: self.healed,
+            hints_kept: self.hints_kept,
+            hints_handed: self.hints_handed,
+            exchanges_equal: self.anti_entropy.equal,
+            slots_pulled: self.anti_entropy.slots,
+            peers: self.peers.iter().map(peer).collect(),
+        }
+    }
 }

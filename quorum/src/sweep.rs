@@ -282,6 +282,10 @@ impl Engine {
                 } else if whole {
                     let quiet = self.handoffs.iter_mut().filter(|(owner, _)| !seen.contains(owner));
                     quiet.for_each(|(_, handoff)| handoff.found_none());
+                    // Who was no member when it was kept may be one by now.
+                    for owner in seen {
+                        self.expect_handoff(now, owner);
+                    }
                 }
             }
         }

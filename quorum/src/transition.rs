@@ -90,7 +90,7 @@ impl Engine {
         self.release_held(now);
     }
 
-    /// Whether this node keeps writes for others, or may.
+    /// Whether this node keeps writes for others, or may: after a restart, if the removal of a hint is not durable yet.
     pub(crate) fn has_hints(&self) -> bool {
         // Those for others are found by the look at all hints.
         let kept =
@@ -99,6 +99,7 @@ impl Engine {
             || self.departed.is_some()
             || self.handoffs.iter().any(kept)
             || self.replica.expects_hints()
+            || self.replica.hints_going > 0
     }
 }
 

@@ -1,8 +1,9 @@
 //! One key's record between its load and its append.
 
+use crate::journal::Weight;
 use crate::message::Syncing;
-use crate::object::{self, Object};
-use crate::replica::{Event, Held, Waiting};
+use crate::object::{self, Content, Object};
+use crate::replica::{Event, Held, Task, Waiting};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use bytes::Bytes;
@@ -68,6 +69,32 @@ impl Work {
                 object: Box::new(self.object.clone()),
                 encoded,
             },
+        }
+    }
+}
+
+impl Weight for Waiting {
+    fn weight(&self) -> usize {
+        match self {
+            Waiting::Merged { outranking: Some(siblings), .. } => siblings.len(),
+            _ => 0,
+        }
+    }
+}
+
+impl Weight for Task {
+    fn weight(&self) -> usize {
+        let weigh = |object: &Object| object.iter().map(|(_, version)| object::weigh(version)).sum();
+        match self {
+            Task::Merge(merge) => weigh(&merge.object),
+            Task::Mint(mint) => {
+                let content = match &mint.content {
+                    Content::Value { bytes, .. } => bytes.len(),
+                    Content::Tombstone => 0,
+                };
+                content + mint.also.as_ref().map_or(0, weigh)
+            }
+            Task::Read(_) | Task::Settle { .. } | Task::Forget { .. } | Task::ForgetDamaged => 0,
         }
     }
 }

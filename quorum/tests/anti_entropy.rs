@@ -3,7 +3,7 @@
 mod common;
 
 use common::*;
-use gramme_quorum::message::{Message, SumsOf, Want};
+use gramme_quorum::message::{CallId, Copy, Message, Refusal, SumsOf, Want};
 use gramme_quorum::*;
 use gramme_ring::gossip::Message as Gossiped;
 use gramme_ring::{Change, Member, NodeId};
@@ -224,4 +224,110 @@ fn sums_that_make_no_sense_are_refused() {
     // An answer to nothing.
     cluster.input(A, Input::Peer(B, Message::Summed { call, sums: vec![1; 1000] }));
     cluster.run();
+}
+
+/// What came of so many questions of `from`, asked at once: answers and refusals.
+fn ask(
+    cluster: &mut Cluster,
+    from: NodeId,
+    question: impl Fn(CallId) -> Message,
+    count: u64,
+) -> (usize, usize) {
+    cluster.delivered.clear();
+    for call in 0..count {
+        cluster.input(A, Input::Peer(from, question(CallId(call))));
+        cluster.run();
+    }
+    let to = |which: fn(&Message) -> bool| {
+        cluster.delivered.iter().filter(|(at, to, m)| (*at, *to) == (A, from) && which(m)).count()
+    };
+    (
+        to(|m| matches!(m, Message::Listed { .. } | Message::Summed { .. })),
+        to(|m| matches!(m, Message::Refused { why: Refusal::Overloaded, .. })),
+    )
+}
+
+#[test]
+fn a_peer_that_asks_without_end_is_answered_so_much_and_no_more() {
+    let mut cluster = Cluster::with(3, |config| config.limits.repair = 1 << 20);
+    for i in 0..200 {
+        cluster.put(A, &format!("key {i}"), &"v".repeat(1000), Cover::Held);
+    }
+    cluster.pass(Duration::from_secs(5));
+    let layout = cluster.memberships[&A].layout().unwrap().version();
+    let list =
+        |objects| move |call| Message::List { call, layout, slots: (0, 16_383), cursor: None, objects };
+    let sums = move |call| Message::Sums { call, layout, of: SumsOf::All };
+    let slots = move |call| Message::Sums { call, layout, of: SumsOf::Slots((0..16).collect()) };
+    // A tenth of a second's share, and the last answer may go beyond.
+    let slice = (1 << 20) / 10;
+    let tenth = |cluster: &mut Cluster| cluster.pass(Duration::from_millis(100));
+    for (bytes, (answered, refused)) in [
+        (1024, ask(&mut cluster, B, sums, 10_000)),
+        (1024, {
+            tenth(&mut cluster);
+            ask(&mut cluster, B, list(false), 10_000)
+        }),
+        (128 * 1000, {
+            tenth(&mut cluster);
+            ask(&mut cluster, B, list(true), 10_000)
+        }),
+        (16 * 64 * 16, {
+            cluster.pass(Duration::from_secs(1));
+            ask(&mut cluster, B, slots, 10_000)
+        }),
+    ] {
+        assert!(answered >= 1 && answered <= slice / bytes + 1, "{answered} of {bytes} bytes");
+        assert_eq!(answered + refused, 10_000);
+    }
+    // Nobody else pays for it, and later there is room again.
+    assert_eq!(ask(&mut cluster, C, list(false), 10), (10, 0));
+    cluster.pass(Duration::from_secs(1));
+    assert_eq!(ask(&mut cluster, B, list(false), 10), (10, 0));
+}
+
+#[test]
+fn questions_that_wait_for_a_disk_are_few() {
+    let mut cluster = Cluster::new(3);
+    cluster.put(A, "key", "v", Cover::Held);
+    let layout = cluster.memberships[&A].layout().unwrap().version();
+    let list = move |call| Message::List { call, layout, slots: (0, 16_383), cursor: None, objects: true };
+    cluster.nodes.get_mut(&A).unwrap().loads = false;
+    assert_eq!(ask(&mut cluster, B, list, 100), (0, 92));
+    assert_eq!(ask(&mut cluster, C, list, 100), (0, 92), "one peer takes nobody else's room");
+}
+
+#[test]
+fn a_pull_goes_on_where_its_peer_had_no_time() {
+    let mut cluster = Cluster::with(3, |config| config.limits.repair = 20_000);
+    for i in 0..400 {
+        cluster.put(A, &format!("key {i}"), &"v".repeat(200), Cover::Held);
+    }
+    cluster.crash(C);
+    cluster.wipe(C);
+    cluster.delivered.clear();
+    cluster.start(C);
+    for _ in 0..60 {
+        cluster.pass(Duration::from_secs(1));
+    }
+    assert_eq!(cluster.nodes[&C].engine.status(cluster.now.instant).incomplete_partitions, 0);
+    assert!((0..400).all(|i| cluster.copy(C, &format!("key {i}")).is_some()));
+    let refused = |(_, to, m): &&(NodeId, NodeId, Message)| {
+        *to == C && matches!(m, Message::Refused { why: Refusal::Overloaded, .. })
+    };
+    let refused = cluster.delivered.iter().filter(refused).count();
+    assert!(refused > 0, "its peers keep to their own share");
+    // Nothing was fetched twice, nor anything asked for in vain more often than there is a share.
+    let fetched: usize = cluster
+        .delivered
+        .iter()
+        .map(|(_, to, m)| match m {
+            Message::Copy { copy: Copy::Object(object), .. } if *to == C => object.len(),
+            Message::Listed { objects, .. } if *to == C => objects.iter().map(|object| object.len()).sum(),
+            _ => 0,
+        })
+        .sum();
+    let least = 400 * 200;
+    assert!(fetched < 2 * least, "{fetched} bytes of {least}");
+    assert!(refused < 60 * 10 * 8, "{refused}");
 }

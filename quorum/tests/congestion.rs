@@ -37,17 +37,17 @@ fn a_write_that_only_congestion_holds_up_waits() {
     congested(&mut cluster, A, B, true);
     congested(&mut cluster, A, C, true);
     let request = cluster.start_request(A, put("k", "v", Cover::Held));
-    cluster.pass(Duration::from_secs(1));
+    cluster.pass(Duration::from_millis(300));
     assert_eq!((cluster.replies.get(&request), cluster.copy(A, "k")), (None, None), "not begun");
     congested(&mut cluster, A, C, false);
     cluster.run();
     assert!(matches!(cluster.replies.get(&request), Some(Reply::Written { .. })));
-    // Not for ever.
+    // Not for long: as a silent replica is waited for.
     congested(&mut cluster, A, C, true);
     let before = cluster.now.instant;
     let reply = cluster.request(A, put("late", "v", Cover::Held));
     assert_eq!(reply, Reply::Failed(OpError::Overloaded));
-    assert!(cluster.now.instant.since(before) <= Duration::from_millis(5_100));
+    assert!(cluster.now.instant.since(before) <= Duration::from_millis(500));
     assert_eq!(cluster.copy(A, "late"), None, "nothing was done");
     // And not for somebody who is gone.
     let request = cluster.start_request(A, put("gone", "v", Cover::Held));
@@ -75,6 +75,53 @@ fn what_waits_is_bounded() {
     cluster.run();
     let written = requests.iter().filter(|r| matches!(cluster.replies.get(r), Some(Reply::Written { .. })));
     assert_eq!(written.count(), 4);
+}
+
+/// Nodes other than these have room for one operation, which waits for their disk.
+fn with_full(nodes: u64, room: &[NodeId]) -> Cluster {
+    let mut cluster = Cluster::with(nodes, |config| config.limits.local = 1);
+    let full: Vec<NodeId> = cluster.nodes.keys().copied().filter(|id| !room.contains(id)).collect();
+    for id in full {
+        cluster.nodes.get_mut(&id).unwrap().loads = false;
+        let get = Op::Get { key: "other".into(), options: r(Level::One) };
+        cluster.start_request(id, get);
+        cluster.run();
+    }
+    cluster.delivered.clear();
+    cluster
+}
+
+#[test]
+fn a_write_that_enough_replicas_have_no_room_for_fails_at_once() {
+    // This node's own copy is durable, or in its log.
+    for (syncs, have) in [(true, 1), (false, 0)] {
+        let mut cluster = with_full(3, &[A]);
+        cluster.nodes.get_mut(&A).unwrap().syncs = syncs;
+        let request = cluster.start_request(A, put("k", "v", Cover::Held));
+        cluster.run();
+        let indeterminate = OpError::Indeterminate { need: Need::W, have, want: 2 };
+        assert_eq!(cluster.replies.get(&request), Some(&Reply::Failed(indeterminate)), "no time has passed");
+        assert!(cluster.copy(A, "k").is_some());
+    }
+    // Nor can it be stored here: nothing was done, and later there may be room.
+    let mut cluster = with_full(3, &[A]);
+    cluster.nodes.get_mut(&A).unwrap().disk_full = true;
+    let request = cluster.start_request(A, put("k", "v", Cover::Held));
+    cluster.run();
+    assert_eq!(cluster.replies.get(&request), Some(&Reply::Failed(OpError::Overloaded)));
+    for id in [A, B, C] {
+        assert_eq!(cluster.copy(id, "k"), None);
+    }
+}
+
+#[test]
+fn fallbacks_take_what_owners_have_no_room_for() {
+    let list = Cluster::new(5).preference("k");
+    let mut cluster = with_full(5, &[list[0], list[3], list[4]]);
+    cluster.put(list[0], "k", "v", Cover::Held);
+    for (full, fallback) in [(list[1], list[3]), (list[2], list[4])] {
+        assert_eq!((cluster.copy(full, "k"), cluster.hints(fallback)), (None, 1));
+    }
 }
 
 #[test]

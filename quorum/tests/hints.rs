@@ -3,7 +3,7 @@
 mod common;
 
 use common::*;
-use gramme_quorum::message::{Message, Purpose};
+use gramme_quorum::message::{CallId, Message, Purpose, Syncing};
 use gramme_quorum::*;
 use gramme_ring::{Change, Member, NodeId};
 use std::collections::BTreeSet;
@@ -344,4 +344,38 @@ fn a_write_kept_for_an_owner_not_heard_of_reaches_it() {
         cluster.pass(Duration::from_secs(20));
         assert_eq!(cluster.hints(keeper), 0);
     }
+}
+
+/// It hears of the change while it looks for hints of nodes that are no members.
+#[test]
+fn a_write_kept_for_an_owner_just_heard_of_reaches_it() {
+    let mut cluster = Cluster::with(3, |config| config.timing.exchange = Duration::from_secs(10_000));
+    let new = NodeId(4);
+    cluster.add(new);
+    cluster.put(B, "k", "v", Cover::Held);
+    cluster.pass(Duration::from_secs(5));
+    let (key, layout) = (bytes::Bytes::from("k"), cluster.memberships[&A].layout().unwrap().version());
+    let object = cluster.nodes[&B].durable[&(common::place("k"), key.clone())].clone();
+    let write = Message::Write {
+        call: CallId(1),
+        layout,
+        purpose: Purpose::Write,
+        key,
+        object,
+        hints: vec![new],
+        sync: Syncing::First,
+        outranked_by: None,
+    };
+    cluster.nodes.get_mut(&A).unwrap().lists = false;
+    cluster.input(A, Input::Peer(B, write));
+    assert_eq!(cluster.hints(A), 1);
+    cluster.change(B, ClusterOp::Stage(Change::Member(Member::new(new)))).unwrap();
+    let hash = cluster.nodes[&B].engine.membership().propose().unwrap().hash();
+    cluster.change(B, ClusterOp::Commit(hash)).unwrap();
+    cluster.pass(Duration::from_secs(5));
+    assert!(cluster.nodes[&A].engine.layout().unwrap().is_member(new));
+    cluster.list(A);
+    cluster.pass(Duration::from_secs(30));
+    assert_eq!(cluster.hints(A), 0);
+    assert!(cluster.copy(new, "k").is_some());
 }

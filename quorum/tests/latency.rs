@@ -77,6 +77,93 @@ fn requests_go_to_the_coordinator_that_was_fastest() {
     assert!(share > 100, "{share} of 2000");
 }
 
+/// One read at a node of a key that all others own, in which all disks but these answer after a while.
+fn read_slowly(cluster: &mut Cluster, at: NodeId, key: &str, fast: &[NodeId]) {
+    let slow: Vec<NodeId> = cluster.nodes.keys().copied().filter(|id| !fast.contains(id)).collect();
+    slow.iter().for_each(|id| cluster.nodes.get_mut(id).unwrap().loads = false);
+    let request = cluster.start_request(at, Op::Get { key: key.to_owned().into(), options: r(Level::All) });
+    cluster.run();
+    cluster.pass(Duration::from_millis(50));
+    slow.iter().for_each(|id| cluster.load(*id));
+    cluster.run();
+    assert!(matches!(cluster.replies[&request], Reply::Read(_)));
+}
+
+#[test]
+fn the_next_write_goes_to_the_owner_that_answered_the_last_reads_fastest() {
+    let mut cluster = Cluster::new(5);
+    let keys: Vec<String> = (0..300).map(|i| format!("key {i}")).collect();
+    let owns = |cluster: &Cluster, key: &str, node| cluster.preference(key)[..3].contains(&node);
+    for fast in [B, C, NodeId(4)] {
+        // What it reads it owns itself, and it has never forwarded anything.
+        let mine: Vec<&String> = keys.iter().filter(|key| owns(&cluster, key, A)).take(40).collect();
+        for key in mine {
+            read_slowly(&mut cluster, A, key, &[A, fast]);
+        }
+        cluster.delivered.clear();
+        let others = keys.iter().filter(|key| !owns(&cluster, key, A) && owns(&cluster, key, fast));
+        let others: Vec<&String> = others.take(10).collect();
+        for key in &others {
+            cluster.put(A, key, "v", Cover::Held);
+        }
+        assert_eq!(forwards(&cluster), vec![fast; others.len()]);
+    }
+}
+
+#[test]
+fn a_node_whose_own_disk_is_the_slow_one_lets_another_owner_coordinate() {
+    let mut cluster = Cluster::new(3);
+    cluster.put(A, "k", "1", Cover::Held);
+    assert!(forwards(&cluster).is_empty());
+    read_slowly(&mut cluster, A, "k", &[B, C]);
+    cluster.put(A, "k", "2", Cover::Held);
+    assert_eq!(forwards(&cluster).len(), 1);
+    // Where nobody else can, it does so itself.
+    for other in [B, C] {
+        cluster.input(other, Input::Congested(A, true));
+    }
+    cluster.put(A, "k", "3", Cover::Held);
+    assert_eq!(cluster.get(A, "k").0, ["3"]);
+    for other in [B, C] {
+        cluster.input(other, Input::Congested(A, false));
+    }
+    // And when there were no reads for long that would tell.
+    read_slowly(&mut cluster, A, "k", &[B, C]);
+    cluster.delivered.clear();
+    for i in 0..200 {
+        cluster.put(A, "k", &i.to_string(), Cover::Held);
+    }
+    assert!((1..200).contains(&forwards(&cluster).len()), "{}", forwards(&cluster).len());
+    // And when its disk is as fast again as others are.
+    read_slowly(&mut cluster, A, "k", &[B, C]);
+    for _ in 0..40 {
+        cluster.get(A, "k");
+    }
+    cluster.delivered.clear();
+    cluster.put(A, "k", "4", Cover::Held);
+    assert!(forwards(&cluster).is_empty());
+}
+
+#[test]
+fn a_fallback_coordinates_only_where_no_owner_can() {
+    let mut cluster = Cluster::new(5);
+    let list = cluster.preference("k");
+    cluster.crash(list[0]);
+    let at = list[4];
+    for i in 0..20 {
+        let request = cluster.start_request(at, put("k", &i.to_string(), Cover::Held));
+        // All owners that are left are slow.
+        list[1..3].iter().for_each(|id| cluster.nodes.get_mut(id).unwrap().loads = false);
+        cluster.run();
+        cluster.pass(Duration::from_millis(50));
+        list[1..3].iter().for_each(|id| cluster.load(*id));
+        cluster.run();
+        assert!(matches!(cluster.replies[&request], Reply::Written { .. }));
+    }
+    assert!(forwards(&cluster).iter().all(|to| list[1..3].contains(to)), "{:?}", forwards(&cluster));
+    assert_eq!(cluster.copy(list[1], "k").unwrap(), ["19"], "each covers the one before");
+}
+
 /// It says that it is alive and does nothing of what it is asked.
 #[test]
 fn a_coordinator_that_never_answers_is_not_asked_for_everything() {

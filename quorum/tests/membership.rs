@@ -72,6 +72,45 @@ fn who_leaves_waits_until_what_it_handed_over_is_settled() {
     assert!(!waits(&cluster));
 }
 
+/// A hint is gone when its removal is durable, and not as long as the disk refuses it, or may come back without it.
+#[test]
+fn who_leaves_waits_until_its_last_hint_is_gone_durably() {
+    for full in [false, true] {
+        let mut cluster = Cluster::new(5);
+        let list = cluster.preference("k");
+        let (owner, leaver) = (list[2], list[3]);
+        cluster.crash(owner);
+        cluster.put(list[0], "k", "v", Cover::Held);
+        cluster.loses = |_, _, message| matches!(message, Message::Write { purpose: Purpose::Handoff, .. });
+        cluster.start(owner);
+        commit(&mut cluster, list[0], vec![Change::Leave(leaver)]);
+        let waits = |cluster: &Cluster| {
+            let transition = cluster.nodes[&leaver].engine.membership().transition();
+            transition.is_some_and(|t| t.step() == Step::Moving && t.waiting_for() == [leaver])
+        };
+        for _ in 0..300 {
+            cluster.pass(Duration::from_millis(100));
+        }
+        assert!(waits(&cluster), "all but the hint is done");
+        cluster.loses = |_, _, _| false;
+        let disk = cluster.nodes.get_mut(&leaver).unwrap();
+        disk.syncs = full;
+        if full {
+            disk.refuses = |place| place.0 >= 0x8000;
+        }
+        for _ in 0..100 {
+            cluster.pass(Duration::from_millis(100));
+            assert!(waits(&cluster), "what has served is not gone; full: {full}");
+        }
+        assert_eq!(cluster.copy(owner, "k").unwrap(), ["v"], "its owner has it");
+        cluster.nodes.get_mut(&leaver).unwrap().refuses = |_| false;
+        cluster.sync(leaver);
+        cluster.pass(Duration::from_secs(8));
+        assert!(!waits(&cluster));
+        assert_eq!(cluster.hints(leaver), 0);
+    }
+}
+
 /// In the end every owner has every key, nobody else has any, and reads find them.
 fn check(cluster: &mut Cluster, written: &BTreeMap<String, String>) {
     cluster.pass(Duration::from_secs(30));

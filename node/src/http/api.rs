@@ -90,7 +90,9 @@ struct NodeStatus {
     ring_version: u64,
     replicas: u8,
     requests_in_flight: usize,
+    requests_lingering: usize,
     waiting_for_disk: usize,
+    waiting_for_sync: usize,
     /// What background work gets of what it may do at the most: less than 100 when clients' requests take too long.
     background_percent: u8,
     /// Reads that took longer than 95 in 100 do and asked a second replica for the value.
@@ -141,7 +143,9 @@ pub(super) fn status(server: &Server) -> Result<Answer, Refusal> {
         ring_version,
         replicas,
         requests_in_flight: handle.in_flight(),
+        requests_lingering: status.lingering_writes + status.lingering_reads,
         waiting_for_disk: status.local,
+        waiting_for_sync: status.unsynced,
         background_percent: status.background_percent,
         read_hedges: status.hedges,
         read_repairs: status.repairs,

@@ -58,7 +58,19 @@ pub(super) fn answer(server: &Server) -> Result<Answer, Refusal> {
         "Bytes of answers that are being fetched, wait, or are being sent.",
         server.handle.budget().used() as u64,
     );
-    one("disk_operations_waiting", "gauge", "Local operations that wait for the disk.", status.local as u64);
+    one(
+        "requests_lingering",
+        "gauge",
+        "Requests that are answered and wait for the rest of the replicas.",
+        (status.lingering_writes + status.lingering_reads) as u64,
+    );
+    one(
+        "disk_operations_waiting",
+        "gauge",
+        "Local operations that wait for their records.",
+        status.local as u64,
+    );
+    one("sync_operations_waiting", "gauge", "Local operations that wait for a sync.", status.unsynced as u64);
     one("http_connections", "gauge", "Connections of HTTP clients.", server.clients.borrow().len() as u64);
     one(
         "requests_forwarded_total",

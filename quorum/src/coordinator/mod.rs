@@ -1,9 +1,14 @@
 //! Coordinating a request: whom to ask, when it is done, what to do about those who did not answer.
 
+mod copies;
+pub(crate) mod held;
+pub(crate) mod lingering;
 mod needs;
 pub(crate) mod read;
 pub(crate) mod request;
 pub(crate) mod write;
+
+pub use copies::{Answer, Copies};
 
 use crate::message::CallId;
 use crate::op::{RequestId, WriteOptions};

@@ -1,14 +1,14 @@
 //! Reads: one full copy, digests from the others, the merge of what differs, and repair afterwards.
 
 use super::needs::out_of_reach;
-use super::{Origin, Plan};
+use super::{Answer, Copies, Origin, Plan};
 use crate::engine::{Engine, Timer};
 use crate::message::{CallId, Copy, Message, Purpose, Syncing, Want};
 use crate::object::{self, Object};
 use crate::op::{Level, Need, OpError, ReadOptions, Reply};
 use crate::planted::Bug;
 use crate::replica::{Held, Merge, Reader, Source, Task};
-use crate::tally::Shortfall;
+use crate::tally::{Shortfall, Verdict};
 use crate::time::{Duration, Instant, Now};
 use alloc::vec::Vec;
 use bytes::Bytes;
@@ -23,11 +23,11 @@ pub(crate) struct Read {
     /// Taken when it is answered.
     origin: Option<Origin>,
     key: Bytes,
-    needs: [(Need, u8); 2],
     /// The layout that it goes by.
     layout: LayoutVersion,
-    plan: Plan,
-    copies: Vec<Asked>,
+    copies: Copies,
+    /// When those were asked that have not answered, nor had all their time.
+    asked: Vec<(NodeId, Instant)>,
     /// The join of all copies that arrived in full.
     merged: Object,
     deadline: Instant,
@@ -35,31 +35,8 @@ pub(crate) struct Read {
     /// When it began, and when it has taken longer than usual.
     began: Instant,
     hedge: Option<Instant>,
-}
-
-/// One replica's part in a read.
-#[derive(Debug)]
-struct Asked {
-    node: NodeId,
-    /// Whose copy it is: its own, or that of the owner it stands in for.
-    owner: NodeId,
-    /// It says that it may miss what it acknowledged.
-    incomplete: bool,
-    /// It has kept the read waiting too long to wait for it alone.
-    late: bool,
-    answer: Answer,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Answer {
-    Waiting(Want),
-    /// It has an object with this digest.
-    Digest(u64),
-    /// Its object has this digest, and is merged.
-    Merged(u64),
-    Absent,
-    /// It refused or was lost.
-    None,
+    /// Once it is answered and waits for the others, its bytes.
+    lingers: usize,
 }
 
 impl Engine {
@@ -111,19 +88,9 @@ impl Engine {
         let call = self.out.call();
         let me = self.config.node;
         // The local copy comes whole; without one, the first replica's does.
-        let mut whole = plan.targets.iter().find(|t| t.node == me).or(plan.targets.first()).map(|t| t.node);
-        let mut copies = Vec::with_capacity(plan.targets.len());
-        let targets = plan.targets.clone();
-        for target in &targets {
-            let want = if whole == Some(target.node) { Want::Object } else { Want::Digest };
-            copies.push(Asked {
-                node: target.node,
-                owner: target.stands_for.unwrap_or(target.node),
-                incomplete: false,
-                late: false,
-                answer: Answer::Waiting(want),
-            });
-        }
+        let copies = Copies::new(plan, needs, me);
+        let targets: Vec<(NodeId, bool)> = copies.asked().collect();
+        let asked = targets.iter().map(|(node, _)| (*node, now.instant)).collect();
         let patience = now.instant + self.config.timing.patience;
         self.timers.insert((patience, Timer::ReadPatience(call)));
         self.timers.insert((deadline, Timer::ReadDeadline(call)));
@@ -134,13 +101,12 @@ impl Engine {
         if let Some(at) = hedge {
             self.timers.insert((at, Timer::ReadHedge(call)));
         }
-        let read =
-            Read { origin, key, needs, layout, plan, copies, merged, deadline, patience, began, hedge };
-        self.reads.insert(call, read);
-        for target in targets {
-            let want =
-                if whole.take_if(|n| *n == target.node).is_some() { Want::Object } else { Want::Digest };
-            self.ask_copy(call, target.node, want);
+        self.reads.insert(
+            call,
+            Read { origin, key, layout, copies, asked, merged, deadline, patience, began, hedge, lingers: 0 },
+        );
+        for (node, whole) in targets {
+            self.ask_copy(call, node, if whole { Want::Object } else { Want::Digest });
         }
     }
 
@@ -161,10 +127,10 @@ impl Engine {
         let incomplete = self.reads.get(&call).is_some_and(|read| self.is_incomplete(Slot::of(&read.key)));
         match held {
             Held::Object { object, digest, .. } => {
-                self.take_copy(now, call, me, incomplete, Answer::Merged(digest), Some(*object));
+                self.take_copy(now, call, me, incomplete, Answer::Object(digest), Some(*object));
             }
             Held::Absent => self.take_copy(now, call, me, incomplete, Answer::Absent, None),
-            Held::Unknown => self.take_copy(now, call, me, incomplete, Answer::None, None),
+            Held::Unknown => self.read_failed(now, call, me),
         }
     }
 
@@ -176,9 +142,9 @@ impl Engine {
             Copy::Object(bytes) => match object::decode(&bytes) {
                 Ok(object) => {
                     let digest = object::digest(&self.config.digest_key, &object, &bytes);
-                    (Answer::Merged(digest), Some(object))
+                    (Answer::Object(digest), Some(object))
                 }
-                Err(_) => (Answer::None, None),
+                Err(_) => return self.read_failed(now, call, from),
             },
         };
         self.take_copy(now, call, from, incomplete, answer, object);
@@ -193,88 +159,106 @@ impl Engine {
         answer: Answer,
         object: Option<Object>,
     ) {
-        let Some(read) = self.reads.get_mut(&call) else { return };
-        let Some(asked) = read.copies.iter_mut().find(|c| c.node == from) else { return };
-        match (asked.answer, answer) {
-            // Repeated by the network, or overtaken by the full copy.
-            (Answer::Merged(_), _) | (_, Answer::Waiting(_)) => return,
-            (Answer::Waiting(Want::Object), Answer::Digest(_)) => return,
-            _ => {}
-        }
-        asked.answer = match answer {
-            Answer::Absent if self.config.planted.is(Bug::FallbackAbsentCounts) => Answer::Merged(0),
-            Answer::Digest(_) if self.config.planted.is(Bug::DigestUnchecked) => Answer::Merged(0),
+        self.answered_read(now, call, from);
+        let answer = match answer {
+            Answer::Absent if self.config.planted.is(Bug::FallbackAbsentCounts) => Answer::Object(0),
+            Answer::Digest(_) if self.config.planted.is(Bug::DigestUnchecked) => Answer::Object(0),
             answer => answer,
         };
-        asked.incomplete = incomplete && !self.config.planted.is(Bug::IncompleteCounts);
+        let incomplete = incomplete && !self.config.planted.is(Bug::IncompleteCounts);
+        let Some(read) = self.reads.get_mut(&call) else { return };
+        if !read.copies.take(from, answer, incomplete) {
+            return;
+        }
         if let Some(object) = object {
             let Ok(_) = read.merged.merge(object);
             if !self.config.planted.is(Bug::LwwUnsettled) {
                 self.replica.keyspaces.of(&read.key).policy.settle(&mut read.merged);
             }
         }
-        if answer == Answer::None {
-            self.replace_copy(call, from);
-        }
         self.advance_read(now, call);
+    }
+
+    /// A replica has answered, or was waited for as long as one is: that tells who is to coordinate the next write.
+    fn answered_read(&mut self, now: Now, call: CallId, node: NodeId) {
+        let Some(read) = self.reads.get_mut(&call) else { return };
+        let Some(at) = read.asked.iter().position(|(asked, _)| *asked == node) else { return };
+        let took = now.instant.since(read.asked.swap_remove(at).1);
+        if node == self.config.node {
+            self.pace.saw(took);
+        } else if let Some(peer) = self.peers.get_mut(&node) {
+            peer.paces.copies.saw(took);
+        }
     }
 
     /// A replica refused, or can't be asked any more.
     pub(crate) fn read_failed(&mut self, now: Now, call: CallId, node: NodeId) {
         let Some(read) = self.reads.get_mut(&call) else { return };
-        let Some(asked) = read.copies.iter_mut().find(|c| c.node == node) else { return };
-        if !matches!(asked.answer, Answer::Waiting(_)) {
-            return;
+        if read.copies.no(node) {
+            read.asked.retain(|(asked, _)| *asked != node);
+            self.replace_copy(now, call, node);
+            self.advance_read(now, call);
         }
-        asked.answer = Answer::None;
-        self.replace_copy(call, node);
-        self.advance_read(now, call);
     }
 
-    fn replace_copy(&mut self, call: CallId, node: NodeId) {
+    fn replace_copy(&mut self, now: Now, call: CallId, node: NodeId) {
         let Some(read) = self.reads.get_mut(&call) else { return };
-        if let Some(target) = read.plan.substitute(node) {
-            let answer = Answer::Waiting(Want::Object);
-            let node = target.node;
-            let owner = target.stands_for.unwrap_or(node);
-            read.copies.push(Asked { node, owner, incomplete: false, late: false, answer });
-            self.ask_copy(call, target.node, Want::Object);
+        if let Some(node) = read.copies.substitute(node) {
+            read.asked.push((node, now.instant));
+            self.ask_copy(call, node, Want::Object);
         }
     }
 
     fn advance_read(&mut self, now: Now, call: CallId) {
         let Some(read) = self.reads.get_mut(&call) else { return };
         if read.origin.is_some() {
-            if read.has_quorum() {
-                let origin = read.origin.take();
-                let took = now.instant.since(read.began);
-                self.usual.saw(took);
-                if !matches!(origin, Some(Origin::Heal(_))) {
-                    self.admission.saw(now.instant, took);
+            match read.copies.verdict() {
+                Verdict::Met => {
+                    let origin = read.origin.take();
+                    let took = now.instant.since(read.began);
+                    self.usual.saw(took);
+                    if !matches!(origin, Some(Origin::Heal(_))) {
+                        self.admission.saw(now.instant, took);
+                    }
+                    let object = read.merged.clone();
+                    if let Some(origin) = origin {
+                        self.read_succeeded(now, origin, object);
+                    }
                 }
-                let object = read.merged.clone();
-                if let Some(origin) = origin {
-                    self.read_succeeded(now, origin, object);
+                Verdict::Impossible(Shortfall { need, have, want }) => {
+                    if let Some(origin) = read.origin.take() {
+                        self.answer(origin, Reply::Failed(OpError::Quorum { need, have, want }));
+                    }
                 }
-            } else if let Some(Shortfall { need, have, want }) = read.shortfall_for_good()
-                && let Some(origin) = read.origin.take()
-            {
-                self.answer(origin, Reply::Failed(OpError::Quorum { need, have, want }));
+                Verdict::Pending => {}
             }
         }
         let Some(read) = self.reads.get_mut(&call) else { return };
-        if let Some(node) = read.differing() {
-            self.ask_copy(call, node, Want::Object);
-        } else if read.is_complete()
-            && let Some(read) = self.remove_read(call)
-        {
+        let differing = read.copies.fetch();
+        if differing.is_none() && read.copies.is_complete() {
             assert!(read.origin.is_none(), "a read that nobody else can answer has failed");
+            return self.end_lingering_read(call);
+        }
+        if read.origin.is_none() {
+            let bytes = read.bytes();
+            self.lingering_reads.set(core::mem::replace(&mut read.lingers, bytes), bytes);
+        }
+        if let Some(node) = differing {
+            self.ask_copy(call, node, Want::Object);
+        }
+        self.bound_lingering_reads();
+    }
+
+    /// Ends a read that is answered: who has answered with something else is repaired.
+    pub(super) fn end_lingering_read(&mut self, call: CallId) {
+        if let Some(read) = self.remove_read(call) {
             self.repair(read);
         }
     }
 
     fn remove_read(&mut self, call: CallId) -> Option<Read> {
         let read = self.reads.remove(&call)?;
+        self.lingering_reads.set(read.lingers, 0);
         self.timers.remove(&(read.patience, Timer::ReadPatience(call)));
         if let Some(at) = read.hedge {
             self.timers.remove(&(at, Timer::ReadHedge(call)));
@@ -291,15 +275,7 @@ impl Engine {
         if read.origin.is_none() {
             return;
         }
-        for copy in &mut read.copies {
-            copy.late |= copy.answer == Answer::Waiting(Want::Object);
-        }
-        let spare = read.differing().or_else(|| {
-            let next = read.copies.iter_mut().find(|c| c.answer == Answer::Waiting(Want::Digest))?;
-            next.answer = Answer::Waiting(Want::Object);
-            Some(next.node)
-        });
-        if let Some(node) = spare {
+        if let Some(node) = read.copies.hedge() {
             self.hedges += 1;
             self.ask_copy(call, node, Want::Object);
         }
@@ -308,20 +284,18 @@ impl Engine {
     /// Who has not answered by now gets a stand-in; if the read is answered, it is not waited for any more.
     pub(crate) fn read_patience(&mut self, now: Now, call: CallId) {
         let Some(read) = self.reads.get_mut(&call) else { return };
+        let silent = read.copies.late();
+        for node in &silent {
+            self.answered_read(now, call, *node);
+        }
+        let Some(read) = self.reads.get_mut(&call) else { return };
         if read.origin.is_none() {
-            if let Some(read) = self.remove_read(call) {
-                self.repair(read);
-            }
-            return;
+            return self.end_lingering_read(call);
         }
-        for copy in &mut read.copies {
-            copy.late = matches!(copy.answer, Answer::Waiting(_));
-        }
-        let silent: Vec<NodeId> = read.waiting().collect();
         read.patience = now.instant + self.config.timing.patience;
         self.timers.insert((read.patience, Timer::ReadPatience(call)));
         for node in silent {
-            self.replace_copy(call, node);
+            self.replace_copy(now, call, node);
         }
         self.advance_read(now, call);
     }
@@ -331,7 +305,7 @@ impl Engine {
         if !matches!(read.origin, None | Some(Origin::Heal(_))) {
             self.admission.saw(now.instant, now.instant.since(read.began));
         }
-        let Shortfall { need, have, want } = read.shortfall();
+        let Shortfall { need, have, want } = read.copies.shortfall();
         if let Some(origin) = read.origin.take() {
             self.answer(origin, Reply::Failed(OpError::Quorum { need, have, want }));
         }
@@ -339,8 +313,12 @@ impl Engine {
     }
 
     pub(crate) fn reads_lost_peer(&mut self, now: Now, node: NodeId) {
-        let calls: Vec<CallId> =
-            self.reads.iter().filter(|(_, r)| r.waiting().any(|n| n == node)).map(|(c, _)| *c).collect();
+        let calls: Vec<CallId> = self
+            .reads
+            .iter()
+            .filter(|(_, r)| r.copies.asked().any(|(n, _)| n == node))
+            .map(|(c, _)| *c)
+            .collect();
         for call in calls {
             self.read_failed(now, call, node);
         }
@@ -351,22 +329,18 @@ impl Engine {
         if read.merged.is_empty() || matches!(read.origin, Some(Origin::Heal(_))) {
             return;
         }
-        if read.agrees() {
+        if read.copies.agrees() {
             return;
         }
         let encoded = object::encode(&read.merged);
         let digest = object::digest(&self.config.digest_key, &read.merged, &encoded);
-        for copy in &read.copies {
-            let stale = match copy.answer {
-                Answer::Merged(theirs) | Answer::Digest(theirs) => theirs != digest,
-                Answer::Absent => true,
-                Answer::Waiting(_) | Answer::None => false,
-            };
-            if !stale || !copy.is_primary() || self.is_congested(copy.node) {
+        for node in read.copies.stale(digest) {
+            let full = node == self.config.node && self.replica.is_behind();
+            if self.is_congested(node) || full {
                 continue;
             }
             self.repairs += 1;
-            if copy.node == self.config.node {
+            if node == self.config.node {
                 let merge = Merge {
                     source: Source::Repair,
                     object: read.merged.clone(),
@@ -379,7 +353,7 @@ impl Engine {
                 // Nobody waits for the acknowledgement: a repair that is lost is made again by the next read.
                 let call = self.out.call();
                 self.out.send(
-                    copy.node,
+                    node,
                     Message::Write {
                         sync: Syncing::Later,
                         call,
@@ -411,102 +385,20 @@ impl Engine {
     }
 }
 
-impl Asked {
-    fn is_primary(&self) -> bool {
-        self.node == self.owner
-    }
-}
-
 impl Read {
     /// Whether the owners by this layout are asked.
     pub(crate) fn goes_by(&self, layout: LayoutVersion) -> bool {
         self.layout == layout
     }
 
-    fn waiting(&self) -> impl Iterator<Item = NodeId> + '_ {
-        self.copies.iter().filter(|c| matches!(c.answer, Answer::Waiting(_))).map(|c| c.node)
+    /// Its bytes if it is answered and waits for the rest of its replicas, else 0.
+    pub(super) const fn lingers(&self) -> usize {
+        self.lingers
     }
 
-    fn is_merged(&self, digest: u64) -> bool {
-        self.copies.iter().any(|c| c.answer == Answer::Merged(digest))
-    }
-
-    /// Whether a replica's answer is complete knowledge, and part of `merged`. A fallback's absence and an
-    /// incomplete replica's anything never count.
-    fn counts(&self, copy: &Asked) -> bool {
-        !copy.incomplete
-            && match copy.answer {
-                Answer::Merged(_) => true,
-                Answer::Digest(digest) => self.is_merged(digest),
-                Answer::Absent => copy.is_primary(),
-                Answer::Waiting(_) | Answer::None => false,
-            }
-    }
-
-    /// How many owners' copies have such an answer: an owner and its stand-in are one.
-    fn count(&self, is: impl Fn(&Asked) -> bool) -> u8 {
-        let earlier = |at: usize, owner| self.copies[..at].iter().any(|c| c.owner == owner && is(c));
-        let counted = self.copies.iter().enumerate().filter(|(at, c)| is(c) && !earlier(*at, c.owner));
-        u8::try_from(counted.count()).unwrap_or(u8::MAX)
-    }
-
-    fn has_quorum(&self) -> bool {
-        let [(_, r), (_, pr)] = self.needs;
-        self.count(|c| self.counts(c)) >= r && self.count(|c| c.is_primary() && self.counts(c)) >= pr
-    }
-
-    fn shortfall(&self) -> Shortfall {
-        let [(r_need, r), (pr_need, pr)] = self.needs;
-        let have = self.count(|c| self.counts(c));
-        if have < r {
-            return Shortfall { need: r_need, have, want: r };
-        }
-        Shortfall { need: pr_need, have: self.count(|c| c.is_primary() && self.counts(c)), want: pr }
-    }
-
-    /// The condition that can't hold any more, whoever still answers.
-    fn shortfall_for_good(&self) -> Option<Shortfall> {
-        let open = |c: &Asked| {
-            !self.counts(c) && matches!(c.answer, Answer::Waiting(_) | Answer::Digest(_)) && !c.incomplete
-        };
-        let [(_, r), (_, pr)] = self.needs;
-        // Whoever fails is replaced at once while there are spares, so a copy nobody is asked for is lost.
-        let all = self.count(|c| self.counts(c) || open(c));
-        let primaries = self.count(|c| c.is_primary() && (self.counts(c) || open(c)));
-        (all < r || primaries < pr).then(|| self.shortfall())
-    }
-
-    /// A replica whose object is not merged and has not been asked for; it counts as asked from now on.
-    /// Replicas with the same digest are asked one at a time.
-    fn differing(&mut self) -> Option<NodeId> {
-        if self.copies.iter().any(|c| c.answer == Answer::Waiting(Want::Object) && !c.late) {
-            return None;
-        }
-        let index = self.copies.iter().position(|c| match c.answer {
-            Answer::Digest(digest) => !self.is_merged(digest),
-            _ => false,
-        })?;
-        self.copies[index].answer = Answer::Waiting(Want::Object);
-        Some(self.copies[index].node)
-    }
-
-    /// Every owner that answered has the same object: the merge is that object, and nobody needs it.
-    fn agrees(&self) -> bool {
-        let mut digests = self.copies.iter().filter(|c| c.is_primary()).filter_map(|c| match c.answer {
-            Answer::Merged(digest) | Answer::Digest(digest) => Some(Some(digest)),
-            Answer::Absent => Some(None),
-            Answer::Waiting(_) | Answer::None => None,
-        });
-        let first = digests.next();
-        let fallbacks_too = self.copies.iter().all(|c| match c.answer {
-            Answer::Merged(digest) => Some(Some(digest)) == first,
-            _ => true,
-        });
-        first.is_some_and(|d| d.is_some()) && fallbacks_too && digests.all(|d| Some(d) == first)
-    }
-
-    /// Nothing more is to come.
-    fn is_complete(&self) -> bool {
-        self.waiting().next().is_none()
+    /// What it takes: what was read so far.
+    fn bytes(&self) -> usize {
+        let versions = self.merged.iter().map(|(_, version)| object::weigh(version));
+        self.key.len() + versions.sum::<usize>()
     }
 }

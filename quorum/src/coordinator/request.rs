@@ -1,7 +1,7 @@
 //! A request's way in: checked, then coordinated here or forwarded to one of the key's coordinators.
 
-use super::Origin;
-use super::write::Request;
+use super::held::Request;
+use super::{Origin, Target};
 use crate::engine::{Engine, Timer};
 use crate::message::{CallId, Message, Refusal};
 use crate::object::{self, Content, Object};
@@ -48,6 +48,8 @@ impl Engine {
             return self.out.send(from, Message::Refused { call, why: Refusal::Overloaded });
         }
         let reply = match self.check(&op) {
+            // Another coordinator may have room.
+            Err(OpError::Overloaded) => Message::Refused { call, why: Refusal::Overloaded },
             Err(error) => Message::Forwarded { call, reply: Reply::Failed(error) },
             Ok(()) if self.coordinates(&op) => {
                 self.open += 1;
@@ -76,10 +78,14 @@ impl Engine {
     fn route(&mut self, now: Now, request: RequestId, op: Op, deadline: Instant) {
         let plan = self.plan(op.key());
         let here = plan.target(self.config.node).is_some();
+        let mut others = plan.targets;
+        others.retain(|target| target.node != self.config.node);
         // A node that could not store this run's actor (its disk is full) can't mint; others can.
-        let mut others: Vec<NodeId> = plan.targets.iter().map(|t| t.node).collect();
-        others.retain(|node| *node != self.config.node);
-        let first = if here && (self.ready || !op.is_write()) { None } else { self.fastest(&others) };
+        let first = match here {
+            true if op.is_write() && self.ready => self.faster(&others),
+            true if !op.is_write() => None,
+            _ => self.fastest(&others),
+        };
         if here && first.is_none() {
             return self.coordinate(now, Origin::Client(request), op, deadline);
         }
@@ -111,16 +117,33 @@ impl Engine {
         self.out.send(to, Message::Forward { call, op, heard });
     }
 
-    /// The one of these peers that has answered fastest of late (Dynamo, section 5: load is unevenly spread, and reads are mostly
-    /// followed by writes of the same key).
-    fn fastest(&mut self, peers: &[NodeId]) -> Option<NodeId> {
-        let fastest = peers.iter().copied().min_by_key(|node| self.peers.get(node).map(|peer| peer.pace));
-        for node in peers.iter().filter(|node| Some(**node) != fastest) {
-            if let Some(peer) = self.peers.get_mut(node) {
-                peer.pace.passed_over();
+    /// The one of these that has answered fastest of late (Dynamo, section 5: load is unevenly spread, and reads are mostly
+    /// followed by writes of the same key). An owner, if there is one: a fallback may not have what a write is to cover.
+    fn fastest(&mut self, targets: &[Target]) -> Option<NodeId> {
+        let pace = |node| self.peers.get(&node).map(|peer| peer.paces.total());
+        let fastest =
+            targets.iter().min_by_key(|target| (target.stands_for.is_some(), pace(target.node)))?.node;
+        for target in targets.iter().filter(|target| target.node != fastest) {
+            if let Some(peer) = self.peers.get_mut(&target.node) {
+                peer.paces.passed_over();
             }
         }
-        fastest
+        Some(fastest)
+    }
+
+    /// An owner whose copies were read so much faster of late than this node's own that a write is better coordinated there: here
+    /// nothing could be sent before this node's copy was read.
+    fn faster(&mut self, targets: &[Target]) -> Option<NodeId> {
+        let owners =
+            targets.iter().filter(|target| target.stands_for.is_none() && !self.is_congested(target.node));
+        let paces =
+            owners.filter_map(|target| Some((self.peers.get(&target.node)?.paces.copies, target.node)));
+        let (pace, node) = paces.min()?;
+        let left_behind = self.pace.is_left_behind_by(pace);
+        if left_behind {
+            self.pace.passed_over();
+        }
+        left_behind.then_some(node)
     }
 
     /// A write whose read went before finds that others coordinate the key by now. Nothing was done yet.
@@ -152,7 +175,8 @@ impl Engine {
             }
             _ => {}
         }
-        if self.open >= self.config.limits.requests || self.replica.is_full() {
+        let full = if op.is_write() { self.replica.is_behind() } else { self.replica.is_full() };
+        if self.open >= self.config.limits.requests || full {
             return Err(OpError::Overloaded);
         }
         Ok(())
@@ -171,7 +195,7 @@ impl Engine {
                 let also = None;
                 self.start_write(
                     now,
-                    Request { origin, key, content, expiry, cover, options, also, deadline },
+                    Request { origin, key, content, expiry, cover, options, also, deadline, until: None },
                 );
             }
             // Whether there is anything to delete is a question to a read quorum, not to one copy.
@@ -191,7 +215,7 @@ impl Engine {
                 let (expiry, also) = (None, None);
                 self.start_write(
                     now,
-                    Request { origin, key, content, expiry, cover, options, also, deadline },
+                    Request { origin, key, content, expiry, cover, options, also, deadline, until: None },
                 );
             }
         }
@@ -217,6 +241,7 @@ impl Engine {
                         options,
                         also: Some(object),
                         deadline,
+                        until: None,
                     };
                     self.start_write(now, request);
                 }
@@ -275,7 +300,7 @@ impl Engine {
         if let Some(forward) = self.forwards.get(&call)
             && let Some(peer) = self.peers.get_mut(&forward.to)
         {
-            peer.pace.saw(now.instant.since(forward.sent));
+            peer.paces.requests.saw(now.instant.since(forward.sent));
         }
     }
 
@@ -291,9 +316,13 @@ impl Engine {
         let Some(forward) = self.forwards.get_mut(&call) else { return };
         forward.unwritable |= why == Some(Refusal::Unwritable);
         let Some(forward) = self.forwards.get(&call) else { return };
-        let mut untried: Vec<NodeId> =
-            self.plan(forward.op.key()).targets.iter().map(|target| target.node).collect();
-        untried.retain(|node| !forward.tried.contains(node) && *node != self.config.node);
+        let mut untried = self.plan(forward.op.key()).targets;
+        let here = untried.iter().any(|target| target.node == self.config.node);
+        if here && (self.ready || !forward.op.is_write()) {
+            // It went to another since that is faster, not since it must.
+            return self.coordinate_after_all(now, call);
+        }
+        untried.retain(|target| !forward.tried.contains(&target.node) && target.node != self.config.node);
         let unwritable = forward.unwritable;
         let Some(node) = self.fastest(&untried) else {
             let error = if unwritable { OpError::Unwritable } else { OpError::Overloaded };
@@ -305,6 +334,13 @@ impl Engine {
             forward.tried.push(node);
             let op = forward.op.clone();
             self.send_forward(node, call, op);
+        }
+    }
+
+    fn coordinate_after_all(&mut self, now: Now, call: CallId) {
+        if let Some(Forward { request, op, deadline, .. }) = self.forwards.remove(&call) {
+            self.timers.remove(&(deadline, Timer::Forward(call)));
+            self.coordinate(now, Origin::Client(request), op, deadline);
         }
     }
 

@@ -1,5 +1,6 @@
 //! Writes: mint a dot here, send the object to the other replicas, answer when W of them hold it.
 
+use super::held::Request;
 use super::needs::out_of_reach;
 use super::{Origin, Plan};
 use crate::engine::{Engine, Timer};
@@ -12,7 +13,6 @@ use crate::replica::{Merge, Mint, Minted, Source, Task};
 use crate::tally::{Shortfall, Tally, Verdict};
 use crate::time::{Instant, Now};
 use crate::view::{View, copies};
-use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use bytes::Bytes;
 use gramme_ring::{NodeId, Slot};
@@ -21,9 +21,6 @@ use gramme_vclock::GrowableContext as Context;
 /// How often a plain write covers what outranks it before it gives up: each round, somebody else's write
 /// with a larger stamp must have come in between.
 const MAX_ROUNDS: u8 = 8;
-
-/// Bytes of writes that wait until replicas take messages again.
-const MAX_HELD: usize = 64 << 20;
 
 /// A write being coordinated here. It lives on after its answer until every replica has it or has a hint.
 #[derive(Debug)]
@@ -47,6 +44,10 @@ pub(crate) struct Write {
     outranking: Option<Object>,
     /// Some replica may have written it without telling.
     uncertain: bool,
+    /// Some replica has too much to do, and may take it later.
+    overloaded: bool,
+    /// Once it lingers, its bytes.
+    lingers: usize,
     began: Instant,
     deadline: Instant,
     patience: Instant,
@@ -68,6 +69,11 @@ impl Write {
     /// Nobody was answered yet.
     pub(crate) fn is_open(&self) -> bool {
         self.origin.is_some()
+    }
+
+    /// Its bytes if it is answered and waits for the rest of its replicas, else 0.
+    pub(super) const fn lingers(&self) -> usize {
+        self.lingers
     }
 
     /// Whether it is to satisfy a quorum of the layout with this hash. Two commits on one parent have one version.
@@ -113,6 +119,15 @@ impl Write {
         self.parts.iter().any(|part| part.tally.waiting().next().is_some())
     }
 
+    /// What it takes: its value, and its object as it is sent.
+    fn bytes(&self) -> usize {
+        let value = match &self.content {
+            Content::Value { bytes, .. } => bytes.len(),
+            Content::Tombstone => 0,
+        };
+        self.key.len() + value + self.sent.as_ref().map_or(0, |sent| sent.encoded.len())
+    }
+
     /// The worst of the verdicts.
     fn verdict(&self) -> Verdict {
         let mut verdict = Verdict::Met;
@@ -133,16 +148,6 @@ impl Write {
     }
 }
 
-impl Request {
-    fn size(&self) -> usize {
-        let value = match &self.content {
-            Content::Value { bytes, .. } => bytes.len(),
-            Content::Tombstone => 0,
-        };
-        self.key.len() + value
-    }
-}
-
 /// The write as it went out.
 #[derive(Debug)]
 struct Sent {
@@ -151,20 +156,6 @@ struct Sent {
     context: Context,
     rank: Rank,
     replaced: bool,
-}
-
-/// A write before it has a plan.
-#[derive(Debug)]
-pub(crate) struct Request {
-    pub(crate) origin: Origin,
-    pub(crate) key: Bytes,
-    pub(crate) content: Content,
-    pub(crate) expiry: Option<Expiry>,
-    pub(crate) cover: Cover,
-    pub(crate) options: WriteOptions,
-    /// What a read before it has shown.
-    pub(crate) also: Option<Object>,
-    pub(crate) deadline: Instant,
 }
 
 impl Engine {
@@ -180,13 +171,7 @@ impl Engine {
         // Those to whom nothing more should be sent count as absent.
         let takes = |node| self.is_alive(node) && !self.is_congested(node);
         let Ok(parts) = self.write_parts(&request.key, &request.options, takes) else {
-            let size = request.size();
-            if self.held_bytes + size > self.config.limits.object().max(MAX_HELD) {
-                return self.answer(request.origin, Reply::Failed(OpError::Overloaded));
-            }
-            self.held_bytes += size;
-            self.timers.insert((request.deadline, Timer::Held));
-            return self.held.push_back(request);
+            return self.hold_write(now, request);
         };
         // Where the last write wins it has to outrank what any replica has, whatever it covers.
         let plain = match request.cover {
@@ -212,6 +197,8 @@ impl Engine {
             hinted_here: Vec::new(),
             outranking: None,
             uncertain: false,
+            overloaded: false,
+            lingers: 0,
             began: now.instant,
             deadline: request.deadline,
             patience: now.instant,
@@ -241,30 +228,6 @@ impl Engine {
             return Err(OpError::Quorum { need: Need::W, have: 0, want: 1 });
         }
         Ok(parts)
-    }
-
-    /// A replica takes messages again, or is gone: writes that waited for that are looked at once more.
-    pub(crate) fn release_held(&mut self, now: Now) {
-        self.held_bytes = 0;
-        for request in core::mem::take(&mut self.held) {
-            if self.plan(&request.key).target(self.config.node).is_some() {
-                self.start_write(now, request);
-            } else {
-                self.answer(request.origin, Reply::Failed(OpError::Overloaded));
-            }
-        }
-    }
-
-    /// Those whose time is up have done nothing.
-    pub(crate) fn expire_held(&mut self, now: Now) {
-        let (late, held) =
-            core::mem::take(&mut self.held).into_iter().partition(|r| r.deadline <= now.instant);
-        self.held = held;
-        self.held_bytes = self.held.iter().map(Request::size).sum();
-        let late: VecDeque<Request> = late;
-        for request in late {
-            self.answer(request.origin, Reply::Failed(OpError::Overloaded));
-        }
     }
 
     fn begin_round(&mut self, now: Now, mut write: Write, cover: Cover, also: Option<Object>) {
@@ -406,8 +369,9 @@ impl Engine {
         self.advance_write(now, call);
     }
 
-    pub(crate) fn write_refused(&mut self, now: Now, call: CallId, node: NodeId, _why: Refusal) {
+    pub(crate) fn write_refused(&mut self, now: Now, call: CallId, node: NodeId, why: Refusal) {
         let Some(write) = self.writes.get_mut(&call) else { return };
+        write.overloaded |= why == Refusal::Overloaded;
         if let Some(at) = write.asked_again.iter().position(|asked| *asked == node) {
             write.asked_again.swap_remove(at);
             return;
@@ -492,24 +456,35 @@ impl Engine {
                 }
                 Verdict::Impossible(shortfall) => {
                     let agreed = write.parts.iter().any(|part| part.tally.agreed() > 0);
-                    let nothing = !agreed && !write.uncertain && write.round == 0;
+                    // This node's own copy is in the log by now, unless that was refused: only a power cut could undo it.
+                    let kept = write.sent.is_some() && write.is_waiting_for(self.config.node);
+                    let nothing = !agreed && !kept && !write.uncertain && write.round == 0;
                     if nothing && write.is_waiting() {
                         // If the rest refuse too, the failure is a definite one: worth the wait.
                         return;
                     }
-                    let error = if nothing { OpError::Unwritable } else { indeterminate(shortfall) };
+                    let error = match nothing {
+                        true if write.overloaded => OpError::Overloaded,
+                        true => OpError::Unwritable,
+                        false => indeterminate(shortfall),
+                    };
                     self.reply_write(call, Reply::Failed(error));
                 }
             }
         }
-        let done = self.writes.get(&call).is_some_and(|w| w.origin.is_none() && !w.is_waiting());
-        if done {
+        let Some(write) = self.writes.get_mut(&call).filter(|write| !write.is_open()) else { return };
+        if !write.is_waiting() {
             self.remove_write(call);
+        } else if write.lingers == 0 {
+            write.lingers = write.bytes();
+            self.lingering_writes.set(0, write.lingers);
+            self.bound_lingering_writes(now);
         }
     }
 
     fn remove_write(&mut self, call: CallId) -> Option<Write> {
         let write = self.writes.remove(&call)?;
+        self.lingering_writes.set(write.lingers, 0);
         self.timers.remove(&(write.patience, Timer::WritePatience(call)));
         self.timers.remove(&(write.deadline, Timer::WriteDeadline(call)));
         Some(write)
@@ -556,6 +531,21 @@ impl Engine {
             write.patience = now.instant + self.config.timing.patience;
             self.timers.insert((write.patience, Timer::WritePatience(call)));
         }
+    }
+
+    /// Ends a write that is answered: who has not taken it by now gets a hint here, beside this node's copy. Where that is missing a
+    /// fallback is asked, and not waited for.
+    pub(crate) fn end_lingering_write(&mut self, now: Now, call: CallId) {
+        let me = self.config.node;
+        let Some(write) = self.writes.get_mut(&call) else { return };
+        self.timers.remove(&(write.patience, Timer::WritePatience(call)));
+        for part in &mut write.parts {
+            if part.tally.has_agreed(me) || part.tally.is_waiting_for(me) {
+                part.plan.spares.clear();
+            }
+        }
+        self.write_patience(now, call);
+        self.remove_write(call);
     }
 
     pub(crate) fn write_deadline(&mut self, now: Now, call: CallId) {

@@ -10,6 +10,7 @@ use gramme_ring::{ClusterId, Member, Membership, NodeId};
 use gramme_vclock::{Actor, GrowableContext as Context};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::ops::Bound;
 
 pub(crate) type Disk = BTreeMap<(Place, Bytes), Bytes>;
 
@@ -18,6 +19,8 @@ pub(crate) struct Node {
     /// What reads see, and what a crash leaves.
     written: Disk,
     pub(crate) durable: Disk,
+    /// The records in which they may differ.
+    unsynced: BTreeSet<(Place, Bytes)>,
     last: AppendId,
     pub(crate) disk_full: bool,
     /// What is known of the cluster can't be written down.
@@ -31,6 +34,9 @@ pub(crate) struct Node {
     pub(crate) loads: bool,
     /// Answers of loads that are held back.
     held_loads: Vec<Input>,
+    pub(crate) lists: bool,
+    /// Answers of listings that are held back.
+    held_lists: Vec<Input>,
     /// Records whose bytes can't be read.
     pub(crate) damaged: BTreeSet<(Place, Bytes)>,
     /// Nor can the keys of those be told.
@@ -148,6 +154,7 @@ impl Cluster {
             engine,
             written: disk.clone(),
             durable: disk,
+            unsynced: BTreeSet::new(),
             last: AppendId(0),
             disk_full,
             book_full: false,
@@ -157,6 +164,8 @@ impl Cluster {
             wanted: false,
             loads: true,
             held_loads: Vec::new(),
+            lists: true,
+            held_lists: Vec::new(),
             damaged: BTreeSet::new(),
             nameless: false,
         };
@@ -257,6 +266,7 @@ impl Cluster {
                     node.written.insert(POSITION, position.to_be_bytes().to_vec().into());
                     let record = (place, key);
                     node.damaged.remove(&record);
+                    node.unsynced.extend([POSITION, record.clone()]);
                     match value {
                         Some((bytes, _)) => node.written.insert(record, bytes),
                         None => node.written.remove(&record),
@@ -268,16 +278,24 @@ impl Cluster {
                     let unreadable = node.damaged.iter().filter(within).filter(nameless).count() as u64;
                     let records = node.written.iter().filter(|(record, _)| within(record));
                     let records = records.filter(|(record, _)| !nameless(record));
-                    let start = usize::try_from(cursor.map_or(0, |c| c.at)).unwrap();
+                    // In an order that stays, whatever comes and goes meanwhile.
+                    let at = |(place, key): &(Place, Bytes)| {
+                        let mut hasher = DefaultHasher::new();
+                        key.hash(&mut hasher);
+                        ListCursor { place: *place, at: hasher.finish() }
+                    };
+                    let records: BTreeMap<ListCursor, _> =
+                        records.map(|record| (at(record.0), record)).collect();
+                    let rest = cursor.map_or(Bound::Unbounded, Bound::Excluded);
+                    let records = records.range((rest, Bound::Unbounded)).take(limit);
                     let tag = |bytes: &Bytes| match object::decode(bytes) {
                         Ok(object) => object::digest(&[0; 16], &object, bytes),
                         Err(_) => 0,
                     };
-                    let keys = records.map(|((_, key), bytes)| (key.clone(), tag(bytes)));
-                    let keys: Vec<_> = keys.skip(start).take(limit).collect();
-                    let at = (start + limit) as u64;
-                    let next = (keys.len() == limit).then_some(ListCursor { place: last, at });
-                    inputs.push_back(Input::Listed(list, Some(Page { keys, unreadable, next })));
+                    let next = records.clone().nth(limit - 1).map(|(at, _)| *at);
+                    let keys = records.map(|(_, ((_, key), bytes))| (key.clone(), tag(bytes))).collect();
+                    let listed = Input::Listed(list, Some(Page { keys, unreadable, next }));
+                    if node.lists { inputs.push_back(listed) } else { node.held_lists.push(listed) }
                 }
                 Output::Sums { id: sums, ranges } => {
                     let sum = |(first, last): &(u16, u16)| {
@@ -303,6 +321,8 @@ impl Cluster {
                 }
                 Output::DropSlot { id: append, place } => {
                     node.last = append;
+                    let gone = node.written.keys().filter(|(slot, _)| *slot == place).cloned();
+                    node.unsynced.extend(gone);
                     node.written.retain(|(slot, _), _| *slot != place);
                 }
                 Output::Save(_) if node.book_full => {
@@ -326,12 +346,15 @@ impl Cluster {
         if node.syncs && node.wanted && inputs.is_empty() {
             node.wanted = false;
             let last = node.last;
-            if node.durable != node.written || last.0 > 0 {
-                node.durable = node.written.clone();
-                node.last = AppendId(0);
-                if last.0 > 0 {
-                    inputs.push_back(Input::Synced(last, position(&node.durable)));
+            if last.0 > 0 {
+                for record in std::mem::take(&mut node.unsynced) {
+                    match node.written.get(&record) {
+                        Some(bytes) => node.durable.insert(record, bytes.clone()),
+                        None => node.durable.remove(&record),
+                    };
                 }
+                node.last = AppendId(0);
+                inputs.push_back(Input::Synced(last, position(&node.durable)));
             }
         }
         inputs
@@ -350,6 +373,14 @@ impl Cluster {
         node.loads = true;
         let loads = std::mem::take(&mut node.held_loads).into();
         self.feed(id, loads);
+    }
+
+    /// Answers the listings that were held back with `lists = false`.
+    pub(crate) fn list(&mut self, id: NodeId) {
+        let node = self.nodes.get_mut(&id).unwrap();
+        node.lists = true;
+        let lists = std::mem::take(&mut node.held_lists).into();
+        self.feed(id, lists);
     }
 
     /// Delivers one message, if there is one.

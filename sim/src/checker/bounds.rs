@@ -11,8 +11,10 @@ use gramme_vclock::Dot;
 pub struct Load {
     /// Requests coordinated or forwarded there.
     pub requests: usize,
-    /// Operations that waited for its disk.
+    /// Operations that waited for their records.
     pub local: usize,
+    /// Those that waited for a sync.
+    pub unsynced: usize,
     /// Some peer takes nothing more.
     pub congested: bool,
 }
@@ -21,6 +23,8 @@ pub struct Load {
 const HINTS_AT_ONCE: usize = 2;
 /// Keys that one message lists.
 const PAGE: usize = 128;
+/// Objects that a node's pulls merge at a time, and their ends.
+const PULLED: usize = 8 * (16 + 1);
 
 impl Checker {
     /// The nodes' bounds.
@@ -30,10 +34,12 @@ impl Checker {
 
     /// A node has taken a request. What it answers at once it answers for a reason.
     pub fn took(&mut self, now: Time, id: OpId, before: Load, at_once: Option<&Reply>) {
-        let full = before.requests >= self.limits.requests || before.local >= self.limits.local;
+        let op = &self.requests[id.index()].op;
+        // Reads need no sync.
+        let waiting = before.local + if op.is_write() { before.unsynced } else { 0 };
+        let full = before.requests >= self.limits.requests || waiting >= self.limits.local;
         let refused = matches!(at_once, Some(Reply::Failed(OpError::Overloaded)));
-        let over =
-            matches!(&self.requests[id.index()].op, Op::Put { value, .. } if value.len() > self.limits.value);
+        let over = matches!(op, Op::Put { value, .. } if value.len() > self.limits.value);
         let too_large = matches!(at_once, Some(Reply::Failed(OpError::ValueTooLarge(most))) if *most == self.limits.value as u64);
         let key = Some(self.requests[id.index()].key);
         if over != too_large {
@@ -51,9 +57,18 @@ impl Checker {
 
     /// What a node has in hand after each thing that it does.
     pub fn check_load(&mut self, now: Time, node: usize, status: &Status) {
-        if status.requests > self.limits.requests {
-            let what = format!("node {node} has {} requests in hand", status.requests);
-            self.fail(now, Invariant::Bounds, None, what);
+        let Limits { requests, local, handoff, .. } = self.limits;
+        // Beyond those that come from outside there are the second halves of requests that were taken, and what background work has
+        // under way.
+        let most = local + 2 * requests + self.shadows.len() * handoff + PULLED;
+        let bounds = [
+            (status.requests, requests, "requests in hand"),
+            (status.lingering_writes, requests, "writes that linger"),
+            (status.lingering_reads, requests, "reads that linger"),
+            (status.unsynced, most, "operations that wait for a sync"),
+        ];
+        for (count, _, what) in bounds.into_iter().filter(|(count, bound, _)| count > bound) {
+            self.fail(now, Invariant::Bounds, None, format!("node {node} has {count} {what}"));
         }
     }
 

@@ -23,7 +23,7 @@ use bytes::Bytes;
 use clogging::Clog;
 use core::time::Duration;
 use gramme_quorum::planted::Planted;
-use gramme_quorum::{ClusterOp, Input, Limits, Reply, RequestId, Timing};
+use gramme_quorum::{ClusterOp, Input, Limits, Reply, RequestId, Status, Timing};
 use gramme_ring::{ClusterId, Layout, LayoutVersion, Member, Membership, NodeId, Slot};
 pub use membership::Alteration;
 pub(crate) use membership::Order;
@@ -462,7 +462,8 @@ impl World {
         };
         let Some(before) = status(self) else { return };
         let congested = self.clogs.iter().any(|((from, _), clog)| *from == node && clog.is_congested());
-        let before = Load { requests: before.requests, local: before.local, congested };
+        let Status { requests, local, unsynced, .. } = before;
+        let before = Load { requests, local, unsynced, congested };
         let op = self.checker.request(id).op.clone();
         let saving = self.nodes[node].paused_until >= self.now;
         self.said.clear();

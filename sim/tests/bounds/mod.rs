@@ -2,12 +2,14 @@
 
 use super::history::*;
 use gramme_quorum::message::{CallId, Message};
-use gramme_quorum::{Cover, Limits, OpError, Reply};
+use gramme_quorum::{Config, Cover, Engine, Limits, OpError, Reply, Status};
+use gramme_ring::{Membership, NodeId};
 use gramme_sim::checker::{Invariant, Load};
+use gramme_vclock::Actor;
 
 #[test]
 fn bounds_that_are_passed_and_errors_that_name_none() {
-    let idle = Load { requests: 0, local: 0, congested: false };
+    let idle = Load { requests: 0, local: 0, unsynced: 0, congested: false };
     let overloaded = Reply::Failed(OpError::Overloaded);
     for (before, answer, holds) in [
         (idle, None, true),
@@ -15,12 +17,52 @@ fn bounds_that_are_passed_and_errors_that_name_none() {
         (Load { requests: 2, ..idle }, None, false),
         (idle, Some(&overloaded), false),
         (Load { congested: true, ..idle }, Some(&overloaded), true),
+        (Load { local: 1, unsynced: 2, ..idle }, Some(&overloaded), true),
+        (Load { local: 1, unsynced: 2, ..idle }, None, false),
+        (Load { local: 1, unsynced: 1, ..idle }, None, true),
     ] {
         let mut h = History::new();
-        h.checker.set_limits(Limits { requests: 2, ..Limits::default() });
+        h.checker.set_limits(Limits { requests: 2, local: 3, ..Limits::default() });
         let id = h.put(Cover::Nothing);
         h.checker.took(h.now, id, before, answer);
         if holds { h.holds() } else { h.breaks(Invariant::Bounds) }
+    }
+}
+
+#[test]
+fn reads_are_taken_while_a_sync_hangs() {
+    let mut h = History::new();
+    h.checker.set_limits(Limits { local: 3, ..Limits::default() });
+    let id = h.get();
+    let hangs = Load { requests: 0, local: 2, unsynced: 3, congested: false };
+    h.checker.took(h.now, id, hangs, None);
+    h.holds();
+    h.checker.took(h.now, id, hangs, Some(&Reply::Failed(OpError::Overloaded)));
+    h.breaks(Invariant::Bounds);
+}
+
+#[test]
+fn more_in_hand_than_there_may_be() {
+    let engine =
+        Engine::new(Config::new(NodeId(1), Actor(1)), Membership::default(), gramme_quorum::Now::default());
+    let idle = engine.status(gramme_quorum::Instant::default());
+    let more: [fn(&mut Status); 4] = [
+        |status| status.requests = 3,
+        |status| status.lingering_writes = 3,
+        |status| status.lingering_reads = 3,
+        |status| status.unsynced = 10_000,
+    ];
+    for more in more {
+        let mut h = History::new();
+        h.checker.set_limits(Limits { requests: 2, local: 100, ..Limits::default() });
+        let mut full = idle.clone();
+        (full.requests, full.lingering_writes, full.lingering_reads) = (2, 2, 2);
+        h.checker.check_load(h.now, 0, &full);
+        h.holds();
+        let mut over = full;
+        more(&mut over);
+        h.checker.check_load(h.now, 0, &over);
+        h.breaks(Invariant::Bounds);
     }
 }
 
@@ -29,7 +71,7 @@ fn a_value_past_the_limit_that_is_taken() {
     let mut h = History::new();
     h.checker.set_limits(Limits { value: 1, ..Limits::default() });
     let id = h.put(Cover::Nothing);
-    let idle = Load { requests: 0, local: 0, congested: false };
+    let idle = Load { requests: 0, local: 0, unsynced: 0, congested: false };
     h.checker.took(h.now, id, idle, Some(&Reply::Failed(OpError::ValueTooLarge(1))));
     h.holds();
     h.checker.took(h.now, id, idle, None);
