@@ -9,9 +9,10 @@ use crate::mix::mix2;
 /// Owners for each partition, `shape.owners` in a row, as members' places.
 ///
 /// Partition by partition, each zone gets the floor or the ceiling of its remaining total over the remaining
-/// partitions, and within a zone the members furthest behind their schedule are taken, ties broken by a hash so that
-/// the neighbours of a node differ from partition to partition and its load spreads over many when it dies. (Members of one
-/// weight fall due together all the same: among few members with unequal weights they own the same partitions.)
+/// partitions, and within a zone the members are taken whose next turn is most overdue. Turns come at hashed times, one in
+/// each of the equal stretches that a member's quota divides the ring into, so that members of one weight don't come
+/// together time and again: the neighbours of a node differ from partition to partition, and its load spreads over many
+/// when it dies.
 /// Since a member that must be in all the remaining partitions is always taken, every bound stays satisfiable to the
 /// end and every quota is met exactly, without any search.
 pub(super) fn place(shape: &Shape, members: &[Member], quotas: &[usize]) -> Vec<u16> {
@@ -70,13 +71,12 @@ pub(super) fn place(shape: &Shape, members: &[Member], quotas: &[usize]) -> Vec<
     table
 }
 
-/// How urgently a member waits for its next partition: the time of the middle of the next of its `quota` equal
-/// stretches, counted from the end, then hashed bits.
+/// How urgently a member waits for its next partition: when it is due, at a hashed time within the next of its `quota`
+/// equal stretches, counted from the end.
 fn schedule(remaining: usize, quota: usize, id: u64) -> u64 {
     if remaining == 0 {
         return 0;
     }
-    // Both are at most 2^14, so the quotient has at most 33 bits.
-    let time = ((2 * remaining as u64 - 1) << 32) / quota as u64;
-    (time << 20) | (mix2(id, remaining as u64) >> 44)
+    // 2^32 a stretch; both are at most 2^14.
+    (((remaining as u64) << 32) - (mix2(id, remaining as u64) >> 32)) / quota as u64
 }

@@ -2,6 +2,7 @@
 
 mod encoding;
 mod fresh;
+mod heirs;
 mod plan;
 mod quota;
 mod rank;
@@ -189,6 +190,7 @@ impl Layout {
             debug_assert!(table.is_some(), "an assignment exists, so paths to it do");
             table.unwrap_or_else(|| fresh::place(&shape, &members, &quotas))
         };
+        heirs::provide(&mut table, replicas, &shape, &members, &quotas, &former);
         rank::order(&mut table, shape.owners, members.len(), &former);
         Ok(Layout::assemble(version, parent, replicas, count, members, table))
     }
