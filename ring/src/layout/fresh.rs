@@ -1,5 +1,6 @@
-//! Placing every replica when nothing is held yet.
+//! Placing every replica without search: when nothing is held yet, or a search takes too long.
 
+use alloc::vec;
 use alloc::vec::Vec;
 
 use super::quota::Shape;
@@ -15,7 +16,9 @@ use crate::mix::mix2;
 /// when it dies.
 /// Since a member that must be in all the remaining partitions is always taken, every bound stays satisfiable to the
 /// end and every quota is met exactly, without any search.
-pub(super) fn place(shape: &Shape, members: &[Member], quotas: &[usize]) -> Vec<u16> {
+///
+/// Former owners of a partition come first, so that much stays where it is, though not as much as could.
+pub(super) fn place(shape: &Shape, members: &[Member], quotas: &[usize], former: &[Vec<u16>]) -> Vec<u16> {
     let zone_members = shape.members_of_zones();
     let mut remaining = quotas.to_vec();
     let mut zone_remaining: Vec<usize> =
@@ -25,9 +28,13 @@ pub(super) fn place(shape: &Shape, members: &[Member], quotas: &[usize]) -> Vec<
 
     let mut table = Vec::with_capacity(shape.partitions * shape.owners);
     let mut extras: Vec<(usize, u64, usize)> = Vec::new();
-    let mut candidates: Vec<(u64, usize)> = Vec::new();
+    let mut candidates: Vec<(Claim, u64, usize)> = Vec::new();
+    let mut held_in = vec![usize::MAX; quotas.len()];
     for partition in 0..shape.partitions {
         let left = shape.partitions - partition;
+        for &m in former.get(partition).into_iter().flatten() {
+            held_in[usize::from(m)] = partition;
+        }
         let mut counts: Vec<usize> = zone_remaining.iter().map(|&total| total / left).collect();
         let spare = shape.owners - counts.iter().sum::<usize>();
         if spare > 0 {
@@ -50,16 +57,18 @@ pub(super) fn place(shape: &Shape, members: &[Member], quotas: &[usize]) -> Vec<
             }
             candidates.clear();
             for &m in &zone_members[zone] {
-                if remaining[m] == left {
-                    candidates.push((u64::MAX, m));
-                } else if remaining[m] > 0 {
-                    candidates.push((urgency[m], m));
-                }
+                let claim = match remaining[m] {
+                    0 => continue,
+                    all if all == left => Claim::Must,
+                    _ if held_in[m] == partition => Claim::Holds,
+                    _ => Claim::Waits,
+                };
+                candidates.push((claim, urgency[m], m));
             }
             if candidates.len() > count {
                 candidates.select_nth_unstable_by(count - 1, |a, b| b.cmp(a));
             }
-            for &(_, m) in &candidates[..count] {
+            for &(_, _, m) in &candidates[..count] {
                 table.push(u16::try_from(m).expect("members are counted by u16"));
                 remaining[m] -= 1;
                 urgency[m] = schedule(remaining[m], quotas[m], members[m].id.0);
@@ -69,6 +78,16 @@ pub(super) fn place(shape: &Shape, members: &[Member], quotas: &[usize]) -> Vec<
     }
     assert!(remaining.iter().all(|&r| r == 0), "every quota is met");
     table
+}
+
+/// How strong a member's claim to a partition is.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Claim {
+    Waits,
+    /// It owned this one before.
+    Holds,
+    /// It has to own all that are left.
+    Must,
 }
 
 /// How urgently a member waits for its next partition: when it is due, at a hashed time within the next of its `quota`
