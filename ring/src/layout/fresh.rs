@@ -99,3 +99,49 @@ fn schedule(remaining: usize, quota: usize, id: u64) -> u64 {
     // 2^32 a stretch; both are at most 2^14.
     (((remaining as u64) << 32) - (mix2(id, remaining as u64) >> 32)) / quota as u64
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::layout::quota;
+    use crate::member::Zone;
+    use crate::node::NodeId;
+
+    /// What a search that took too long is replaced by.
+    #[test]
+    fn without_search_much_stays_with_former_owners() {
+        let member = |i: u32| Member {
+            id: NodeId(u64::from(i)),
+            weight: 1 + i % 4,
+            zone: Zone::new(["a", "b", "c", "d"][i as usize % 3]).unwrap(),
+        };
+        let mut members: Vec<Member> = (0..12).map(member).collect();
+        let mut former = Vec::new();
+        for round in 0..4 {
+            let shape = Shape::new(5, 256, &members);
+            let quotas = quota::quotas(&shape, &vec![0; members.len()]);
+            let table = place(&shape, &members, &quotas, &former);
+            let rows: Vec<Vec<u16>> = table.chunks_exact(5).map(<[u16]>::to_vec).collect();
+            let mut owned = vec![0; members.len()];
+            for &m in &table {
+                owned[usize::from(m)] += 1;
+            }
+            assert_eq!(owned, quotas);
+            let mut zones = vec![0; shape.zones.len()];
+            for row in &rows {
+                zones.fill(0);
+                row.iter().for_each(|&m| zones[shape.zone_of[usize::from(m)]] += 1);
+                assert!(zones.iter().zip(&shape.zones).all(|(&n, z)| (z.least..=z.most).contains(&n)));
+                assert!((1..5).all(|at| !row[..at].contains(&row[at])), "distinct");
+            }
+            if round > 0 {
+                let stays =
+                    |(row, former): (&Vec<u16>, &Vec<u16>)| row.iter().filter(|m| former.contains(m)).count();
+                let stay: usize = rows.iter().zip(&former).map(stays).sum();
+                assert!(stay >= 256 * 5 * 4 / 5, "round {round}: {stay}");
+            }
+            former = rows;
+            members[round * 3].weight += 2;
+        }
+    }
+}
