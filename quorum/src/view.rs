@@ -110,7 +110,11 @@ impl View {
 
     /// The plan of a request by one layout.
     pub(crate) fn plan(layout: &Layout, slot: Slot, alive: impl Fn(NodeId) -> bool) -> Plan {
-        Plan::new(usize::from(copies(layout)), layout.preference(layout.partition_of(slot)), alive)
+        let (partition, copies) = (layout.partition_of(slot), usize::from(copies(layout)));
+        if layout.owners(partition).all(&alive) {
+            return Plan::new(copies, layout.preference(partition), alive);
+        }
+        Plan::new(copies, layout.preference_while(partition, &alive), alive)
     }
 }
 
@@ -122,4 +126,31 @@ pub(crate) fn copies(layout: &Layout) -> u8 {
 
 fn has_moved(membership: &Membership) -> bool {
     membership.transition().is_none_or(|transition| transition.step() >= Step::Moving)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gramme_ring::{Member, Zone};
+
+    #[test]
+    fn a_fallback_is_of_the_absent_owner_s_zone() {
+        let racks = ["a", "a", "a", "b", "b", "b", "c", "c", "c"].into_iter().zip(1..);
+        let members: Vec<Member> =
+            racks.map(|(rack, id)| Member::new(NodeId(id)).with_zone(Zone::new(rack).unwrap())).collect();
+        let layout = Layout::compute(3, 16, &members, None).unwrap();
+        let zone = |id: NodeId| &layout.member(id).unwrap().zone;
+        for slot in Slot::all() {
+            let owners: Vec<NodeId> = layout.owners(layout.partition_of(slot)).collect();
+            for dead in [&owners[..1], &owners[1..2], &owners[..2]] {
+                let plan = View::plan(&layout, slot, |id| !dead.contains(&id));
+                let stand_ins =
+                    plan.targets.iter().filter_map(|target| Some((target.node, target.stands_for?)));
+                assert_eq!(stand_ins.clone().count(), dead.len());
+                for (node, owner) in stand_ins {
+                    assert_eq!(zone(node), zone(owner), "{slot:?}: {node} stands in for {owner}");
+                }
+            }
+        }
+    }
 }

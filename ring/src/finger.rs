@@ -17,8 +17,8 @@
 //!
 //! Both begin with the node's next few successors, which stand in when nodes in between are dead. The server itself uses
 //! the full view of [`Layout`](crate::Layout), Dynamo's zero hops. If each node's facts change once a day that costs fewer
-//! bytes of gossip up to some 1,700 nodes, and always more memory; a layout has at most 16,384 members.
-//! `examples/hops.rs` prints both.
+//! bytes of gossip up to some 500 nodes, and always more memory; a layout has at most 16,384 members.
+//! `examples/hops` measures both.
 //!
 //! ```
 //! use gramme_ring::NodeId;

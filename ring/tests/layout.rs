@@ -267,3 +267,38 @@ fn a_dead_node_s_load_goes_to_many() {
         assert!(heirs.len() >= 9 && most <= 16, "{dead}: {heirs:?}");
     }
 }
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn who_stands_in_keeps_zones_apart(
+        members in members(), replicas in 1..=4u8, dead in prop::collection::vec(any::<prop::sample::Index>(), 0..4),
+    ) {
+        let layout = Layout::compute(replicas, 16, &members, None).unwrap();
+        let dead: BTreeSet<NodeId> = dead.iter().map(|at| members[at.index(members.len())].id).collect();
+        let alive = |id: NodeId| !dead.contains(&id);
+        let zones = |ids: &mut dyn Iterator<Item = NodeId>| -> usize {
+            ids.map(|id| layout.member(id).unwrap().zone.clone()).collect::<BTreeSet<Zone>>().len()
+        };
+        for partition in layout.partition_count().partitions() {
+            let plain: Vec<NodeId> = layout.preference(partition).collect();
+            let list = layout.preference_while(partition, alive);
+            let owners = layout.owner_count();
+            prop_assert_eq!(&list[..owners], &plain[..owners]);
+            prop_assert_eq!(list.iter().collect::<BTreeSet<_>>(), plain.iter().collect());
+            // As many zones hold a copy as owners did, or as are left.
+            let copies = list.iter().copied().filter(|&id| alive(id)).take(owners);
+            let all = zones(&mut plain.iter().copied().filter(|&id| alive(id)));
+            let before = zones(&mut plain[..owners].iter().copied());
+            let absent = plain[..owners].iter().filter(|&&id| !alive(id)).count();
+            let spread = zones(&mut copies.clone());
+            prop_assert!(spread >= before.min(all).min(copies.count()), "{:?}, {} absent", list, absent);
+            if absent == 0 || zones(&mut plain.iter().copied()) == 1 {
+                // Nobody passes over a live one; where the dead stand in between does not matter.
+                let live = |list: &[NodeId]| list.iter().copied().filter(|&id| alive(id)).collect::<Vec<_>>();
+                prop_assert_eq!(live(&list), live(&plain));
+            }
+        }
+    }
+}

@@ -234,7 +234,7 @@ proptest! {
 #[test]
 fn what_moves_beyond_the_optimum() {
     let mut misses = 0;
-    for seed in [503_959u64, 505_406, 506_330] {
+    for seed in [500_132u64, 501_645, 503_422] {
         let mut state = seed;
         let mut below = |end: u64| {
             state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);

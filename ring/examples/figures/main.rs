@@ -2,6 +2,7 @@
 //!
 //! `cargo run --release -p gramme-ring --example figures`
 
+mod departure;
 mod flow;
 
 use std::hint::black_box;
@@ -93,6 +94,8 @@ fn main() -> Result<(), LayoutError> {
         show("  all change", &all, Some(&heavier), time);
     }
 
+    departure::show()?;
+
     let layout = Layout::compute(3, 16384, &members(1000, &[1], 1), None)?;
     let keys: Vec<String> = (0..4096).map(|i| format!("user:{i:012}")).collect();
     // The fastest of many rounds: what else the machine does is not of interest.
@@ -105,6 +108,6 @@ fn main() -> Result<(), LayoutError> {
         }));
         nanos = nanos.min(start.elapsed().as_secs_f64() * 1e9 / 4096.0);
     }
-    println!("owner list of a 17-byte key, hash included, 1,000 nodes: {nanos:.1} ns");
+    println!("\nowner list of a 17-byte key, hash included, 1,000 nodes: {nanos:.1} ns");
     Ok(())
 }

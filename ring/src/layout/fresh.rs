@@ -1,5 +1,6 @@
-//! Placing every replica when nothing is held yet.
+//! Placing every replica without search: when nothing is held yet, or a search takes too long.
 
+use alloc::vec;
 use alloc::vec::Vec;
 
 use super::quota::Shape;
@@ -9,12 +10,15 @@ use crate::mix::mix2;
 /// Owners for each partition, `shape.owners` in a row, as members' places.
 ///
 /// Partition by partition, each zone gets the floor or the ceiling of its remaining total over the remaining
-/// partitions, and within a zone the members furthest behind their schedule are taken, ties broken by a hash so that
-/// the neighbours of a node differ from partition to partition and its load spreads over many when it dies. (Members of one
-/// weight fall due together all the same: among few members with unequal weights they own the same partitions.)
+/// partitions, and within a zone the members are taken whose next turn is most overdue. Turns come at hashed times, one in
+/// each of the equal stretches that a member's quota divides the ring into, so that members of one weight don't come
+/// together time and again: the neighbours of a node differ from partition to partition, and its load spreads over many
+/// when it dies.
 /// Since a member that must be in all the remaining partitions is always taken, every bound stays satisfiable to the
 /// end and every quota is met exactly, without any search.
-pub(super) fn place(shape: &Shape, members: &[Member], quotas: &[usize]) -> Vec<u16> {
+///
+/// Former owners of a partition come first, so that much stays where it is, though not as much as could.
+pub(super) fn place(shape: &Shape, members: &[Member], quotas: &[usize], former: &[Vec<u16>]) -> Vec<u16> {
     let zone_members = shape.members_of_zones();
     let mut remaining = quotas.to_vec();
     let mut zone_remaining: Vec<usize> =
@@ -24,9 +28,13 @@ pub(super) fn place(shape: &Shape, members: &[Member], quotas: &[usize]) -> Vec<
 
     let mut table = Vec::with_capacity(shape.partitions * shape.owners);
     let mut extras: Vec<(usize, u64, usize)> = Vec::new();
-    let mut candidates: Vec<(u64, usize)> = Vec::new();
+    let mut candidates: Vec<(Claim, u64, usize)> = Vec::new();
+    let mut held_in = vec![usize::MAX; quotas.len()];
     for partition in 0..shape.partitions {
         let left = shape.partitions - partition;
+        for &m in former.get(partition).into_iter().flatten() {
+            held_in[usize::from(m)] = partition;
+        }
         let mut counts: Vec<usize> = zone_remaining.iter().map(|&total| total / left).collect();
         let spare = shape.owners - counts.iter().sum::<usize>();
         if spare > 0 {
@@ -49,16 +57,18 @@ pub(super) fn place(shape: &Shape, members: &[Member], quotas: &[usize]) -> Vec<
             }
             candidates.clear();
             for &m in &zone_members[zone] {
-                if remaining[m] == left {
-                    candidates.push((u64::MAX, m));
-                } else if remaining[m] > 0 {
-                    candidates.push((urgency[m], m));
-                }
+                let claim = match remaining[m] {
+                    0 => continue,
+                    all if all == left => Claim::Must,
+                    _ if held_in[m] == partition => Claim::Holds,
+                    _ => Claim::Waits,
+                };
+                candidates.push((claim, urgency[m], m));
             }
             if candidates.len() > count {
                 candidates.select_nth_unstable_by(count - 1, |a, b| b.cmp(a));
             }
-            for &(_, m) in &candidates[..count] {
+            for &(_, _, m) in &candidates[..count] {
                 table.push(u16::try_from(m).expect("members are counted by u16"));
                 remaining[m] -= 1;
                 urgency[m] = schedule(remaining[m], quotas[m], members[m].id.0);
@@ -70,13 +80,68 @@ pub(super) fn place(shape: &Shape, members: &[Member], quotas: &[usize]) -> Vec<
     table
 }
 
-/// How urgently a member waits for its next partition: the time of the middle of the next of its `quota` equal
-/// stretches, counted from the end, then hashed bits.
+/// How strong a member's claim to a partition is.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Claim {
+    Waits,
+    /// It owned this one before.
+    Holds,
+    /// It has to own all that are left.
+    Must,
+}
+
+/// How urgently a member waits for its next partition: when it is due, at a hashed time within the next of its `quota`
+/// equal stretches, counted from the end.
 fn schedule(remaining: usize, quota: usize, id: u64) -> u64 {
     if remaining == 0 {
         return 0;
     }
-    // Both are at most 2^14, so the quotient has at most 33 bits.
-    let time = ((2 * remaining as u64 - 1) << 32) / quota as u64;
-    (time << 20) | (mix2(id, remaining as u64) >> 44)
+    // 2^32 a stretch; both are at most 2^14.
+    (((remaining as u64) << 32) - (mix2(id, remaining as u64) >> 32)) / quota as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::layout::quota;
+    use crate::member::Zone;
+    use crate::node::NodeId;
+
+    /// What a search that took too long is replaced by.
+    #[test]
+    fn without_search_much_stays_with_former_owners() {
+        let member = |i: u32| Member {
+            id: NodeId(u64::from(i)),
+            weight: 1 + i % 4,
+            zone: Zone::new(["a", "b", "c", "d"][i as usize % 3]).unwrap(),
+        };
+        let mut members: Vec<Member> = (0..12).map(member).collect();
+        let mut former = Vec::new();
+        for round in 0..4 {
+            let shape = Shape::new(5, 256, &members);
+            let quotas = quota::quotas(&shape, &vec![0; members.len()]);
+            let table = place(&shape, &members, &quotas, &former);
+            let rows: Vec<Vec<u16>> = table.chunks_exact(5).map(<[u16]>::to_vec).collect();
+            let mut owned = vec![0; members.len()];
+            for &m in &table {
+                owned[usize::from(m)] += 1;
+            }
+            assert_eq!(owned, quotas);
+            let mut zones = vec![0; shape.zones.len()];
+            for row in &rows {
+                zones.fill(0);
+                row.iter().for_each(|&m| zones[shape.zone_of[usize::from(m)]] += 1);
+                assert!(zones.iter().zip(&shape.zones).all(|(&n, z)| (z.least..=z.most).contains(&n)));
+                assert!((1..5).all(|at| !row[..at].contains(&row[at])), "distinct");
+            }
+            if round > 0 {
+                let stays =
+                    |(row, former): (&Vec<u16>, &Vec<u16>)| row.iter().filter(|m| former.contains(m)).count();
+                let stay: usize = rows.iter().zip(&former).map(stays).sum();
+                assert!(stay >= 256 * 5 * 4 / 5, "round {round}: {stay}");
+            }
+            former = rows;
+            members[round * 3].weight += 2;
+        }
+    }
 }

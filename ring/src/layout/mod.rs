@@ -2,6 +2,7 @@
 
 mod encoding;
 mod fresh;
+mod heirs;
 mod plan;
 mod quota;
 mod rank;
@@ -182,13 +183,9 @@ impl Layout {
             held[usize::from(m)] += 1;
         }
         let quotas = quota::quotas(&shape, &held);
-        let mut table = if former.iter().all(Vec::is_empty) {
-            fresh::place(&shape, &members, &quotas)
-        } else {
-            let table = reassign::reassign(&shape, &former, &quotas);
-            debug_assert!(table.is_some(), "an assignment exists, so paths to it do");
-            table.unwrap_or_else(|| fresh::place(&shape, &members, &quotas))
-        };
+        let kept = (!former.iter().all(Vec::is_empty)).then(|| reassign::reassign(&shape, &former, &quotas));
+        let mut table = kept.flatten().unwrap_or_else(|| fresh::place(&shape, &members, &quotas, &former));
+        heirs::provide(&mut table, replicas, &shape, &members, &quotas, &former);
         rank::order(&mut table, shape.owners, members.len(), &former);
         Ok(Layout::assemble(version, parent, replicas, count, members, table))
     }
@@ -350,8 +347,52 @@ impl Layout {
 
     /// The full preference list of a partition: its owners in order, then every other member once, in the order in
     /// which they own the partitions that follow on the ring; members that own nothing come last, by id.
+    ///
+    /// The fallbacks are not spread over zones: which zone lacks a copy depends on which owner is absent
+    /// ([`preference_while`](Self::preference_while)).
     pub fn preference(&self, partition: Partition) -> Preference<'_> {
         Preference::new(self, self.table().index(partition))
+    }
+
+    /// The full preference list of a partition while only some members are alive, so that fallbacks keep copies in as many
+    /// zones as owners did. After the owners comes, for each that is not alive, in order, the first live fallback of
+    /// a zone in which nobody else has a copy, of the absent owner's own if that is one; if there is none, of its own;
+    /// if there is none either, of any. Then all others. With one zone, or all owners alive, it is
+    /// [`preference`](Self::preference).
+    ///
+    /// ```
+    /// use gramme_ring::{Layout, Member, NodeId, Zone};
+    /// let racks = ["a", "a", "a", "b", "b", "b", "c", "c", "c"].into_iter().zip(1..);
+    /// let members: Vec<Member> = racks
+    ///     .map(|(rack, id)| Ok(Member::new(NodeId(id)).with_zone(Zone::new(rack)?)))
+    ///     .collect::<Result<_, gramme_ring::ZoneTooLong>>()?;
+    /// let layout = Layout::compute(3, 64, &members, None)?;
+    /// let zone = |id: NodeId| &layout.member(id).unwrap().zone;
+    /// for partition in layout.partition_count().partitions() {
+    ///     let dead = layout.owners(partition).next().unwrap();
+    ///     let list = layout.preference_while(partition, |id| id != dead);
+    ///     assert_eq!(zone(list[3]), zone(dead));
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn preference_while(&self, partition: Partition, alive: impl Fn(NodeId) -> bool) -> Vec<NodeId> {
+        let mut list: Vec<NodeId> = self.preference(partition).collect();
+        let zone = |id: NodeId| self.member(id).map(|member| &member.zone);
+        let (live, absent): (Vec<NodeId>, Vec<NodeId>) =
+            list[..self.owners].iter().partition(|&&id| alive(id));
+        let mut covered: Vec<_> = live.into_iter().map(zone).collect();
+        for (next, owner) in (self.owners..).zip(absent) {
+            // Of those that are preferred alike the first in ring order.
+            let live = (next..list.len()).filter(|&at| alive(list[at]));
+            let best = live.min_by_key(|&at| {
+                let of = zone(list[at]);
+                (covered.contains(&of), of != zone(owner))
+            });
+            let Some(at) = best else { break };
+            covered.push(zone(list[at]));
+            list[next..=at].rotate_right(1);
+        }
+        list
     }
 
     /// The partitions that a node owns, in ring order, each with the node's rank among the owners (0 is first). Empty

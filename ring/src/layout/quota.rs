@@ -132,6 +132,8 @@ pub(super) fn quotas(shape: &Shape, held: &[usize]) -> Vec<usize> {
     // First what each zone must hold.
     for (zone, members) in shape.members_of_zones().into_iter().enumerate() {
         let must = shape.zones[zone].least * shape.partitions;
+        serve_below_level(&members, shape, must, &mut quotas);
+        zone_totals[zone] = members.iter().map(|&m| quotas[m]).sum();
         let mut claims: BinaryHeap<_> = members.iter().map(|&m| claim(&quotas, m)).collect();
         while zone_totals[zone] < must {
             let Reverse(Claim { member, .. }) =
@@ -145,6 +147,19 @@ pub(super) fn quotas(shape: &Shape, held: &[usize]) -> Vec<usize> {
     }
 
     // Then the rest, up to what each may hold.
+    let mut level = quotas.clone();
+    let all: Vec<usize> = (0..shape.members()).collect();
+    serve_below_level(&all, shape, shape.owners * shape.partitions, &mut level);
+    let mut level_totals = vec![0; shape.zones.len()];
+    for (&zone, &quota) in shape.zone_of.iter().zip(&level) {
+        level_totals[zone] += quota;
+    }
+    let fits = |(&total, bounds): (&usize, &ZoneBounds)| total <= bounds.most * shape.partitions;
+    if level_totals.iter().sum::<usize>() <= shape.owners * shape.partitions
+        && level_totals.iter().zip(&shape.zones).all(fits)
+    {
+        (quotas, zone_totals) = (level, level_totals);
+    }
     let mut left = shape.owners * shape.partitions - zone_totals.iter().sum::<usize>();
     let mut claims: BinaryHeap<_> =
         (0..shape.members()).filter(|&m| quotas[m] < shape.partitions).map(|m| claim(&quotas, m)).collect();
@@ -162,6 +177,34 @@ pub(super) fn quotas(shape: &Shape, held: &[usize]) -> Vec<usize> {
         }
     }
     quotas
+}
+
+/// Serves at once all claims of these members up to a load per weight at which no more than `total` are served in all,
+/// nearly as many as that.
+fn serve_below_level(members: &[usize], shape: &Shape, total: usize, quotas: &mut [usize]) {
+    let mut open = members.to_vec();
+    let mut total = total as u64;
+    while !open.is_empty() {
+        // At this level the members would share out `total` exactly, if they could own parts of partitions.
+        let weight: u64 = open.iter().map(|&m| u64::from(shape.weights[m])).sum();
+        let before = open.len();
+        let mut left = total;
+        open.retain(|&m| {
+            // Below 2^56: totals are at most 2^24, weights below 2^32.
+            let load = usize::try_from(u64::from(shape.weights[m]) * total / weight).unwrap_or(usize::MAX);
+            let capped = load >= shape.partitions;
+            quotas[m] = quotas[m].max(load.min(shape.partitions));
+            if capped {
+                left = left.saturating_sub(shape.partitions as u64);
+            }
+            !capped
+        });
+        total = left;
+        // Who is full leaves more to the others, at a higher level.
+        if open.len() == before {
+            break;
+        }
+    }
 }
 
 #[cfg(test)]

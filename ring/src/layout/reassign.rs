@@ -15,7 +15,7 @@ use crate::mix::mix2;
 /// cheapest alternating path to a member below its quota (Dynamo's tokens stolen and given, section 6.2, made exact);
 /// last, cycles that bring a replica back to a former holder for nothing are turned.
 ///
-/// `None` if a replica can't be placed, which the theory excludes; the caller then places afresh.
+/// `None` if that takes too long. A replica that can't be placed is excluded by the theory.
 pub(super) fn reassign(shape: &Shape, former: &[Vec<u16>], quotas: &[usize]) -> Option<Vec<u16>> {
     let mut plan = Reassignment::keep(shape, former, quotas);
     plan.fill_holes_directly();
@@ -43,9 +43,12 @@ struct Step {
     to: usize,
 }
 
-/// Partitions looked at before the search for exchanges ends, about a second's work; the other parts have no such bound.
-/// When weights or zones of hundreds of members change at once it ends here.
-const EXCHANGE_BUDGET: u64 = 8_000_000;
+/// Replicas looked at before the search for paths gives up, some seconds' work. It takes about a thousand members, a dozen
+/// replicas, weights of a thousand million to one and many changes at once to come here.
+const SEARCH_BUDGET: u64 = 400_000_000;
+/// Replicas looked at before the search for exchanges ends, about a second's work. When weights or zones of hundreds of
+/// members change at once it ends here.
+const EXCHANGE_BUDGET: u64 = 24_000_000;
 
 struct Reassignment<'a> {
     shape: &'a Shape,
@@ -53,7 +56,9 @@ struct Reassignment<'a> {
     quotas: &'a [usize],
     rows: Vec<Vec<u16>>,
     rows_of: Vec<Vec<u16>>,
-    /// Partitions looked at by searches so far.
+    /// Former owners that each partition could not keep.
+    dropped: Vec<Vec<u16>>,
+    /// Replicas looked at by searches so far.
     work: u64,
 }
 
@@ -66,8 +71,9 @@ impl<'a> Reassignment<'a> {
             surplus[usize::from(m)] += 1;
         }
         let mut rows = former.to_vec();
+        let mut dropped = vec![Vec::new(); rows.len()];
         let mut counts = vec![0usize; shape.zones.len()];
-        for row in &mut rows {
+        for (row, dropped) in rows.iter_mut().zip(&mut dropped) {
             loop {
                 counts.fill(0);
                 for &m in &*row {
@@ -86,7 +92,9 @@ impl<'a> Reassignment<'a> {
                     })
                     .max_by_key(|&(at, &m)| (surplus[usize::from(m)], at));
                 let Some((at, _)) = goes else { break };
-                surplus[usize::from(row.remove(at))] -= 1;
+                let gone = row.remove(at);
+                surplus[usize::from(gone)] -= 1;
+                dropped.push(gone);
             }
         }
         let mut rows_of = vec![Vec::new(); quotas.len()];
@@ -95,7 +103,7 @@ impl<'a> Reassignment<'a> {
                 rows_of[usize::from(m)].push(p);
             }
         }
-        Reassignment { shape, former, quotas, rows, rows_of, work: 0 }
+        Reassignment { shape, former, quotas, rows, rows_of, dropped, work: 0 }
     }
 
     fn surplus(&self, member: usize) -> usize {
@@ -174,22 +182,13 @@ impl<'a> Reassignment<'a> {
     /// Gives missing replicas to members below their quota, those furthest below first.
     fn fill_holes_directly(&mut self) {
         let mut counts = vec![0; self.shape.zones.len()];
+        let mut wanting = Wanting::new(self);
         for partition in 0..self.rows.len() {
             while self.rows[partition].len() < self.shape.owners {
                 let room = self.tally(partition, None, &mut counts);
-                let best = (0..self.quotas.len())
-                    .filter(|&m| {
-                        self.has_room(m)
-                            && self.admits(self.shape.zone_of[m], room, &counts)
-                            && !self.owns(m, partition)
-                    })
-                    .max_by_key(|&m| {
-                        let wants = self.quotas[m] - self.rows_of[m].len();
-                        let again = self.held_before(m, partition);
-                        (again, (wants << 16) / self.quotas[m], mix2(m as u64, partition as u64))
-                    });
-                let Some(to) = best else { break };
+                let Some(to) = self.taker(&wanting, partition, room, &counts) else { break };
                 self.apply(Step { from: None, partition, to });
+                wanting.served(self, to);
             }
         }
     }
@@ -197,7 +196,7 @@ impl<'a> Reassignment<'a> {
     /// Hands what members hold beyond their quota straight to members below theirs.
     fn shed_surplus_directly(&mut self) {
         let mut counts = vec![0; self.shape.zones.len()];
-        let mut wanting: Vec<usize> = (0..self.quotas.len()).filter(|&m| self.has_room(m)).collect();
+        let mut wanting = Wanting::new(self);
         for from in 0..self.quotas.len() {
             if self.surplus(from) == 0 {
                 continue;
@@ -210,24 +209,28 @@ impl<'a> Reassignment<'a> {
                     break;
                 }
                 let room = self.tally(partition, Some(from), &mut counts);
-                let best = wanting
-                    .iter()
-                    .copied()
-                    .filter(|&m| {
-                        self.admits(self.shape.zone_of[m], room, &counts) && !self.owns(m, partition)
-                    })
-                    .max_by_key(|&m| {
-                        let wants = self.quotas[m] - self.rows_of[m].len();
-                        ((wants << 16) / self.quotas[m], mix2(m as u64, partition as u64))
-                    });
-                if let Some(to) = best {
+                if let Some(to) = self.taker(&wanting, partition, room, &counts) {
                     self.apply(Step { from: Some(from), partition, to });
-                    if !self.has_room(to) {
-                        wanting.retain(|&m| m != to);
-                    }
+                    wanting.served(self, to);
                 }
             }
         }
+    }
+
+    /// Who of those below their quota is to take the partition over: a former owner, or who is furthest below.
+    fn taker(&self, wanting: &Wanting, partition: usize, room: Room, counts: &[usize]) -> Option<usize> {
+        let open = |&m: &usize| {
+            self.has_room(m) && self.admits(self.shape.zone_of[m], room, counts) && !self.owns(m, partition)
+        };
+        let urgency = |&m: &usize| {
+            let wants = self.quotas[m] - self.rows_of[m].len();
+            ((wants << 16) / self.quotas[m], mix2(m as u64, partition as u64))
+        };
+        let dropped = self.dropped[partition].iter().map(|&m| usize::from(m));
+        dropped
+            .filter(open)
+            .max_by_key(urgency)
+            .or_else(|| wanting.some(partition).filter(open).max_by_key(urgency))
     }
 
     /// Places what is left along alternating paths.
@@ -246,6 +249,9 @@ impl<'a> Reassignment<'a> {
     }
 
     fn augment(&mut self, source: Source) -> Option<()> {
+        if self.work > SEARCH_BUDGET {
+            return None;
+        }
         let cheapest = self.search(source, Costs::Counted, u32::MAX, |plan, m| plan.has_room(m))?;
         if self.try_path(&cheapest) {
             return Some(());
@@ -329,6 +335,7 @@ impl<'a> Reassignment<'a> {
         limit: u32,
         goal: impl Fn(&Self, usize) -> bool,
     ) -> Option<Vec<Step>> {
+        self.work += self.quotas.len() as u64;
         let mut reach = Reach {
             by: vec![None; self.quotas.len()],
             unreached: self.shape.members_of_zones(),
@@ -356,7 +363,7 @@ impl<'a> Reassignment<'a> {
                     return Some(reach.path_to(member, origin));
                 }
                 waiting.push(member);
-                self.work += self.rows_of[member].len() as u64;
+                self.work += (self.rows_of[member].len() * self.shape.owners) as u64;
                 for partition in self.rows_of[member].iter().map(|&p| usize::from(p)) {
                     // Giving up a replica that is new to the member pays for the next one.
                     let free = costs == Costs::Ignored || !self.held_before(member, partition);
@@ -421,6 +428,41 @@ impl<'a> Reassignment<'a> {
             }
             !unreached[zone].is_empty()
         });
+    }
+}
+
+/// Members below their quota, zone by zone.
+struct Wanting {
+    zones: Vec<Vec<usize>>,
+}
+
+/// Members that are looked at for each replica, or one of each zone. Where more want it, any so many do.
+const LOOKED_AT: usize = 64;
+
+impl Wanting {
+    fn new(plan: &Reassignment<'_>) -> Self {
+        let mut zones = plan.shape.members_of_zones();
+        for zone in &mut zones {
+            zone.retain(|&m| plan.has_room(m));
+        }
+        Wanting { zones }
+    }
+
+    /// Some of all zones, others for other partitions.
+    fn some(&self, partition: usize) -> impl Iterator<Item = usize> + '_ {
+        let all: usize = self.zones.iter().map(Vec::len).sum();
+        let each = if all <= LOOKED_AT { all } else { LOOKED_AT.div_ceil(self.zones.len()) };
+        self.zones.iter().enumerate().flat_map(move |(zone, list)| {
+            let start = mix2(zone as u64, partition as u64) % (list.len() as u64).max(1);
+            let (before, after) = list.split_at(usize::try_from(start).expect("a place in the list"));
+            after.iter().chain(before).take(each).copied()
+        })
+    }
+
+    fn served(&mut self, plan: &Reassignment<'_>, member: usize) {
+        if !plan.has_room(member) {
+            self.zones[plan.shape.zone_of[member]].retain(|&m| m != member);
+        }
     }
 }
 

@@ -1,7 +1,10 @@
-//! How many hops bounded routing takes among 100,000 nodes, and what it costs beside a full view.
+//! How many hops bounded routing takes among 100,000 nodes, and what it costs beside a full view: the memory that either
+//! takes, counted, and the bytes that gossip sends, as encoded.
 //!
 //! `cargo run --release -p gramme-ring --example hops [nodes]`. It fails if a request ends at another node than the owner, if
 //! rank fingers take more hops than their bound, or if anybody is out of reach while all live.
+
+mod costs;
 
 use gramme_ring::finger::{FingerTable, Hop, Place, Ring, id_fingers, rank_fingers};
 use gramme_ring::{NodeId, TableError};
@@ -56,8 +59,7 @@ fn route(
 
 fn main() -> Result<(), Box<dyn Error>> {
     simulate(std::env::args().nth(1).map_or(Ok(100_000), |n| n.parse())?, 200_000)?;
-    compare_costs();
-    Ok(())
+    costs::compare()
 }
 
 fn simulate(nodes: usize, requests: usize) -> Result<(), Box<dyn Error>> {
@@ -103,48 +105,6 @@ fn simulate(nodes: usize, requests: usize) -> Result<(), Box<dyn Error>> {
         assert!(!bounded || (most <= bound && mean <= half), "{name}: {mean} hops, {most} at most");
     }
     Ok(())
-}
-
-/// The most members of a layout, and so the largest full view.
-const MOST: u32 = 16_384;
-
-fn compare_costs() {
-    println!();
-    println!(
-        "What a node pays if each node's facts change once a day. Full view: as docs/SCALE.md measures the gossip"
-    );
-    println!(
-        "machine, 21 B/s when quiet and 4 S bytes for each change anywhere (heads of all nodes are compared, not"
-    );
-    println!(
-        "the change alone), at most {MOST} members. Fingers, by a model: each finger and each of 16 successors is"
-    );
-    println!(
-        "asked with 60 bytes every 10 seconds. 40 bytes of memory for each node known. Without heartbeats, which"
-    );
-    println!("are 84 B/s for each peer that a node watches.");
-    println!("{:>9} {:>24} {:>22} {:>10}", "nodes", "full view", "fingers", "hops");
-    let mut cheaper = 0;
-    for nodes in [100u32, 300, 1_000, 1_500, 1_700, 1_800, 2_000, 5_000, MOST, 100_000, 1_000_000] {
-        let s = f64::from(nodes);
-        let known = s.log2().ceil() + 16.0;
-        let (full, fingers) = (21.0 + 4.0 * s * s / 86_400.0, 60.0 * known / 10.0);
-        if full <= fingers {
-            cheaper = nodes;
-        }
-        let view = if nodes <= MOST {
-            format!("{:.1} KB {full:>6.0} B/s", 40.0 * s / 1e3)
-        } else {
-            String::from("not possible")
-        };
-        println!(
-            "{nodes:>9} {view:>24} {:>9.1} KB {fingers:>6.0} B/s {:>4} / {:<4.1}",
-            40.0 * known / 1e3,
-            0,
-            (s.log2() - 4.0) / 2.0 + 1.0
-        );
-    }
-    println!("the full view sends less up to {cheaper} nodes of these");
 }
 
 #[test]

@@ -1,0 +1,109 @@
+//! What departures move among few members of unequal weights, and who carries the load of a dead one.
+
+use gramme_ring::{Layout, LayoutError, Member, NodeId};
+
+const REPLICAS: u8 = 3;
+const PARTITIONS: u32 = 256;
+
+/// SplitMix64.
+fn below(state: &mut u64, end: u64) -> u64 {
+    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mut x = *state;
+    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    (x ^ (x >> 31)) % end
+}
+
+fn random_member(state: &mut u64) -> Member {
+    let id = NodeId(below(state, u64::MAX));
+    Member::new(id).with_weight(1 << below(state, 3))
+}
+
+/// Ratios, and how many were above what is asked for.
+#[derive(Default)]
+struct Ratios {
+    count: u32,
+    above: [u32; 2],
+    most: f64,
+}
+
+impl Ratios {
+    fn add(&mut self, ratio: f64) {
+        self.count += 1;
+        for (above, limit) in self.above.iter_mut().zip([1.05, 1.15]) {
+            *above += u32::from(ratio > limit);
+        }
+        self.most = self.most.max(ratio);
+    }
+
+    fn moved(&mut self, before: &Layout, after: &Layout) {
+        let plan = before.plan(after);
+        self.add(f64::from(plan.moved_slots()) / f64::from(plan.least_moved_slots().max(1)));
+    }
+
+    fn show(&self) -> String {
+        format!("{:>6} {:>6} {:>6} {:>6.2}", self.count, self.above[0], self.above[1], self.most)
+    }
+}
+
+/// Adds every single departure.
+fn depart(
+    members: &[Member],
+    layout: &Layout,
+    moved: &mut Ratios,
+    mut carried: Option<&mut Ratios>,
+) -> Result<(), LayoutError> {
+    for gone in members {
+        let rest: Vec<Member> = members.iter().filter(|m| m.id != gone.id).cloned().collect();
+        let after = Layout::compute(REPLICAS, PARTITIONS, &rest, Some(layout))?;
+        moved.moved(layout, &after);
+        let Some(carried) = carried.as_deref_mut() else { continue };
+        let stand_ins: Vec<NodeId> = layout
+            .partitions_of(gone.id)
+            .filter_map(|(p, _)| layout.preference(p).nth(usize::from(REPLICAS)))
+            .collect();
+        let loads = after.balance();
+        let over = loads.iter().map(|load| {
+            let extra = stand_ins.iter().filter(|&&id| id == load.node).count();
+            (layout.partitions_of(load.node).len() + extra) as f64 / f64::from(load.quota)
+        });
+        carried.add(over.fold(0.0, f64::max));
+    }
+    Ok(())
+}
+
+pub(crate) fn show() -> Result<(), LayoutError> {
+    println!("\n80 clusters of each size, weights 1, 2 and 4 by chance, N = {REPLICAS}, Q = {PARTITIONS}.");
+    println!(
+        "Moved over the bound: how often, above 1.05, above 1.15, at most. Dead: the most that a member carries"
+    );
+    println!("while another is dead, over its part of the best layout without that one; likewise.");
+    println!(
+        "{:>7} {:>27} {:>27} {:>27} {:>27}",
+        "members", "a departure", "dead", "8 changes in a row", "a departure after each"
+    );
+    for count in [4, 5, 6, 7, 8, 9, 12, 16, 30] {
+        let [mut fresh, mut dead, mut changes, mut later] = [(); 4].map(|()| Ratios::default());
+        for draw in 0..80 {
+            let mut state = draw * 1000 + count as u64;
+            let mut members: Vec<Member> = (0..count).map(|_| random_member(&mut state)).collect();
+            let mut layout = Layout::compute(REPLICAS, PARTITIONS, &members, None)?;
+            depart(&members, &layout, &mut fresh, Some(&mut dead))?;
+            for _ in 0..8 {
+                let at = usize::try_from(below(&mut state, members.len() as u64)).unwrap_or(0);
+                match below(&mut state, 3) {
+                    0 if members.len() <= count => members.push(random_member(&mut state)),
+                    1 if members.len() >= count => drop(members.remove(at)),
+                    _ => members[at].weight = 1 << below(&mut state, 3),
+                }
+                let next = Layout::compute(REPLICAS, PARTITIONS, &members, Some(&layout))?;
+                changes.moved(&layout, &next);
+                layout = next;
+                depart(&members, &layout, &mut later, None)?;
+            }
+        }
+        let columns = [fresh, dead, changes, later].map(|ratios| ratios.show());
+        println!("{count:>7} {}", columns.join(" "));
+    }
+    Ok(())
+}
