@@ -79,16 +79,15 @@ enum Event {
 
 impl Cluster {
     fn new(nodes: u64, rng: &mut Rng) -> Cluster {
-        let members: Vec<Member> = (1..=nodes).map(|id| Member::new(NodeId(id))).collect();
+        let members: Vec<Member> = (0..nodes).map(|node| Member::new(id(node))).collect();
         let founded = Membership::found(ClusterId(1), 3, PARTITIONS, &members).expect("a plain cluster");
         let mut cluster = Cluster { nodes: Vec::new(), events: BTreeMap::new(), order: 0, now: 0, sent: 0 };
-        for id in 1..=nodes {
-            let mut gossip = Gossip::new(NodeId(id), 1, rng.bits());
+        for node in 0..nodes {
+            let mut gossip = Gossip::new(id(node), 1, rng.bits());
             *gossip.membership_mut() = founded.clone();
             gossip.set_facts(vec![b'f'; 100]).expect("short");
             cluster.nodes.push(gossip);
-            let at = usize::try_from(id - 1).expect("few");
-            cluster.push(rng.below(1_000_000), Event::Tick(at));
+            cluster.push(rng.below(1_000_000), Event::Tick(index(id(node))));
         }
         // Everybody has heard of everybody.
         let records: Vec<_> = cluster
@@ -103,7 +102,7 @@ impl Cluster {
                 ask_membership: false,
                 ask: Vec::new(),
             };
-            node.receive(NodeId(1), delta).expect("all of them members");
+            node.receive(id(0), delta).expect("all of them members");
         }
         cluster
     }
@@ -132,7 +131,7 @@ impl Cluster {
             match event {
                 Event::Tick(node) => {
                     self.push(1_000_000, Event::Tick(node));
-                    let from = id(node);
+                    let from = id(node as u64);
                     for (target, message) in self.nodes[node].tick(0) {
                         if let Target::Node(to) = target {
                             self.send(from, to, message);
@@ -156,12 +155,16 @@ impl Cluster {
     }
 }
 
-fn id(node: usize) -> NodeId {
-    NodeId(node as u64 + 1)
+/// Identities are random 64-bit numbers in a cluster, and as long on the wire; a fixed scramble stands for them.
+const SCRAMBLE: u64 = 0x9e37_79b9_7f4a_7c15;
+const UNSCRAMBLE: u64 = 0xf1de_83e1_9937_733d;
+
+fn id(node: u64) -> NodeId {
+    NodeId((node + 1).wrapping_mul(SCRAMBLE))
 }
 
 fn index(id: NodeId) -> usize {
-    usize::try_from(id.0 - 1).expect("few")
+    usize::try_from(id.0.wrapping_mul(UNSCRAMBLE) - 1).expect("few")
 }
 
 #[allow(clippy::cast_precision_loss)]
@@ -173,14 +176,15 @@ fn gossip(nodes: u64) {
 
     let (mut spent, mut times) = (0.0, Vec::new());
     for trial in 0..TRIALS {
-        let teller = index(NodeId(rng.below(nodes) + 1));
+        let teller = index(id(rng.below(nodes)));
         let facts = Bytes::from(format!("facts {trial} of a hundred bytes or so: {:060}", trial)).to_vec();
         cluster.nodes[teller].set_facts(facts).expect("short");
-        let version = cluster.nodes[teller].record(id(teller)).expect("its own").head.version;
+        let version = cluster.nodes[teller].record(id(teller as u64)).expect("its own").head.version;
         let (before, mut know) = (cluster.sent, vec![false; cluster.nodes.len()]);
         know[teller] = true;
         let took = cluster.run(600_000_000, |all, at| {
-            know[at] |= all[at].record(id(teller)).is_some_and(|record| record.head.version == version);
+            know[at] |=
+                all[at].record(id(teller as u64)).is_some_and(|record| record.head.version == version);
             know.iter().all(|knows| *knows)
         });
         let took = took as f64 / 1e6;
@@ -192,9 +196,9 @@ fn gossip(nodes: u64) {
 
     // The first node counts double from now on.
     let before = cluster.sent;
-    let heavier = Member { weight: 2, ..Member::new(NodeId(1)) };
+    let heavier = Member { weight: 2, ..Member::new(id(0)) };
     let membership = cluster.nodes[0].membership_mut();
-    membership.stage(NodeId(1), Change::Member(heavier)).expect("a member");
+    membership.stage(id(0), Change::Member(heavier)).expect("a member");
     let hash = membership.propose().expect("it is staged").hash();
     membership.commit(ClusterId(1), hash).expect("nobody else commits");
     let version = |gossip: &Gossip| gossip.membership().layout().map(Layout::version);
