@@ -128,15 +128,4 @@ impl Checker {
             self.fail(now, Invariant::RequestsEnd, Some(number), what);
         }
     }
-
-    /// A node that has declared that its writes go by both layouts acknowledges one: the owners by each have it.
-    pub fn check_both(&mut self, now: Time, id: OpId, node: usize, layouts: [&[(usize, u64)]; 2]) {
-        let key = &self.keys[self.requests[id.index()].key];
-        // Another may have been its coordinator, and have decided earlier.
-        let own = key.dots.iter().filter(|(_, birth)| birth.op == Some(id));
-        let minted_here = own.into_iter().any(|(dot, _)| self.shadows[node].actor == Some(dot.actor));
-        if minted_here {
-            layouts.into_iter().for_each(|owners| self.check_owners(now, id, owners));
-        }
-    }
 }
