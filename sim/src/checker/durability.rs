@@ -197,8 +197,12 @@ impl Checker {
         shadow.appended += 1;
         let number = shadow.appended;
         if place >= SLOTS {
-            shadow.own_dirty.insert((place, key.clone()));
-            shadow.own.entry((place, key.clone())).or_default().append(number, value);
+            let at = (place, key.clone());
+            // What is gone already goes without a trace.
+            if value.is_some() || shadow.own.get(&at).is_some_and(|record| record.live.is_some()) {
+                shadow.own.entry(at.clone()).or_default().append(number, value);
+                shadow.own_dirty.insert(at);
+            }
             return;
         }
         let key = self.key_number(key);
