@@ -9,7 +9,7 @@ use gramme_quorum::{
     AppendId, Content, Cover, Level, Op, OpError, Output, Place, ReadOptions, Reading, Reply, Version,
 };
 use gramme_ring::{ClusterId, Layout, LayoutVersion, Member, Membership, NodeId};
-use gramme_sim::checker::{Circumstances, Coordination, Invariant, OpId};
+use gramme_sim::checker::{Circumstances, Coordination, Invariant, OpId, Standing};
 use gramme_vclock::GrowableContext as Context;
 
 #[test]
@@ -186,5 +186,58 @@ fn a_hint_for_an_owner_that_has_yet_to_hear_of_it() {
             h.checker.acted(now, 0, &[Output::Append { id, place, key, value }]);
         }
         if holds { h.holds() } else { h.breaks(Invariant::NothingDroppedEarly) }
+    }
+}
+
+#[test]
+fn what_was_refused_and_arrives_once_more_may_be_done() {
+    for (arrivals, holds) in [(1, false), (2, true)] {
+        let mut h = History::new();
+        let id = h.put(Cover::Nothing);
+        let a = dot(0, 1);
+        let copy = object(&[(a, value(id))], &[a]);
+        let write = Message::Write {
+            sync: Syncing::First,
+            call: CallId(1),
+            layout: LayoutVersion(1),
+            purpose: Purpose::Write,
+            key: Bytes::from_static(KEY),
+            object: encode(&copy),
+            hints: vec![],
+            outranked_by: None,
+        };
+        let now = h.tick();
+        h.checker.acted(now, 0, &[Output::Send(NodeId(2), write.clone())]);
+        h.checker.asked(1, &write, Standing::default());
+        h.reply(id, &Reply::Failed(OpError::Unwritable));
+        for _ in 1..arrivals {
+            h.checker.asked(1, &write, Standing::default());
+        }
+        h.write(1, Some(&copy));
+        h.checker.check_not_undone(h.now, 1, &Bytes::from_static(KEY));
+        if holds { h.holds() } else { h.breaks(Invariant::RequestsEnd) }
+    }
+}
+
+#[test]
+fn the_removal_of_a_hint_is_synced_unless_it_was_gone_already() {
+    for (synced, holds) in [(true, true), (false, false)] {
+        let mut h = History::new();
+        h.first_write();
+        h.hint(1);
+        h.checker.sync_begun(1);
+        h.checker.sync_done(1);
+        for sync in [synced, false] {
+            h.appends += 1;
+            let (id, place, key) = (AppendId(h.appends), Place(HINTS | 9), Bytes::from_static(b"hint"));
+            let now = h.tick();
+            h.checker.acted(now, 1, &[Output::Append { id, place, key, value: None }]);
+            if sync {
+                h.checker.sync_begun(1);
+                h.checker.sync_done(1);
+            }
+        }
+        h.rest();
+        if holds { h.holds() } else { h.breaks(Invariant::AcknowledgedCopies) }
     }
 }
