@@ -432,8 +432,8 @@ impl Engine {
         self.hint_uncovered(now, call);
     }
 
-    /// Writes the hints for which no fallback is left: this node's own copy serves them. If it is this node that has no copy, another is
-    /// asked to keep a hint for it.
+    /// Writes the hints for which no fallback is left: this node's own copy serves them. One that it has as a fallback may have served
+    /// already, and gone: then it is stored anew. If it is this node that has no copy, another is asked to keep a hint for it.
     fn hint_uncovered(&mut self, now: Now, call: CallId) {
         let Some(write) = self.writes.get_mut(&call) else { return };
         if write.sent.is_none() || self.config.planted.is(Bug::NoHintWithoutFallback) {
@@ -448,7 +448,9 @@ impl Engine {
         owners.sort_unstable();
         owners.dedup();
         for owner in owners {
-            if owner != self.config.node {
+            if owner != self.config.node && !self.view.is_owner(Slot::of(&key), self.config.node) {
+                self.hint_beside(call, Vec::from([owner]));
+            } else if owner != self.config.node {
                 self.keep_hint(now, owner, &key);
             } else if let Some(other) = self.other_target(call) {
                 // It may refuse what it was asked first, and take this: its last refusal counts.
