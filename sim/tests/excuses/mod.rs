@@ -241,3 +241,18 @@ fn the_removal_of_a_hint_is_synced_unless_it_was_gone_already() {
         if holds { h.holds() } else { h.breaks(Invariant::AcknowledgedCopies) }
     }
 }
+
+#[test]
+fn a_value_that_only_its_coordinator_ever_saw_is_shown_under_a_dot_of_its_own() {
+    for (actor, failed, holds) in [(0, false, Ok(())), (7, false, Err(6)), (0, true, Err(6))] {
+        let mut h = History::new();
+        let id = h.put(Cover::Held);
+        if failed {
+            h.reply(id, &Reply::Failed(OpError::Overloaded));
+        }
+        let read = h.get();
+        h.read(read, &[(dot(actor, 5), value(id))], &[dot(actor, 5)]);
+        let broken = h.checker.violation().map_or(Ok(()), |violation| Err(violation.invariant.number()));
+        assert_eq!(broken, holds);
+    }
+}
