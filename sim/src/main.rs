@@ -73,12 +73,13 @@ fn one(plan: &Plan, twice: bool, page: Option<&str>) -> ExitCode {
     let outcome = run(plan, &mut progress);
     let seconds = began.elapsed().as_secs_f64();
     eprintln!(
-        "{:.0} s simulated in {seconds:.1} s, {:.0} s of them asleep: {:.0} times real time without those, {:.0} acknowledgements a second; {} requests, {} events, {} storms",
+        "{:.0} s simulated in {seconds:.1} s, {:.0} s of them asleep: {:.0} times real time without those, {:.0} acknowledgements a second; {} requests, {} of them writes, {} events, {} storms",
         outcome.length.as_secs_f64(),
         outcome.slept.as_secs_f64(),
         (outcome.length - outcome.slept).as_secs_f64() / seconds,
         f64::from(u32::try_from(outcome.acknowledged).unwrap_or(u32::MAX)) / seconds,
         outcome.requests,
+        outcome.writes,
         outcome.events,
         outcome.storms,
     );

@@ -78,6 +78,8 @@ pub struct Outcome {
     pub acknowledged: u64,
     /// Requests made.
     pub requests: usize,
+    /// Of these, writes.
+    pub writes: usize,
     /// Faults injected.
     pub faults: u64,
     /// Events handled.
@@ -109,6 +111,8 @@ struct Run<'a> {
     /// Until then nodes sleep, and nothing else happens to them.
     quiet: Time,
     slept: Duration,
+    /// How often, in this storm.
+    sleeps: u64,
     /// When the storm is over, and after which there is no other.
     until: Time,
     end: Time,
@@ -197,6 +201,7 @@ pub fn run(plan: &Plan, progress: &mut dyn FnMut(&World)) -> Outcome {
         flapping: None,
         quiet: Time(0),
         slept: Duration::ZERO,
+        sleeps: 0,
         until: Time(0),
         end: Time(0) + plan.length,
         struck: BTreeMap::new(),
@@ -219,6 +224,7 @@ pub fn run(plan: &Plan, progress: &mut dyn FnMut(&World)) -> Outcome {
         hash: world.hash(),
         acknowledged: checker.acknowledged(),
         requests: checker.requests(),
+        writes: checker.writes(),
         faults: world.faults(),
         events: world.events(),
         length: world.now().since(Time(0)),
@@ -263,6 +269,7 @@ impl Run<'_> {
     /// Safety: faults and load at once.
     fn storm(&mut self) {
         self.storms += 1;
+        self.sleeps = 0;
         if self.storms > 1 {
             self.storm = Storm::draw(&mut self.rng, self.hints_alone);
             self.workload.move_on(self.storms);

@@ -252,6 +252,12 @@ impl Checker {
         self.requests.len()
     }
 
+    /// How many of them were writes.
+    #[must_use]
+    pub fn writes(&self) -> usize {
+        self.requests.iter().filter(|request| request.op.is_write()).count()
+    }
+
     /// Every key that was asked for.
     pub fn keys(&self) -> impl Iterator<Item = &Bytes> {
         self.keys.iter().map(|key| &key.name)

@@ -9,6 +9,9 @@ use crate::world::{Alteration, Crash};
 use core::time::Duration;
 use gramme_quorum::{Keyspace, Level};
 
+/// Standstills of hours in one storm.
+const MOST_SLEEPS: u64 = 4;
+
 impl Run<'_> {
     /// A record is damaged, and after a while another one.
     pub(super) fn damage(&mut self) {
@@ -48,9 +51,11 @@ impl Run<'_> {
     /// Processes stand still for up to hours. Either the others stand still as well and go on up to a minute earlier, or they see
     /// all of it through, with little load and no other fault meanwhile. What the storm has yet to bring it brings afterwards.
     fn sleep(&mut self) -> bool {
-        if self.world.now() < self.quiet {
+        // A storm has other things to do.
+        if self.world.now() < self.quiet || self.sleeps == MOST_SLEEPS {
             return false;
         }
+        self.sleeps += 1;
         let most = *self.rng.pick(&[120, 900, 3600, 4 * 3600]);
         let length = self.rng.between(Duration::from_secs(most / 2), Duration::from_secs(most));
         let suspended = self.rng.chance(500_000);
