@@ -432,10 +432,11 @@ impl Checker {
         }
     }
 
-    /// A dot that a strict request should have seen, and did not. What went with a disk can't be seen.
+    /// A dot that a strict request should have seen, and did not. What went with a disk can't be seen, nor what a node lacks that has yet to
+    /// hear that its disk is an old one.
     fn unseen(&self, id: OpId, seen: &DotSet) -> Option<Dot> {
         let request = &self.requests[id.index()];
-        if seen.includes(&request.must_see) {
+        if request.unaware || seen.includes(&request.must_see) {
             return None;
         }
         let dots = &self.keys[request.key].dots;

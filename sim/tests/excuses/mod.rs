@@ -256,3 +256,18 @@ fn a_value_that_only_its_coordinator_ever_saw_is_shown_under_a_dot_of_its_own() 
         assert_eq!(broken, holds);
     }
 }
+
+#[test]
+fn a_node_that_has_yet_to_hear_that_its_disk_is_an_old_one() {
+    for (heard, holds) in [(false, true), (true, false)] {
+        let mut h = History::new();
+        h.first_write();
+        h.checker.set_back(0);
+        if heard {
+            h.checker.warned(0);
+        }
+        let read = h.get();
+        h.read(read, &[], &[]);
+        if holds { h.holds() } else { h.breaks(Invariant::ReadYourWrites) }
+    }
+}
