@@ -306,7 +306,10 @@ impl Engine {
         let Some(write) = self.writes.get_mut(&call) else { return };
         let replaced = replaced || write.sent.as_ref().is_some_and(|s| s.replaced);
         write.sent = Some(Sent { object, encoded, context, rank, replaced });
-        for node in write.targets() {
+        // Who was lost before is counted out, and surely did nothing; somebody else stands in.
+        let mut asked = write.targets();
+        asked.retain(|node| write.is_waiting_for(*node));
+        for node in asked {
             self.send_write(call, node);
         }
         if held {
