@@ -449,7 +449,8 @@ impl Engine {
                 let sync = if unheard && purpose != Purpose::Repair { Syncing::First } else { sync };
                 let overwrites = purpose == Purpose::Repair && self.config.planted.is(Bug::RepairOverwrites);
                 let source = if overwrites { Source::Repair } else { Source::Peer(from, call, sync) };
-                let merge = Merge { source, object, outranked_by, hints, heals: false };
+                let late = purpose == Purpose::Handoff && self.config.planted.is(Bug::LateTombstoneBuries);
+                let merge = Merge { source, object, outranked_by, hints, heals: late };
                 self.replica.start(&mut self.out, &key, Task::Merge(merge));
             }
             Message::Read { call, layout, key, want } => {

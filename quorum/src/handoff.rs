@@ -234,6 +234,11 @@ impl Engine {
         let Some((key, digest)) = handoff.in_flight.remove(&call) else { return false };
         handoff.progress = now.instant;
         self.hints_handed += 1;
+        if self.config.planted.is(Bug::HandoffStartsOver) && !handoff.queue.is_empty() {
+            handoff.again = true;
+            self.pump_handoff(now, owner);
+            return true;
+        }
         self.settle(owner, &key, Some(digest));
         self.pump_handoff(now, owner);
         true

@@ -131,6 +131,12 @@ bugs! {
     HealedFromOne,
     /// A change to what was read is stamped as a new write.
     AmendmentOutranks,
+    /// A tombstone that a fallback hands over buries what was written meanwhile.
+    LateTombstoneBuries,
+    /// A hint stays until the last one of a listing is acknowledged.
+    HandoffStartsOver,
+    /// A record that can't be read tells how far the dots of its slot have come: as if there were none.
+    CounterFromDamaged,
 }
 
 impl Planted {
@@ -183,6 +189,13 @@ impl Planted {
         }
         let first = object.iter().map(|(dot, version)| policy.rank(version, dot)).min();
         first.is_some_and(|first| object.keep_only(first.dot) > 0)
+    }
+
+    /// What becomes of values beside a tombstone that was handed over.
+    pub(crate) fn bury(self, object: Object) -> Object {
+        let tombstones = object.iter().filter(|(_, version)| version.content == Content::Tombstone);
+        let kept = tombstones.map(|(dot, version)| (dot, version.clone())).collect::<Vec<_>>();
+        Object::from_parts(kept, object.seen().clone()).expect("fewer of an object's entries")
     }
 
     /// What a merge has made.

@@ -318,6 +318,9 @@ impl Replica {
         if work.damaged {
             // What this copy held is not known, so its intervals end here.
             self.break_hold(place_of(&key));
+            if self.planted.is(Bug::CounterFromDamaged) {
+                self.minters.remove(&place_of(&key));
+            }
             work.events.push(Event::Damaged(key.clone()));
         }
         for task in tasks {
@@ -460,8 +463,14 @@ impl Replica {
         if self.planted.is(Bug::RepairOverwrites) && matches!(merge.source, Source::Repair) {
             object = Object::new();
         }
+        let buries = self.planted.is(Bug::LateTombstoneBuries)
+            && merge.heals
+            && !merge.object.iter().any(|(_, version)| version.is_value());
         let Ok(merged) = object.merge(merge.object);
         let mut object = self.planted.merged(object, wall_ms);
+        if buries {
+            object = self.planted.bury(object);
+        }
         let policy = self.keyspaces.of(key).policy;
         if self.planted.settle(policy, &mut object) || merged.changed || work.damaged {
             work.put(object);

@@ -167,6 +167,29 @@ fn a_full_disk_does_not_stop_the_cluster() {
     assert_eq!(cluster.get(C, "k").0.len(), 2, "reads go on");
 }
 
+/// The others are lost, and back, while a write waits for its coordinator's disk, whose copy turns out to be damaged: with all of them counted
+/// out it surely was not done, and nobody does it afterwards.
+#[test]
+fn a_write_goes_to_nobody_who_was_counted_out_before_it_had_its_dot() {
+    let mut cluster = Cluster::new(3);
+    cluster.put(A, "k", "before", Cover::Held);
+    let coordinator = cluster.nodes.get_mut(&A).unwrap();
+    coordinator.damaged.insert((place("k"), "k".into()));
+    coordinator.loads = false;
+    let id = cluster.start_request(A, put("k", "v", Cover::Nothing));
+    for cut in [true, false] {
+        cluster.cut(A, B, cut);
+        cluster.cut(A, C, cut);
+    }
+    cluster.load(A);
+    let told = cluster.replies.get(&id).cloned();
+    cluster.pass(Duration::from_secs(1));
+    let done = cluster.get(B, "k").0.contains(&String::from("v"));
+    let definite = matches!(&told, Some(Reply::Failed(error)) if !error.changed());
+    assert!(definite, "{told:?}");
+    assert!(!done, "it was told {told:?}");
+}
+
 #[test]
 fn a_damaged_copy_is_unknown_and_healed_from_the_others() {
     let mut cluster = Cluster::new(3);

@@ -46,6 +46,26 @@ fn a_hint_that_is_written_while_its_owner_returns_is_handed_over() {
     assert_eq!(cluster.hints(fallback), 0);
 }
 
+/// A coordinator stands in for one owner, which is back and has taken its write, before it gives another one up: what it keeps for
+/// that one is a copy as well as a hint.
+#[test]
+fn a_coordinator_that_has_handed_over_keeps_the_write_for_another_owner() {
+    let mut cluster = Cluster::with(4, |config| config.timing.exchange = Duration::from_secs(3600));
+    let list = cluster.preference("k");
+    let (silent, away, fallback) = (list[1], list[2], list[3]);
+    cluster.crash(away);
+    cluster.start_request(fallback, put("k", "v", Cover::Nothing));
+    cluster.lose(|_, to, message| to == silent && matches!(message, Message::Write { .. }));
+    cluster.run();
+    cluster.start(away);
+    cluster.pass(Duration::from_millis(200));
+    assert_eq!(cluster.copy(away, "k").unwrap(), ["v"]);
+    assert_eq!(cluster.copy(fallback, "k"), None, "it has served");
+    cluster.pass(Duration::from_secs(5));
+    assert_eq!(cluster.copy(silent, "k").unwrap(), ["v"]);
+    assert_eq!((cluster.hints(fallback), cluster.copy(fallback, "k")), (0, None));
+}
+
 #[test]
 fn a_fallback_keeps_what_another_owner_still_waits_for() {
     let mut cluster = Cluster::new(5);

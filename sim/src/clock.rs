@@ -55,8 +55,19 @@ impl Clock {
     pub fn set_drift(&mut self, now: Time, drift: i64) {
         assert!(drift > -1_000_000, "a monotonic clock does not run backwards");
         self.base = self.instant(now).0;
-        self.since = now;
+        self.since = now.max(self.since);
         self.drift = drift;
+    }
+
+    /// The machine is suspended: its monotonic clock stands still until then. The wall clock, which its battery drives, does not.
+    pub fn suspend(&mut self, now: Time, until: Time) {
+        self.base = self.instant(now).0;
+        self.since = until.max(self.since);
+    }
+
+    /// The machine starts anew.
+    pub fn resume(&mut self, now: Time) {
+        self.since = self.since.min(now);
     }
 
     /// From now on the wall clock is off by this much.
@@ -105,6 +116,20 @@ mod tests {
             assert!(clock.now(Time(at)).instant >= last);
             last = clock.now(Time(at)).instant;
         }
+    }
+
+    #[test]
+    fn a_machine_that_is_suspended_counts_on_where_it_stood() {
+        let mut clock = Clock::new(Time(0), 1_000);
+        clock.set_drift(Time(0), 500_000);
+        let before = clock.now(Time(100));
+        clock.suspend(Time(100), Time(9_000_100));
+        for at in [101, 4_000_000, 9_000_100] {
+            assert_eq!(clock.now(Time(at)).instant, before.instant);
+        }
+        assert_eq!(clock.now(Time(9_000_102)).instant, before.instant + Duration::from_nanos(3));
+        assert!(clock.when(before.instant + Duration::from_nanos(3), Time(9_000_100)) == Time(9_000_102));
+        assert_eq!(clock.now(Time(9_000_100)).wall_ms, EPOCH_MS + 9);
     }
 
     #[test]

@@ -5,6 +5,7 @@ mod cli;
 mod planted;
 
 use cli::{Command, Seeds, parse};
+use core::time::Duration;
 use gramme_sim::run::{Outcome, Plan, run};
 use gramme_sim::swarm::{KINDS, Kind};
 use gramme_sim::world::World;
@@ -60,22 +61,25 @@ fn one(plan: &Plan, twice: bool, page: Option<&str>) -> ExitCode {
             told = Instant::now();
             let simulated = world.now().since(gramme_sim::time::Time(0));
             eprintln!(
-                "{:>8.0} s simulated, {:>5.0} times real time, {} writes acknowledged, {} faults",
+                "{:>8.0} s simulated, {:>5.0} times real time, {} writes acknowledged, {} faults{}",
                 simulated.as_secs_f64(),
                 simulated.as_secs_f64() / began.elapsed().as_secs_f64(),
                 world.checker().acknowledged(),
                 world.faults(),
+                if world.is_calm() { "; clients wait for the cluster to come to rest" } else { "" },
             );
         }
     };
     let outcome = run(plan, &mut progress);
     let seconds = began.elapsed().as_secs_f64();
     eprintln!(
-        "{:.0} s simulated in {seconds:.1} s: {:.0} times real time, {:.0} acknowledgements a second; {} requests, {} events, {} storms",
+        "{:.0} s simulated in {seconds:.1} s, {:.0} s of them asleep: {:.0} times real time without those, {:.0} acknowledgements a second; {} requests, {} of them writes, {} events, {} storms",
         outcome.length.as_secs_f64(),
-        outcome.length.as_secs_f64() / seconds,
+        outcome.slept.as_secs_f64(),
+        (outcome.length - outcome.slept).as_secs_f64() / seconds,
         f64::from(u32::try_from(outcome.acknowledged).unwrap_or(u32::MAX)) / seconds,
         outcome.requests,
+        outcome.writes,
         outcome.events,
         outcome.storms,
     );
@@ -100,7 +104,8 @@ fn one(plan: &Plan, twice: bool, page: Option<&str>) -> ExitCode {
 /// Simulates seeds one after the other, a line for each.
 fn many(from: u64, to: u64, template: &Plan, twice: bool) -> ExitCode {
     let began = Instant::now();
-    let (mut acknowledged, mut faults, mut simulated, mut failures) = (0, 0, 0.0, 0);
+    let (mut acknowledged, mut faults, mut failures) = (0, 0, 0);
+    let (mut simulated, mut slept) = (Duration::ZERO, Duration::ZERO);
     let mut struck: BTreeMap<Kind, u64> = BTreeMap::new();
     let mut hash = gramme_sim::event_hash::EventHash::default();
     for seed in from..to {
@@ -117,7 +122,8 @@ fn many(from: u64, to: u64, template: &Plan, twice: bool) -> ExitCode {
         for (kind, times) in outcome.struck {
             *struck.entry(kind).or_default() += times;
         }
-        simulated += outcome.length.as_secs_f64();
+        simulated += outcome.length;
+        slept += outcome.slept;
         hash.event(0, [seed, outcome.hash, 0], &[]);
         let _ = std::io::stdout().flush();
     }
@@ -131,9 +137,12 @@ fn many(from: u64, to: u64, template: &Plan, twice: bool) -> ExitCode {
         failures += 1;
     }
     eprintln!(
-        "{} seeds, {simulated:.0} s simulated in {seconds:.1} s: {:.0} times real time, {:.0} acknowledgements a second; {failures} failed",
+        "{} seeds, {:.0} s simulated in {seconds:.1} s, {:.0} s of them asleep: {:.0} times real time without those, {:.0} acknowledgements a second; \
+         {failures} failed",
         to - from,
-        simulated / seconds,
+        simulated.as_secs_f64(),
+        slept.as_secs_f64(),
+        (simulated - slept).as_secs_f64() / seconds,
         f64::from(u32::try_from(acknowledged).unwrap_or(u32::MAX)) / seconds,
     );
     println!("event-hash={:016x} acknowledged={acknowledged} faults={faults}", hash.value());

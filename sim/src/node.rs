@@ -10,7 +10,7 @@ use bytes::Bytes;
 use gramme_node::host::{Host, opening};
 use gramme_quorum::{ClusterOp, Config, Engine, Keyspace, Output};
 use gramme_ring::{Membership, NodeId};
-use gramme_store::{Cursor, MemDisk, Options, Read, Store, SyncDone, SyncJob};
+use gramme_store::{Cursor, MemDisk, Options, Read, ReadDone, ReadJob, Store, SyncDone, SyncJob};
 use gramme_vclock::Actor;
 use std::cell::RefCell;
 use std::collections::{BTreeSet, VecDeque};
@@ -29,6 +29,15 @@ pub(crate) enum Storage {
     Synced(SyncDone),
 }
 
+/// Where a read stands while the node waits for it.
+#[derive(Debug)]
+pub(crate) enum Fetch {
+    /// The disk has not done it yet.
+    Reading(ReadJob<MemDisk>),
+    /// The disk has done it, and the node does not know yet.
+    Read(ReadDone),
+}
+
 /// One node.
 pub(crate) struct Node {
     pub(crate) id: NodeId,
@@ -41,6 +50,10 @@ pub(crate) struct Node {
     pub(crate) timer: Option<Time>,
     pub(crate) job: Option<Storage>,
     pub(crate) paused_until: Time,
+    /// Until then it stands still for so long that nobody can connect to it.
+    pub(crate) asleep_until: Time,
+    /// Requests on their way to it.
+    pub(crate) expected: BTreeSet<OpId>,
     /// Requests that it has not answered.
     pub(crate) requests: BTreeSet<OpId>,
     /// What its engine put out since anyone looked.
@@ -66,6 +79,8 @@ pub(crate) struct Node {
     pub(crate) outdated: bool,
     /// It never comes back.
     pub(crate) gone: bool,
+    /// What others have sent to it that they had kept for it: objects and bytes.
+    pub(crate) handed_over: (u64, u64),
 }
 
 impl fmt::Debug for Node {
@@ -85,6 +100,8 @@ impl Node {
             timer: None,
             job: None,
             paused_until: Time(0),
+            asleep_until: Time(0),
+            expected: BTreeSet::new(),
             requests: BTreeSet::new(),
             outputs: Rc::default(),
             kept_all: true,
@@ -98,6 +115,7 @@ impl Node {
             image: None,
             outdated: false,
             gone: false,
+            handed_over: (0, 0),
         }
     }
 

@@ -78,12 +78,16 @@ pub struct Outcome {
     pub acknowledged: u64,
     /// Requests made.
     pub requests: usize,
+    /// Of these, writes.
+    pub writes: usize,
     /// Faults injected.
     pub faults: u64,
     /// Events handled.
     pub events: u64,
     /// Simulated time.
     pub length: Duration,
+    /// Of this, while nodes slept and clients asked hardly anything.
+    pub slept: Duration,
     /// Storms weathered.
     pub storms: u64,
     /// How often each kind of fault struck.
@@ -104,6 +108,14 @@ struct Run<'a> {
     damage: Option<Damage>,
     /// The link that goes up and down, until when, and how fast on average.
     flapping: Option<(usize, usize, Time, Duration)>,
+    /// Until then nodes sleep, and nothing else happens to them.
+    quiet: Time,
+    slept: Duration,
+    /// How often, in this storm.
+    sleeps: u64,
+    /// When the storm is over, and after which there is no other.
+    until: Time,
+    end: Time,
     /// How often each kind of fault struck.
     struck: BTreeMap<Kind, u64>,
     /// Faults rage.
@@ -187,6 +199,11 @@ pub fn run(plan: &Plan, progress: &mut dyn FnMut(&World)) -> Outcome {
         keyspaces,
         damage,
         flapping: None,
+        quiet: Time(0),
+        slept: Duration::ZERO,
+        sleeps: 0,
+        until: Time(0),
+        end: Time(0) + plan.length,
         struck: BTreeMap::new(),
         raging: false,
         hints_alone,
@@ -195,22 +212,23 @@ pub fn run(plan: &Plan, progress: &mut dyn FnMut(&World)) -> Outcome {
     };
     run.start_keyspaces();
     run.start_clients();
-    let end = Time(0) + plan.length;
-    while run.world.now() < end && run.world.checker().violation().is_none() {
-        run.storm(end);
+    while run.world.now() < run.end && run.world.checker().violation().is_none() {
+        run.storm();
         if limited {
             run.calm();
         }
     }
-    let Run { world, storms, struck, .. } = run;
+    let Run { world, storms, struck, slept, .. } = run;
     let checker = world.checker();
     Outcome {
         hash: world.hash(),
         acknowledged: checker.acknowledged(),
         requests: checker.requests(),
+        writes: checker.writes(),
         faults: world.faults(),
         events: world.events(),
         length: world.now().since(Time(0)),
+        slept,
         storms,
         struck,
         violation: checker.violation().cloned(),
@@ -249,14 +267,16 @@ impl Run<'_> {
     }
 
     /// Safety: faults and load at once.
-    fn storm(&mut self, end: Time) {
+    fn storm(&mut self) {
         self.storms += 1;
+        self.sleeps = 0;
         if self.storms > 1 {
             self.storm = Storm::draw(&mut self.rng, self.hints_alone);
             self.workload.move_on(self.storms);
         }
         self.use_keyspaces();
         self.raging = true;
+        self.world.set_calm(false);
         self.workload.set_stopped(false);
         self.world.set_resets(self.storm.resets);
         // Damage on one disk, and nothing else that could cost one.
@@ -270,12 +290,16 @@ impl Run<'_> {
         }
         let until = self.world.now() + self.rng.between(Duration::from_secs(20), Duration::from_secs(120));
         // A storm that would leave no time for the calm after it is none.
-        self.advance(until.min(end.max(self.world.now() + Duration::from_secs(10))));
+        self.until = until.min(self.end.max(self.world.now() + Duration::from_secs(10)));
+        while self.world.now() < self.until && self.world.checker().violation().is_none() {
+            self.advance(self.until);
+        }
     }
 
     /// Liveness: everything is mended, and then the cluster must come to rest.
     fn calm(&mut self) {
         self.raging = false;
+        self.world.set_calm(true);
         self.workload.set_stopped(true);
         self.world.mend_all();
         self.world.unclog_all();
@@ -285,19 +309,14 @@ impl Run<'_> {
         for node in 0..self.world.nodes() {
             self.world.set_drift(node, 0);
             self.world.calm_disk(node);
-            // A store that a failed sync has closed to writes opens anew.
-            if !self.world.is_writable(node) {
-                self.crash(node);
-            }
-            if !self.world.is_up(node) {
-                let after = self.rng.between(Duration::ZERO, Duration::from_secs(1));
-                self.world.restart(node, after);
-            }
         }
+        self.restart_all();
         // Who was lost is removed, if that has not been done.
         self.world.alter_lost();
         // Time for what is under way: requests, pauses and stragglers to end, hints to move.
         self.advance(self.world.now() + Duration::from_secs(10));
+        // A sync that was under way may have failed since.
+        self.restart_all();
         let deadline = self.world.now() + REST;
         // Anti-entropy heals without a read, only not as fast.
         let reads = self.rng.chance(500_000) && !self.hints_alone;
@@ -318,6 +337,19 @@ impl Run<'_> {
             }
         }
         self.world.check_rest();
+    }
+
+    /// Starts all that are down; a store that a failed sync has closed to writes opens anew.
+    fn restart_all(&mut self) {
+        for node in 0..self.world.nodes() {
+            if !self.world.is_writable(node) {
+                self.crash(node);
+            }
+            if !self.world.is_up(node) {
+                let after = self.rng.between(Duration::ZERO, Duration::from_secs(1));
+                self.world.restart(node, after);
+            }
+        }
     }
 
     /// Reads each key from all its replicas, which repairs what differs.
@@ -348,7 +380,9 @@ impl Run<'_> {
                     let at = usize::try_from(name - FAULT).expect("a kind's number is small");
                     // Of an earlier storm, perhaps.
                     if self.raging && at / KINDS.len() == usize::try_from(self.storms % 1024).unwrap_or(0) {
-                        self.strike(at % KINDS.len());
+                        if self.world.now() >= self.quiet {
+                            self.strike(at % KINDS.len());
+                        }
                         self.schedule(at % KINDS.len());
                     }
                 }

@@ -22,8 +22,10 @@ pub enum Kind {
     Weather,
     /// Messages of any time and connection, and of processes long dead, arrive once more.
     Replay,
-    /// A process stands still, perhaps longer than any timeout.
+    /// A process stands still, perhaps longer than any timeout, or several do.
     Pause,
+    /// Processes stand still, or whole machines, for minutes to hours: one, some, or all.
+    Sleep,
     /// A wall clock jumps, by up to ten years.
     Jump,
     /// A monotonic clock runs fast or slow.
@@ -53,7 +55,7 @@ pub enum Kind {
 }
 
 /// Every kind.
-pub const KINDS: [Kind; 21] = [
+pub const KINDS: [Kind; 22] = [
     Kind::Crash,
     Kind::Blackout,
     Kind::Partition,
@@ -62,6 +64,7 @@ pub const KINDS: [Kind; 21] = [
     Kind::Weather,
     Kind::Replay,
     Kind::Pause,
+    Kind::Sleep,
     Kind::Jump,
     Kind::Drift,
     Kind::SlowDisk,
@@ -88,6 +91,7 @@ impl Kind {
                 | Kind::Weather
                 | Kind::Replay
                 | Kind::Pause
+                | Kind::Sleep
                 | Kind::Jump
                 | Kind::Drift
                 | Kind::SlowDisk
@@ -138,6 +142,7 @@ impl Storm {
                 Kind::Weather => (600_000, 5, 30),
                 Kind::Replay => (300_000, 2, 20),
                 Kind::Pause => (400_000, 5, 40),
+                Kind::Sleep => (150_000, 10, 40),
                 Kind::Jump => (400_000, 5, 30),
                 Kind::Drift => (300_000, 10, 60),
                 Kind::SlowDisk => (300_000, 5, 30),

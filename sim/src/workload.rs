@@ -13,6 +13,8 @@ use std::collections::BTreeMap;
 /// The secret under which contexts are sealed on their way to clients and back.
 const SEAL: SealKey = SealKey(*b"simulated secret");
 const CLUSTER: u64 = 7;
+/// A client waits so long for an answer: longer than any node does that goes on.
+const GIVEN_UP: Duration = Duration::from_secs(10);
 
 /// A client's habit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,7 +67,7 @@ struct Client {
     care: Care,
     /// It asks an owner where it can, as clients that know the ring do.
     aware: bool,
-    waiting: Option<OpId>,
+    waiting: Option<(OpId, Time)>,
     /// Sealed contexts: of its last write, for a chainer, or of a read that it is about to act on.
     contexts: BTreeMap<Bytes, String>,
     /// It has read this key, and will write it next.
@@ -82,6 +84,8 @@ pub struct Workload {
     /// Each key's, by number.
     prefix_of: Vec<usize>,
     think: Duration,
+    /// From the first of these to the second they ask little.
+    quiet: (Time, Time),
     rng: Rng,
     stopped: bool,
     of: BTreeMap<OpId, usize>,
@@ -118,6 +122,7 @@ impl Workload {
             prefixes: vec![(String::new(), false)],
             prefix_of: vec![0; keys],
             think: Duration::from_micros(1_000_000 * count / rate.max(1)),
+            quiet: (Time(0), Time(0)),
             rng,
             stopped: false,
             of: BTreeMap::new(),
@@ -158,6 +163,11 @@ impl Workload {
         }
     }
 
+    /// Clients ask hardly anything between these.
+    pub const fn set_quiet(&mut self, from: Time, until: Time) {
+        self.quiet = (from, until);
+    }
+
     /// Lets no new request go out, or lets them go again.
     pub const fn set_stopped(&mut self, stopped: bool) {
         self.stopped = stopped;
@@ -180,8 +190,14 @@ impl Workload {
 
     /// A client's turn: what it asks, and when it wants to be woken next. It asks nothing while it waits for an answer.
     pub fn wake(&mut self, world: &mut World, number: usize) -> Time {
-        let again = world.now() + self.rng.between(Duration::ZERO, self.think * 2);
-        if self.stopped || self.clients[number].waiting.is_some() {
+        let again = self.again(world.now());
+        // The answer is late, if there will be one: the client's connection is not worth waiting for.
+        let client = &mut self.clients[number];
+        if let Some((id, _)) = client.waiting.take_if(|(_, since)| world.now().since(*since) > GIVEN_UP) {
+            self.of.remove(&id);
+            client.next = None;
+        }
+        if self.stopped || client.waiting.is_some() {
             return again;
         }
         let next = world.next_request();
@@ -189,9 +205,20 @@ impl Workload {
         self.depart_from_rules(&mut op);
         let node = self.node_for(world, number, op.key());
         let id = world.submit(node, op);
-        self.clients[number].waiting = Some(id);
+        self.clients[number].waiting = Some((id, world.now()));
         self.of.insert(id, number);
         again
+    }
+
+    fn again(&mut self, now: Time) -> Time {
+        let busy = self.rng.between(Duration::ZERO, self.think * 2);
+        let (from, until) = self.quiet;
+        if now >= until {
+            return now + busy;
+        }
+        // A few requests of each.
+        let quiet = self.rng.between(Duration::ZERO, until.since(from) / 4).max(busy);
+        (now + quiet).min(until + busy)
     }
 
     fn node_for(&mut self, world: &World, number: usize, key: &[u8]) -> usize {

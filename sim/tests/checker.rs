@@ -1,6 +1,7 @@
 //! The judge is judged: hand-made histories, each with one wrong step, and the promise that it breaks.
 
 mod bounds;
+mod excuses;
 mod history;
 mod keyspaces;
 mod steps;
@@ -383,7 +384,7 @@ fn a_write_that_happens_again_after_its_acknowledgement() {
 
 /// All three are owners by one layout, and their clocks show this.
 fn settled(walls: (u64, u64)) -> Circumstances {
-    Circumstances { layout: Some((LayoutVersion(1), vec![(0, 1), (1, 2), (2, 3)])), walls }
+    Circumstances { layout: Some((LayoutVersion(1), vec![(0, 1), (1, 2), (2, 3)])), walls, owners: vec![] }
 }
 
 #[test]
@@ -413,7 +414,8 @@ fn an_owner_and_its_stand_in_are_one_copy() {
     for node in [0, 2] {
         h.store(node, &object(&[(a, value(id))], &[a]));
     }
-    let two = Circumstances { layout: Some((LayoutVersion(1), vec![(0, 1), (1, 2)])), walls: (1, 1) };
+    let owners = Some((LayoutVersion(1), vec![(0, 1), (1, 2)]));
+    let two = Circumstances { layout: owners, ..settled((1, 1)) };
     let written = Reply::Written { context: Context { seen: set(&[a]), stamp: stamp(1) }, replaced: false };
     h.checker.answers(h.now, id, &written, &two);
     h.breaks(Invariant::AcknowledgedCopies);

@@ -2,10 +2,11 @@
 //! watches every step of each.
 
 use core::time::Duration;
+use gramme_quorum::planted::Planted;
 use gramme_quorum::{Cover, Keyspace, Level, Policy};
 use gramme_sim::clock::DECADE;
 use gramme_sim::script::{Script, Trouble};
-use gramme_sim::world::{Alteration, Crash};
+use gramme_sim::world::{Alteration, Crash, Shape, World};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -170,20 +171,41 @@ fn wild_stamps_are_outranked_and_move_no_clock() {
     s.rest();
 }
 
-#[test]
-fn handoff_goes_on_where_it_was_interrupted() {
-    let mut s = Script::new(58, 4);
-    let keys: Vec<String> = (0..300).map(|n| format!("key{n}")).collect();
+/// The owner comes and goes; each time it takes a part, and what it took it is not sent again.
+fn handoff_is_interrupted(planted: Planted) {
+    const WINDOW: u64 = 32;
+    let shape = Shape { planted, ..Shape::new(4) };
+    let mut s = Script { world: World::new(58, shape), w: None, r: None };
+    s.wait(SECOND);
+    let keys: Vec<String> = (0..400).map(|n| format!("key{n}")).collect();
     s.world.crash(3, Crash::Kill);
     s.wait(5 * SECOND);
     let written: Vec<_> = keys.iter().map(|key| s.set(0, key).unwrap().value).collect();
-    // The owner comes and goes; each time it takes a part, and what it took it need not take again.
-    for _ in 0..6 {
+    let left = |s: &Script| (0..3).map(|node| s.world.hints(node)).sum::<u64>();
+    let kept = left(&s);
+    // The disk of whoever receives sets the pace.
+    s.world.set_sync_time(Duration::from_millis(60));
+    let mut interrupted = 0;
+    while left(&s) > 0 {
+        let before = left(&s);
         s.world.restart(3, Duration::ZERO);
-        s.wait(Duration::from_millis(150));
+        while left(&s) == before {
+            s.wait(Duration::from_millis(10));
+        }
         s.world.crash(3, Crash::Kill);
         s.wait(2 * SECOND);
+        interrupted += u64::from(left(&s) > 0);
     }
+    assert!(interrupted >= 3, "it is interrupted {interrupted} times only");
+    s.world.set_sync_time(Duration::from_millis(1));
+    let handed = (0..3).map(|node| s.world.status(node).unwrap().hints_handed).sum::<u64>();
+    assert_eq!(handed, kept, "what was acknowledged was handed over once");
+    // What was on its way as the owner went is sent anew, and nothing else.
+    let (sent, bytes) = s.world.handed_over(3);
+    assert!(
+        sent <= kept + interrupted * 3 * WINDOW,
+        "{sent} objects of {bytes} bytes are sent for {kept} hints"
+    );
     s.restart(3);
     s.rest();
     for other in 0..3 {
@@ -196,6 +218,18 @@ fn handoff_goes_on_where_it_was_interrupted() {
             assert_eq!(s.get(3, key).unwrap().values, [value], "{key}");
         }
     }
+}
+
+#[test]
+fn handoff_goes_on_where_it_was_interrupted() {
+    handoff_is_interrupted(Planted::default());
+}
+
+#[cfg(feature = "planted")]
+#[test]
+#[should_panic(expected = "what was acknowledged was handed over once")]
+fn handoff_that_starts_over_is_found() {
+    handoff_is_interrupted(Planted::one(gramme_quorum::planted::Bug::HandoffStartsOver));
 }
 
 #[test]

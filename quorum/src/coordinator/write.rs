@@ -269,7 +269,10 @@ impl Engine {
         let Some(write) = self.writes.get_mut(&call) else { return };
         let replaced = replaced || write.sent.as_ref().is_some_and(|s| s.replaced);
         write.sent = Some(Sent { object, encoded, context, rank, replaced });
-        for node in write.targets() {
+        // Who was lost before is counted out, and surely did nothing; somebody else stands in.
+        let mut asked = write.targets();
+        asked.retain(|node| write.is_waiting_for(*node));
+        for node in asked {
             self.send_write(call, node);
         }
         if held {
@@ -396,8 +399,8 @@ impl Engine {
         self.hint_uncovered(now, call);
     }
 
-    /// Writes the hints for which no fallback is left: this node's own copy serves them. If it is this node that has no copy, another is
-    /// asked to keep a hint for it.
+    /// Writes the hints for which no fallback is left: this node's own copy serves them. One that it has as a fallback may have served
+    /// already, and gone: then it is stored anew. If it is this node that has no copy, another is asked to keep a hint for it.
     fn hint_uncovered(&mut self, now: Now, call: CallId) {
         let Some(write) = self.writes.get_mut(&call) else { return };
         if write.sent.is_none() || self.config.planted.is(Bug::NoHintWithoutFallback) {
@@ -412,7 +415,9 @@ impl Engine {
         owners.sort_unstable();
         owners.dedup();
         for owner in owners {
-            if owner != self.config.node {
+            if owner != self.config.node && !self.view.is_owner(Slot::of(&key), self.config.node) {
+                self.hint_beside(call, Vec::from([owner]));
+            } else if owner != self.config.node {
                 self.keep_hint(now, owner, &key);
             } else if let Some(other) = self.other_target(call) {
                 // It may refuse what it was asked first, and take this: its last refusal counts.

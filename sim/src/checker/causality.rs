@@ -19,6 +19,7 @@ impl Checker {
         let Some((number, bytes)) = self.object_of(message) else { return };
         let Ok(object) = gramme_quorum::object::decode(&bytes) else { return };
         let shadow = &mut self.shadows[node];
+        let now = Time(0) + now.since(Time(0) + shadow.slept);
         let held = shadow.copies.get(&number);
         let shown = shadow.shown.entry(number).or_default();
         while shown.front().is_some_and(|(at, _)| now.since(*at) > MEMORY) {
@@ -124,7 +125,7 @@ impl Checker {
             let lww = self.rules(*number).lww;
             let by = match birth.op {
                 Some(op) if lww || self.requests[op.index()].is_plain() => Coverer::Op(op),
-                None if lww || self.keys[*number].plain_deletes => Coverer::Delete,
+                None if lww || self.may_delete(now, node, *number) => Coverer::Tombstone(*dot),
                 _ => continue,
             };
             let shadow = &self.shadows[node];
@@ -144,6 +145,9 @@ impl Checker {
             held.remove(dot);
             self.keys[*number].cover_by(by, |dot| held.contains(&dot));
         }
+        for (number, dot) in &born {
+            self.born_late(node, *number, *dot);
+        }
         for (number, object) in objects {
             let key = &self.keys[*number];
             // Where the last write wins, of two of one stamp the larger dot stays when they meet, be it in the breath of its birth.
@@ -153,10 +157,19 @@ impl Checker {
             if !born.iter().any(|(at, dot)| at == number && object.get(*dot).is_some()) {
                 continue;
             }
+            // What was replaced before is not replaced by this, though what lies between two dots of its context may speak of it.
+            let replaced = |dot: Dot| {
+                let (stamp, by) = (key.dots[&dot].version.stamp, &key.dots[&dot].covered_by);
+                let later = |other: &Birth| {
+                    other.version.stamp > stamp && other.op.is_some_and(|op| by.contains(&Coverer::Op(op)))
+                };
+                key.dots.iter().any(|(other, birth)| later(birth) && !born.contains(&(*number, *other)))
+            };
             let covered = key.present.iter().find(|dot| {
                 object.seen().contains(**dot)
                     && object.get(**dot).is_none()
                     && newest.is_none_or(|newest| newest <= rank(**dot, key.dots[*dot].version.stamp))
+                    && !replaced(**dot)
             });
             if let Some(dot) = covered {
                 let what = format!("node {node} covers {dot}, whose stamp is later than any in {object:?}");
@@ -164,6 +177,45 @@ impl Checker {
             }
         }
         self.born = born;
+    }
+
+    /// Whether a tombstone that a node mints now may be a plain delete's, and cover what its coordinator has: one that was asked for and
+    /// not answered yet, or answered by somebody who does not know, not long ago.
+    fn may_delete(&self, now: Time, node: usize, number: usize) -> bool {
+        let slept = self.shadows[node].slept;
+        self.keys[number].plain_deletes.iter().any(|id| {
+            let request = &self.requests[id.index()];
+            match request.outcome {
+                Outcome::Open => true,
+                Outcome::Indeterminate => now.since(request.submitted) <= MEMORY + slept,
+                Outcome::Ok | Outcome::Failed => false,
+            }
+        })
+    }
+
+    /// A dot that its coordinator replaced in the breath in which it minted it, and sends to somebody all the same: what it minted next
+    /// has covered it, and who has that has seen this.
+    fn born_late(&mut self, node: usize, number: usize, dot: Dot) {
+        let Some(copy) = self.shadows[node].copies.get(&number) else { return };
+        if !copy.object.seen().contains(dot) || copy.object.get(dot).is_some() {
+            return;
+        }
+        let durable = u128::from(copy.durable_seen.contains(dot)) << node;
+        let lww = self.rules(number).lww;
+        let next =
+            Dot { actor: dot.actor, counter: dot.counter + 1 }..=Dot { actor: dot.actor, counter: u64::MAX };
+        let key = &mut self.keys[number];
+        let covers = |(later, birth): (&Dot, &Birth)| match birth.op {
+            Some(op) => (lww || self.requests[op.index()].is_plain()).then_some(Coverer::Op(op)),
+            None => Some(Coverer::Tombstone(*later)),
+        };
+        let seen = |(later, _): &(&Dot, &Birth)| copy.object.seen().contains(**later);
+        let coverers: Vec<Coverer> = key.dots.range(next).filter(seen).filter_map(covers).collect();
+        for by in coverers {
+            key.cover_by(by, |other| other == dot);
+        }
+        let birth = key.dots.get_mut(&dot).expect("it was just born");
+        (birth.durable_at, birth.written_at) = (birth.durable_at | durable, birth.written_at | 1 << node);
     }
 
     fn birth(&mut self, now: Time, node: usize, number: usize, dot: Dot, version: &Version) -> bool {
@@ -217,6 +269,7 @@ impl Checker {
         // A context handed in before this dot was born can't have shown it; what covers it comes later.
         let birth = Birth {
             op,
+            at: now,
             version: version.clone(),
             covered_by: Vec::new(),
             durable_at: 0,
@@ -299,6 +352,13 @@ impl Checker {
         let mut wrong = None;
         for found in &reading.siblings {
             let Some(birth) = key.dots.get(&found.dot) else {
+                // Its coordinator replaced it in the breath in which it showed it.
+                let named = self.dot_keys.contains_key(&(key.slot, found.dot))
+                    || self.shadows.iter().all(|shadow| shadow.actor != Some(found.dot.actor));
+                let asked = self.origin(number, &found.value).map(|op| self.requests[op.index()].outcome);
+                if !named && asked.is_some_and(|outcome| outcome != Outcome::Failed) {
+                    continue;
+                }
                 wrong = Some((
                     Invariant::NothingInvented,
                     format!("{id} read {}, which nobody wrote", found.dot),
@@ -345,7 +405,7 @@ impl Checker {
                 wrong = Some((Invariant::ReadYourWrites, what));
             }
             // The winner must not have been over before an acknowledged plain write began.
-            let winner = reading.siblings.first().and_then(|found| key.dots[&found.dot].op);
+            let winner = reading.siblings.first().and_then(|found| key.dots.get(&found.dot)?.op);
             // With what outranked it expired, an older one may come to light that nobody had covered.
             let hides = key.dots.iter().any(|(dot, birth)| {
                 birth.expiry_is_by(request.walls.1) && seen.contains(*dot) && !shown.contains(dot)
@@ -372,10 +432,11 @@ impl Checker {
         }
     }
 
-    /// A dot that a strict request should have seen, and did not. What went with a disk can't be seen.
+    /// A dot that a strict request should have seen, and did not. What went with a disk can't be seen, nor what a node lacks that has yet to
+    /// hear that its disk is an old one.
     fn unseen(&self, id: OpId, seen: &DotSet) -> Option<Dot> {
         let request = &self.requests[id.index()];
-        if seen.includes(&request.must_see) {
+        if request.unaware || seen.includes(&request.must_see) {
             return None;
         }
         let dots = &self.keys[request.key].dots;
@@ -442,7 +503,11 @@ impl Checker {
         {
             let what = format!("{id}, a strict delete, does not cover {dot}, acknowledged before it began");
             Some((Invariant::ReadYourWrites, what))
-        } else if own.is_empty() && !delete && self.outranking(id).is_empty() {
+        } else if own.is_empty()
+            && !delete
+            && self.outranking(id).is_empty()
+            && self.unborn(id, seen).is_none()
+        {
             Some((
                 Invariant::AcknowledgedReadable,
                 format!("{id} was acknowledged, and no node ever put it out"),

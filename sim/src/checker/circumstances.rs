@@ -15,21 +15,28 @@ pub struct Circumstances {
     pub layout: Option<(LayoutVersion, Vec<(usize, u64)>)>,
     /// What the earliest of all wall clocks shows, and the latest.
     pub walls: (u64, u64),
+    /// The key's owners, by number, by each layout that some node goes by, with its hash.
+    pub owners: Vec<(u64, Vec<usize>)>,
 }
 
 impl Checker {
     /// A request begins.
     pub fn begins(&mut self, id: OpId, circumstances: &Circumstances) {
         let key = self.requests[id.index()].key;
-        let absent = circumstances.layout.as_ref().map(|(version, owners)| {
-            let durable = |node: usize| {
-                self.shadows[node].copies.get(&key).is_some_and(|copy| copy.record.is_durable())
-            };
-            let absent = owners.iter().filter(|(node, _)| !durable(*node)).count();
-            (*version, u8::try_from(absent).unwrap_or(u8::MAX))
-        });
+        let durable =
+            |node: usize| self.shadows[node].copies.get(&key).is_some_and(|copy| copy.record.is_durable());
+        let count = |owners: &mut dyn Iterator<Item = usize>| {
+            u8::try_from(owners.filter(|node| !durable(*node)).count()).unwrap_or(u8::MAX)
+        };
+        let settled = circumstances.layout.as_ref();
+        let absent =
+            settled.map(|(version, owners)| (*version, count(&mut owners.iter().map(|(node, _)| *node))));
+        let absences = circumstances.owners.iter();
+        let absences =
+            absences.map(|(layout, owners)| (*layout, count(&mut owners.iter().copied()))).collect();
         let request = &mut self.requests[id.index()];
         request.absent = absent;
+        request.absences = absences;
         request.walls = circumstances.walls;
     }
 
@@ -68,7 +75,7 @@ impl Checker {
                 if let Some(((_, owners), _)) = settled
                     && !matches!(request.op, Op::Delete { .. })
                 {
-                    self.check_owners(now, id, owners);
+                    self.check_owners(now, id, &context.seen, owners);
                 }
                 context.seen.is_empty()
             }
@@ -148,6 +155,10 @@ impl Checker {
         let (newest, own) = (self.layout.as_ref(), self.shadows[node].layout.as_ref());
         let due = newest.is_some_and(owns) && own.is_none_or(owns);
         let Some(owner) = self.members.get(&owner).filter(|_| due).copied() else { return };
+        // And so does one that has yet to hear of it itself: until then it drops what it takes as a fallback would.
+        if !self.shadows[owner].layout.as_ref().is_none_or(owns) {
+            return;
+        }
         if self.gone >> owner & 1 == 1 || self.has_rotted(1 << owner, number) {
             return;
         }
@@ -169,52 +180,5 @@ impl Checker {
 
     pub(super) fn resolve(&self, level: Level) -> u8 {
         level.resolve(self.replicas.0).unwrap_or(0)
-    }
-
-    /// An owner and those who keep its copy for it count once.
-    pub(super) fn check_owners(&mut self, now: Time, id: OpId, owners: &[(usize, u64)]) {
-        let request = &self.requests[id.index()];
-        let number = request.key;
-        let key = &self.keys[number];
-        let own: Vec<Dot> =
-            key.dots.iter().filter(|(_, birth)| birth.op == Some(id)).map(|(dot, _)| *dot).collect();
-        if own.is_empty() && !self.outranking(id).is_empty() {
-            return;
-        }
-        let is_owner = |node: usize| owners.iter().any(|(owner, _)| *owner == node);
-        let holders = |dot: &Dot| self.holders(id, *dot);
-        let kept_for = |holders: u128, id: u64| {
-            let fallbacks =
-                (0..self.shadows.len()).filter(|node| holders >> node & 1 == 1 && !is_owner(*node));
-            let record = [&id.to_be_bytes(), &key.name[..]].concat();
-            let slot = Slot::of(&key.name);
-            // One that has not heard yet that this is an owner has made its hint one for those that it knows of.
-            let unheard = |layout: &Layout| !layout.is_owner(layout.partition_of(slot), NodeId(id));
-            fallbacks.into_iter().any(|node| {
-                let shadow = &self.shadows[node];
-                let remade = shadow.remade.contains(&record[..]);
-                shadow.keeps(&record) || remade || shadow.layout.as_ref().is_some_and(unheard)
-            })
-        };
-        let copies = |dot: &Dot| {
-            let holders = holders(dot);
-            let held = |(node, id): &&(usize, u64)| holders >> node & 1 == 1 || kept_for(holders, *id);
-            owners.iter().filter(held).count()
-        };
-        // A fallback whose disk is gone had a hint as well.
-        if own.iter().any(|dot| {
-            let lost = holders(dot) & key.dots[dot].lost_at;
-            (0..self.shadows.len()).any(|n| lost >> n & 1 == 1 && !is_owner(n))
-        }) {
-            return;
-        }
-        let most = own.iter().map(copies).max().unwrap_or(0);
-        if most < usize::from(request.copies) {
-            let what = format!(
-                "{id} is acknowledged with copies of {most} of {owners:x?}, and {} were asked for",
-                request.copies
-            );
-            self.fail(now, Invariant::AcknowledgedCopies, Some(number), what);
-        }
     }
 }

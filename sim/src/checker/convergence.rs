@@ -136,10 +136,13 @@ impl Checker {
     fn took_effect(&self, number: usize, coverers: &[Coverer], copy: Option<&ShadowCopy>) -> bool {
         let key = &self.keys[number];
         let seen = |dot: Dot| copy.is_some_and(|copy| copy.object.seen().contains(dot));
-        let tombstone = || key.dots.iter().any(|(dot, birth)| birth.op.is_none() && seen(*dot));
         coverers.iter().any(|coverer| match coverer {
-            Coverer::Delete => tombstone(),
-            Coverer::Op(op) if matches!(self.requests[op.index()].op, Op::Delete { .. }) => tombstone(),
+            Coverer::Tombstone(dot) => seen(*dot),
+            // Some tombstone since then.
+            Coverer::Op(op) if matches!(self.requests[op.index()].op, Op::Delete { .. }) => {
+                let since = self.requests[op.index()].submitted;
+                key.dots.iter().any(|(dot, birth)| birth.op.is_none() && birth.at >= since && seen(*dot))
+            }
             Coverer::Op(op) => key.dots.iter().any(|(dot, birth)| birth.op == Some(*op) && seen(*dot)),
         })
     }

@@ -4,6 +4,7 @@ use super::handover::Owed;
 use super::{Checker, Invariant, OpId};
 use crate::time::Time;
 use bytes::Bytes;
+use core::time::Duration;
 use gramme_quorum::{Object, Op};
 use gramme_ring::{Layout, SLOTS};
 use gramme_vclock::{Actor, Dot, GrowableDotSet as DotSet};
@@ -21,7 +22,9 @@ pub(super) struct Shadow {
     /// What was appended to and not yet synced.
     dirty: BTreeSet<usize>,
     own_dirty: BTreeSet<(u16, Bytes)>,
-    /// Objects that messages showed this node lately, by key: when, and their values.
+    /// How long it has stood still, all together.
+    pub(super) slept: Duration,
+    /// Objects that messages showed this node lately, by key: when, of the time in which it did not stand still, and their values.
     pub(super) shown: BTreeMap<usize, VecDeque<(Time, Dot)>>,
     /// The layout that it goes by.
     pub(super) layout: Option<Layout>,
@@ -194,8 +197,12 @@ impl Checker {
         shadow.appended += 1;
         let number = shadow.appended;
         if place >= SLOTS {
-            shadow.own_dirty.insert((place, key.clone()));
-            shadow.own.entry((place, key.clone())).or_default().append(number, value);
+            let at = (place, key.clone());
+            // What is gone already goes without a trace.
+            if value.is_some() || shadow.own.get(&at).is_some_and(|record| record.live.is_some()) {
+                shadow.own.entry(at.clone()).or_default().append(number, value);
+                shadow.own_dirty.insert(at);
+            }
             return;
         }
         let key = self.key_number(key);
@@ -281,8 +288,9 @@ impl Checker {
     pub fn wiped(&mut self, node: usize) {
         self.note_loss(node);
         let owed = self.owed_all(node);
-        let actor = self.shadows[node].actor;
-        let lost = std::mem::replace(&mut self.shadows[node], Shadow { actor, owed, ..Shadow::default() });
+        let Shadow { actor, slept, .. } = self.shadows[node];
+        let lost =
+            std::mem::replace(&mut self.shadows[node], Shadow { actor, slept, owed, ..Shadow::default() });
         for (number, copy) in lost.copies {
             self.copy_lost(node, number, |dot| {
                 copy.durable_seen.contains(dot) || copy.object.seen().contains(dot)
@@ -498,6 +506,19 @@ impl Checker {
         own.filter(move |((place, _), record)| kept(*place, record)).map(|(at, _)| at)
     }
 
+    /// Nodes that have seen a dot that its coordinator replaced in the breath in which it minted it.
+    fn holders_of_unborn(&self, id: OpId, seen: &DotSet) -> u32 {
+        let Some(dot) = self.unborn(id, seen) else { return 0 };
+        let key = self.requests[id.index()].key;
+        let buffered = self.rules(key).buffered;
+        let has = |shadow: &&Shadow| {
+            shadow.copies.get(&key).is_some_and(|copy| {
+                copy.durable_seen.contains(dot) || buffered && copy.object.seen().contains(dot)
+            })
+        };
+        u32::try_from(self.shadows.iter().filter(has).count()).unwrap_or(u32::MAX)
+    }
+
     /// Nodes that have taken in an amendment which has lost to what was here before it, or have what it has lost to.
     fn holders_of_lost(&self, id: OpId, seen: &DotSet) -> u32 {
         let request = &self.requests[id.index()];
@@ -523,10 +544,16 @@ impl Checker {
         if own.is_empty() && matches!(request.op, Op::Delete { .. }) {
             return;
         }
-        let copies = own.iter().map(|dot| self.holders(id, *dot).count_ones()).max();
-        let copies = copies.unwrap_or_else(|| self.holders_of_lost(id, seen));
+        // Each of them, for who has one has seen those before it.
+        let acknowledged = own.iter().filter(|dot| seen.contains(**dot));
+        let copies = acknowledged.map(|dot| self.holders(id, *dot).count_ones()).min();
+        let copies =
+            copies.unwrap_or_else(|| self.holders_of_lost(id, seen).max(self.holders_of_unborn(id, seen)));
         if copies < u32::from(request.copies) {
-            let what = format!("{id} is acknowledged with {copies} copies of {}", request.copies);
+            let what = format!(
+                "{id} is acknowledged with {copies} copies of {} ({own:?} of {seen:?})",
+                request.copies
+            );
             self.fail(now, Invariant::AcknowledgedCopies, Some(number), what);
         }
     }

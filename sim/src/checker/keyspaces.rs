@@ -240,7 +240,9 @@ impl Checker {
                         birth.version.content == Content::Tombstone || birth.expiry_is_by(request.walls.1);
                     birth.version.stamp == top && over && seen.contains(*dot)
                 };
-                let hidden = !seen.is_empty() && !key.dots.keys().any(ended);
+                // Or what ended was replaced in the breath in which it was minted, and nobody else ever saw it.
+                let hidden =
+                    !seen.is_empty() && !key.dots.keys().any(ended) && self.unborn(id, seen).is_none();
                 hidden
                     .then(|| format!("{id} was shown nothing, and nothing that ended comes last of {seen:?}"))
             }

@@ -12,6 +12,7 @@ mod bounds;
 mod causality;
 mod circumstances;
 mod convergence;
+mod coordinators;
 mod damage;
 mod durability;
 mod handover;
@@ -24,6 +25,7 @@ mod violation;
 pub use bounds::Load;
 pub use circumstances::Circumstances;
 pub use convergence::Unrest;
+pub use coordinators::Coordination;
 pub use keyspaces::View;
 pub use replies::Standing;
 pub use requests::{Outcome, Request};
@@ -61,8 +63,8 @@ impl fmt::Display for OpId {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Coverer {
     Op(OpId),
-    /// A tombstone of a plain delete, which does not say which request it came from.
-    Delete,
+    /// The tombstone of a plain delete, which does not say which request it came from.
+    Tombstone(Dot),
 }
 
 /// What is known of a dot.
@@ -70,6 +72,7 @@ enum Coverer {
 struct Birth {
     /// The request, for a value.
     op: Option<OpId>,
+    at: Time,
     version: Version,
     /// Writes that may have replaced it.
     covered_by: Vec<Coverer>,
@@ -108,7 +111,8 @@ struct Key {
     strict_done: DotSet,
     /// Acknowledged strict plain writes: when they ended, when they began.
     plain_done: Vec<(Time, Time, OpId)>,
-    plain_deletes: bool,
+    /// All plain deletes.
+    plain_deletes: Vec<OpId>,
 }
 
 impl Key {
@@ -132,7 +136,7 @@ impl Key {
         self.open.remove(&dot);
         let Some(birth) = self.dots.get_mut(&dot) else { return };
         birth.excused = true;
-        let by = birth.op.map_or(Coverer::Delete, Coverer::Op);
+        let by = birth.op.map_or(Coverer::Tombstone(dot), Coverer::Op);
         for other in self.dots.values_mut().filter(|other| other.covered_by.contains(&by)) {
             other.gone = false;
             other.excused = true;
@@ -248,6 +252,12 @@ impl Checker {
         self.requests.len()
     }
 
+    /// How many of them were writes.
+    #[must_use]
+    pub fn writes(&self) -> usize {
+        self.requests.iter().filter(|request| request.op.is_write()).count()
+    }
+
     /// Every key that was asked for.
     pub fn keys(&self) -> impl Iterator<Item = &Bytes> {
         self.keys.iter().map(|key| &key.name)
@@ -278,7 +288,7 @@ impl Checker {
             present: BTreeSet::new(),
             strict_done: DotSet::new(),
             plain_done: Vec::new(),
-            plain_deletes: false,
+            plain_deletes: Vec::new(),
         });
         self.numbers.insert(name.clone(), number);
         number

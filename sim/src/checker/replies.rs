@@ -56,6 +56,7 @@ impl Checker {
             Some(first) => {
                 first.retired &= asked.retired;
                 first.synced &= asked.synced;
+                self.may_be_done(key, object);
             }
             None => {
                 self.asks.writes.insert(at, asked);
@@ -66,6 +67,22 @@ impl Checker {
             && let Some(oldest) = self.asks.by_age.pop_front()
         {
             self.asks.writes.remove(&oldest);
+        }
+    }
+
+    /// What was refused arrives once more, and may find room: that it was surely not done holds no longer.
+    fn may_be_done(&mut self, number: usize, object: &Bytes) {
+        let Ok(object) = gramme_quorum::object::decode(object) else { return };
+        for (dot, _) in object.iter() {
+            let op = self.keys[number].dots.get(&dot).and_then(|birth| birth.op);
+            let Some(op) = op.filter(|op| self.requests[op.index()].outcome == Outcome::Failed) else {
+                continue;
+            };
+            let request = &mut self.requests[op.index()];
+            request.outcome = Outcome::Indeterminate;
+            if let Some(context) = request.context().cloned() {
+                self.keys[number].cover(op, |dot| context.contains(dot));
+            }
         }
     }
 
@@ -126,17 +143,6 @@ impl Checker {
         if let Some((op, dot)) = undone {
             let what = format!("node {node} stores {dot}; {op} was told that nothing was done");
             self.fail(now, Invariant::RequestsEnd, Some(number), what);
-        }
-    }
-
-    /// A node that has declared that its writes go by both layouts acknowledges one: the owners by each have it.
-    pub fn check_both(&mut self, now: Time, id: OpId, node: usize, layouts: [&[(usize, u64)]; 2]) {
-        let key = &self.keys[self.requests[id.index()].key];
-        // Another may have been its coordinator, and have decided earlier.
-        let own = key.dots.iter().filter(|(_, birth)| birth.op == Some(id));
-        let minted_here = own.into_iter().any(|(dot, _)| self.shadows[node].actor == Some(dot.actor));
-        if minted_here {
-            layouts.into_iter().for_each(|owners| self.check_owners(now, id, owners));
         }
     }
 }

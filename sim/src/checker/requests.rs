@@ -49,6 +49,8 @@ pub struct Request {
     pub(super) unaware: bool,
     /// The layout as it began, and how many owners by it had nothing durable of the key.
     pub(super) absent: Option<(LayoutVersion, u8)>,
+    /// The same by each layout that some node went by then, by its hash.
+    pub(super) absences: Vec<(u64, u8)>,
     /// Between these was the clock of whoever answers it.
     pub(super) walls: (u64, u64),
 }
@@ -97,11 +99,12 @@ impl Checker {
             most: self.replicas.1,
             unaware: self.unaware != 0,
             absent: None,
+            absences: Vec::new(),
             walls: (0, u64::MAX),
             op,
         };
         if matches!(request.op, Op::Delete { cover: Cover::Held, .. }) {
-            self.keys[key].plain_deletes = true;
+            self.keys[key].plain_deletes.push(id);
         }
         // From now on anything in its context may go.
         if let Some(context) = request.context() {
@@ -161,12 +164,21 @@ impl Checker {
         }
     }
 
-    /// A node was stopped for this long: whatever waits may wait longer.
-    pub fn extend_deadlines(&mut self, by: Duration) {
-        for id in &self.waiting {
-            let request = &mut self.requests[id.index()];
-            request.deadline = request.deadline + by;
-        }
+    /// The node that has this request stands still: the request may take so much longer.
+    pub fn extend_deadline(&mut self, id: OpId, by: Duration) {
+        let request = &mut self.requests[id.index()];
+        request.deadline = request.deadline + by;
+    }
+
+    /// The node that has this request goes on shortly before this, and ends then what is late.
+    pub fn ends_by(&mut self, id: OpId, at: Time) {
+        let request = &mut self.requests[id.index()];
+        request.deadline = request.deadline.max(at);
+    }
+
+    /// A node stands still for so long: what it has been shown it still knows then.
+    pub fn stands_still(&mut self, node: usize, length: Duration) {
+        self.shadows[node].slept += length;
     }
 
     fn end(&mut self, now: Time, id: OpId, outcome: Outcome) {

@@ -9,28 +9,74 @@ use crate::world::{Alteration, Crash};
 use core::time::Duration;
 use gramme_quorum::{Keyspace, Level};
 
+/// Standstills of hours in one storm.
+const MOST_SLEEPS: u64 = 4;
+
 impl Run<'_> {
     /// A record is damaged, and after a while another one.
     pub(super) fn damage(&mut self) {
         let Some(Damage { every, one, harms }) = self.damage.clone().filter(|_| self.raging) else { return };
         let node = one.unwrap_or_else(|| self.rng.index(self.world.nodes()));
         let harm = *self.rng.pick(&harms);
-        if !self.limited || self.world.is_complete() {
+        if self.world.now() >= self.quiet && (!self.limited || self.world.is_complete()) {
             self.world.damage(node, harm, !self.limited);
         }
-        let again = self.world.now() + self.rng.spread(every);
+        let again = self.world.now().max(self.quiet) + self.rng.spread(every);
         self.world.alarm(again, DAMAGE);
     }
 
     pub(super) fn schedule(&mut self, at: usize) {
         let (_, mean) = self.storm.kinds[at];
-        let when = self.world.now() + self.rng.spread(mean);
+        let when = self.world.now().max(self.quiet) + self.rng.spread(mean);
         let storm = (self.storms % 1024) * KINDS.len() as u64;
         self.world.alarm(when, FAULT + storm + at as u64);
     }
 
     fn node(&mut self) -> usize {
         self.rng.index(self.world.nodes())
+    }
+
+    /// Mostly one node, sometimes some, or all.
+    fn several(&mut self) -> Vec<usize> {
+        let nodes = self.world.nodes();
+        match self.rng.below(4) {
+            0 => {
+                let odds = *self.rng.pick(&[400_000, 1_000_000]);
+                (0..nodes).filter(|_| self.rng.chance(odds)).collect()
+            }
+            _ => vec![self.node()],
+        }
+    }
+
+    /// Processes stand still for up to hours. Either the others stand still as well and go on up to a minute earlier, or they see
+    /// all of it through, with little load and no other fault meanwhile. What the storm has yet to bring it brings afterwards.
+    fn sleep(&mut self) -> bool {
+        // A storm has other things to do.
+        if self.world.now() < self.quiet || self.sleeps == MOST_SLEEPS {
+            return false;
+        }
+        self.sleeps += 1;
+        let most = *self.rng.pick(&[120, 900, 3600, 4 * 3600]);
+        let length = self.rng.between(Duration::from_secs(most / 2), Duration::from_secs(most));
+        let suspended = self.rng.chance(500_000);
+        let sleepers = self.several();
+        let alone = most <= 3600 && self.rng.chance(150_000);
+        let earlier = self.rng.between(Duration::from_secs(2), Duration::from_secs(60));
+        for node in 0..self.world.nodes() {
+            let early = if sleepers.contains(&node) { Duration::from_secs(2) } else { earlier };
+            let length = length.saturating_sub(self.rng.between(Duration::ZERO, early));
+            if !alone || sleepers.contains(&node) {
+                self.world.sleep(node, length, suspended);
+            }
+        }
+        let stretch = if alone { length } else { length.saturating_sub(earlier) };
+        self.quiet = self.world.now() + stretch;
+        self.workload.set_quiet(self.world.now(), self.quiet);
+        (self.until, self.end) = (self.until + stretch, self.end + stretch);
+        // Time to go on in.
+        self.until = self.until.max(self.quiet + Duration::from_secs(10) + length.saturating_sub(stretch));
+        self.slept += stretch;
+        true
     }
 
     fn lasting(&mut self) -> Time {
@@ -73,14 +119,16 @@ impl Run<'_> {
                 self.world.alarm(end, MEND + 1);
             }
             Kind::Pause => {
-                let node = self.node();
                 let length = if self.rng.chance(200_000) {
                     self.rng.between(Duration::from_secs(5), Duration::from_secs(30))
                 } else {
                     self.rng.between(Duration::from_millis(10), Duration::from_secs(3))
                 };
-                self.world.pause(node, length);
+                for node in self.several() {
+                    self.world.pause(node, length);
+                }
             }
+            Kind::Sleep => return self.sleep(),
             Kind::Jump => {
                 let node = self.node();
                 let most = *self.rng.pick(&[
@@ -255,7 +303,7 @@ impl Run<'_> {
         let spares = self.world.spares();
         let weight = *self.rng.pick(&[1, 1, 2, 3]);
         let join = spares.first().map(|spare| Alteration::Member(*spare, weight));
-        let alterations: Vec<Alteration> = match (self.rng.below(5), join) {
+        let alterations: Vec<Alteration> = match (self.rng.below(6), join) {
             (0, Some(join)) => vec![join],
             (1, Some(join)) => vec![join, Alteration::Leave(victim)],
             (2, _) if many => vec![Alteration::Leave(victim)],
@@ -263,6 +311,11 @@ impl Run<'_> {
             (3, _) if many && losses && victim != at => {
                 self.world.lose(victim);
                 vec![Alteration::Remove(victim)]
+            }
+            // Another takes its place at once, so that few need not become fewer.
+            (4, Some(join)) if losses && victim != at => {
+                self.world.lose(victim);
+                vec![join, Alteration::Remove(victim)]
             }
             _ => vec![Alteration::Member(victim, weight)],
         };

@@ -1,7 +1,7 @@
 //! What a driver does to a world: requests, crashes, cuts, broken clocks and disks.
 
 use super::{Answer, Crash, Event, GRACE, HINTS, World};
-use crate::checker::OpId;
+use crate::checker::{Circumstances, OpId};
 use crate::disk::SimDisk;
 use crate::network::Weather;
 use crate::swarm::Harm;
@@ -27,7 +27,9 @@ impl World {
         let stopped = self.nodes[node].paused_until.since(self.now);
         // Clocks that run slow make longer seconds.
         let id = self.checker.submitted(self.now, op, stopped + limit + limit / 5 + GRACE);
-        let circumstances = self.circumstances(self.checker.request(id).op.key());
+        self.nodes[node].expected.insert(id);
+        let key = self.checker.request(id).op.key();
+        let circumstances = Circumstances { owners: self.owners_by_all(key), ..self.circumstances(key) };
         self.checker.begins(id, &circumstances);
         if let Some(timeline) = &mut self.timeline {
             timeline.asked(self.now, &id.to_string(), node, &self.checker.request(id).op);
@@ -57,12 +59,18 @@ impl World {
         crashed.order = None;
         crashed.orders.clear();
         crashed.timer = None;
+        // A new process is not stopped.
+        (crashed.paused_until, crashed.asleep_until) = (self.now, self.now);
+        crashed.clock.resume(self.now);
         crashed.kept_all = how == Crash::Kill;
         match how {
             Crash::Kill => crashed.disk.inner().kill(),
             Crash::PowerCut => crashed.disk.inner().crash(self.disk_rng.bits()),
         }
-        for id in std::mem::take(&mut crashed.requests) {
+        let mut requests = std::mem::take(&mut crashed.requests);
+        requests.append(&mut crashed.expected);
+        for id in requests {
+            self.forget_forwarded(id);
             let at = self.now + self.network_rng.between(Duration::ZERO, Duration::from_millis(5));
             self.queue.push(at, Event::Answer { id, answer: Answer::Lost });
         }
@@ -161,10 +169,11 @@ impl World {
         self.nodes[node].image.is_some()
     }
 
-    /// Whether every node has all that it acknowledged, and all that it is to own.
+    /// Whether every node has all that it acknowledged, and all that it is to own; and none of them is gone.
     #[must_use]
     pub fn is_complete(&self) -> bool {
-        self.is_sound() && !self.is_changing()
+        let members = self.members();
+        self.is_sound() && !self.is_changing() && members.iter().all(|node| !self.nodes[*node].gone)
     }
 
     /// Whether every node has all that it acknowledged.
@@ -232,14 +241,6 @@ impl World {
     /// Starts a node that is down; at once, or after a while.
     pub fn restart(&mut self, node: usize, after: Duration) {
         self.queue.push(self.now + after, Event::Restart { node });
-    }
-
-    /// Stops a node's process for a while, as a debugger or a stalled machine does; everything for it waits.
-    pub fn pause(&mut self, node: usize, length: Duration) {
-        self.fault(&format!("node {node} is stopped for {length:?}"));
-        let until = self.now + length;
-        self.nodes[node].paused_until = self.nodes[node].paused_until.max(until);
-        self.checker.extend_deadlines(length);
     }
 
     /// Cuts or mends one direction between two nodes.

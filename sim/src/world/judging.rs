@@ -48,7 +48,23 @@ impl World {
         let settled = settled && self.owners(key).iter().all(|node| !self.nodes[*node].gone);
         let owners = |node: usize| (node, self.nodes[node].id.0);
         let layout = settled.then(|| (version, self.owners(key).into_iter().map(owners).collect()));
-        Circumstances { layout, walls: self.walls() }
+        Circumstances { layout, walls: self.walls(), owners: Vec::new() }
+    }
+
+    /// A key's owners by each layout that some node goes by.
+    pub(super) fn owners_by_all(&self, key: &[u8]) -> Vec<(u64, Vec<usize>)> {
+        let mut all: Vec<(u64, Vec<usize>)> = Vec::new();
+        for node in self.nodes.iter().filter(|node| !node.gone) {
+            let membership = node.host.as_ref().map_or(&node.membership, |host| host.engine().membership());
+            let from = membership.transition().map(|transition| transition.from());
+            for layout in [from, membership.layout()].into_iter().flatten() {
+                if all.iter().all(|(known, _)| *known != layout.hash()) {
+                    let owners = layout.owners(layout.partition_of(Slot::of(key)));
+                    all.push((layout.hash(), owners.map(|id| self.numbers[&id]).collect()));
+                }
+            }
+        }
+        all
     }
 
     /// What the earliest of all wall clocks shows, and the latest.

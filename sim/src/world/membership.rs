@@ -1,11 +1,11 @@
 //! Nodes come and go: what an operator does, and what the judge makes of it.
 
 use super::{Crash, Event, World};
-use crate::checker::{Invariant, Unrest, View};
+use crate::checker::{Coordination, Invariant, Unrest, View};
 use crate::keyspaces::Named;
 use core::time::Duration;
 use gramme_quorum::{ClusterError, ClusterOp, Input, Keyspace, RequestId};
-use gramme_ring::{Change, Member, Membership, NodeId, Phase, Slot, Step, Zone};
+use gramme_ring::{Change, Layout, Member, Membership, NodeId, Phase, Slot, Step, Zone};
 
 /// A change of the membership, by nodes' numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,8 +40,7 @@ impl World {
         let length = self.disk_rng.between(Duration::from_micros(50), self.sync_time);
         let at = self.now + length;
         // Nothing else happens on the node meanwhile.
-        self.nodes[node].paused_until = self.nodes[node].paused_until.max(at);
-        self.checker.extend_deadlines(length);
+        self.stop(node, at);
         if early && !fails {
             self.saved(node, membership);
         } else {
@@ -249,16 +248,27 @@ impl World {
         all
     }
 
-    /// The owners of a key by either layout, for a node that has declared that its writes go by both; by number and as hints name them.
-    pub(super) fn both_owners(&self, node: usize, key: &[u8]) -> Option<[Vec<(usize, u64)>; 2]> {
-        let transition = self.nodes[node].membership.transition()?;
-        let owners = [transition.from(), transition.to()].map(|layout| {
+    /// By what a node coordinates this key's requests. What it has begun before it heard of a change goes by the former layout alone,
+    /// until it declares that all goes by both.
+    pub(super) fn coordination(&self, node: usize, key: &[u8]) -> Coordination {
+        let Some(host) = &self.nodes[node].host else { return Coordination::default() };
+        let membership = host.engine().membership();
+        let (from, to) = match (membership.transition(), membership.layout()) {
+            (Some(transition), _) => (Some(transition.from()), Some(transition.to())),
+            (None, layout) => (layout, None),
+        };
+        let both =
+            membership.transition().is_some_and(|transition| transition.phase(self.nodes[node].id).is_some());
+        let writing = [from, to.filter(|_| both)].into_iter().flatten().map(|layout| {
             let owners = layout.owners(layout.partition_of(Slot::of(key)));
             owners.map(|id| (self.numbers[&id], id.0)).collect::<Vec<_>>()
         });
         // For an owner that was given up nobody keeps hints.
-        let gone = owners.iter().flatten().any(|(owner, _)| self.nodes[*owner].gone);
-        (transition.phase(self.nodes[node].id).is_some() && !gone).then_some(owners)
+        let gone = |owners: &Vec<(usize, u64)>| owners.iter().any(|(owner, _)| self.nodes[*owner].gone);
+        Coordination {
+            reading: [from, to].into_iter().flatten().map(Layout::hash).collect(),
+            writing: writing.filter(|owners| !gone(owners)).collect(),
+        }
     }
 
     /// Tells the judge which keyspaces a node goes by.

@@ -8,13 +8,14 @@ mod control;
 mod judging;
 mod membership;
 mod nodes;
+mod standstill;
 mod wire;
 
 use crate::checker::{Checker, Load, OpId};
 use crate::event_hash::EventHash;
 use crate::keyspaces::Named;
 use crate::network::Network;
-use crate::node::Node;
+use crate::node::{Fetch, Node};
 use crate::queue::Queue;
 use crate::rng::Rng;
 use crate::time::Time;
@@ -23,7 +24,7 @@ use bytes::Bytes;
 use clogging::Clog;
 use core::time::Duration;
 use gramme_quorum::planted::Planted;
-use gramme_quorum::{ClusterOp, Input, Limits, Reply, RequestId, Status, Timing};
+use gramme_quorum::{ClusterOp, Input, Limits, LoadId, Reply, RequestId, Status, Timing};
 use gramme_ring::{ClusterId, Layout, LayoutVersion, Member, Membership, NodeId, Slot};
 pub use membership::Alteration;
 pub(crate) use membership::Order;
@@ -33,6 +34,9 @@ use std::collections::BTreeMap;
 pub const HINTS: u16 = 0x8000;
 /// A node's answer is late if it comes this long after the request's own limit: timers ring on time, but messages travel.
 const GRACE: Duration = Duration::from_secs(1);
+
+/// A read of a disk that is well takes this long at the most.
+const READ_TIME: Duration = Duration::from_micros(300);
 
 /// Within this time others tell a node that its disk is an old one.
 const TOLD: Duration = Duration::from_secs(3);
@@ -135,6 +139,13 @@ enum Event {
         node: usize,
         run: u64,
     },
+    /// A read of the disk ends.
+    Fetched {
+        node: usize,
+        run: u64,
+        id: LoadId,
+        read: Fetch,
+    },
     /// Look whether two nodes can be connected, and tell the first.
     Probe {
         node: usize,
@@ -201,9 +212,14 @@ pub struct World {
     network_rng: Rng,
     disk_rng: Rng,
     boot_rng: Rng,
+    /// No storm rages.
+    calm: bool,
     faults: u64,
     events: u64,
     scratch: Vec<u8>,
+    /// The request that a node is just being given, and requests by the calls in which they were forwarded.
+    taking: Option<OpId>,
+    forwarded: BTreeMap<u64, OpId>,
     /// What nodes have answered since somebody looked.
     said: Vec<(OpId, Reply)>,
     /// How long a sync takes at the most.
@@ -246,9 +262,12 @@ impl World {
             network_rng: Rng::stream(seed, 2),
             disk_rng: Rng::stream(seed, 3),
             boot_rng,
+            calm: false,
             faults: 0,
             events: 0,
             scratch: Vec::new(),
+            taking: None,
+            forwarded: BTreeMap::new(),
             said: Vec::new(),
             sync_time: Duration::from_millis(1),
             resets: true,
@@ -321,6 +340,37 @@ impl World {
         self.timeline.as_ref()
     }
 
+    /// How a node's engine is doing, if it runs.
+    #[must_use]
+    pub fn status(&self, node: usize) -> Option<Status> {
+        let host = self.nodes[node].host.as_ref()?;
+        Some(host.engine().status(gramme_quorum::Instant::default()))
+    }
+
+    /// How many hints a node keeps, if it runs.
+    #[must_use]
+    pub fn hints(&self, node: usize) -> u64 {
+        self.nodes[node].host.as_ref().map_or(0, |host| host.hints())
+    }
+
+    /// How many objects were sent on their way to a node by those who kept hints for it, and of how many bytes.
+    #[must_use]
+    pub fn handed_over(&self, node: usize) -> (u64, u64) {
+        self.nodes[node].handed_over
+    }
+
+    /// Whether everything is mended and clients wait: what is asked for meanwhile is read, and nothing is acknowledged.
+    #[must_use]
+    pub const fn is_calm(&self) -> bool {
+        self.calm
+    }
+
+    /// A storm begins, or is over.
+    pub fn set_calm(&mut self, calm: bool) {
+        self.calm = calm;
+        self.note(if calm { "the storm is over" } else { "a storm begins" });
+    }
+
     /// A key's owners, by number, in the order of the preference list.
     #[must_use]
     pub fn owners(&self, key: &[u8]) -> Vec<usize> {
@@ -383,6 +433,7 @@ impl World {
             | Event::Deliver { to: node, .. }
             | Event::Tick { node }
             | Event::Sync { node, .. }
+            | Event::Fetched { node, .. }
             | Event::Maintain { node }
             | Event::Saved { node, .. }
             | Event::Order { node, .. }
@@ -408,6 +459,10 @@ impl World {
             }
             Event::Answer { id, answer } => return Some(self.answer(id, answer)),
             Event::Request { node, id } => {
+                // With its connection it may have gone the way of the process.
+                if !self.nodes[node].expected.remove(&id) {
+                    return None;
+                }
                 if self.is_up(node) {
                     self.hash.event(b'Q', [self.now.0, node as u64, id.0], &[]);
                     self.nodes[node].requests.insert(id);
@@ -425,6 +480,7 @@ impl World {
                 }
             }
             Event::Sync { node, run } => self.finish_sync(node, run),
+            Event::Fetched { node, run, id, read } => self.finish_fetch(node, run, id, read),
             Event::Probe { node, peer } => self.probe(node, peer),
             Event::Drain { from, to } => self.drain(from, to),
             Event::HangUp { node, peer } => self.end_connection(node, peer),
@@ -456,19 +512,17 @@ impl World {
 
     /// A node takes a client's request, or says at once why not.
     fn take(&mut self, node: usize, id: OpId) {
-        let status = |world: &World| {
-            let host = world.nodes[node].host.as_ref();
-            host.map(|host| host.engine().status(gramme_quorum::Instant::default()))
-        };
-        let Some(before) = status(self) else { return };
+        let Some(before) = self.status(node) else { return };
         let congested = self.clogs.iter().any(|((from, _), clog)| *from == node && clog.is_congested());
         let Status { requests, local, unsynced, .. } = before;
         let before = Load { requests, local, unsynced, congested };
         let op = self.checker.request(id).op.clone();
         let saving = self.nodes[node].paused_until >= self.now;
         self.said.clear();
+        self.taking = Some(id);
         self.handle(node, Input::Client(RequestId(id.0), op));
-        let Some(after) = status(self) else { return };
+        self.taking = None;
+        let Some(after) = self.status(node) else { return };
         let said = self.said.drain(..).find(|(said, _)| *said == id);
         let at_once = said.map(|(_, reply)| reply);
         // While it writes down something of the cluster it leaves all else for later.

@@ -1,14 +1,15 @@
 //! Nodes at work: they start, do what their engines say, sync and maintain their stores, and are woken.
 
-use super::{Event, HINTS, TOLD, World};
+use super::{Event, HINTS, READ_TIME, TOLD, World};
 use crate::checker::{Invariant, OpId};
-use crate::node::Storage;
+use crate::node::{Fetch, Storage};
 use crate::time::Time;
 use crate::timeline::Mark;
 use core::time::Duration;
 use gramme_node::host::{Effect, Host};
-use gramme_quorum::{Input, Output};
+use gramme_quorum::{Input, LoadId, Output};
 use gramme_ring::Layout;
+use gramme_store::{MemDisk, ReadJob};
 
 impl World {
     pub(super) fn start(&mut self, node: usize) {
@@ -81,7 +82,6 @@ impl World {
         if self.lost_power(node) {
             return;
         }
-        let clock = self.nodes[node].clock.now(self.now);
         loop {
             let Some(host) = &mut self.nodes[node].host else { return };
             let Some(effect) = host.poll() else { break };
@@ -114,10 +114,7 @@ impl World {
                     let settled = !self.is_changing() && layout == Some(self.layout.version());
                     self.checker.has_recovered(self.now, node, settled);
                 }
-                Effect::Fetch(id, job) => {
-                    host.finish_read(clock, id, job.run());
-                    return self.after(node);
-                }
+                Effect::Fetch(id, job) => self.begin_fetch(node, id, job),
             }
         }
         // Before the next input, which might add to it.
@@ -213,6 +210,28 @@ impl World {
         if host.store().writable() {
             self.checker.sync_done(node);
         }
+        self.after(node);
+    }
+
+    /// A read of the disk takes its time; where syncs are slow, some reads are.
+    fn begin_fetch(&mut self, node: usize, id: LoadId, job: ReadJob<MemDisk>) {
+        let early = self.disk_rng.chance(500_000);
+        let read = if early { Fetch::Read(job.run()) } else { Fetch::Reading(job) };
+        let most = if self.disk_rng.chance(100_000) { self.sync_time } else { READ_TIME };
+        let at = self.now + self.disk_rng.between(Duration::from_micros(10), most);
+        let run = self.nodes[node].runs;
+        self.queue.push(at, Event::Fetched { node, run, id, read });
+    }
+
+    pub(super) fn finish_fetch(&mut self, node: usize, run: u64, id: LoadId, read: Fetch) {
+        let site = &mut self.nodes[node];
+        let Some(host) = site.host.as_mut().filter(|_| site.runs == run) else { return };
+        let done = match read {
+            Fetch::Reading(job) => job.run(),
+            Fetch::Read(done) => done,
+        };
+        self.hash.event(b'L', [self.now.0, node as u64, run], &[]);
+        host.finish_read(site.clock.now(self.now), id, done);
         self.after(node);
     }
 

@@ -4,8 +4,8 @@ use super::{Answer, Event, World};
 use crate::checker::{Invariant, OpId, Standing};
 use bytes::Bytes;
 use core::time::Duration;
-use gramme_quorum::message::{CallId, Message};
-use gramme_quorum::{Durability, Input, Keyspace, Op, Reply, wire};
+use gramme_quorum::message::{CallId, Message, Purpose};
+use gramme_quorum::{Durability, Input, Keyspace, Reply, wire};
 use gramme_ring::NodeId;
 use gramme_ring::membership::VersionStanding;
 
@@ -14,11 +14,8 @@ impl World {
         self.checker.answering(self.now, id, &reply);
         let circumstances = self.circumstances(self.checker.request(id).op.key());
         self.checker.answers(self.now, id, &reply, &circumstances);
-        let request = self.checker.request(id);
-        if let (Reply::Written { .. }, Op::Put { key, .. }) = (&reply, &request.op)
-            && let Some([from, to]) = self.both_owners(node, key)
-        {
-            self.checker.check_both(self.now, id, node, [&from, &to]);
+        if !self.forget_forwarded(id) {
+            self.decided(node, id, &reply);
         }
         self.scratch.clear();
         wire::encode(&Message::Forwarded { call: CallId(0), reply: reply.clone() }, &mut self.scratch);
@@ -32,8 +29,40 @@ impl World {
         self.queue.push(at, Event::Answer { id, answer: Answer::Reply(reply) });
     }
 
+    /// A request that was forwarded, perhaps, is over. Whether it was.
+    pub(super) fn forget_forwarded(&mut self, id: OpId) -> bool {
+        let before = self.forwarded.len();
+        self.forwarded.retain(|_, forwarded| *forwarded != id);
+        self.forwarded.len() < before
+    }
+
+    /// A coordinator has decided on a request.
+    fn decided(&mut self, node: usize, id: OpId, reply: &Reply) {
+        let by = self.coordination(node, self.checker.request(id).op.key());
+        self.checker.coordinated(self.now, id, reply, &by);
+    }
+
     pub(super) fn send(&mut self, from: usize, to: NodeId, message: &Message) {
         self.checker.says(self.now, from, message);
+        match message {
+            // Asked elsewhere under the same name, it is the same request.
+            Message::Forward { call, op, .. } if !self.forwarded.contains_key(&call.0) => {
+                // Or it is a delete that has been read for here, and who coordinates its key by now is somebody else.
+                let again = || {
+                    let same = |id: &&OpId| self.checker.request(**id).op == *op;
+                    self.nodes[from].requests.iter().find(same).copied()
+                };
+                if let Some(id) = self.taking.or_else(again) {
+                    self.forwarded.insert(call.0, id);
+                }
+            }
+            Message::Forwarded { call, reply } => {
+                if let Some(id) = self.forwarded.get(&call.0).copied() {
+                    self.decided(from, id, reply);
+                }
+            }
+            _ => {}
+        }
         let Some(to) = self.numbers.get(&to).copied() else { return };
         let arrivals = self.network.send(self.now, from, to, &mut self.network_rng);
         if arrivals[0].is_none() {
@@ -45,6 +74,10 @@ impl World {
         let bytes = Bytes::copy_from_slice(&self.scratch);
         self.checker.check_message(self.now, from, message, bytes.len());
         self.faults += u64::from(arrivals[1].is_some());
+        if let Message::Write { purpose: Purpose::Handoff, object, .. } = message {
+            let (objects, size) = &mut self.nodes[to].handed_over;
+            (*objects, *size) = (*objects + 1, *size + object.len() as u64);
+        }
         let run = self.nodes[to].runs;
         self.record(message, (from, to, run, &bytes));
         if self.waits(from, to, run, &bytes) {
@@ -138,7 +171,8 @@ impl World {
         if !self.is_up(node) {
             return;
         }
-        let stands = self.is_up(peer) && self.network.can_connect(node, peer);
+        let awake = self.nodes[peer].asleep_until <= self.now;
+        let stands = self.is_up(peer) && awake && self.network.can_connect(node, peer);
         if self.network.tell(node, peer, stands) {
             self.forget_clog(node, peer);
             self.hash.event(b'P', [self.now.0, node as u64, peer as u64], &[u8::from(stands)]);

@@ -83,7 +83,7 @@ fn an_acknowledged_last_write_that_nothing_outranks_is_missed() {
 fn shown(h: &mut History, shown: &[(Dot, Version)], context: &[Dot], top: u64) {
     let id = h.get();
     let layout = Some((LayoutVersion(1), (0..3).map(|node| (node, node as u64)).collect()));
-    let circumstances = Circumstances { layout, walls: (5_000, 5_000) };
+    let circumstances = Circumstances { layout, walls: (5_000, 5_000), owners: vec![] };
     h.checker.begins(id, &circumstances);
     let siblings = shown.iter().map(found);
     let context = Context { seen: set(context), stamp: stamp(top) };
@@ -192,7 +192,7 @@ fn a_value_expires_when_its_keyspace_says() {
     for (at, holds) in [(Some(Expiry(61_000)), true), (None, false), (Some(Expiry(5_000)), false)] {
         let mut h = history(&Keyspace { ttl_ms: Some(60_000), ..Keyspace::default() });
         let id = h.put(Cover::Nothing);
-        h.checker.begins(id, &Circumstances { layout: None, walls: (1_000, 1_000) });
+        h.checker.begins(id, &Circumstances { walls: (1_000, 1_000), ..Circumstances::default() });
         let version = Version { expiry: at, ..value(id) };
         h.write(0, Some(&object(&[(dot(0, 1), version)], &[dot(0, 1)])));
         if holds { h.holds() } else { h.breaks(Invariant::ExpiryHides) }

@@ -6,9 +6,9 @@ use gramme_quorum::message::{CallId, Message, Purpose, Syncing};
 use gramme_quorum::object::encode;
 use gramme_quorum::{AppendId, Cover, Object, OpError, Output, Place, Reply};
 use gramme_ring::{ClusterId, Layout, LayoutVersion, Member, Membership, NodeId, Slot};
-use gramme_sim::checker::{Checker, Invariant, Standing};
+use gramme_sim::checker::{Checker, Coordination, Invariant, Standing};
 use gramme_sim::time::Time;
-use gramme_vclock::Dot;
+use gramme_vclock::{Dot, GrowableContext as Context};
 
 fn slot() -> u16 {
     Slot::of(KEY).index()
@@ -223,7 +223,7 @@ fn a_node_that_may_go_and_keeps_a_hint() {
 
 #[test]
 fn an_acknowledgement_by_the_old_owners_alone() {
-    let owners = |nodes: [usize; 3]| nodes.map(|node| (node, node as u64 + 1));
+    let owners = |nodes: [usize; 3]| nodes.map(|node| (node, node as u64 + 1)).to_vec();
     // Node 0 owns it no more; as long as it has not heard of that, what it keeps it keeps for whoever owns it.
     for (second, heard, holds) in [(2, true, true), (0, true, false), (0, false, true)] {
         let mut h = four();
@@ -235,9 +235,14 @@ fn an_acknowledgement_by_the_old_owners_alone() {
         for node in [1, second] {
             h.store(node, &copy);
         }
-        h.checker.check_both(h.now, id, 0, [&owners([0, 1, 2]), &owners([1, 2, 3])]);
+        let context = Context { seen: set(&[dot(1, 1)]), stamp: stamp(1) };
+        let reply = Reply::Written { context, replaced: false };
+        let by = Coordination { writing: vec![owners([0, 1, 2])], ..Coordination::default() };
+        h.checker.coordinated(h.now, id, &reply, &by);
         h.holds();
-        h.checker.check_both(h.now, id, 1, [&owners([0, 1, 2]), &owners([1, 2, 3])]);
+        // It has declared that its writes go by both.
+        let by = Coordination { writing: vec![owners([0, 1, 2]), owners([1, 2, 3])], ..by };
+        h.checker.coordinated(h.now, id, &reply, &by);
         if holds { h.holds() } else { h.breaks(Invariant::AcknowledgedCopies) }
     }
 }
