@@ -47,7 +47,7 @@ pub(crate) fn run() {
         ("tails", tails),
         ("amplification", amplification),
     ];
-    // As criterion's own filter: with a word, what has it in its name.
+    // As with criterion's own filter, which is one word: what has it in its name.
     let wanted: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
     for (name, figure) in figures {
         if wanted.is_empty() || wanted.iter().any(|word| name.contains(word)) {
