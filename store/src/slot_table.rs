@@ -16,6 +16,8 @@ const FEW: usize = 8;
 
 /// Places of a table for each word of its filter.
 const PLACES_OF_A_WORD: usize = 10;
+/// A table of no more places has no filter: it is looked through as soon.
+const FEW_PLACES: usize = 16;
 
 /// The entries of one slot.
 #[derive(Default)]
@@ -248,6 +250,9 @@ struct Filter {
 
 impl Filter {
     fn of(entries: &[Entry]) -> Self {
+        if entries.len() <= FEW_PLACES {
+            return Self::default();
+        }
         let mut words = vec![0; entries.len().div_ceil(PLACES_OF_A_WORD)].into_boxed_slice();
         for entry in entries.iter().filter(|entry| !entry.is_none()) {
             let (at, mask) = Self::bits(words.len(), entry.fingerprint());
@@ -266,13 +271,14 @@ impl Filter {
 
     fn may_have(&self, fingerprint: u64) -> bool {
         let (at, mask) = Self::bits(self.words.len(), fingerprint);
-        self.words.get(at).is_some_and(|word| word & mask == mask)
+        self.words.get(at).is_none_or(|word| word & mask == mask)
     }
 
     /// `false` if there was no room.
     fn add(&mut self, fingerprint: u64) -> bool {
         let (at, mask) = Self::bits(self.words.len(), fingerprint);
-        self.words[at] |= mask;
+        let Some(word) = self.words.get_mut(at) else { return true };
+        *word |= mask;
         self.room = self.room.saturating_sub(1);
         self.room > 0
     }
