@@ -110,11 +110,8 @@ impl View {
 
     /// The plan of a request by one layout.
     pub(crate) fn plan(layout: &Layout, slot: Slot, alive: impl Fn(NodeId) -> bool) -> Plan {
-        let (partition, copies) = (layout.partition_of(slot), usize::from(copies(layout)));
-        if layout.owners(partition).all(&alive) {
-            return Plan::new(copies, layout.preference(partition), alive);
-        }
-        Plan::new(copies, layout.preference_while(partition, &alive), alive)
+        let preference = layout.preference_while(layout.partition_of(slot), &alive);
+        Plan::new(usize::from(copies(layout)), preference, &alive)
     }
 }
 

@@ -283,7 +283,7 @@ proptest! {
         };
         for partition in layout.partition_count().partitions() {
             let plain: Vec<NodeId> = layout.preference(partition).collect();
-            let list = layout.preference_while(partition, alive);
+            let list: Vec<NodeId> = layout.preference_while(partition, alive).collect();
             let owners = layout.owner_count();
             prop_assert_eq!(&list[..owners], &plain[..owners]);
             prop_assert_eq!(list.iter().collect::<BTreeSet<_>>(), plain.iter().collect());

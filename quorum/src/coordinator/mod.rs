@@ -60,12 +60,18 @@ pub struct Target {
 /// // Node 1 fails too: nobody is left, and somebody has to remember it.
 /// assert_eq!(plan.substitute(NodeId(1)), None);
 /// assert_eq!(plan.uncovered, [NodeId(1)]);
+///
+/// // Of a long list it takes what it may need, and no more.
+/// let mut list = (1..).map(NodeId);
+/// let plan = Plan::new(3, list.by_ref(), |node| !(2..40).contains(&node.0));
+/// assert_eq!((plan.targets[1].node, plan.targets[2].node), (NodeId(40), NodeId(41)));
+/// assert_eq!((plan.spares.len(), list.next()), (Plan::SPARES, Some(NodeId(50))));
 /// ```
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// Whom to ask.
     pub targets: Vec<Target>,
-    /// Healthy nodes that were not needed, in ring order.
+    /// Healthy nodes that were not needed, in ring order, a few of them.
     pub spares: VecDeque<NodeId>,
     /// Owners for which no fallback was left.
     pub uncovered: Vec<NodeId>,
@@ -74,7 +80,11 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Plans for a preference list whose first `owners` entries are the owners.
+    /// Fallbacks that a plan knows beyond those it begins with.
+    pub const SPARES: usize = 8;
+
+    /// Plans for a preference list whose first `owners` entries are the owners. Of the list no more is taken than it needs: past the owners
+    /// one healthy node for each of them that is not, and [`SPARES`](Self::SPARES).
     pub fn new(
         owners: usize,
         preference: impl IntoIterator<Item = NodeId>,
@@ -86,14 +96,15 @@ impl Plan {
             uncovered: Vec::new(),
             given_up: Vec::new(),
         };
-        for (rank, node) in preference.into_iter().enumerate() {
-            match (rank < owners, alive(node)) {
-                (true, true) => plan.targets.push(Target { node, stands_for: None }),
-                (true, false) => plan.uncovered.push(node),
-                (false, true) => plan.spares.push_back(node),
-                (false, false) => {}
+        let mut preference = preference.into_iter();
+        for node in preference.by_ref().take(owners) {
+            match alive(node) {
+                true => plan.targets.push(Target { node, stands_for: None }),
+                false => plan.uncovered.push(node),
             }
         }
+        let enough = plan.uncovered.len() + Self::SPARES;
+        plan.spares.extend(preference.filter(|node| alive(*node)).take(enough));
         for owner in core::mem::take(&mut plan.uncovered) {
             plan.stand_in(owner);
         }

@@ -357,8 +357,8 @@ impl Layout {
     /// The full preference list of a partition while only some members are alive, so that fallbacks keep copies in as many
     /// zones as owners did. After the owners comes, for each that is not alive, in order, the first live fallback of
     /// a zone in which nobody else has a copy, of the absent owner's own if that is one; if there is none, of its own;
-    /// if there is none either, of any. Then all others. With one zone, or all owners alive, it is
-    /// [`preference`](Self::preference).
+    /// if there is none either, of any: of the next [`LOOK_AHEAD`](Self::LOOK_AHEAD) members on the ring. Then all others. With one zone, or all
+    /// owners alive, it is [`preference`](Self::preference).
     ///
     /// ```
     /// use gramme_ring::{Layout, Member, NodeId, Zone};
@@ -370,30 +370,40 @@ impl Layout {
     /// let zone = |id: NodeId| &layout.member(id).unwrap().zone;
     /// for partition in layout.partition_count().partitions() {
     ///     let dead = layout.owners(partition).next().unwrap();
-    ///     let list = layout.preference_while(partition, |id| id != dead);
-    ///     assert_eq!(zone(list[3]), zone(dead));
+    ///     let fallback = layout.preference_while(partition, |id| id != dead).nth(3).unwrap();
+    ///     assert_eq!(zone(fallback), zone(dead));
     /// }
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn preference_while(&self, partition: Partition, alive: impl Fn(NodeId) -> bool) -> Vec<NodeId> {
-        let mut list: Vec<NodeId> = self.preference(partition).collect();
+    pub fn preference_while(
+        &self,
+        partition: Partition,
+        alive: impl Fn(NodeId) -> bool,
+    ) -> impl Iterator<Item = NodeId> + '_ {
+        let mut rest = self.preference(partition);
+        let mut first: Vec<NodeId> = rest.by_ref().take(self.owners).collect();
         let zone = |id: NodeId| self.member(id).map(|member| &member.zone);
-        let (live, absent): (Vec<NodeId>, Vec<NodeId>) =
-            list[..self.owners].iter().partition(|&&id| alive(id));
+        let (live, absent): (Vec<NodeId>, Vec<NodeId>) = first.iter().partition(|&&id| alive(id));
+        if !absent.is_empty() {
+            first.extend(rest.by_ref().take(Self::LOOK_AHEAD));
+        }
         let mut covered: Vec<_> = live.into_iter().map(zone).collect();
         for (next, owner) in (self.owners..).zip(absent) {
             // Of those that are preferred alike the first in ring order.
-            let live = (next..list.len()).filter(|&at| alive(list[at]));
+            let live = (next..first.len()).filter(|&at| alive(first[at]));
             let best = live.min_by_key(|&at| {
-                let of = zone(list[at]);
+                let of = zone(first[at]);
                 (covered.contains(&of), of != zone(owner))
             });
             let Some(at) = best else { break };
-            covered.push(zone(list[at]));
-            list[next..=at].rotate_right(1);
+            covered.push(zone(first[at]));
+            first[next..=at].rotate_right(1);
         }
-        list
+        first.into_iter().chain(rest)
     }
+
+    /// How far [`preference_while`](Self::preference_while) looks for a fallback of the best zone.
+    pub const LOOK_AHEAD: usize = 32;
 
     /// The partitions that a node owns, in ring order, each with the node's rank among the owners (0 is first). Empty
     /// for one that is no member.
