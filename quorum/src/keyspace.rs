@@ -96,7 +96,7 @@ impl Policy {
             return false;
         }
         let last = object.iter().map(|(dot, version)| self.rank(version, dot)).max();
-        last.is_some_and(|last| object.keep_only(last.dot) > 0)
+        last.and_then(|last| object.keep_only(last.dot)).is_some_and(|gone| gone > 0)
     }
 }
 

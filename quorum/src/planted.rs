@@ -188,7 +188,7 @@ impl Planted {
             return policy.settle(object);
         }
         let first = object.iter().map(|(dot, version)| policy.rank(version, dot)).min();
-        first.is_some_and(|first| object.keep_only(first.dot) > 0)
+        first.and_then(|first| object.keep_only(first.dot)).is_some_and(|gone| gone > 0)
     }
 
     /// What becomes of values beside a tombstone that was handed over.

@@ -42,11 +42,14 @@
 //!
 //! # Errors and panics
 //! Arguments, peers' messages and decoded bytes end in named errors, which say that nothing was changed; sizes are
-//! checked before memory is taken. Where a format drops the names of errors, as postcard does, [`Checked`] brings them. More
+//! checked before memory is taken. Where a format drops the names of errors, as postcard does, [`Checked`] brings those of layouts and
+//! memberships; of gossip's messages and of parts by themselves it is known that they are malformed, no more. More
 //! replicas than nodes is no error of a [`Layout`]: a partition then has all nodes as owners, so that a cluster can begin with
 //! one. Who needs exactly N asks for [`OwnerTable::replicas`], which refuses.
 #![no_std]
 #![forbid(unsafe_code)]
+// The page tells of what `alloc` adds, also to who has left it out.
+#![cfg_attr(not(feature = "alloc"), allow(rustdoc::broken_intra_doc_links))]
 
 #[cfg(feature = "alloc")]
 extern crate alloc;

@@ -195,6 +195,12 @@ impl<'a> OwnerTable<'a> {
         self.ids
     }
 
+    /// The owners of all partitions, partition by partition, first owners first: each one's place among the [`nodes`](Self::nodes). With
+    /// these the table is made [anew](Self::new) where it was carried to.
+    pub fn places(&self) -> &'a [u16] {
+        self.places
+    }
+
     /// The partition that holds a slot.
     pub fn partition_of(&self, slot: Slot) -> Partition {
         self.partitions.partition_of(slot)

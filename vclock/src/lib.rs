@@ -63,13 +63,15 @@
 //!
 //! # Who may mint a dot
 //!
-//! All of this rests on one promise: no dot ever names two values. A [`Minter`] keeps it, if its store keeps two rules;
+//! All of this rests on one promise: no dot ever names two values. A [`Minter`] keeps it, if its store keeps three rules;
 //! nothing said by exact sets is then ever untrue, whatever happens to a disk:
 //!
 //! 1. Each open of a store draws a new random [`Actor`] and makes it durable before its first dot leaves the machine. A
 //!    store that was wiped, rolled back or copied can't issue a dot again, for it has no actor to issue it under. (A
 //!    device whose memory can't be rolled back or copied may keep its actor instead: [`Minter::resume`].)
 //! 2. A store that drops a copy, or mints a write and does not keep it, calls [`Minter::break_hold`].
+//! 3. A store has one object for each key, and writes to that one. A clone is for others to merge: two that are written to in turn are two
+//!    stores, and each claims what the other minted.
 //!
 //! Counters rise by one for every write that is minted, over all keys of a slot. The dots of *one* key therefore have gaps,
 //! which is why histories are exact sets and not version vectors: "all up to 20" would claim another write of the same

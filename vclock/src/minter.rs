@@ -54,7 +54,8 @@ impl Minter {
     }
 
     /// The minter of an actor that goes on after a restart: it minted so many dots, and last dropped a copy after so many of
-    /// them ([`Minter::minted`] and [`Minter::held_since`], as they were last made durable).
+    /// them ([`Minter::minted`] and [`Minter::held_since`], as they were last made durable; a `held_since` beyond `minted` counts as
+    /// `minted`).
     ///
     /// A new actor for each start leaves one more span in the history of each key that it writes, and no span ever
     /// goes: a history of fixed capacity is full for good after as many starts. A device has as many spans as it has

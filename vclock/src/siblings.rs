@@ -255,9 +255,10 @@ where
     }
 
     /// Removes every value but the one under `dot` and says how many that were. They stay seen, so that a merge with
-    /// an object that has them doesn't bring them back.
-    pub fn keep_only(&mut self, dot: Dot) -> usize {
-        self.remove_unless(|held| held == dot)
+    /// an object that has them doesn't bring them back. `None` if no value stands under `dot`: nothing is changed then.
+    pub fn keep_only(&mut self, dot: Dot) -> Option<usize> {
+        self.find(dot).ok()?;
+        Some(self.remove_unless(|held| held == dot))
     }
 
     fn remove_unless(&mut self, mut keep: impl FnMut(Dot) -> bool) -> usize {

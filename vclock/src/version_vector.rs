@@ -162,22 +162,33 @@ impl<B: Buf<Entry<T>>, T: Copy + Ord> VersionVector<B, T> {
         self.entries().iter().map(|entry| Span { actor: entry.actor, first: 1, last: entry.counter })
     }
 
-    /// Counts one more event of `actor`, made at `at`, and answers its dot.
+    /// Counts one more event of `actor`, made at `at`, and answers its dot. An actor without an entry begins at 1: after
+    /// [`truncate`](VersionVector::truncate) or [`forget`](VersionVector::forget), [`increment_past`](VersionVector::increment_past) is what it needs.
     ///
     /// # Errors
     /// If the counter is used up, or there is no room for another actor. Nothing is changed then.
     pub fn increment_at(&mut self, actor: Actor, at: T) -> Result<Dot, IncrementError<B::Full>> {
+        self.increment_past(actor, 0, at)
+    }
+
+    /// The same for an actor that knows of itself that it counted `last` events before, though its entry may be gone from here: the
+    /// dot comes after that one, too.
+    ///
+    /// # Errors
+    /// As for [`increment_at`](VersionVector::increment_at).
+    pub fn increment_past(&mut self, actor: Actor, last: u64, at: T) -> Result<Dot, IncrementError<B::Full>> {
+        let next = |held: u64| held.max(last).checked_add(1).ok_or(IncrementError::Overflow);
         let counter = match self.find(actor) {
             Ok(found) => {
                 let entry = &mut self.entries.as_mut_slice()[found];
-                entry.counter = entry.counter.checked_add(1).ok_or(IncrementError::Overflow)?;
+                entry.counter = next(entry.counter)?;
                 entry.at = entry.at.max(at);
                 entry.counter
             }
             Err(place) => {
-                let entry = Entry { actor, counter: 1, at };
+                let entry = Entry { actor, counter: next(0)?, at };
                 self.entries.insert(place, entry).map_err(IncrementError::Full)?;
-                1
+                entry.counter
             }
         };
         Ok(Dot { actor, counter })
@@ -372,8 +383,11 @@ impl<B: Buf<Entry<Stamp>>> VersionVector<B, Stamp> {
     /// clock truncation (SOSP 2007, section 4.4).
     ///
     /// It bounds the vector at a price. A truncated vector no longer includes what it came after, so versions of one
-    /// line may look concurrent, and a reader reconciles what needed no reconciling. Nothing is ever overwritten
-    /// because of it. Of entries of one age the one with the smaller actor goes first, so that all replicas agree.
+    /// line may look concurrent, and a reader reconciles what needed no reconciling. Nothing is overwritten because of it
+    /// as long as no actor counts from 1 again: one whose entry went would name its next event as an earlier one, and the new version
+    /// would look old. So each keeps its own last counter, and goes on with
+    /// [`increment_past`](VersionVector::increment_past). Of entries of one age the one with the smaller actor goes first, so that all replicas
+    /// agree.
     pub fn truncate(&mut self, limit: usize) -> usize {
         let excess = self.len().saturating_sub(limit);
         for _ in 0..excess {

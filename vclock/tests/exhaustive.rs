@@ -303,8 +303,8 @@ fn every_history_under_exact_contexts() {
 #[test]
 fn every_history_around_dropped_copies_and_new_actors() {
     let copies = &[Copy::Held, Copy::Dropped, Copy::Reopened];
-    for contexts in [Contexts::Flattened, Contexts::Exact] {
-        assert!(Explorer::run(4, contexts, Reads::Own, copies) > 50_000);
+    for (contexts, expected) in [(Contexts::Flattened, 60_444), (Contexts::Exact, 60_987)] {
+        assert_eq!(Explorer::run(4, contexts, Reads::Own, copies), expected);
     }
 }
 

@@ -275,6 +275,26 @@ fn a_drop_outlives_a_restart() {
     assert_eq!(values(&merged(&object, &late)), ["bread, eggs"]);
 }
 
+/// Why a store writes to one object for each key: of two that take turns, one claims the other's write, and loses it.
+#[test]
+fn a_clone_that_is_written_to_is_another_store() {
+    let mut store = Store::open(7);
+    store.put(&nothing(), "bread");
+    let mut clone = store.object.clone();
+    clone.write(&nothing(), &mut store.minter, "milk".into()).unwrap();
+    store.put(&nothing(), "eggs");
+    assert_eq!(values(&merged(&store.object, &clone)), ["bread", "eggs"]);
+
+    // What the store held is no longer all that was minted, and it says so.
+    let mut store = Store::open(8);
+    store.put(&nothing(), "bread");
+    let mut clone = store.object.clone();
+    clone.write(&nothing(), &mut store.minter, "milk".into()).unwrap();
+    store.minter.break_hold();
+    store.put(&nothing(), "eggs");
+    assert_eq!(values(&merged(&store.object, &clone)), ["bread", "eggs", "milk"]);
+}
+
 #[test]
 fn a_context_flattened_where_the_excepted_sibling_is_unknown_still_excepts_it() {
     // A and B both hold "mine"; "theirs" came to A only, between two writes of mine.

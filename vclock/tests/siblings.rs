@@ -113,7 +113,9 @@ fn keeping_one_sibling_sees_the_others_out() {
     write(&mut object, &GrowableDotSet::new(), dot(A, 1), "loser");
     write(&mut object, &GrowableDotSet::new(), dot(B, 1), "winner");
     let before = object.clone();
-    assert_eq!(object.keep_only(dot(B, 1)), 1);
+    assert_eq!(object.keep_only(dot(B, 2)), None, "there is no such value");
+    assert_eq!(object, before);
+    assert_eq!(object.keep_only(dot(B, 1)), Some(1));
     assert_eq!(values(&merged(&object, &before)), ["winner"]);
 }
 

@@ -161,6 +161,26 @@ fn truncation_drops_the_oldest_pairs() {
 }
 
 #[test]
+fn an_actor_whose_entry_was_truncated_goes_on_where_it_was() {
+    let at = |millis| Stamp::from_parts(millis, 0);
+    let mut clock = GrowableTimedVector::new();
+    clock.increment_at(Actor(2), at(1)).unwrap();
+    let last = clock.increment_at(Actor(2), at(2)).unwrap().counter;
+    clock.increment_at(Actor(1), at(100)).unwrap();
+    let before = clock.clone();
+    assert_eq!(clock.truncate(1), 1);
+    let mut again = clock.clone();
+    assert_eq!(clock.increment_past(Actor(2), last, at(200)), Ok(Dot { actor: Actor(2), counter: 3 }));
+    assert_eq!(clock.compare(&before), Causality::After);
+    // An entry that is further on counts; and from 1 again the new version would look old.
+    assert_eq!(clock.increment_past(Actor(2), last, at(201)), Ok(Dot { actor: Actor(2), counter: 4 }));
+    again.increment_at(Actor(2), at(200)).unwrap();
+    assert_eq!(again.compare(&before), Causality::Before);
+    assert_eq!(clock.increment_past(Actor(3), u64::MAX, at(1)), Err(IncrementError::Overflow));
+    assert_eq!(clock.len(), 2);
+}
+
+#[test]
 fn an_increment_that_can_not_be_is_an_error_and_changes_nothing() {
     let bytes = postcard::to_allocvec(&vec![([7u8, 0, 0, 0, 0, 0, 0, 0], u64::MAX)]).unwrap();
     let mut vector: FixedVersionVector<1> = postcard::from_bytes(&bytes).unwrap();

@@ -14,12 +14,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let layout = Layout::compute(3, 16, &members, None)?;
     // … and hands out the table: 5 ids and 48 places of two bytes.
     let table = layout.table();
-    let rows = layout.partition_count().partitions().flat_map(|p| table.owners(p));
-    let places: Vec<u16> =
-        rows.filter_map(|id| u16::try_from(table.nodes().binary_search(&id).ok()?).ok()).collect();
 
     // The device borrows it.
-    let sender = Sender::new(16, table.nodes(), &places)?;
+    let sender = Sender::new(16, table.nodes(), table.places())?;
     for key in ["thermometer:7", "thermometer:8", "door"] {
         let all = sender.targets(key.as_bytes(), |_| true)?;
         let without = sender.targets(key.as_bytes(), |id| id != all[0])?;
