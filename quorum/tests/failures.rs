@@ -3,8 +3,9 @@
 mod common;
 
 use common::*;
-use gramme_quorum::message::Message;
+use gramme_quorum::message::{CallId, Message};
 use gramme_quorum::*;
+use gramme_ring::NodeId;
 use std::time::Duration;
 
 fn read_one() -> ReadOptions {
@@ -188,6 +189,34 @@ fn a_write_goes_to_nobody_who_was_counted_out_before_it_had_its_dot() {
     let definite = matches!(&told, Some(Reply::Failed(error)) if !error.changed());
     assert!(definite, "{told:?}");
     assert!(!done, "it was told {told:?}");
+}
+
+/// A member that is mistaken, or hostile, acknowledges what it guesses that the coordinator will send, while that waits for its disk.
+#[test]
+fn who_acknowledges_a_write_before_it_is_sent_is_not_counted() {
+    let mut cluster = Cluster::new(3);
+    cluster.start_request(A, put("k", "before", Cover::Held));
+    let sent = |(_, _, message): &(NodeId, NodeId, Message)| match message {
+        Message::Write { call, .. } => Some(call.0),
+        _ => None,
+    };
+    let last = cluster.wire().find_map(sent).unwrap();
+    cluster.run();
+    cluster.nodes.get_mut(&A).unwrap().loads = false;
+    let id = cluster.start_request(A, put("k", "v", Cover::Nothing));
+    for call in last..last + 10 {
+        for peer in [B, C] {
+            let message = Message::Written { call: CallId(call), hints: Vec::new(), outranking: None };
+            cluster.input(A, Input::Peer(peer, message));
+        }
+    }
+    assert!(!cluster.replies.contains_key(&id), "nobody has it");
+    cluster.load(A);
+    cluster.run();
+    assert!(matches!(cluster.replies.get(&id), Some(Reply::Written { .. })));
+    for node in [A, B, C] {
+        assert!(cluster.copy(node, "k").unwrap().contains(&"v".into()), "{node}");
+    }
 }
 
 #[test]

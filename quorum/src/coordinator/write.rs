@@ -339,7 +339,8 @@ impl Engine {
         hints: &[NodeId],
         outranking: Option<Object>,
     ) {
-        let Some(write) = self.writes.get_mut(&call) else { return };
+        // Before it is sent nobody has it, whatever a peer says.
+        let Some(write) = self.writes.get_mut(&call).filter(|write| write.sent.is_some()) else { return };
         if self.config.planted.is(Bug::RepeatedAckCounts) && !write.is_waiting_for(from) {
             from = NodeId(!from.0);
             write.parts.iter_mut().for_each(|part| part.tally.ask(from, None));
