@@ -268,6 +268,23 @@ fn a_dead_node_s_load_goes_to_many() {
     }
 }
 
+#[test]
+fn beyond_where_stand_ins_are_looked_for_all_others_follow_once() {
+    let racks = (1..=100).zip(["b", "c", "a"].into_iter().cycle());
+    let members: Vec<Member> =
+        racks.map(|(id, rack)| Member::new(NodeId(id)).with_zone(Zone::new(rack).unwrap())).collect();
+    let layout = Layout::compute(3, 1024, &members, None).unwrap();
+    for partition in layout.partition_count().partitions().step_by(37) {
+        let plain: Vec<NodeId> = layout.preference(partition).collect();
+        let dead = plain[1];
+        let list: Vec<NodeId> = layout.preference_while(partition, |id| id != dead).collect();
+        assert_eq!((list.len(), list.iter().collect::<BTreeSet<_>>().len()), (100, 100));
+        let same_zone = |id: &&NodeId| id.0 % 3 == dead.0 % 3;
+        assert_eq!(Some(&list[3]), plain[3..3 + Layout::LOOK_AHEAD].iter().find(same_zone));
+        assert_eq!(list[3 + Layout::LOOK_AHEAD..], plain[3 + Layout::LOOK_AHEAD..]);
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
