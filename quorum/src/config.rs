@@ -71,7 +71,8 @@ pub struct Limits {
     /// Of what comes beyond, the oldest are ended as if those had been waited for in vain.
     pub requests: usize,
     /// Local operations that wait for a disk: for their record, or for the sync of what they changed. When so many wait for a sync
-    /// that hangs, reads are still taken, as long as fewer than this wait for their records.
+    /// that hangs, reads are still taken, as long as fewer than this wait for their records. Where acknowledgements wait for no sync, so
+    /// many copies are synced before their time, and of four times as many, none of them synced, it is the same.
     pub local: usize,
     /// Bytes of values that wait for a disk. The last one may go beyond.
     pub local_bytes: usize,

@@ -137,7 +137,8 @@ impl Engine {
         }
         assert!(config.r >= 1 && config.w >= 1, "R and W are at least 1");
         let limits = config.limits;
-        assert!(limits.siblings > 0 && limits.requests > 0 && limits.local > 0 && limits.handoff > 0);
+        assert!(limits.siblings > 0 && limits.requests > 0 && limits.handoff > 0 && limits.repair > 0);
+        assert!(limits.local > 0 && limits.local_bytes > 0);
         let mut gossip = Gossip::new(config.node, config.opening.number(), config.actor.0);
         *gossip.membership_mut() = membership;
         let clock = Hlc::new(Stamp::ZERO);
@@ -441,6 +442,9 @@ impl Engine {
                     return self.out.send(from, Message::Refused { call, why: Refusal::Malformed });
                 }
                 if !hints.is_empty() {
+                    if self.has_left() && !self.config.planted.is(Bug::LeavesWithHints) {
+                        return self.out.send(from, Message::Refused { call, why: Refusal::Overloaded });
+                    }
                     self.forgetting.remove(&key);
                 }
                 // Who has yet to hear that this may be lost with the machine would not look for it afterwards.

@@ -29,6 +29,9 @@ pub(crate) const RUN: Place = Place(gramme_ring::SLOTS);
 /// The key of this run's record: its actor and which opening of the store it is, 8 bytes each, big-endian.
 pub(crate) const RUN_KEY: &[u8] = b"actor";
 
+/// Copies that may be appended and not synced, for each of [`Limits::local`]. A quarter of them is synced before its time.
+const UNSYNCED: usize = 4;
+
 /// Who reads a local copy.
 #[derive(Debug)]
 pub(crate) enum Reader {
@@ -223,9 +226,16 @@ impl Replica {
     }
 
     /// Whether so many wait for their records or for a sync that nothing that changes a record is taken: reads need no sync, and
-    /// go on.
-    pub(crate) const fn is_behind(&self) -> bool {
-        self.tasks + self.journal.held() >= self.limits.local || self.bytes() >= self.limits.local_bytes
+    /// go on. Nor is it where nobody waits, and a sync that hangs leaves too many copies with the log alone.
+    pub(crate) fn is_behind(&self) -> bool {
+        self.tasks + self.journal.held() >= self.limits.local
+            || self.bytes() >= self.limits.local_bytes
+            || self.unsynced_copies() >= UNSYNCED * self.limits.local
+    }
+
+    /// Copies that are appended and not synced.
+    pub(crate) fn unsynced_copies(&self) -> usize {
+        self.slot_of.len()
     }
 
     /// Operations that wait for their records.
@@ -526,6 +536,9 @@ impl Replica {
             }
             let id = out.append(place, key.clone(), value);
             self.slot_of.insert(id, place);
+            if self.unsynced_copies().is_multiple_of(self.limits.local) {
+                self.journal.want_sync();
+            }
             // Either of them failing refuses the write.
             if let Some(hint) = last {
                 self.journal.link(hint, id);

@@ -27,12 +27,15 @@ pub struct Status {
     pub lingering_writes: usize,
     /// Reads that are.
     pub lingering_reads: usize,
-    /// Bytes of the values of both.
+    /// Bytes of the keys and values of both, and of the objects as they are sent.
     pub lingering_bytes: usize,
     /// Local operations that wait for their records.
     pub local: usize,
     /// Those that wait for a sync: a disk that hangs lets them grow up to [`Limits::local`](crate::Limits::local), with `local`.
     pub unsynced: usize,
+    /// Copies in the log that are yet to be synced, whether anybody waits for that or not: up to four times
+    /// [`Limits::local`](crate::Limits::local).
+    pub unsynced_copies: usize,
     /// Bytes of values that wait for either.
     pub local_bytes: usize,
     /// Timers set.
@@ -96,6 +99,7 @@ impl Engine {
             lingering_bytes: self.lingering_writes.bytes() + self.lingering_reads.bytes(),
             local: self.replica.tasks(),
             unsynced: self.replica.journal.held(),
+            unsynced_copies: self.replica.unsynced_copies(),
             local_bytes: self.replica.bytes(),
             timers: self.timers.len(),
             background_percent: self.admission.clone().percent(now),

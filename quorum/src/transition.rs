@@ -9,7 +9,7 @@ use crate::handoff::Handoff;
 use crate::planted::Bug;
 use crate::time::Now;
 use alloc::vec::Vec;
-use gramme_ring::{Layout, NodeId, Phase, Slot, Step};
+use gramme_ring::{Layout, NodeId, Phase, Slot, Step, Transition};
 
 impl Engine {
     /// Does what is due, and declares what is done. Looked at after every input while a transition is live.
@@ -90,7 +90,15 @@ impl Engine {
         self.release_held(now);
     }
 
-    /// Whether this node keeps writes for others, or may: after a restart, if the removal of a hint is not durable yet.
+    /// Whether this node has said that nothing depends on it any more, since it leaves.
+    pub(crate) fn has_left(&self) -> bool {
+        let me = self.config.node;
+        let left = |t: Transition<'_>| !t.to().is_member(me) && t.phase(me) >= Some(Phase::Moved);
+        self.view.transition().is_some_and(left)
+    }
+
+    /// Whether this node keeps writes for others, or may: after a restart, if the removal of a hint is not durable yet; or when a write
+    /// that it coordinates has waited for an owner in vain.
     pub(crate) fn has_hints(&self) -> bool {
         // Those for others are found by the look at all hints.
         let kept =
@@ -100,6 +108,7 @@ impl Engine {
             || self.handoffs.iter().any(kept)
             || self.replica.expects_hints()
             || self.replica.hints_going > 0
+            || !self.writes.is_empty()
     }
 }
 

@@ -144,6 +144,26 @@ fn a_node_whose_own_disk_is_the_slow_one_lets_another_owner_coordinate() {
     assert!(forwards(&cluster).is_empty());
 }
 
+/// What went to a faster one and comes back unheard finds no more room here than anything else.
+#[test]
+fn what_others_refuse_is_not_taken_beyond_the_limits() {
+    let mut cluster = Cluster::with(3, |config| config.limits.local = 4);
+    cluster.put(A, "k", "1", Cover::Held);
+    read_slowly(&mut cluster, A, "k", &[B, C]);
+    for other in [B, C] {
+        cluster.input(other, Input::Congested(A, true));
+    }
+    let request = cluster.start_request(A, put("k", "2", Cover::Held));
+    assert!(cluster.wire().any(|(_, _, message)| matches!(message, Message::Forward { .. })));
+    cluster.nodes.get_mut(&A).unwrap().loads = false;
+    for _ in 0..4 {
+        cluster.start_request(A, Op::Get { key: "k".into(), options: ReadOptions::default() });
+    }
+    cluster.run();
+    assert_eq!(cluster.nodes[&A].engine.status(cluster.now.instant).local, 4);
+    assert_eq!(cluster.replies[&request], Reply::Failed(OpError::Overloaded));
+}
+
 #[test]
 fn a_fallback_coordinates_only_where_no_owner_can() {
     let mut cluster = Cluster::new(5);

@@ -162,6 +162,41 @@ fn a_disk_whose_sync_hangs_makes_its_node_refuse_writes_and_go_on_reading() {
     assert_eq!(cluster.hints(A), 0);
 }
 
+/// Where an acknowledgement waits for no sync, a hang is not seen by those who wait for one: there are none.
+#[test]
+fn what_waits_for_a_sync_unasked_is_bounded_too() {
+    for durability in [Durability::One, Durability::Interval] {
+        let mut cluster = Cluster::with(3, bounded);
+        commit(&mut cluster, A, &[("b", Keyspace { durability, ..Keyspace::default() })]);
+        cluster.nodes.get_mut(&B).unwrap().syncs = false;
+        for i in 0..10 * LOCAL {
+            cluster.put(A, &format!("b {i}"), "v", Cover::Held);
+            let unsynced = status(&cluster, B).unsynced_copies;
+            assert!(unsynced <= 4 * LOCAL, "{unsynced} in {durability}");
+            cluster.delivered.clear();
+        }
+        assert_eq!(status(&cluster, B).unsynced_copies, 4 * LOCAL);
+        let request = cluster.start_request(B, put("b late", "v", Cover::Held));
+        assert_eq!(cluster.replies[&request], Reply::Failed(OpError::Overloaded));
+        assert_eq!(cluster.get(B, "b 0").0, ["v"]);
+        cluster.sync(B);
+        cluster.put(B, "b late", "v", Cover::Held);
+        cluster.pass(Duration::from_secs(20));
+        assert!((0..10 * LOCAL).all(|i| cluster.copy(B, &format!("b {i}")).is_some()));
+        assert_eq!(cluster.hints(A), 0);
+    }
+}
+
+#[test]
+fn many_writes_that_wait_for_no_sync_are_synced_before_their_time() {
+    let mut cluster = Cluster::with(3, bounded);
+    commit(&mut cluster, A, &[("b", Keyspace { durability: Durability::Interval, ..Keyspace::default() })]);
+    for i in 0..2 * LOCAL {
+        cluster.put(A, &format!("b {i}"), "v", Cover::Held);
+        assert!(status(&cluster, B).unsynced_copies < LOCAL);
+    }
+}
+
 #[test]
 fn reads_repair_nothing_on_a_disk_that_hangs() {
     let mut cluster = Cluster::with(3, bounded);

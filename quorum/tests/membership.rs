@@ -4,9 +4,9 @@ mod common;
 
 use common::changes::{commit, fill, settle};
 use common::{Cluster, put};
-use gramme_quorum::message::{Message, Purpose};
+use gramme_quorum::message::{Message, Purpose, Want};
 use gramme_quorum::*;
-use gramme_ring::{Change, Member, NodeId, Slot, Step};
+use gramme_ring::{Change, Member, NodeId, Phase, Slot, Step};
 use std::collections::BTreeMap;
 
 const A: NodeId = NodeId(1);
@@ -109,6 +109,60 @@ fn who_leaves_waits_until_its_last_hint_is_gone_durably() {
         assert!(!waits(&cluster));
         assert_eq!(cluster.hints(leaver), 0);
     }
+}
+
+/// A write that is answered and waits for a silent owner may end as a hint.
+#[test]
+fn who_leaves_waits_for_writes_that_may_leave_a_hint() {
+    let mut cluster = Cluster::with(3, |config| {
+        (config.timing.patience, config.timing.request) = (Duration::from_secs(30), Duration::from_secs(60));
+    });
+    let (leaver, other, silent) = (A, B, C);
+    cluster.loses = |_, to, message| to == C && matches!(message, Message::Write { .. });
+    let request = cluster.start_request(leaver, put("k", "v", Cover::Held));
+    cluster.run();
+    assert!(matches!(cluster.replies[&request], Reply::Written { .. }));
+    commit(&mut cluster, other, vec![Change::Leave(leaver)]);
+    cluster.pass(Duration::from_secs(25));
+    assert_eq!(cluster.nodes[&leaver].engine.status(cluster.now.instant).lingering_writes, 1);
+    let transition = cluster.nodes[&leaver].engine.membership().transition();
+    assert!(transition.is_some_and(|t| t.waiting_for() == [leaver]), "all but the write is done");
+    cluster.pass(Duration::from_secs(6));
+    assert_eq!(cluster.hints(leaver), 1, "it is a hint now");
+    cluster.loses = |_, _, _| false;
+    cluster.pass(Duration::from_secs(20));
+    assert!(cluster.nodes[&leaver].engine.membership().transition().is_none());
+    assert_eq!(cluster.hints(leaver), 0);
+    assert_eq!(cluster.copy(silent, "k").unwrap(), ["v"]);
+}
+
+/// Who has said that nothing depends on it takes no more hints.
+#[test]
+fn who_has_left_stands_in_for_nobody() {
+    let mut cluster = Cluster::new(5);
+    let list = cluster.preference("k");
+    let (owner, leaver) = (list[2], list[3]);
+    // A read by the old layout holds up the last step of its coordinator.
+    cluster.loses = |_, _, message| matches!(message, Message::Read { .. });
+    let timeout = Some(Duration::from_secs(60));
+    let options = ReadOptions { pr: Some(Level::All), timeout, ..ReadOptions::default() };
+    cluster.start_request(list[0], Op::Get { key: "k".into(), options });
+    commit(&mut cluster, list[0], vec![Change::Leave(leaver)]);
+    cluster.loses = |_, _, message| matches!(message, Message::Read { want: Want::Object | Want::Digest, key, .. } if key == "k");
+    cluster.pass(Duration::from_secs(20));
+    let transition = cluster.nodes[&leaver].engine.membership().transition().unwrap();
+    assert_eq!((transition.phase(leaver), transition.waiting_for()), (Some(Phase::Moved), vec![list[0]]));
+    cluster.crash(owner);
+    let request = cluster.start_request(list[0], put("k", "v", Cover::Held));
+    cluster.pass(Duration::from_secs(2));
+    assert!(matches!(cluster.replies[&request], Reply::Written { .. }));
+    let to_leaver = |(_, to, message): &&(NodeId, NodeId, Message)| {
+        *to == leaver && matches!(message, Message::Write { hints, .. } if hints == &[owner])
+    };
+    assert!(cluster.delivered.iter().any(|m| to_leaver(&m)), "it was asked, being the first in line");
+    assert_eq!(cluster.hints(leaver), 0);
+    let hints: usize = list.iter().filter(|id| **id != owner).map(|id| cluster.hints(*id)).sum();
+    assert!(hints > 0, "another keeps it");
 }
 
 /// In the end every owner has every key, nobody else has any, and reads find them.

@@ -12,7 +12,11 @@ const JOINER: NodeId = NodeId(5);
 
 /// A transition in which a fifth node takes over from others, held up. From now on no message arrives that asks for a hint.
 fn held_up() -> Cluster {
-    let mut cluster = Cluster::new(4);
+    held_up_with(|_| {})
+}
+
+fn held_up_with(config: fn(&mut Config)) -> Cluster {
+    let mut cluster = Cluster::with(4, config);
     cluster.add(JOINER);
     cluster.pass(Duration::from_secs(5));
     let at = NodeId(1);
@@ -89,4 +93,31 @@ fn a_coordinator_comes_to_stand_in_for_an_owner() {
     cluster.sync(coordinator);
     assert!(cluster.hints(coordinator) > 0);
     assert!(matches!(cluster.replies[&request], Reply::Written { .. }));
+}
+
+/// A write that is waited for no more leaves its hint beside the coordinator's copy, by whichever layout that is one.
+#[test]
+fn a_write_that_is_cut_short_leaves_its_hint_with_the_copy_here() {
+    let mut cluster = held_up_with(|config| config.limits.requests = 4);
+    let transition = cluster.nodes[&NodeId(1)].engine.membership().transition().unwrap();
+    let list = |layout: &gramme_ring::Layout, key: &str| {
+        layout.preference(layout.partition_of(Slot::of(key.as_bytes()))).collect::<Vec<_>>()
+    };
+    let coordinator = NodeId(1);
+    // It is an owner by the old layout, and by the new one the last that would stand in for the joiner.
+    let fits = |key: &String| {
+        let (old, new) = (list(transition.from(), key), list(transition.to(), key));
+        old[..3].contains(&coordinator) && new[..3].contains(&JOINER) && new[4] == coordinator
+    };
+    let keys: Vec<String> = (0..100_000).map(|i| format!("k{i}")).filter(fits).take(20).collect();
+    assert_eq!(keys.len(), 20);
+    cluster.pause(JOINER);
+    for key in &keys {
+        let request = cluster.start_request(coordinator, put(key, "v", Cover::Held));
+        cluster.run();
+        assert!(matches!(cluster.replies[&request], Reply::Written { .. }));
+    }
+    let lingering = cluster.nodes[&coordinator].engine.status(cluster.now.instant).lingering_writes;
+    assert!(lingering <= 4, "{lingering}");
+    assert_eq!(cluster.hints(coordinator) + lingering, keys.len());
 }

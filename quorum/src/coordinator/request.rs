@@ -175,11 +175,15 @@ impl Engine {
             }
             _ => {}
         }
-        let full = if op.is_write() { self.replica.is_behind() } else { self.replica.is_full() };
-        if self.open >= self.config.limits.requests || full {
+        if self.open >= self.config.limits.requests || self.has_no_room(op) {
             return Err(OpError::Overloaded);
         }
         Ok(())
+    }
+
+    /// Whether this node's own copies can't be asked for as much as this.
+    fn has_no_room(&self, op: &Op) -> bool {
+        if op.is_write() { self.replica.is_behind() } else { self.replica.is_full() }
     }
 
     fn coordinate(&mut self, now: Now, origin: Origin, op: Op, deadline: Instant) {
@@ -340,7 +344,11 @@ impl Engine {
     fn coordinate_after_all(&mut self, now: Now, call: CallId) {
         if let Some(Forward { request, op, deadline, .. }) = self.forwards.remove(&call) {
             self.timers.remove(&(deadline, Timer::Forward(call)));
-            self.coordinate(now, Origin::Client(request), op, deadline);
+            let origin = Origin::Client(request);
+            if self.has_no_room(&op) {
+                return self.answer(origin, Reply::Failed(OpError::Overloaded));
+            }
+            self.coordinate(now, origin, op, deadline);
         }
     }
 

@@ -545,10 +545,9 @@ impl Engine {
         let me = self.config.node;
         let Some(write) = self.writes.get_mut(&call) else { return };
         self.timers.remove(&(write.patience, Timer::WritePatience(call)));
-        for part in &mut write.parts {
-            if part.tally.has_agreed(me) || part.tally.is_waiting_for(me) {
-                part.plan.spares.clear();
-            }
+        let here = write.parts.iter().any(|part| part.tally.has_agreed(me) || part.tally.is_waiting_for(me));
+        for part in write.parts.iter_mut().filter(|_| here) {
+            part.plan.spares.clear();
         }
         self.write_patience(now, call);
         self.remove_write(call);
