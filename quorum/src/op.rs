@@ -238,9 +238,10 @@ pub enum OpError {
         /// How many it takes.
         want: u8,
     },
-    /// Too many requests in flight here; nothing was done.
+    /// Too many requests in flight here, or at all replicas asked; nothing was done. Of a write that replicas refused this holds where the
+    /// network brings nothing a second time after its refusal, as a connection does; else it may still be done.
     Overloaded,
-    /// The disks of all replicas asked refused the write; nothing was done.
+    /// The disks of all replicas asked refused the write; nothing was done, with the same reserve.
     Unwritable,
     /// The key is empty or longer than 65,536 bytes; nothing was done.
     KeyLength(u64),
