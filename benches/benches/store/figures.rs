@@ -338,38 +338,65 @@ fn memory() {
     );
 }
 
-/// Latencies of puts, with upkeep that seals and compacts on another thread's behalf, and without.
+/// How long puts take without upkeep, and with it, all that they wait for included: in a loop of one thread that makes a small step of
+/// upkeep before every 64th put, and on the store for many threads, whose own thread seals and compacts and holds the lock meanwhile.
+/// Syncs stand between the puts in all three: whether a put waits for one is its caller's choice.
 fn tails() {
-    let mut quiet = Duration::ZERO;
-    for upkeep in [false, true] {
+    const KEYS: u64 = 100_000;
+    let put = |n: u64| (slot(n % KEYS), key(n % KEYS));
+    let alone = |upkeep: bool| {
         let directory = tempfile::tempdir().expect("room for a store");
-        let mut store = open(directory.path());
-        let mut times = Vec::new();
-        let keys = 100_000;
-        for n in 0..600_000u64 {
-            let begun = Instant::now();
-            store.put(slot(n % keys), &key(n % keys), &VALUE[..100], n).expect("room");
-            times.push(begun.elapsed());
-            // Segments are prepared in both cases; sealing and compaction in one.
+        let store = std::cell::RefCell::new(open(directory.path()));
+        let timed = |n: u64| {
+            let mut store = store.borrow_mut();
             if upkeep && n.is_multiple_of(64) {
                 store.maintain(64 << 10).expect("a disk that takes it");
-                if n.is_multiple_of(512) {
-                    store.sync().expect("a disk that syncs");
-                }
             }
-        }
-        times.sort_unstable();
-        let (median, tail) = (times[times.len() / 2], times[times.len() / 1000 * 999]);
-        if upkeep {
-            let ratio = tail.as_secs_f64() / quiet.as_secs_f64();
-            println!(
-                "figure: put while sealing and compacting: median {median:?}, p99.9 {tail:?}: {ratio:.1} x"
-            );
-        } else {
-            quiet = tail;
-            println!("figure: put without: median {median:?}, p99.9 {tail:?}");
-        }
+            let (slot, key) = put(n);
+            store.put(slot, &key, &VALUE[..100], n).expect("room");
+        };
+        latencies(timed, || {
+            store.borrow_mut().sync().expect("a disk that syncs");
+        })
+    };
+    let shared = || {
+        let directory = tempfile::tempdir().expect("room for a store");
+        let disk = FileDisk::open(directory.path()).expect("a directory of ours");
+        let (store, _) = SharedStore::open(disk, Options::new([7; 16])).expect("a store of ours");
+        let timed = |n: u64| {
+            let (slot, key) = put(n);
+            store.put_unsynced(slot, &key, &VALUE[..100], n).expect("room");
+        };
+        let times = latencies(timed, || {
+            store.sync().expect("a disk that syncs");
+        });
+        assert!(store.upkeep_error().is_none(), "it has kept up");
+        times
+    };
+    let (median, quiet) = alone(false);
+    println!("figure: put without upkeep: median {median:?}, p99.9 {quiet:?}");
+    for (how, (median, tail)) in [("in steps", alone(true)), ("by a thread", shared())] {
+        let ratio = tail.as_secs_f64() / quiet.as_secs_f64();
+        println!(
+            "figure: put while sealing and compacting {how}: median {median:?}, p99.9 {tail:?}: {ratio:.1} x"
+        );
     }
+}
+
+/// The median and the 99.9th percentile of what 600,000 calls take, each with its number; between them, now and then, `sync`.
+fn latencies(timed: impl Fn(u64), sync: impl Fn()) -> (Duration, Duration) {
+    let mut times: Vec<Duration> = (0..600_000u64)
+        .map(|n| {
+            if n.is_multiple_of(512) {
+                sync();
+            }
+            let begun = Instant::now();
+            timed(n);
+            begun.elapsed()
+        })
+        .collect();
+    times.sort_unstable();
+    (times[times.len() / 2], times[times.len() / 1000 * 999])
 }
 
 /// A disk that counts what is written to it, to segments and to the rest, and its syncs.
