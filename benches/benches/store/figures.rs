@@ -339,7 +339,7 @@ fn memory() {
 }
 
 /// How long puts take without upkeep, and with it, all that they wait for included: in a loop of one thread that makes a small step of
-/// upkeep before every 64th put, and on the store for many threads, whose own thread seals and compacts and holds the lock meanwhile.
+/// upkeep before every 16th put, and on the store for many threads, whose own thread seals and compacts and holds the lock meanwhile.
 /// Syncs stand between the puts in all three: whether a put waits for one is its caller's choice.
 fn tails() {
     const KEYS: u64 = 100_000;
@@ -349,8 +349,8 @@ fn tails() {
         let store = std::cell::RefCell::new(open(directory.path()));
         let timed = |n: u64| {
             let mut store = store.borrow_mut();
-            if upkeep && n.is_multiple_of(64) {
-                store.maintain(64 << 10).expect("a disk that takes it");
+            if upkeep && n.is_multiple_of(16) {
+                store.maintain(4 << 10).expect("a disk that takes it");
             }
             let (slot, key) = put(n);
             store.put(slot, &key, &VALUE[..100], n).expect("room");
