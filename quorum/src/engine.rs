@@ -120,6 +120,7 @@ pub struct Engine {
     pub(crate) repairs: u64,
     pub(crate) healed: u64,
     pub(crate) hints_kept: u64,
+    pub(crate) hints_refused: u64,
     pub(crate) hints_handed: u64,
 }
 
@@ -184,6 +185,7 @@ impl Engine {
             repairs: 0,
             healed: 0,
             hints_kept: 0,
+            hints_refused: 0,
             hints_handed: 0,
             view: View::new(gossip),
             saving: None,

@@ -8,7 +8,7 @@ use crate::engine::{Engine, Timer};
 use crate::input::{ListCursor, ListId, LoadId, Loaded, Page, Place};
 use crate::message::{CallId, Message, Purpose, Refusal, Syncing};
 use crate::planted::Bug;
-use crate::replica::{self, Held, Reader, Task};
+use crate::replica::{self, Held, Reader, Task, Waiting};
 use crate::time::{Instant, Now};
 use crate::window::Window;
 use alloc::collections::{BTreeMap, VecDeque};
@@ -56,14 +56,16 @@ pub(crate) struct Forgetting {
 }
 
 impl Engine {
-    /// Keeps a hint for `owner` beside this node's own copy of the key.
+    /// Keeps a hint for `owner` beside this node's own copy of the key. No write is acknowledged for it; if it is refused, that is
+    /// counted, and the owner gets the write in other ways.
     pub(crate) fn keep_hint(&mut self, now: Now, owner: NodeId, key: &Bytes) {
         if self.view.membership().is_removed(owner) {
             return;
         }
         let (place, hint) = hint_record(owner, key);
-        self.out.append(place, hint, Some((Bytes::new(), 0)));
-        self.hints_kept += 1;
+        let append = self.out.append(place, hint, Some((Bytes::new(), 0)));
+        self.replica.journal.hold_written(append, Waiting::Hint);
+        self.out.confirm();
         self.expect_handoff(now, owner);
     }
 

@@ -439,3 +439,19 @@ fn hints_that_can_never_be_removed_are_handed_over_once() {
         assert_eq!(cluster.hints(A), 0);
     }
 }
+
+/// The write is there without it, and nobody waits for it: that it is missing shows.
+#[test]
+fn a_hint_without_room_is_counted() {
+    let mut cluster = Cluster::new(3);
+    cluster.crash(C);
+    cluster.put(A, "k", "v", Cover::Held);
+    let counts = |cluster: &Cluster| {
+        let status = cluster.nodes[&A].engine.status(cluster.now.instant);
+        (status.hints_kept, status.hints_refused)
+    };
+    assert_eq!((counts(&cluster), cluster.hints(A)), ((1, 0), 1));
+    cluster.nodes.get_mut(&A).unwrap().refuses = |place| place.0 >= 0x8000;
+    cluster.put(A, "l", "v", Cover::Held);
+    assert_eq!((counts(&cluster), cluster.hints(A)), ((1, 1), 1));
+}
