@@ -3,7 +3,7 @@
 use crate::admission::Admission;
 use crate::anti_entropy::{AntiEntropy, SumsFor, SumsId};
 use crate::config::Config;
-use crate::coordinator::held::Request;
+use crate::coordinator::held::HeldWrites;
 use crate::coordinator::lingering::Lingering;
 use crate::coordinator::request::Forward;
 use crate::coordinator::write::Write;
@@ -76,8 +76,8 @@ pub struct Engine {
     pub(crate) lingering_writes: Lingering,
     pub(crate) lingering_reads: Lingering,
     pub(crate) forwards: BTreeMap<CallId, Forward>,
-    /// Writes that wait until replicas take messages again, oldest first.
-    pub(crate) held: VecDeque<Request>,
+    /// Writes that wait until replicas take messages again.
+    pub(crate) held: HeldWrites,
     pub(crate) held_bytes: usize,
     pub(crate) timers: BTreeSet<(Instant, Timer)>,
     pub(crate) peers: BTreeMap<NodeId, Peer>,
@@ -120,6 +120,7 @@ pub struct Engine {
     pub(crate) repairs: u64,
     pub(crate) healed: u64,
     pub(crate) hints_kept: u64,
+    pub(crate) hints_refused: u64,
     pub(crate) hints_handed: u64,
 }
 
@@ -150,7 +151,7 @@ impl Engine {
             lingering_writes: Lingering::default(),
             lingering_reads: Lingering::default(),
             forwards: BTreeMap::new(),
-            held: VecDeque::new(),
+            held: HeldWrites::new(),
             held_bytes: 0,
             timers: BTreeSet::new(),
             peers: BTreeMap::new(),
@@ -185,6 +186,7 @@ impl Engine {
             repairs: 0,
             healed: 0,
             hints_kept: 0,
+            hints_refused: 0,
             hints_handed: 0,
             view: View::new(gossip),
             saving: None,

@@ -8,7 +8,7 @@ use crate::engine::{Engine, Timer};
 use crate::input::{ListCursor, ListId, LoadId, Loaded, Page, Place};
 use crate::message::{CallId, Message, Purpose, Refusal, Syncing};
 use crate::planted::Bug;
-use crate::replica::{self, Held, Reader, Task};
+use crate::replica::{self, Held, Reader, Task, Waiting};
 use crate::time::{Instant, Now};
 use crate::window::Window;
 use alloc::collections::{BTreeMap, VecDeque};
@@ -35,6 +35,8 @@ pub(crate) struct Handoff {
     again: bool,
     /// A hint was added in this run.
     expected: bool,
+    /// Hints can be removed no more in this run, whoever has been handed what they speak of.
+    stays: bool,
     listing: Option<ListId>,
     cursor: Option<ListCursor>,
     queue: VecDeque<Bytes>,
@@ -54,18 +56,21 @@ pub(crate) struct Forgetting {
 }
 
 impl Engine {
-    /// Keeps a hint for `owner` beside this node's own copy of the key.
+    /// Keeps a hint for `owner` beside this node's own copy of the key. No write is acknowledged for it; if it is refused, that is
+    /// counted, and the owner gets the write in other ways.
     pub(crate) fn keep_hint(&mut self, now: Now, owner: NodeId, key: &Bytes) {
         if self.view.membership().is_removed(owner) {
             return;
         }
         let (place, hint) = hint_record(owner, key);
-        self.out.append(place, hint, Some((Bytes::new(), 0)));
-        self.hints_kept += 1;
+        let append = self.out.append(place, hint, Some((Bytes::new(), 0)));
+        self.replica.journal.hold_written(append, Waiting::Hint);
+        self.out.confirm();
         self.expect_handoff(now, owner);
     }
 
-    /// There is something for `owner`: hand it over, at once if it idles, else when it is back or done.
+    /// There is something for `owner`: hand it over, at once if it idles, else when it is back or done. A node that writes nothing any
+    /// more hands over what it has once; to remove it is the next run's.
     pub(crate) fn expect_handoff(&mut self, now: Now, owner: NodeId) {
         if !self.view.is_member(owner) {
             // It left, and whoever asked for the hint did not know.
@@ -73,7 +78,9 @@ impl Engine {
         }
         let handoff = self.handoffs.entry(owner).or_default();
         handoff.expected = true;
-        if handoff.active {
+        if !self.replica.journal.is_writable() {
+            handoff.stays = true;
+        } else if handoff.active {
             handoff.again = true;
         } else {
             // Pending already, it may wait for a connection that has come before its owner was a member.
@@ -219,7 +226,7 @@ impl Engine {
             }
             Held::Absent => self.settle(owner, &key, None),
             // Damaged: the hint waits until the copy is healed.
-            Held::Object { .. } | Held::Unknown => handoff.again = true,
+            Held::Object { .. } | Held::Unknown => self.expect_handoff(now, owner),
         }
         self.pump_handoff(now, owner);
     }
@@ -312,6 +319,7 @@ impl Default for Handoff {
             resting: false,
             again: false,
             expected: false,
+            stays: false,
             listing: None,
             cursor: None,
             queue: VecDeque::new(),
@@ -336,14 +344,14 @@ impl Handoff {
     }
 
     pub(crate) const fn is_pending(&self) -> bool {
-        self.pending
+        self.pending || self.stays
     }
 
     fn stop(&mut self) {
         if self.active {
             // Reads under way come back and are put off; their count goes on.
-            let Handoff { reading, armed, expected, .. } = *self;
-            *self = Handoff { pending: true, reading, armed, expected, ..Handoff::default() };
+            let Handoff { reading, armed, expected, stays, .. } = *self;
+            *self = Handoff { pending: true, reading, armed, expected, stays, ..Handoff::default() };
         }
     }
 }

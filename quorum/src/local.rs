@@ -100,6 +100,7 @@ impl Engine {
             }
             Waiting::Pulled(pull) => self.pull_merged(now, pull, true),
             Waiting::PullEnd(pull) => self.end_pull(now, pull, true),
+            Waiting::Hint => self.hints_kept += 1,
             Waiting::HintGone(_) => self.replica.hints_going -= 1,
         }
     }
@@ -115,6 +116,7 @@ impl Engine {
             Waiting::Actor if self.replica.journal.is_writable() => {
                 self.timers.insert((now.instant + self.config.timing.retry, Timer::Actor));
             }
+            Waiting::Hint => self.hints_refused += 1,
             // It is handed over again, and removed when there is room.
             Waiting::HintGone(owner) => {
                 self.replica.hints_going -= 1;

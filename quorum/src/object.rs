@@ -79,8 +79,7 @@ impl core::error::Error for Malformed {}
 /// The object's bytes, the same for equal objects.
 #[must_use]
 pub fn encode(object: &Object) -> Bytes {
-    let size = object.iter().map(|(_, v)| weigh(v)).sum::<usize>() + 32;
-    let bytes = postcard::to_extend(object, Vec::with_capacity(size));
+    let bytes = postcard::to_extend(object, Vec::with_capacity(weigh_all(object) + 32));
     Bytes::from(bytes.expect("serializing into memory does not fail"))
 }
 
@@ -112,6 +111,11 @@ pub fn weigh(version: &Version) -> usize {
         Content::Value { bytes, content_type } => bytes.len() + content_type.as_ref().map_or(0, String::len),
         Content::Tombstone => 0,
     }
+}
+
+/// Roughly how many bytes all of an object's versions take.
+pub(crate) fn weigh_all(object: &Object) -> usize {
+    object.iter().map(|(_, version)| weigh(version)).sum()
 }
 
 /// An amendment's stamp is the next after what it replaces. Those of other writes are multiples of this, so that as many

@@ -22,8 +22,8 @@ use gramme_ring::{NodeId, Slot};
 const MAX_OFFERS: usize = 64;
 /// Pulls at a time.
 pub(crate) const MAX_PULLS: usize = 8;
-/// After so many retry times in which a peer had too much to do, it is let go.
-const RESTED: u32 = 15;
+/// A peer that had too much to do when asked for a page so many times in a row, a slice of time apart, is let go.
+const REFUSALS: u32 = 100;
 /// Keys of one pull that are compared, fetched or merged at a time.
 const WINDOW: usize = 16;
 
@@ -54,6 +54,8 @@ pub(crate) struct Pull {
     listing: Option<CallId>,
     /// A page is to be asked for after this, when there is room in the budget.
     asks: Option<Instant>,
+    /// How often the peer had no time for it.
+    refusals: u32,
     queue: VecDeque<(Bytes, u64)>,
     /// Objects that came with the page, of keys that are not compared yet.
     in_hand: BTreeMap<Bytes, Bytes>,
@@ -67,7 +69,8 @@ pub(crate) struct Pull {
     fetching: BTreeMap<CallId, Bytes>,
     /// Something of this page could not be had: the pull proves nothing.
     failed: bool,
-    pub(crate) progress: Instant,
+    /// When something was asked for last, or came, or was merged.
+    progress: Instant,
     /// The peer's offer, to be answered when it ends.
     offer: Option<CallId>,
     /// It waits for the disk, and then it ends.
@@ -129,6 +132,7 @@ impl Engine {
             next: None,
             listing: None,
             asks: None,
+            refusals: 0,
             queue: VecDeque::new(),
             in_hand: BTreeMap::new(),
             listed: 0,
@@ -154,6 +158,7 @@ impl Engine {
             return;
         }
         pull.asks = None;
+        pull.progress = now.instant;
         let call = self.out.call();
         pull.listing = Some(call);
         self.pull_calls.insert(call, id);
@@ -174,7 +179,7 @@ impl Engine {
         let known = |key: &Bytes| {
             !key.is_empty() && key.len() <= crate::MAX_KEY && slots.contains(&Slot::of(key).index())
         };
-        (pull.listed, pull.absent) = (0, 0);
+        (pull.listed, pull.absent, pull.refusals) = (0, 0, 0);
         let onward = next.is_none() || next > pull.cursor;
         pull.failed |= !complete || !onward || !keys.iter().all(|(key, _)| known(key));
         if !pull.failed {
@@ -198,6 +203,7 @@ impl Engine {
             && let Some(key) = pull.wanted.pop_front()
         {
             room -= 1;
+            pull.progress = now.instant;
             let call = self.out.call();
             pull.fetching.insert(call, key.clone());
             self.pull_calls.insert(call, id);
@@ -297,6 +303,7 @@ impl Engine {
         pull.failed |= !durable;
         pull.progress = now.instant;
         self.pump_pull(now, id);
+        self.pump_waiting(now);
     }
 
     /// The merge could not be stored: the disk is full or fails. What else is wanted would be fetched in vain, so it waits for the
@@ -314,7 +321,8 @@ impl Engine {
         if let Some(pull) = self.pulls.get_mut(&id) {
             pull.fetching.remove(&call);
             let page = pull.listing.take_if(|listing| *listing == call).is_some();
-            if page && why == Refusal::Overloaded {
+            pull.refusals += 1;
+            if page && why == Refusal::Overloaded && pull.refusals < REFUSALS {
                 pull.asks = Some(now.instant + SLICE);
             } else {
                 pull.failed = true;
@@ -333,10 +341,7 @@ impl Engine {
     /// Ends what has made no progress for long: answers may be lost.
     pub(crate) fn stop_stalled_pulls(&mut self, now: Now) {
         let retry = self.config.timing.retry;
-        self.stop_pulls(now, |pull| {
-            let since = now.instant.since(pull.progress);
-            pull.is_waiting() && since > 2 * retry || pull.asks.is_some() && since > RESTED * retry
-        });
+        self.stop_pulls(now, |pull| pull.is_waiting() && now.instant.since(pull.progress) > 2 * retry);
     }
 
     /// Ends the pulls that `which` names. What they had under way comes back to nobody.

@@ -114,6 +114,8 @@ pub(crate) enum Waiting {
     },
     /// The actor of this run.
     Actor,
+    /// A hint beside a copy that is there already.
+    Hint,
     /// The removal of a hint for this owner.
     HintGone(NodeId),
     /// An object of a pull.

@@ -50,6 +50,8 @@ pub struct Status {
     pub healed: u64,
     /// Hints written, since the start.
     pub hints_kept: u64,
+    /// Hints that the store refused although the write itself is here, since the start: their owners get it by reads or by anti-entropy.
+    pub hints_refused: u64,
     /// Hints whose owner acknowledged them, since the start.
     pub hints_handed: u64,
     /// Comparisons with another node that found no difference, since the start.
@@ -107,6 +109,7 @@ impl Engine {
             repairs: self.repairs,
             healed: self.healed,
             hints_kept: self.hints_kept,
+            hints_refused: self.hints_refused,
             hints_handed: self.hints_handed,
             exchanges_equal: self.anti_entropy.equal,
             slots_pulled: self.anti_entropy.slots,

@@ -84,15 +84,14 @@ impl Weight for Waiting {
 
 impl Weight for Task {
     fn weight(&self) -> usize {
-        let weigh = |object: &Object| object.iter().map(|(_, version)| object::weigh(version)).sum();
         match self {
-            Task::Merge(merge) => weigh(&merge.object),
+            Task::Merge(merge) => object::weigh_all(&merge.object),
             Task::Mint(mint) => {
                 let content = match &mint.content {
                     Content::Value { bytes, .. } => bytes.len(),
                     Content::Tombstone => 0,
                 };
-                content + mint.also.as_ref().map_or(0, weigh)
+                content + mint.also.as_ref().map_or(0, object::weigh_all)
             }
             Task::Read(_) | Task::Settle { .. } | Task::Forget { .. } | Task::ForgetDamaged => 0,
         }

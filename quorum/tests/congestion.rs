@@ -181,3 +181,60 @@ fn large_objects_are_handed_over_one_by_one_and_small_ones_together() {
         assert!((least..=most).contains(&largest), "{largest} of {size} bytes at a time");
     }
 }
+
+/// A plain delete waits with what its read has shown.
+#[test]
+fn deletes_that_wait_are_bounded_by_what_they_bring() {
+    let mut cluster = Cluster::new(3);
+    let value = "x".repeat(15 << 20);
+    for i in 0..6 {
+        cluster.put(A, &format!("key {i}"), &value, Cover::Held);
+    }
+    congested(&mut cluster, A, B, true);
+    congested(&mut cluster, A, C, true);
+    let requests: Vec<_> =
+        (0..6).map(|i| cluster.start_request(A, delete(&format!("key {i}"), Cover::Held))).collect();
+    cluster.run();
+    let overloaded =
+        requests.iter().filter(|r| cluster.replies.get(r) == Some(&Reply::Failed(OpError::Overloaded)));
+    assert_eq!(overloaded.count(), 2);
+    congested(&mut cluster, A, B, false);
+    cluster.run();
+    let written = requests.iter().filter(|r| matches!(cluster.replies.get(r), Some(Reply::Written { .. })));
+    assert_eq!(written.count(), 4);
+}
+
+/// Each that waits ends in its own time, the first ones first, and one timer is enough for all of them.
+#[test]
+fn what_waits_ends_in_its_own_time() {
+    let mut cluster = Cluster::new(3);
+    congested(&mut cluster, A, B, true);
+    congested(&mut cluster, A, C, true);
+    let timers = |cluster: &Cluster| cluster.nodes[&A].engine.status(cluster.now.instant).timers;
+    let before = timers(&cluster);
+    let mut requests = Vec::new();
+    // The last one has less time than those before it.
+    for (i, timeout) in [None, None, None, None, Some(Duration::from_millis(30))].into_iter().enumerate() {
+        let Op::Put { key, value, content_type, expiry, cover, options } =
+            put(&format!("key {i}"), "v", Cover::Held)
+        else {
+            unreachable!()
+        };
+        let options = WriteOptions { timeout, ..options };
+        let op = Op::Put { key, value, content_type, expiry, cover, options };
+        requests.push(cluster.start_request(A, op));
+        cluster.pass(Duration::from_millis(10));
+    }
+    assert!(timers(&cluster) <= before + 2, "{} after {before}", timers(&cluster));
+    let answered = |cluster: &Cluster| -> Vec<bool> {
+        requests.iter().map(|request| cluster.replies.contains_key(request)).collect()
+    };
+    cluster.pass(Duration::from_millis(20));
+    assert_eq!(answered(&cluster), [false, false, false, false, true]);
+    // 70 ms have passed since the first.
+    cluster.pass(Duration::from_millis(345));
+    assert_eq!(answered(&cluster), [true, true, false, false, true]);
+    cluster.pass(Duration::from_millis(20));
+    assert_eq!(answered(&cluster), [true; 5]);
+    assert_eq!(timers(&cluster), before);
+}

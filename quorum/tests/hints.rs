@@ -399,3 +399,59 @@ fn a_write_kept_for_an_owner_just_heard_of_reaches_it() {
     assert_eq!(cluster.hints(A), 0);
     assert!(cluster.copy(new, "k").is_some());
 }
+
+/// A node that writes nothing any more hands over what it keeps, once, and leaves it to its next run to remove the hints.
+#[test]
+fn hints_that_can_never_be_removed_are_handed_over_once() {
+    // The disk fails before the owner is back, or when all is handed over.
+    for before in [true, false] {
+        let mut cluster = Cluster::new(3);
+        cluster.crash(C);
+        for i in 0..50 {
+            cluster.put(A, &format!("key {i}"), "v", Cover::Held);
+        }
+        cluster.delivered.clear();
+        let fail = |cluster: &mut Cluster| {
+            cluster.nodes.get_mut(&A).unwrap().disk_full = true;
+            cluster.input(A, Input::SyncFailed);
+        };
+        cluster.nodes.get_mut(&A).unwrap().syncs = false;
+        if before {
+            fail(&mut cluster);
+            cluster.start(C);
+        } else {
+            cluster.start(C);
+            cluster.run();
+            fail(&mut cluster);
+        }
+        cluster.pass(Duration::from_secs(30));
+        let handed = |(from, to, message): &&_| {
+            (*from, *to) == (A, C) && matches!(message, Message::Write { purpose: Purpose::Handoff, .. })
+        };
+        assert_eq!(cluster.delivered.iter().filter(handed).count(), 50);
+        assert_eq!(cluster.copy(C, "key 49").unwrap(), ["v"]);
+        let status = cluster.nodes[&A].engine.status(cluster.now.instant);
+        assert!(status.peers.iter().any(|peer| peer.id == C && peer.hints_pending), "they are there still");
+        cluster.crash(A);
+        assert_eq!(cluster.hints(A), 50);
+        cluster.start(A);
+        cluster.pass(Duration::from_secs(3));
+        assert_eq!(cluster.hints(A), 0);
+    }
+}
+
+/// The write is there without it, and nobody waits for it: that it is missing shows.
+#[test]
+fn a_hint_without_room_is_counted() {
+    let mut cluster = Cluster::new(3);
+    cluster.crash(C);
+    cluster.put(A, "k", "v", Cover::Held);
+    let counts = |cluster: &Cluster| {
+        let status = cluster.nodes[&A].engine.status(cluster.now.instant);
+        (status.hints_kept, status.hints_refused)
+    };
+    assert_eq!((counts(&cluster), cluster.hints(A)), ((1, 0), 1));
+    cluster.nodes.get_mut(&A).unwrap().refuses = |place| place.0 >= 0x8000;
+    cluster.put(A, "l", "v", Cover::Held);
+    assert_eq!((counts(&cluster), cluster.hints(A)), ((1, 1), 1));
+}

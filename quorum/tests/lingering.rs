@@ -301,3 +301,22 @@ fn nothing_waits_for_a_sync_that_will_never_be() {
         assert_eq!(status(&cluster, B).unsynced, 0);
     }
 }
+
+#[test]
+fn a_write_that_ends_at_its_deadline_leaves_no_timer() {
+    let mut cluster = Cluster::new(3);
+    let timers = |cluster: &Cluster| status(cluster, A).timers;
+    let before = timers(&cluster);
+    // Nobody else answers, and its time is shorter than others are waited for.
+    cluster.pause(B);
+    cluster.pause(C);
+    let Op::Put { key, value, content_type, expiry, cover, .. } = put("k", "v", Cover::Held) else {
+        unreachable!()
+    };
+    let options = WriteOptions { timeout: Some(Duration::from_millis(100)), ..WriteOptions::default() };
+    let request = cluster.start_request(A, Op::Put { key, value, content_type, expiry, cover, options });
+    cluster.pass(Duration::from_millis(120));
+    assert!(matches!(cluster.replies.get(&request), Some(Reply::Failed(OpError::Indeterminate { .. }))));
+    // The hints that it leaves are synced, and then handed over to two owners.
+    assert_eq!(timers(&cluster), before + 3);
+}

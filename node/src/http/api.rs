@@ -101,6 +101,7 @@ struct NodeStatus {
     /// Damaged records that were replaced from other owners' copies.
     records_healed: u64,
     hints_kept: u64,
+    hints_refused: u64,
     hints_handed: u64,
     /// Comparisons with another node that found no difference.
     exchanges_equal: u64,
@@ -151,6 +152,7 @@ pub(super) fn status(server: &Server) -> Result<Answer, Refusal> {
         read_repairs: status.repairs,
         records_healed: status.healed,
         hints_kept: status.hints_kept,
+        hints_refused: status.hints_refused,
         hints_handed: status.hints_handed,
         exchanges_equal: status.exchanges_equal,
         slots_pulled: status.slots_pulled,

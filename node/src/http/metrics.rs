@@ -89,6 +89,12 @@ pub(super) fn answer(server: &Server) -> Result<Answer, Refusal> {
     let tombstones = server.handle.tombstones();
     one("tombstones", "gauge", "Deleted keys that are remembered here.", tombstones);
     one("hints_kept_total", "counter", "Hints written for owners that were away.", status.hints_kept);
+    one(
+        "hints_refused_total",
+        "counter",
+        "Hints that found no room although the write itself did.",
+        status.hints_refused,
+    );
     one("hints_handed_total", "counter", "Hints that their owners acknowledged.", status.hints_handed);
     one("exchanges_equal_total", "counter", "Comparisons that found no difference.", status.exchanges_equal);
     one("slots_pulled_total", "counter", "Slots that differed from another node's.", status.slots_pulled);

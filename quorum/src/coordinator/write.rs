@@ -534,6 +534,7 @@ impl Engine {
             // Answered, and hinted where it is missing: nothing is left to wait for.
             self.remove_write(call);
         } else {
+            self.timers.remove(&(write.patience, Timer::WritePatience(call)));
             write.patience = now.instant + self.config.timing.patience;
             self.timers.insert((write.patience, Timer::WritePatience(call)));
         }
@@ -544,7 +545,6 @@ impl Engine {
     pub(crate) fn end_lingering_write(&mut self, now: Now, call: CallId) {
         let me = self.config.node;
         let Some(write) = self.writes.get_mut(&call) else { return };
-        self.timers.remove(&(write.patience, Timer::WritePatience(call)));
         let here = write.parts.iter().any(|part| part.tally.has_agreed(me) || part.tally.is_waiting_for(me));
         for part in write.parts.iter_mut().filter(|_| here) {
             part.plan.spares.clear();
