@@ -1,15 +1,17 @@
 //! Owners of a key, and the computation of layouts.
 //!
-//! With `--features peers`, the crates for this job beside them: `lfchring`, `ringlet-hash` and `consistent_hash_ring` walk a
+//! With `--features peers`, the crates for this job beside them, and at the end the ratios of that run, held against what
+//! they are to reach: `lfchring`, `ringlet-hash` and `consistent_hash_ring` walk a
 //! ring of points; `hashring` copies its whole ring to find more than one owner and is measured finding one. Rendezvous
 //! hashing scores every node for every key and is no peer at 1,000 nodes.
 
 use criterion::measurement::WallTime;
-use criterion::{BenchmarkGroup, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{BenchmarkGroup, BenchmarkId, Criterion, Throughput, criterion_group};
+use gramme_benches::ratios::{self, Comparison, Target};
 use gramme_ring::token::{TokenRing, hash_key};
 use gramme_ring::{Layout, Member, NodeId, Slot, Zone};
 use std::hint::black_box;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 fn id(n: u64) -> NodeId {
     NodeId(n.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15))
@@ -26,15 +28,20 @@ fn plain(count: u64) -> Vec<Member> {
     (0..count).map(|n| Member::new(id(n))).collect()
 }
 
+const OWNERS: &str = "ring/owners of a 18-byte key, N = 3";
+const KEYS: u64 = 4096;
+/// The clusters in which owners are looked up: nodes and partitions.
+const CLUSTERS: [(u64, u32); 2] = [(3, 256), (1000, 16_384)];
+
 fn keys() -> Vec<String> {
-    (0..4096).map(|n| format!("user:{:08}:cart", n * 7919)).collect()
+    (0..KEYS).map(|n| format!("user:{:08}:cart", n * 7919)).collect()
 }
 
 fn owners(c: &mut Criterion) {
     let keys = keys();
-    let mut group = c.benchmark_group("ring/owners of a 18-byte key, N = 3");
-    group.throughput(Throughput::Elements(keys.len() as u64));
-    for (nodes, partitions) in [(3, 256), (1000, 16_384)] {
+    let mut group = c.benchmark_group(OWNERS);
+    group.throughput(Throughput::Elements(KEYS));
+    for (nodes, partitions) in CLUSTERS {
         let layout = Layout::compute(3, partitions, &plain(nodes), None).expect("a plain layout");
         group.bench_function(BenchmarkId::new("layout", nodes), |bench| {
             bench.iter(|| {
@@ -138,7 +145,38 @@ fn layouts(c: &mut Criterion) {
 
 criterion_group! {
     name = benches;
-    config = Criterion::default().warm_up_time(Duration::from_millis(200)).measurement_time(Duration::from_millis(800));
+    config = Criterion::default().output_directory(&ratios::folder()).warm_up_time(Duration::from_millis(200)).measurement_time(Duration::from_millis(800));
     targets = owners, layouts
 }
-criterion_main!(benches);
+
+fn main() {
+    let since = SystemTime::now();
+    benches();
+    Criterion::default().configure_from_args().final_summary();
+    // What is to be reached is said of layouts, in the larger cluster.
+    let layout = &[("layout", Some(Target { floor: 60.0, goal: 30.0 }))][..];
+    let token_ring = &[("token ring, 64 points", None)];
+    let [small, large] = CLUSTERS.map(|(nodes, _)| [nodes]);
+    let times = Some(Target { floor: 3.0, goal: 5.0 });
+    for (sizes, ours, times) in [
+        (&large, layout, times),
+        (&large, token_ring, None),
+        (&small, &[("layout", None)], None),
+        (&small, token_ring, None),
+    ] {
+        let comparison = Comparison {
+            groups: &[OWNERS],
+            sizes,
+            unit: "nodes",
+            each: KEYS,
+            ours,
+            peers: &[
+                ("consistent_hash_ring, 64 points", times),
+                ("lfchring, 64 points", times),
+                ("ringlet-hash, 64 points", times),
+                ("hashring, first owner only, 64 points", times),
+            ],
+        };
+        comparison.print(since);
+    }
+}

@@ -4,5 +4,6 @@
 //! all. What the whole server does is measured from outside, by `scripts/bench-redis`. Figures are in the README.
 
 mod memory_cluster;
+pub mod ratios;
 
 pub use memory_cluster::MemoryCluster;

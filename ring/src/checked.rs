@@ -8,12 +8,14 @@ use core::marker::PhantomData;
 use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 
 use crate::layout::LayoutError;
+use crate::member::ZoneTooLong;
 use crate::node::NodeId;
 
 /// What was decoded, or why it is no such value.
 ///
-/// A malformed [`Layout`](crate::Layout) or [`Membership`](crate::Membership) is refused when it is decoded, but some
-/// formats, postcard among them, drop the text that says why. Decode `Checked<Layout>` or `Checked<Membership>` to be told:
+/// A malformed [`Layout`](crate::Layout), [`Membership`](crate::Membership) or [`Message`](crate::gossip::Message) is refused when it
+/// is decoded, but some formats, postcard among them, drop the text that says why. Decode `Checked<Layout>`,
+/// `Checked<Membership>` or `Checked<Message>` to be told; or of a part, `Progress`, `Told`, `Member`, `Standing` or `Zone`:
 /// what can't be read at all, a list that is longer than any may be among it, is the format's error, and what can be read
 /// and is malformed has its name here. Both read the same bytes.
 ///
@@ -37,7 +39,7 @@ impl<T> Checked<T> {
     }
 }
 
-/// Why decoded parts don't make a layout or a membership.
+/// Why decoded parts don't make a layout, a membership or a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Malformed {
@@ -55,6 +57,10 @@ pub enum Malformed {
     PartitionCount(u32),
     /// A member's weight is zero.
     ZeroWeight(NodeId),
+    /// A weight of 2^32 or more.
+    WeightTooLarge(u64),
+    /// A zone's name of more than [`Zone::MAX_LEN`](crate::Zone::MAX_LEN) bytes.
+    ZoneTooLong,
     /// More nodes than [`MAX_KNOWN_NODES`](crate::membership::MAX_KNOWN_NODES), in one part or together.
     TooManyNodes,
     /// More settings than [`MAX_SETTINGS`](crate::membership::MAX_SETTINGS), in one part or together.
@@ -83,6 +89,8 @@ impl fmt::Display for Malformed {
             Malformed::NoReplicas => f.write_str("zero replicas"),
             Malformed::PartitionCount(q) => write!(f, "{q} partitions: not a power of two from 1 to 16384"),
             Malformed::ZeroWeight(id) => write!(f, "member {id} has weight 0"),
+            Malformed::WeightTooLarge(weight) => write!(f, "weight {weight}: 2^32 or more"),
+            Malformed::ZoneTooLong => ZoneTooLong.fmt(f),
             Malformed::TooManyNodes => f.write_str("too many nodes"),
             Malformed::TooManySettings => f.write_str("too many settings"),
             Malformed::SettingTooLong => f.write_str("a setting is too long"),

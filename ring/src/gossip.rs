@@ -46,6 +46,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod encoding;
+
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
@@ -93,20 +95,25 @@ pub enum Target {
 }
 
 /// What nodes tell each other. See the [module](self).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub enum Message {
     /// Hashes over all that the sender knows.
     Summary {
         /// [`Membership::digest`].
+        #[serde(with = "crate::hex")]
         membership: u64,
         /// Over the heads of all records.
+        #[serde(with = "crate::hex")]
         records: u64,
     },
     /// Up to what the sender has heard of whom.
     Heads {
         /// [`Membership::digest`].
+        #[serde(with = "crate::hex")]
         membership: u64,
         /// [`Membership::commit_hash`].
+        #[serde(with = "crate::hex::option")]
         commit: Option<u64>,
         /// By id.
         heads: Vec<(NodeId, Head)>,
@@ -125,7 +132,8 @@ pub enum Message {
 }
 
 /// What a node tells of its membership.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub enum Told {
     /// All of it.
     All(Box<Membership>),
@@ -177,6 +185,7 @@ impl From<MergeError> for GossipError {
 
 /// What came of a message.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Received {
     /// To be sent back to the sender.
     pub reply: Option<Message>,

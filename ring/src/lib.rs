@@ -42,8 +42,8 @@
 //!
 //! # Errors and panics
 //! Arguments, peers' messages and decoded bytes end in named errors, which say that nothing was changed; sizes are
-//! checked before memory is taken. Where a format drops the names of errors, as postcard does, [`Checked`] brings those of layouts and
-//! memberships; of gossip's messages and of parts by themselves it is known that they are malformed, no more. More
+//! checked before memory is taken. Where a format drops the names of errors, as postcard does, [`Checked`] brings those of layouts,
+//! memberships, gossip's messages and their parts. More
 //! replicas than nodes is no error of a [`Layout`]: a partition then has all nodes as owners, so that a cluster can begin with
 //! one. Who needs exactly N asks for [`OwnerTable::replicas`], which refuses.
 #![no_std]
@@ -66,6 +66,7 @@ mod checked;
 pub mod finger;
 #[cfg(feature = "alloc")]
 pub mod gossip;
+mod hex;
 #[cfg(feature = "alloc")]
 mod layout;
 #[cfg(feature = "alloc")]

@@ -6,6 +6,7 @@ use core::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
+use crate::checked::{Checked, Malformed};
 use crate::node::NodeId;
 
 /// A place whose nodes fail together: a rack, a room, a data centre.
@@ -71,22 +72,38 @@ impl Serialize for Zone {
     }
 }
 
-impl<'de> Deserialize<'de> for Zone {
+impl<'de> Deserialize<'de> for Checked<Zone> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Name;
         impl de::Visitor<'_> for Name {
-            type Value = Zone;
+            type Value = Checked<Zone>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 write!(f, "a zone's name of at most {} bytes", Zone::MAX_LEN)
             }
 
-            fn visit_str<E: de::Error>(self, name: &str) -> Result<Zone, E> {
-                Zone::new(name).map_err(E::custom)
+            fn visit_str<E: de::Error>(self, name: &str) -> Result<Checked<Zone>, E> {
+                Ok(Checked(Zone::new(name).map_err(|ZoneTooLong| Malformed::ZoneTooLong)))
             }
         }
         deserializer.deserialize_str(Name)
     }
+}
+
+impl<'de> Deserialize<'de> for Zone {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Checked::<Self>::deserialize(deserializer)?.or_custom()
+    }
+}
+
+/// Writes a weight as wide as it is read, so that one that is too large is told of by name.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands it over like that")]
+pub(crate) fn write_weight<S: Serializer>(weight: &u32, serializer: S) -> Result<S::Ok, S::Error> {
+    u64::from(*weight).serialize(serializer)
+}
+
+pub(crate) fn checked_weight(read: u64) -> Result<u32, Malformed> {
+    u32::try_from(read).map_err(|_| Malformed::WeightTooLarge(read))
 }
 
 /// A node as the layout sees it.
@@ -97,15 +114,38 @@ impl<'de> Deserialize<'de> for Zone {
 /// # assert_eq!((large.weight, large.zone.as_str()), (2, "rack 7"));
 /// # Ok::<(), gramme_ring::ZoneTooLong>(())
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct Member {
     /// Who it is.
     pub id: NodeId,
     /// Its share of the data relative to the others' weights. At least 1; [`Layout::compute`](crate::Layout::compute)
     /// refuses 0.
+    #[serde(serialize_with = "write_weight")]
     pub weight: u32,
     /// Where it stands. Replicas are spread over zones.
     pub zone: Zone,
+}
+
+#[derive(Deserialize)]
+#[serde(rename = "Member")]
+struct Read {
+    id: NodeId,
+    weight: u64,
+    zone: Checked<Zone>,
+}
+
+impl<'de> Deserialize<'de> for Checked<Member> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let Read { id, weight, zone } = Read::deserialize(deserializer)?;
+        let member = || Ok(Member { id, weight: checked_weight(weight)?, zone: zone.0? });
+        Ok(Checked(member()))
+    }
+}
+
+impl<'de> Deserialize<'de> for Member {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Checked::<Self>::deserialize(deserializer)?.or_custom()
+    }
 }
 
 impl Member {

@@ -5,9 +5,12 @@ use core::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::hex;
+
 /// A node's identity, drawn at random once and kept for the node's life.
 ///
-/// Printed and parsed as 16 lower-case hexadecimal digits.
+/// Printed and parsed as 16 lower-case hexadecimal digits, and so in serde's formats for people: JSON's readers may have no
+/// number for it.
 ///
 /// ```
 /// use gramme_ring::NodeId;
@@ -17,11 +20,11 @@ use serde::{Deserialize, Serialize};
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct NodeId(pub u64);
+pub struct NodeId(#[serde(with = "hex")] pub u64);
 
 impl fmt::Display for NodeId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:016x}", self.0)
+        hex::Digits(self.0).fmt(f)
     }
 }
 
@@ -47,10 +50,6 @@ impl FromStr for NodeId {
     type Err = ParseNodeIdError;
 
     fn from_str(text: &str) -> Result<Self, ParseNodeIdError> {
-        // `from_str_radix` alone would let a sign through.
-        if text.len() != 16 || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
-            return Err(ParseNodeIdError);
-        }
-        u64::from_str_radix(text, 16).map(NodeId).map_err(|_| ParseNodeIdError)
+        hex::parse(text).map(NodeId).ok_or(ParseNodeIdError)
     }
 }

@@ -201,11 +201,15 @@ fn decoded_tables_are_checked() {
     let mut weightless = bytes([0, 2, 2, 1]);
     weightless[6] = 0;
     assert!(postcard::from_bytes::<Layout>(&weightless).is_err());
-    // 2^32 - 1 is a weight; 2^32 has no place in the type and is refused as bytes.
+    // 2^32 - 1 is a weight, 2^32 is none.
     for (weight, good) in [([0xff, 0xff, 0xff, 0xff, 0x0f], true), ([0x80, 0x80, 0x80, 0x80, 0x10], false)] {
         let mut heavy = bytes([0, 2, 2, 1]);
         heavy.splice(6..7, weight);
         assert_eq!(postcard::from_bytes::<Layout>(&heavy).is_ok(), good);
+        if good {
+            let layout = postcard::from_bytes::<Layout>(&heavy).unwrap();
+            assert_eq!(postcard::to_allocvec(&layout).unwrap(), heavy);
+        }
     }
     let mut short = bytes([0, 2, 2, 1]);
     short.pop();
@@ -216,24 +220,27 @@ fn decoded_tables_are_checked() {
 #[test]
 fn what_is_wrong_with_a_decoded_table_is_named() {
     // The same layout in a format that keeps an error's text.
-    const MEMBERS: &str = r#"[[1,1,"a"],[2,1,"a"],[3,1,"b"]]"#;
-    let read = |head: &str, members: &str, table: &str| {
-        serde_json::from_str::<Layout>(&format!("[{head},{members},{table}]"))
+    type Members<'a> = &'a [(u64, u32, &'a str)];
+    const MEMBERS: Members<'_> = &[(1, 1, "a"), (2, 1, "a"), (3, 1, "b")];
+    let read = |(version, replicas, partitions): (u64, u8, u32), members: Members<'_>, table: &[u16]| {
+        let members: Vec<_> = members.iter().map(|(id, weight, zone)| (NodeId(*id), weight, zone)).collect();
+        let parts = (version, NodeId(0), replicas, partitions, members, table);
+        serde_json::from_str::<Layout>(&serde_json::to_string(&parts).unwrap())
     };
-    let good = read("1,0,2,2", MEMBERS, "[0,2,2,1]").unwrap();
+    let good = read((1, 2, 2), MEMBERS, &[0, 2, 2, 1]).unwrap();
     let second = good.partition_count().partition(1).unwrap();
     for (head, members, table, error) in [
-        ("0,0,2,2", MEMBERS, "[0,2,2,1]", LayoutError::Version(LayoutVersion(0))),
-        ("1,0,0,2", MEMBERS, "[0,2,2,1]", LayoutError::NoReplicas),
-        ("1,0,2,3", MEMBERS, "[0,2,2,1]", LayoutError::PartitionCount(3)),
-        ("1,0,2,2", "[]", "[]", LayoutError::NoMembers),
-        ("1,0,2,2", r#"[[1,0,"a"],[2,1,"a"]]"#, "[0,1,0,1]", LayoutError::ZeroWeight(NodeId(1))),
-        ("1,0,2,2", r#"[[2,1,"a"],[1,1,"a"]]"#, "[0,1,0,1]", LayoutError::UnsortedMembers),
-        ("1,0,2,2", r#"[[2,1,"a"],[2,1,"b"]]"#, "[0,1,0,1]", LayoutError::DuplicateMember(NodeId(2))),
-        ("1,0,2,2", MEMBERS, "[0,2,2]", LayoutError::TableLength { expected: 4, found: 3 }),
-        ("1,0,2,2", MEMBERS, "[0,2,2,3]", LayoutError::UnknownOwner(second)),
-        ("1,0,2,2", MEMBERS, "[0,2,2,2]", LayoutError::RepeatedOwner(second)),
-        ("1,0,2,2", MEMBERS, "[0,2,1,0]", LayoutError::Zones(second)),
+        ((0, 2, 2), MEMBERS, &[0, 2, 2, 1][..], LayoutError::Version(LayoutVersion(0))),
+        ((1, 0, 2), MEMBERS, &[0, 2, 2, 1], LayoutError::NoReplicas),
+        ((1, 2, 3), MEMBERS, &[0, 2, 2, 1], LayoutError::PartitionCount(3)),
+        ((1, 2, 2), &[], &[], LayoutError::NoMembers),
+        ((1, 2, 2), &[(1, 0, "a"), (2, 1, "a")], &[0, 1, 0, 1], LayoutError::ZeroWeight(NodeId(1))),
+        ((1, 2, 2), &[(2, 1, "a"), (1, 1, "a")], &[0, 1, 0, 1], LayoutError::UnsortedMembers),
+        ((1, 2, 2), &[(2, 1, "a"), (2, 1, "b")], &[0, 1, 0, 1], LayoutError::DuplicateMember(NodeId(2))),
+        ((1, 2, 2), MEMBERS, &[0, 2, 2], LayoutError::TableLength { expected: 4, found: 3 }),
+        ((1, 2, 2), MEMBERS, &[0, 2, 2, 3], LayoutError::UnknownOwner(second)),
+        ((1, 2, 2), MEMBERS, &[0, 2, 2, 2], LayoutError::RepeatedOwner(second)),
+        ((1, 2, 2), MEMBERS, &[0, 2, 1, 0], LayoutError::Zones(second)),
     ] {
         let text = read(head, members, table).unwrap_err().to_string();
         assert!(text.starts_with(&error.to_string()), "{error:?} expected: {text}");

@@ -1,8 +1,11 @@
 //! What is wrong with bytes that make no membership and no layout has a name, through a format that drops texts as well.
 
-use gramme_ring::membership::{MAX_SETTING_NAME, MAX_SETTINGS, MAX_STAMP_LEAP, MergeError};
+use gramme_ring::gossip::{Head, Message, Record, Told};
+use gramme_ring::membership::{
+    MAX_SETTING_NAME, MAX_SETTINGS, MAX_STAMP_LEAP, MergeError, Progress, Standing,
+};
 use gramme_ring::{
-    Change, Checked, ClusterId, Layout, LayoutError, Malformed, Member, Membership, NodeId, Phase,
+    Change, Checked, ClusterId, Layout, LayoutError, Malformed, Member, Membership, NodeId, Phase, Zone,
 };
 use serde_json::{Value, json};
 
@@ -32,26 +35,46 @@ fn decoded(value: &Value) -> Result<Membership, Malformed> {
 fn each_flaw_of_a_membership_has_its_name() {
     let whole = membership();
     assert_eq!(serde_json::to_value(decoded(&whole).unwrap()).unwrap(), whole);
-    let stamped = |value| json!({"stamp": 1, "author": 1, "value": value});
+    let stamped = |value| json!({"stamp": 1, "author": NodeId(1), "value": value});
     let many: serde_json::Map<String, Value> =
         (0..=MAX_SETTINGS).map(|i| (format!("{i:05}"), stamped(Value::Null))).collect();
     let weightless = json!({"Member": {"weight": 0, "zone": ""}});
-    let late = json!({"stamp": 1u64 << 63, "author": 1, "value": 3});
+    let late = json!({"stamp": 1u64 << 63, "author": NodeId(1), "value": 3});
+    let node = |id, weight: u64, zone: &str| json!({NodeId(id).to_string(): stamped(json!({"Member": {"weight": weight, "zone": zone}}))});
+    let long = "z".repeat(Zone::MAX_LEN + 1);
+    let altered = |field, value: Value| {
+        let mut layout = whole["committed"]["layout"].clone();
+        layout["members"][1][field] = value;
+        layout
+    };
     let other = &whole["committed"]["from"];
-    let flaws: [(&str, Value, Malformed); 13] = [
+    let flaws: [(&str, Value, Malformed); 18] = [
         ("/staged/replicas", stamped(json!(0)), Malformed::NoReplicas),
         ("/staged/replicas", late, Malformed::StampOutOfRange),
         ("/staged/partitions", stamped(json!(3)), Malformed::PartitionCount(3)),
-        ("/staged/nodes", json!({"5": stamped(weightless)}), Malformed::ZeroWeight(NodeId(5))),
+        (
+            "/staged/nodes",
+            json!({NodeId(5).to_string(): stamped(weightless)}),
+            Malformed::ZeroWeight(NodeId(5)),
+        ),
+        ("/staged/nodes", node(5, 1 << 32, ""), Malformed::WeightTooLarge(1 << 32)),
+        ("/staged/nodes", node(5, u64::MAX, ""), Malformed::WeightTooLarge(u64::MAX)),
+        ("/staged/nodes", node(5, 1, &long), Malformed::ZoneTooLong),
+        ("/committed/layout", altered("weight", json!(1u64 << 32)), Malformed::WeightTooLarge(1 << 32)),
+        ("/committed/layout", altered("zone", json!(long)), Malformed::ZoneTooLong),
         (
             "/staged/settings",
             json!({"x".repeat(MAX_SETTING_NAME + 1): stamped(Value::Null)}),
             Malformed::SettingTooLong,
         ),
         ("/staged/settings", many.into(), Malformed::TooManySettings),
-        ("/given_up", json!([5, 4]), Malformed::Unsorted),
-        ("/given_up", json!([5, 5]), Malformed::Repeated),
-        ("/committed/trackers", json!({"77": "Synced"}), Malformed::StrangeTracker(NodeId(77))),
+        ("/given_up", json!([NodeId(5), NodeId(4)]), Malformed::Unsorted),
+        ("/given_up", json!([NodeId(5), NodeId(5)]), Malformed::Repeated),
+        (
+            "/committed/trackers",
+            json!({NodeId(77).to_string(): "Synced"}),
+            Malformed::StrangeTracker(NodeId(77)),
+        ),
         ("/committed/from", Value::Null, Malformed::EndedTracker),
         ("/committed/layout", other.clone(), Malformed::OtherMembers),
         ("/committed/config/partitions", stamped(json!(4)), Malformed::OtherShape),
@@ -103,7 +126,7 @@ fn a_stamp_from_nowhere_is_not_taken_over() {
     let members = [1, 2, 3].map(|id| Member::new(NodeId(id)));
     let mut m = Membership::found(ClusterId(99), 3, 16, &members).unwrap();
     let stamped = |stamp: u64| {
-        let staged = json!({"stamp": stamp, "author": 9, "value": 3});
+        let staged = json!({"stamp": stamp, "author": NodeId(9), "value": 3});
         let mut state = serde_json::to_value(Membership::new()).unwrap();
         *state.pointer_mut("/staged/replicas").unwrap() = staged;
         serde_json::from_value::<Membership>(state).unwrap()
@@ -115,4 +138,114 @@ fn a_stamp_from_nowhere_is_not_taken_over() {
     m.merge_from(NodeId(99), &stamped(MAX_STAMP_LEAP)).unwrap();
     m.stage(NodeId(1), Change::Member(Member::new(NodeId(4)))).unwrap();
     assert!(m.propose().is_ok());
+}
+
+/// By name through a format that drops texts; and what stands behind it is found where it is.
+fn refused<T>(bytes: &[u8], flaw: &Malformed)
+where
+    T: serde::de::DeserializeOwned,
+    Checked<T>: serde::de::DeserializeOwned,
+{
+    assert!(postcard::from_bytes::<T>(bytes).is_err());
+    let bytes = [bytes, &[0x5a]].concat();
+    let (Checked(decoded), behind) = postcard::from_bytes::<(Checked<T>, u8)>(&bytes).unwrap();
+    assert_eq!((decoded.err().as_ref(), behind), (Some(flaw), 0x5a));
+}
+
+#[test]
+fn weights_and_zones_by_themselves() {
+    let weight = |weight: u64| (7_u64, weight, "");
+    let zone = "z".repeat(Zone::MAX_LEN);
+    let bytes = |parts: (u64, u64, &str)| postcard::to_allocvec(&parts).unwrap();
+    assert_eq!(
+        postcard::from_bytes::<Member>(&bytes((7, u64::from(u32::MAX), &zone))).unwrap(),
+        Member::new(NodeId(7)).with_weight(u32::MAX).with_zone(Zone::new(&zone).unwrap())
+    );
+    let long = zone + "z";
+    for large in [1 << 32, (1 << 32) + 1, u64::MAX] {
+        refused::<Member>(&bytes(weight(large)), &Malformed::WeightTooLarge(large));
+        let standing = postcard::to_allocvec(&(0_u8, large, "")).unwrap();
+        refused::<Standing>(&standing, &Malformed::WeightTooLarge(large));
+    }
+    refused::<Member>(&bytes((7, 1, &long)), &Malformed::ZoneTooLong);
+    refused::<Standing>(&postcard::to_allocvec(&(0_u8, 1_u64, &long)).unwrap(), &Malformed::ZoneTooLong);
+    refused::<Zone>(&postcard::to_allocvec(&long).unwrap(), &Malformed::ZoneTooLong);
+    // Version 1, no parent, N = 1, Q = 1, one member.
+    let layout = |parts| [&[1, 0, 1, 1, 1][..], &bytes(parts), &[1, 0]].concat();
+    assert!(postcard::from_bytes::<Layout>(&layout((7, 1, ""))).is_ok());
+    refused::<Layout>(&layout(weight(1 << 32)), &Malformed::WeightTooLarge(1 << 32));
+    refused::<Layout>(&layout((7, 1, &long)), &Malformed::ZoneTooLong);
+    refused::<Layout>(&layout(weight(0)), &Malformed::Layout(LayoutError::ZeroWeight(NodeId(7))));
+}
+
+#[test]
+fn what_gossip_tells_is_named_too() {
+    // Nothing committed; one node is staged, with this weight, by 1 at stamp 1; nothing else.
+    let staged = |weight: u64| {
+        let node = postcard::to_allocvec(&(5_u64, 1_u64, 1_u64, 0_u8, weight, "")).unwrap();
+        [&[0, 0, 0, 1][..], &node, &[0, 0]].concat()
+    };
+    for (weight, flaw) in
+        [(0, Malformed::ZeroWeight(NodeId(5))), (1 << 32, Malformed::WeightTooLarge(1 << 32))]
+    {
+        let state = staged(weight);
+        refused::<Membership>(&state, &flaw);
+        refused::<Progress>(&state, &flaw);
+        for told in [0, 1] {
+            let told = [&[told][..], &state].concat();
+            refused::<Told>(&told, &flaw);
+            // A delta of that, without records or questions.
+            refused::<Message>(&[&[2, 1][..], &told, &[0, 0, 0]].concat(), &flaw);
+        }
+    }
+    let good = [&[2, 1, 1][..], &staged(1), &[0, 0, 0]].concat();
+    let Checked(read) = postcard::from_bytes::<Checked<Message>>(&good).unwrap();
+    assert_eq!(postcard::to_allocvec(&read.unwrap()).unwrap(), good);
+}
+
+/// A number beyond 2^53 is another one to most readers of JSON that are not Rust's.
+#[test]
+fn in_json_ids_and_hashes_are_text() {
+    fn numbers(value: &Value) -> Vec<u64> {
+        match value {
+            Value::Number(number) => vec![number.as_u64().unwrap()],
+            Value::Array(list) => list.iter().flat_map(numbers).collect(),
+            Value::Object(map) => map.values().flat_map(numbers).collect(),
+            _ => Vec::new(),
+        }
+    }
+    let ids = [1, 2, 3].map(|n| NodeId(u64::MAX / 7 * n));
+    let mut m = Membership::found(ClusterId(u64::MAX), 3, 16, &ids.map(Member::new)).unwrap();
+    m.stage(ids[0], Change::Leave(ids[2])).unwrap();
+    let hash = m.propose().unwrap().hash();
+    m.commit(ClusterId(0), hash).unwrap();
+    m.advance(ids[1], Phase::Acknowledged).unwrap();
+    m.stage(ids[1], Change::Remove(ids[0])).unwrap();
+    let record = Record { head: Head { incarnation: 3, version: 300 }, facts: vec![1, 2] };
+    let tell = |told| Message::Delta {
+        membership: Some(told),
+        records: vec![(ids[0], record.clone())],
+        ask_membership: true,
+        ask: ids.to_vec(),
+    };
+    for message in [
+        Message::Summary { membership: m.digest(), records: u64::MAX },
+        Message::Heads {
+            membership: m.digest(),
+            commit: m.commit_hash(),
+            heads: vec![(ids[0], record.head)],
+        },
+        Message::Heads { membership: 0, commit: None, heads: vec![] },
+        tell(Told::All(Box::new(m.clone()))),
+        tell(Told::Progress(Box::new(m.progress()))),
+    ] {
+        let text = serde_json::to_string(&message).unwrap();
+        assert_eq!(serde_json::from_str::<Message>(&text).unwrap(), message);
+        let most = numbers(&serde_json::from_str(&text).unwrap()).into_iter().max();
+        assert!(most.is_none_or(|most| most < 1 << 53), "{most:?} in {text}");
+    }
+    assert_eq!(serde_json::to_string(&ids[0]).unwrap(), format!("\"{}\"", ids[0]));
+    for text in ["7", r#""7""#, r#""+00000000000000f""#, r#""000000000000000g""#] {
+        assert!(serde_json::from_str::<NodeId>(text).is_err(), "{text}");
+    }
 }

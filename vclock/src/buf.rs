@@ -27,8 +27,8 @@ impl From<Infallible> for Full {
 ///
 /// It is implemented for [`heapless::Vec`] (fixed capacity, answers [`Full`]) and, with feature `alloc`, for
 /// `alloc::vec::Vec` and `InlineVec` (both grow, and their `Full` is [`Infallible`], so
-/// `let Ok(()) = set.insert(dot);` compiles).
-pub trait Buf<T>: Default + IntoIterator<Item = T> {
+/// `let Ok(()) = set.insert(dot);` compiles). It can't be implemented elsewhere.
+pub trait Buf<T>: sealed::Sealed + Default + IntoIterator<Item = T> {
     /// What a list without room answers.
     type Full: Error + Copy;
 
@@ -72,6 +72,16 @@ pub trait Buf<T>: Default + IntoIterator<Item = T> {
         self.as_mut_slice()[from..].rotate_left(to - from);
         self.truncate(len - (to - from));
     }
+}
+
+mod sealed {
+    pub trait Sealed {}
+
+    impl<T, const N: usize> Sealed for heapless::Vec<T, N> {}
+    #[cfg(feature = "alloc")]
+    impl<T> Sealed for alloc::vec::Vec<T> {}
+    #[cfg(feature = "alloc")]
+    impl<T, const N: usize> Sealed for super::InlineVec<T, N> {}
 }
 
 /// Makes a list the same as a longer one, which must fit.
@@ -174,16 +184,20 @@ impl<T> Buf<T> for alloc::vec::Vec<T> {
 }
 
 #[cfg(feature = "alloc")]
-pub use inline::InlineVec;
+pub use inline::{InlineVec, InlineVecIntoIter};
 
 #[cfg(feature = "alloc")]
 mod inline {
     use super::Buf;
     use alloc::vec::Vec;
     use core::convert::Infallible;
+    use core::hash::{Hash, Hasher};
+    use core::iter::FusedIterator;
+    use core::ops::{Deref, DerefMut};
     use core::{fmt, mem};
 
-    /// A list that keeps its first `N` elements in place and moves to the heap past them.
+    /// A list that keeps its first `N` elements in place and moves to the heap past them. It is compared and hashed as its
+    /// elements are, wherever they stand.
     #[derive(Clone)]
     pub struct InlineVec<T, const N: usize>(Place<T, N>);
 
@@ -223,6 +237,34 @@ mod inline {
     impl<T, const N: usize> Default for InlineVec<T, N> {
         fn default() -> Self {
             Self::new()
+        }
+    }
+
+    impl<T, const N: usize> Deref for InlineVec<T, N> {
+        type Target = [T];
+
+        fn deref(&self) -> &[T] {
+            self.as_slice()
+        }
+    }
+
+    impl<T, const N: usize> DerefMut for InlineVec<T, N> {
+        fn deref_mut(&mut self) -> &mut [T] {
+            self.as_mut_slice()
+        }
+    }
+
+    impl<T: PartialEq, const N: usize> PartialEq for InlineVec<T, N> {
+        fn eq(&self, other: &Self) -> bool {
+            self.as_slice() == other.as_slice()
+        }
+    }
+
+    impl<T: Eq, const N: usize> Eq for InlineVec<T, N> {}
+
+    impl<T: Hash, const N: usize> Hash for InlineVec<T, N> {
+        fn hash<H: Hasher>(&self, state: &mut H) {
+            self.as_slice().hash(state);
         }
     }
 
@@ -288,25 +330,34 @@ mod inline {
 
     impl<T, const N: usize> IntoIterator for InlineVec<T, N> {
         type Item = T;
-        type IntoIter = IntoIter<T, N>;
+        type IntoIter = InlineVecIntoIter<T, N>;
 
-        fn into_iter(self) -> IntoIter<T, N> {
+        fn into_iter(self) -> InlineVecIntoIter<T, N> {
             match self.0 {
-                Place::Inline(list) => IntoIter(Drain::Inline(list.into_iter())),
-                Place::Heap(list) => IntoIter(Drain::Heap(list.into_iter())),
+                Place::Inline(list) => InlineVecIntoIter(Drain::Inline(list.into_iter())),
+                Place::Heap(list) => InlineVecIntoIter(Drain::Heap(list.into_iter())),
             }
         }
     }
 
+    impl<'a, T, const N: usize> IntoIterator for &'a InlineVec<T, N> {
+        type Item = &'a T;
+        type IntoIter = core::slice::Iter<'a, T>;
+
+        fn into_iter(self) -> core::slice::Iter<'a, T> {
+            self.as_slice().iter()
+        }
+    }
+
     /// Iterator over the elements that an [`InlineVec`] held.
-    pub struct IntoIter<T, const N: usize>(Drain<T, N>);
+    pub struct InlineVecIntoIter<T, const N: usize>(Drain<T, N>);
 
     enum Drain<T, const N: usize> {
         Inline(<heapless::Vec<T, N> as IntoIterator>::IntoIter),
         Heap(alloc::vec::IntoIter<T>),
     }
 
-    impl<T, const N: usize> Iterator for IntoIter<T, N> {
+    impl<T, const N: usize> Iterator for InlineVecIntoIter<T, N> {
         type Item = T;
 
         fn next(&mut self) -> Option<T> {
@@ -315,11 +366,32 @@ mod inline {
                 Drain::Heap(rest) => rest.next(),
             }
         }
+
+        fn size_hint(&self) -> (usize, Option<usize>) {
+            let left = match &self.0 {
+                Drain::Inline(rest) => rest.len(),
+                Drain::Heap(rest) => rest.len(),
+            };
+            (left, Some(left))
+        }
     }
 
-    impl<T, const N: usize> fmt::Debug for IntoIter<T, N> {
+    impl<T, const N: usize> DoubleEndedIterator for InlineVecIntoIter<T, N> {
+        fn next_back(&mut self) -> Option<T> {
+            match &mut self.0 {
+                Drain::Inline(rest) => rest.next_back(),
+                Drain::Heap(rest) => rest.next_back(),
+            }
+        }
+    }
+
+    impl<T, const N: usize> ExactSizeIterator for InlineVecIntoIter<T, N> {}
+
+    impl<T, const N: usize> FusedIterator for InlineVecIntoIter<T, N> {}
+
+    impl<T, const N: usize> fmt::Debug for InlineVecIntoIter<T, N> {
         fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.debug_struct("IntoIter").finish_non_exhaustive()
+            f.debug_struct("InlineVecIntoIter").finish_non_exhaustive()
         }
     }
 }

@@ -1,6 +1,7 @@
 //! How two histories relate.
 
 use core::cmp::Ordering;
+use core::fmt;
 
 /// How one history relates to another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -13,6 +14,17 @@ pub enum Causality {
     After,
     /// Each knows something that the other does not.
     Concurrent,
+}
+
+impl fmt::Display for Causality {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Causality::Equal => "equal",
+            Causality::Before => "before",
+            Causality::After => "after",
+            Causality::Concurrent => "concurrent",
+        })
+    }
 }
 
 impl Causality {

@@ -6,6 +6,7 @@ use crate::dot::Span;
 use crate::dot_set::DotSet;
 use crate::stamp::Stamp;
 use core::fmt;
+use core::hash::{Hash, Hasher};
 use serde::{Deserialize, Deserializer, Serialize};
 
 /// What a writer was shown: the dots its next write replaces, and the largest stamp among them.
@@ -55,6 +56,12 @@ impl<B: Buf<Span>> PartialEq for Context<B> {
 }
 
 impl<B: Buf<Span>> Eq for Context<B> {}
+
+impl<B: Buf<Span>> Hash for Context<B> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (&self.seen, self.stamp).hash(state);
+    }
+}
 
 impl<B: Buf<Span>> fmt::Debug for Context<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

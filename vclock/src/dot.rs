@@ -2,7 +2,9 @@
 
 use crate::checked::Checked;
 use crate::malformed::Malformed;
+use core::error::Error;
 use core::fmt;
+use core::str::FromStr;
 use serde::de::{self, Deserialize, Deserializer, Visitor};
 use serde::ser::{Serialize, Serializer};
 
@@ -10,6 +12,15 @@ use serde::ser::{Serialize, Serializer};
 ///
 /// Draw a new random one each time a store is opened, and make it durable before its first dot leaves the machine:
 /// then no dot is ever issued twice for different values, whatever became of the disk.
+///
+/// Printed and parsed as 16 lower-case hexadecimal digits.
+///
+/// ```
+/// use gramme_vclock::Actor;
+/// let actor: Actor = "00000000000000ff".parse()?;
+/// assert_eq!((actor, actor.to_string().as_str()), (Actor(255), "00000000000000ff"));
+/// # Ok::<(), gramme_vclock::ParseActorError>(())
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Actor(pub u64);
 
@@ -22,6 +33,30 @@ impl fmt::Display for Actor {
 impl fmt::Debug for Actor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Actor({self})")
+    }
+}
+
+/// A text that is no actor: anything but exactly 16 hexadecimal digits, letters among them in lower case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ParseActorError;
+
+impl fmt::Display for ParseActorError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an actor is 16 lower-case hexadecimal digits")
+    }
+}
+
+impl Error for ParseActorError {}
+
+impl FromStr for Actor {
+    type Err = ParseActorError;
+
+    fn from_str(text: &str) -> Result<Self, ParseActorError> {
+        // `from_str_radix` alone would let a sign and other spellings through.
+        if text.len() != 16 || !text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
+            return Err(ParseActorError);
+        }
+        u64::from_str_radix(text, 16).map(Actor).map_err(|_| ParseActorError)
     }
 }
 
@@ -143,16 +178,15 @@ impl Visitor<'_> for HexActor {
     }
 
     fn visit_str<E: de::Error>(self, text: &str) -> Result<Actor, E> {
-        let digits = text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-        match u64::from_str_radix(text, 16) {
-            Ok(raw) if digits && text.len() == 16 => Ok(Actor(raw)),
-            _ => Err(E::invalid_value(de::Unexpected::Str(text), &self)),
-        }
+        text.parse().map_err(|ParseActorError| E::invalid_value(de::Unexpected::Str(text), &self))
     }
 }
 
 impl Serialize for Dot {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if self.counter == 0 {
+            return Err(serde::ser::Error::custom("a dot without an event has no encoding"));
+        }
         (self.actor, self.counter).serialize(serializer)
     }
 }

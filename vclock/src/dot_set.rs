@@ -51,7 +51,8 @@ impl<B: Buf<Span>> DotSet<B> {
         DotSet { spans: B::default() }
     }
 
-    /// The union of `spans`, in any order.
+    /// The union of `spans`, in any order. Those that name no events ([`Span::is_valid`]) add none; where they are a
+    /// mistake to be told of, [`from_sorted_spans`](DotSet::from_sorted_spans) has a name for it.
     ///
     /// # Errors
     /// `Full` if they don't fit.
@@ -167,7 +168,7 @@ impl<B: Buf<Span>> DotSet<B> {
         (held.actor == actor).then_some(held.last)
     }
 
-    /// Adds one dot.
+    /// Adds one dot. Counter 0 names no event, and nothing is changed.
     ///
     /// # Errors
     /// `Full` if the dot needs a span of its own and there is no room; nothing is changed then.
@@ -175,7 +176,7 @@ impl<B: Buf<Span>> DotSet<B> {
         self.insert_span(dot.span())
     }
 
-    /// Adds every dot of a span.
+    /// Adds every dot of a span. One that names no events ([`Span::is_valid`]) has none, and nothing is changed.
     ///
     /// # Errors
     /// `Full` if it needs a place of its own and there is no room; nothing is changed then.

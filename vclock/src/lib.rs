@@ -120,6 +120,9 @@ extern crate alloc;
 #[doc = include_str!("../README.md")]
 mod readme {}
 
+/// The fixed forms keep their elements in its `Vec`.
+pub use heapless;
+
 mod buf;
 mod causality;
 mod checked;
@@ -134,15 +137,15 @@ mod stamp;
 mod token;
 mod version_vector;
 
-#[cfg(feature = "alloc")]
-pub use buf::InlineVec;
 pub use buf::{Buf, Full};
+#[cfg(feature = "alloc")]
+pub use buf::{InlineVec, InlineVecIntoIter};
 pub use causality::Causality;
 pub use checked::Checked;
 #[cfg(feature = "alloc")]
 pub use context::GrowableContext;
 pub use context::{Context, FixedContext};
-pub use dot::{Actor, Dot, Span};
+pub use dot::{Actor, Dot, ParseActorError, Span};
 #[cfg(feature = "alloc")]
 pub use dot_set::GrowableDotSet;
 pub use dot_set::{DotSet, FixedDotSet};
@@ -151,7 +154,7 @@ pub use malformed::Malformed;
 pub use minter::{Minter, WriteError};
 #[cfg(feature = "alloc")]
 pub use siblings::GrowableSiblings;
-pub use siblings::{FixedSiblings, Merged, Siblings, Written};
+pub use siblings::{FixedSiblings, Merged, Siblings, SiblingsIter, Written};
 pub use stamp::{Stamp, StampOutOfRange};
 pub use token::{MAX_TOKEN, SealError, SealKey, TokenError};
 pub use version_vector::{Entry, FixedTimedVector, FixedVersionVector, IncrementError, VersionVector};

@@ -7,7 +7,10 @@ use crate::dot_set::DotSet;
 use crate::malformed::Malformed;
 use crate::minter::{Minter, WriteError};
 use core::fmt;
+use core::hash::{Hash, Hasher};
+use core::iter::FusedIterator;
 use core::marker::PhantomData;
+use core::slice;
 
 mod wire;
 
@@ -20,7 +23,7 @@ mod wire;
 /// `E` holds the values, `B` the history.
 ///
 /// ```
-/// use gramme_vclock::{Actor, FixedDotSet, FixedSiblings, Full, Merged, Minter, WriteError};
+/// use gramme_vclock::{Actor, FixedDotSet, FixedSiblings, Full, Minter, WriteError};
 ///
 /// let mut minter = Minter::new(Actor(7));
 /// let mut object = FixedSiblings::<_, 2, 2>::new();
@@ -33,7 +36,7 @@ mod wire;
 /// // One who has read both replaces both, and no older copy brings them back.
 /// let read = object.seen().clone();
 /// object.write(&read, &mut minter, "ann and bob")?;
-/// assert_eq!(object.merge(stale), Ok(Merged { changed: false }));
+/// assert!(!object.merge(stale).map_err(WriteError::Full)?.changed);
 /// assert!(object.iter().map(|(_, value)| *value).eq(["ann and bob"]));
 /// # Ok::<(), WriteError<Full>>(())
 /// ```
@@ -69,6 +72,7 @@ impl<B: Buf<Span>> fmt::Debug for Written<B> {
 
 /// What a merge did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Merged {
     /// Whether the object differs from what it was.
     pub changed: bool,
@@ -133,8 +137,8 @@ where
     }
 
     /// The values, sorted by dot.
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = (Dot, &V)> + DoubleEndedIterator + Clone {
-        self.entries.as_slice().iter().map(|(dot, value)| (*dot, value))
+    pub fn iter(&self) -> SiblingsIter<'_, V> {
+        SiblingsIter(self.entries.as_slice().iter())
     }
 
     /// The values, sorted by dot, to be changed in place.
@@ -325,6 +329,67 @@ where
     E: Buf<(Dot, V)>,
     B: Buf<Span>,
 {
+}
+
+impl<V, E, B> Hash for Siblings<V, E, B>
+where
+    V: Hash,
+    E: Buf<(Dot, V)>,
+    B: Buf<Span>,
+{
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (self.entries.as_slice(), &self.seen).hash(state);
+    }
+}
+
+impl<'a, V, E, B> IntoIterator for &'a Siblings<V, E, B>
+where
+    E: Buf<(Dot, V), Full = B::Full>,
+    B: Buf<Span>,
+{
+    type Item = (Dot, &'a V);
+    type IntoIter = SiblingsIter<'a, V>;
+
+    fn into_iter(self) -> SiblingsIter<'a, V> {
+        self.iter()
+    }
+}
+
+/// Iterator over the values of [`Siblings`], sorted by dot.
+pub struct SiblingsIter<'a, V>(slice::Iter<'a, (Dot, V)>);
+
+impl<V> Clone for SiblingsIter<'_, V> {
+    fn clone(&self) -> Self {
+        SiblingsIter(self.0.clone())
+    }
+}
+
+impl<'a, V> Iterator for SiblingsIter<'a, V> {
+    type Item = (Dot, &'a V);
+
+    fn next(&mut self) -> Option<(Dot, &'a V)> {
+        self.0.next().map(|(dot, value)| (*dot, value))
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.0.size_hint()
+    }
+}
+
+impl<'a, V> DoubleEndedIterator for SiblingsIter<'a, V> {
+    fn next_back(&mut self) -> Option<(Dot, &'a V)> {
+        self.0.next_back().map(|(dot, value)| (*dot, value))
+    }
+}
+
+impl<V> ExactSizeIterator for SiblingsIter<'_, V> {}
+
+impl<V> FusedIterator for SiblingsIter<'_, V> {}
+
+impl<V: fmt::Debug> fmt::Debug for SiblingsIter<'_, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.clone()).finish()
+    }
 }
 
 impl<V, E, B> fmt::Debug for Siblings<V, E, B>

@@ -17,12 +17,15 @@ const _: () = {
     threads::<FixedDotSet<2>>();
     threads::<GrowableDotSet>();
     threads::<InlineVec<Dot, 2>>();
+    threads::<InlineVecIntoIter<Dot, 2>>();
+    threads::<ParseActorError>();
     threads::<FixedContext<2>>();
     threads::<GrowableContext>();
     threads::<Minter>();
     threads::<WriteError<Full>>();
     threads::<FixedSiblings<u8, 2, 2>>();
     threads::<GrowableSiblings<u8>>();
+    threads::<SiblingsIter<'static, u8>>();
     threads::<Written<heapless::Vec<Span, 2>>>();
     threads::<Merged>();
     threads::<Entry>();

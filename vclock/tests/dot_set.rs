@@ -158,8 +158,20 @@ fn the_ends_of_the_counters_are_dots_like_others() {
 
 #[test]
 fn spans_without_events_are_in_no_set() {
-    let Ok(set) = GrowableDotSet::from_spans([span(1, 0, 5), span(1, 3, 2), span(1, 0, 0)]);
+    let none = [span(1, 0, 5), span(1, 3, 2), span(1, 0, 0), span(1, 0, u64::MAX), span(1, u64::MAX, 1)];
+    let Ok(set) = GrowableDotSet::from_spans(none);
     assert!(set.is_empty());
+    // Nor do they take room in a full one, or join what stands beside them.
+    let held = [span(1, 1, 1), span(1, 4, 4)];
+    let mut full = FixedDotSet::<2>::from_spans(held).unwrap();
+    for nothing in none {
+        assert_eq!(full.insert_span(nothing), Ok(()));
+    }
+    assert_eq!(full.insert(dot(2, 0)), Ok(()));
+    assert_eq!(full.spans(), held);
+    // What they would claim can't be written down either.
+    assert!(postcard::to_allocvec(&dot(1, 0)).is_err());
+    assert!(none.iter().all(|span| postcard::to_allocvec(span).is_err()));
     let Ok(all) = GrowableDotSet::from_spans([span(1, 1, u64::MAX)]);
     assert!(!all.contains(dot(1, 0)));
     assert!(!all.contains_span(span(1, 0, 4)));

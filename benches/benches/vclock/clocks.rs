@@ -8,7 +8,7 @@ use std::hint::black_box;
 use std::ops::Range;
 
 /// How many actors a clock has: from a key's three replicas to the paper's threshold.
-const ENTRIES: [u64; 3] = [3, 5, 10];
+pub(crate) const ENTRIES: [u64; 3] = [3, 5, 10];
 
 /// How many pairs of clocks a benchmark goes through, each with actors of its own: one pair alone would be learnt by the
 /// branch predictor, which no server's clocks are. From 64 pairs, which fit a first-level cache, to 8,192 ours took the same

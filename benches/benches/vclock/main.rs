@@ -2,14 +2,14 @@
 //!
 //! Compare and merge go through 1,024 pairs of clocks in turn; what is timed is the call and the loop around it, not the
 //! copies that a merge changes. With `--features peers`, the clocks of other crates beside them, and at the end the ratios
-//! of that run.
+//! of that run, held against what they are to reach.
 
 mod clocks;
 #[cfg(feature = "peers")]
 mod peers;
-mod ratios;
 
 use criterion::{BatchSize, Criterion, criterion_group};
+use gramme_benches::ratios::{self, Comparison, Target};
 use gramme_vclock::{
     Actor, GrowableContext, GrowableDotSet, GrowableSiblings, GrowableVersionVector, Minter, SealKey, Span,
     Stamp,
@@ -90,10 +90,9 @@ fn main() {
     let since = SystemTime::now();
     benches();
     Criterion::default().configure_from_args().final_summary();
-    ratios::print(
-        since,
-        clocks::PAIRS,
-        &[
+    let other = Some(Target { floor: 1.0, goal: 2.0 });
+    let comparison = Comparison {
+        groups: &[
             "vclock/compare newer",
             "vclock/compare grown",
             "vclock/compare apart",
@@ -102,8 +101,16 @@ fn main() {
             "vclock/merge apart",
             "vclock/merge holes",
         ],
-        &["version vector", "dot set"],
-        &["crdts", "vclock", "dson", "reading"],
-        &[3, 5, 10],
-    );
+        sizes: &clocks::ENTRIES,
+        unit: "entries",
+        each: clocks::PAIRS,
+        ours: &[("version vector", None), ("dot set", None)],
+        peers: &[
+            ("crdts", Some(Target { floor: 5.0, goal: 10.0 })),
+            ("vclock", other),
+            ("dson", other),
+            ("reading", None),
+        ],
+    };
+    comparison.print(since);
 }

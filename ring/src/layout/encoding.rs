@@ -51,6 +51,7 @@ pub(super) fn hash(
 #[serde(rename = "Layout")]
 struct Written<'a> {
     version: LayoutVersion,
+    #[serde(with = "crate::hex")]
     parent: u64,
     replicas: u8,
     partitions: u32,
@@ -62,11 +63,12 @@ struct Written<'a> {
 #[serde(rename = "Layout")]
 struct Read {
     version: LayoutVersion,
+    #[serde(with = "crate::hex")]
     parent: u64,
     replicas: u8,
     partitions: u32,
-    #[serde(deserialize_with = "at_most::<_, Member, MAX_MEMBERS>")]
-    members: Vec<Member>,
+    #[serde(deserialize_with = "at_most::<_, Checked<Member>, MAX_MEMBERS>")]
+    members: Vec<Checked<Member>>,
     #[serde(deserialize_with = "at_most::<_, u16, MAX_TABLE>")]
     table: Vec<u16>,
 }
@@ -124,8 +126,11 @@ impl Serialize for Layout {
 impl<'de> Deserialize<'de> for Checked<Layout> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let Read { version, parent, replicas, partitions, members, table } = Read::deserialize(deserializer)?;
-        let layout = Layout::from_parts(version, parent, replicas, partitions, members, table);
-        Ok(Checked(layout.map_err(Malformed::Layout)))
+        let members = members.into_iter().map(|Checked(member)| member).collect::<Result<_, _>>();
+        Ok(Checked(members.and_then(|members| {
+            Layout::from_parts(version, parent, replicas, partitions, members, table)
+                .map_err(Malformed::Layout)
+        })))
     }
 }
 

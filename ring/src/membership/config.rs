@@ -5,11 +5,11 @@ use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::checked::Malformed;
+use crate::checked::{Checked, Malformed};
 use crate::layout::MAX_MEMBERS;
-use crate::member::{Member, Zone};
+use crate::member::{Member, Zone, checked_weight, write_weight};
 use crate::mix::SequenceHash;
 use crate::node::NodeId;
 use crate::partition::PartitionCount;
@@ -33,11 +33,12 @@ pub const MAX_STAMP_LEAP: u64 = 1 << 32;
 const STAMP_END: u64 = 1 << 63;
 
 /// What became of a node.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub enum Standing {
     /// It takes part.
     Member {
         /// Its share of the data relative to the others' weights, at least 1.
+        #[serde(serialize_with = "write_weight")]
         weight: u32,
         /// Where it stands.
         zone: Zone,
@@ -46,6 +47,33 @@ pub enum Standing {
     Left,
     /// It was given up for dead. Its id is refused for ever.
     Removed,
+}
+
+#[derive(Deserialize)]
+#[serde(rename = "Standing")]
+enum ReadStanding {
+    Member { weight: u64, zone: Checked<Zone> },
+    Left,
+    Removed,
+}
+
+impl<'de> Deserialize<'de> for Checked<Standing> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let member = |weight, zone: Checked<Zone>| {
+            Ok(Standing::Member { weight: checked_weight(weight)?, zone: zone.0? })
+        };
+        Ok(Checked(match ReadStanding::deserialize(deserializer)? {
+            ReadStanding::Member { weight, zone } => member(weight, zone),
+            ReadStanding::Left => Ok(Standing::Left),
+            ReadStanding::Removed => Ok(Standing::Removed),
+        }))
+    }
+}
+
+impl<'de> Deserialize<'de> for Standing {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Checked::<Self>::deserialize(deserializer)?.or_custom()
+    }
 }
 
 /// A description with its place in the order of all descriptions of one subject: the largest stands. Stamps are
@@ -210,7 +238,8 @@ impl Config {
     }
 }
 
-/// One staged difference from what is committed.
+/// One staged difference from what is committed. Whatever else a cluster agrees on is a setting, so that these are all the kinds
+/// there are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
     /// Dynamo's N for the cluster.

@@ -26,7 +26,7 @@ struct WrittenCommit<'a> {
 pub(super) struct ReadConfig {
     replicas: Option<Described<u8>>,
     partitions: Option<Described<u32>>,
-    nodes: Ascending<BTreeMap<NodeId, Described<Standing>>>,
+    nodes: Ascending<BTreeMap<NodeId, Described<Checked<Standing>>>>,
     settings: Ascending<Settings>,
 }
 
@@ -72,7 +72,11 @@ impl Serialize for Membership {
 impl ReadConfig {
     pub(super) fn check(self) -> Result<Config, Malformed> {
         let ReadConfig { replicas, partitions, nodes, settings } = self;
-        let config = Config { replicas, partitions, nodes: nodes.check()?, settings: settings.check()? };
+        let node = |(id, Described { stamp, author, value }): (NodeId, Described<Checked<Standing>>)| {
+            Ok((id, Described { stamp, author, value: value.0? }))
+        };
+        let nodes = nodes.check()?.into_iter().map(node).collect::<Result<_, Malformed>>()?;
+        let config = Config { replicas, partitions, nodes, settings: settings.check()? };
         config.validate()?;
         Ok(config)
     }

@@ -65,10 +65,11 @@ const DOMAIN: u64 = 0x4772_4d65_6d62_6572;
 /// A cluster's identity, drawn at random at its first commit. Two clusters never merge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct ClusterId(pub u64);
+pub struct ClusterId(#[serde(with = "crate::hex")] pub u64);
 
 /// What a merge brought.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Merged {
     /// Anything at all: it has to be made durable and told to others.
     pub changed: bool,

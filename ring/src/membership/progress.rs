@@ -2,12 +2,12 @@
 
 use alloc::collections::{BTreeMap, BTreeSet};
 
-use serde::{Deserialize, Deserializer, Serialize, de};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::config::Config;
 use super::encoding::ReadConfig;
 use super::{Commit, MAX_KNOWN_NODES, Membership, MergeError, Merged};
-use crate::checked::{Ascending, Malformed};
+use crate::checked::{Ascending, Checked, Malformed};
 use crate::node::NodeId;
 use crate::transition::{Phase, Trackers};
 
@@ -40,6 +40,7 @@ pub struct Progress {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename = "Since")]
 struct Since<T> {
+    #[serde(with = "crate::hex")]
     commit: u64,
     ended: bool,
     trackers: T,
@@ -120,8 +121,14 @@ impl Read {
     }
 }
 
+impl<'de> Deserialize<'de> for Checked<Progress> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(Checked(Read::deserialize(deserializer)?.check()))
+    }
+}
+
 impl<'de> Deserialize<'de> for Progress {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Read::deserialize(deserializer)?.check().map_err(de::Error::custom)
+        Checked::<Self>::deserialize(deserializer)?.or_custom()
     }
 }
