@@ -248,6 +248,7 @@ mod replica;
 mod status;
 mod sweep;
 mod tally;
+mod task;
 mod time;
 mod transition;
 mod view;

@@ -3,7 +3,8 @@
 use crate::engine::{Engine, Timer};
 use crate::journal::Kept;
 use crate::message::{CallId, Copy, Message, Refusal, Want};
-use crate::replica::{self, Event, Held, Reader, Source, Waiting};
+use crate::replica::{self, Event, Held, Waiting};
+use crate::task::{Reader, Source};
 use crate::time::Now;
 use alloc::vec::Vec;
 use bytes::Bytes;

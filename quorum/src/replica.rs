@@ -4,16 +4,17 @@
 //! outcome is appended once. Nothing is cached beyond that: the store is the only truth.
 
 use crate::handoff::hint_record;
-use crate::input::{AppendId, ListId, LoadId, Loaded, Place};
+use crate::input::{AppendId, LoadId, Loaded, Place};
 use crate::journal::{Journal, Kept, Outbox, Weight};
 use crate::keyspace::{Keyspaces, Policy};
-use crate::message::{CallId, Refusal, Syncing, Want};
+use crate::message::{CallId, Refusal, Syncing};
 use crate::object::{self, Object, Rank, Version};
 use crate::op::{Cover, OpError};
 use crate::planted::{Bug, Planted};
 use crate::pull::PullId;
+use crate::task::{Merge, Mint, Reader, Source, Task};
 use crate::work::{Hint, Work};
-use crate::{Config, Content, Expiry, Limits};
+use crate::{Config, Limits};
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::string::String;
@@ -31,76 +32,6 @@ pub(crate) const RUN_KEY: &[u8] = b"actor";
 
 /// Copies that may be appended and not synced, for each of [`Limits::local`]. A quarter of them is synced before its time.
 const UNSYNCED: usize = 4;
-
-/// Who reads a local copy.
-#[derive(Debug)]
-pub(crate) enum Reader {
-    /// A read coordinated here.
-    Coordinator(CallId),
-    /// A peer.
-    Peer(NodeId, CallId, Want),
-    /// Hinted handoff to this owner.
-    Handoff(NodeId),
-    /// A pull, whose peer has an object with this digest.
-    Pull(PullId, u64),
-    /// A page for a peer that is to have the objects.
-    Listing(ListId),
-}
-
-/// Who hands in an object to be merged.
-#[derive(Debug)]
-pub(crate) enum Source {
-    /// A peer, which waits for the acknowledgement.
-    Peer(NodeId, CallId, Syncing),
-    /// This node's own read repair; nobody waits.
-    Repair,
-    /// A pull, which waits for it.
-    Pull(PullId),
-}
-
-/// A write to be given its dot.
-#[derive(Debug)]
-pub(crate) struct Mint {
-    pub(crate) call: CallId,
-    pub(crate) content: Content,
-    pub(crate) expiry: Option<Expiry>,
-    pub(crate) cover: Cover,
-    /// To be merged first: what a read or the acknowledgements showed that this copy may lack.
-    pub(crate) also: Option<Object>,
-    /// For whom hints are to be kept with it, if this node is a fallback.
-    pub(crate) hints: Vec<NodeId>,
-    pub(crate) sync: Syncing,
-}
-
-/// An object to be merged.
-#[derive(Debug)]
-pub(crate) struct Merge {
-    pub(crate) source: Source,
-    pub(crate) object: Object,
-    pub(crate) outranked_by: Option<Rank>,
-    /// For whom hints are to be kept with it, if this node is a fallback.
-    pub(crate) hints: Vec<NodeId>,
-    /// It comes from enough complete replicas to stand in for a damaged copy.
-    pub(crate) heals: bool,
-}
-
-#[derive(Debug)]
-pub(crate) enum Task {
-    Read(Reader),
-    Mint(Mint),
-    Merge(Merge),
-    /// The owner holds what this digest names: if the copy is still that, the hint goes.
-    Settle {
-        owner: NodeId,
-        digest: Option<u64>,
-    },
-    /// Drop the copy, if it is still what this digest names.
-    Forget {
-        digest: u64,
-    },
-    /// Enough complete replicas say that there is no such key: a damaged record may go.
-    ForgetDamaged,
-}
 
 /// What waits for the disk.
 #[derive(Debug)]

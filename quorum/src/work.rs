@@ -2,8 +2,8 @@
 
 use crate::journal::Weight;
 use crate::message::Syncing;
-use crate::object::{self, Content, Object};
-use crate::replica::{Event, Held, Task, Waiting};
+use crate::object::{self, Object};
+use crate::replica::{Event, Held, Waiting};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use bytes::Bytes;
@@ -78,22 +78,6 @@ impl Weight for Waiting {
         match self {
             Waiting::Merged { outranking: Some(siblings), .. } => siblings.len(),
             _ => 0,
-        }
-    }
-}
-
-impl Weight for Task {
-    fn weight(&self) -> usize {
-        match self {
-            Task::Merge(merge) => object::weigh_all(&merge.object),
-            Task::Mint(mint) => {
-                let content = match &mint.content {
-                    Content::Value { bytes, .. } => bytes.len(),
-                    Content::Tombstone => 0,
-                };
-                content + mint.also.as_ref().map_or(0, object::weigh_all)
-            }
-            Task::Read(_) | Task::Settle { .. } | Task::Forget { .. } | Task::ForgetDamaged => 0,
         }
     }
 }

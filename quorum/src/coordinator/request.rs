@@ -7,7 +7,7 @@ use crate::message::{CallId, Message, Refusal};
 use crate::object::{self, Content, Object};
 use crate::op::{Cover, Expiry, Need, Op, OpError, ReadOptions, Reply, RequestId};
 use crate::planted::Bug;
-use crate::replica::{Merge, Source, Task};
+use crate::task::{Merge, Source, Task};
 use crate::time::{Duration, Instant, Now};
 use alloc::boxed::Box;
 use alloc::string::String;
