@@ -144,9 +144,23 @@ fn a_disk_whose_sync_hangs_makes_its_node_refuse_writes_and_go_on_reading() {
     };
     assert!(refusals(&cluster) > LOCAL, "its peers are told at once");
     assert_eq!(status(&cluster, B).unsynced, LOCAL);
-    // So are its clients.
-    let request = cluster.start_request(B, put("late", "v", Cover::Held));
+    // Its clients are served by others, and told of the overload where there are none.
+    cluster.put(B, "late", "v", Cover::Held);
+    assert_eq!(status(&cluster, B).unsynced, LOCAL);
+    for other in [A, C] {
+        cluster.cut(B, other, true);
+    }
+    let options = WriteOptions { w: Some(Level::One), ..WriteOptions::default() };
+    let Op::Put { key, value, content_type, expiry, cover, .. } = put("later", "v", Cover::Held) else {
+        unreachable!()
+    };
+    let op = Op::Put { key, value, content_type, expiry, cover, options };
+    let request = cluster.start_request(B, op);
     assert_eq!(cluster.replies[&request], Reply::Failed(OpError::Overloaded));
+    for other in [A, C] {
+        cluster.cut(B, other, false);
+    }
+    cluster.run();
     assert_eq!(cluster.get(B, "k").0, ["v"], "reads need no sync");
     assert_eq!(cluster.get_with(A, "k", r(Level::All)).0, ["v"]);
     // It hangs no more.
@@ -176,8 +190,8 @@ fn what_waits_for_a_sync_unasked_is_bounded_too() {
             cluster.delivered.clear();
         }
         assert_eq!(status(&cluster, B).unsynced_copies, 4 * LOCAL);
-        let request = cluster.start_request(B, put("b late", "v", Cover::Held));
-        assert_eq!(cluster.replies[&request], Reply::Failed(OpError::Overloaded));
+        cluster.put(B, "b late", "v", Cover::Held);
+        assert_eq!(status(&cluster, B).unsynced_copies, 4 * LOCAL);
         assert_eq!(cluster.get(B, "b 0").0, ["v"]);
         cluster.sync(B);
         cluster.put(B, "b late", "v", Cover::Held);
@@ -255,8 +269,11 @@ fn values_that_wait_for_a_disk_are_bounded_by_bytes() {
         let bytes = status(&cluster, B).local_bytes;
         assert!(bytes <= (1 << 20) + (101 << 10), "{bytes}");
     }
-    let request = cluster.start_request(B, put("late", "v", Cover::Held));
-    assert_eq!(cluster.replies[&request], Reply::Failed(OpError::Overloaded));
+    cluster.put(B, "late", "v", Cover::Held);
+    let request = cluster.start_request(B, Op::Get { key: "late".into(), options: ReadOptions::default() });
+    cluster.run();
+    assert!(matches!(cluster.replies[&request], Reply::Read(_)), "others read for it, too");
+    assert!(status(&cluster, B).local_bytes <= (1 << 20) + (101 << 10));
     cluster.load(B);
     cluster.run();
     assert_eq!(status(&cluster, B).local_bytes, 0);

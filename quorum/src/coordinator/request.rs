@@ -50,6 +50,7 @@ impl Engine {
         let reply = match self.check(&op) {
             // Another coordinator may have room.
             Err(OpError::Overloaded) => Message::Refused { call, why: Refusal::Overloaded },
+            Ok(()) if self.has_no_room(&op) => Message::Refused { call, why: Refusal::Overloaded },
             Err(error) => Message::Forwarded { call, reply: Reply::Failed(error) },
             Ok(()) if self.coordinates(&op) => {
                 self.open += 1;
@@ -77,7 +78,8 @@ impl Engine {
 
     fn route(&mut self, now: Now, request: RequestId, op: Op, deadline: Instant) {
         let plan = self.plan(op.key());
-        let here = plan.target(self.config.node).is_some();
+        let full = self.has_no_room(&op);
+        let here = plan.target(self.config.node).is_some() && !full;
         let mut others = plan.targets;
         others.retain(|target| target.node != self.config.node);
         // A node that could not store this run's actor (its disk is full) can't mint; others can.
@@ -90,6 +92,9 @@ impl Engine {
             return self.coordinate(now, Origin::Client(request), op, deadline);
         }
         let Some(to) = first else {
+            if full {
+                return self.answer(Origin::Client(request), Reply::Failed(OpError::Overloaded));
+            }
             let (rules, n) = (self.rules(op.key()), self.replicas());
             let (need, want) = if op.is_write() { (Need::W, rules.w(n)) } else { (Need::R, rules.r(n)) };
             let error = OpError::Quorum { need, have: 0, want };
@@ -175,13 +180,13 @@ impl Engine {
             }
             _ => {}
         }
-        if self.open >= self.config.limits.requests || self.has_no_room(op) {
+        if self.open >= self.config.limits.requests {
             return Err(OpError::Overloaded);
         }
         Ok(())
     }
 
-    /// Whether this node's own copies can't be asked for as much as this.
+    /// Whether this node's own copies can't be asked for as much as this: others coordinate it.
     fn has_no_room(&self, op: &Op) -> bool {
         if op.is_write() { self.replica.is_behind() } else { self.replica.is_full() }
     }
@@ -322,7 +327,7 @@ impl Engine {
         let Some(forward) = self.forwards.get(&call) else { return };
         let mut untried = self.plan(forward.op.key()).targets;
         let here = untried.iter().any(|target| target.node == self.config.node);
-        if here && (self.ready || !forward.op.is_write()) {
+        if here && (self.ready || !forward.op.is_write()) && !self.has_no_room(&forward.op) {
             // It went to another since that is faster, not since it must.
             return self.coordinate_after_all(now, call);
         }
@@ -344,11 +349,7 @@ impl Engine {
     fn coordinate_after_all(&mut self, now: Now, call: CallId) {
         if let Some(Forward { request, op, deadline, .. }) = self.forwards.remove(&call) {
             self.timers.remove(&(deadline, Timer::Forward(call)));
-            let origin = Origin::Client(request);
-            if self.has_no_room(&op) {
-                return self.answer(origin, Reply::Failed(OpError::Overloaded));
-            }
-            self.coordinate(now, origin, op, deadline);
+            self.coordinate(now, Origin::Client(request), op, deadline);
         }
     }
 
