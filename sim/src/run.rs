@@ -172,15 +172,27 @@ pub fn run(plan: &Plan, progress: &mut dyn FnMut(&World)) -> Outcome {
         shape.segment_bytes = 16 << 10;
         shape.scrub = Some(64 << 10);
     }
-    // Bounds that a run comes up against.
-    if own.chance(150_000) {
-        shape.limits.requests = own.index(4) + 2;
+    // Bounds that a run comes up against. Where hints alone heal, those of writes that are cut short are missed.
+    if own.chance(if hints_alone { 500_000 } else { 150_000 }) {
+        shape.limits.requests = own.index(5) + 1;
     }
     if own.chance(150_000) {
         shape.limits.siblings = own.index(6) + 2;
     }
     if own.chance(150_000) {
         shape.limits.value = 1_000;
+    }
+    if own.chance(150_000) {
+        shape.limits.local = own.index(6) + 2;
+    }
+    if own.chance(150_000) {
+        shape.limits.local_bytes = own.index(400) + 60;
+    }
+    if own.chance(150_000) {
+        shape.limits.handoff = own.index(3) + 1;
+    }
+    if own.chance(150_000) {
+        shape.limits.repair = *own.pick(&[64 << 10, 128 << 10, 256 << 10]);
     }
     let world = World::traced(plan.seed, shape, plan.trace.clone());
     let clients = Rng::stream(plan.seed, 4).with_tape(tape.slice(of_faults..));

@@ -15,6 +15,8 @@ pub struct Load {
     pub local: usize,
     /// Those that waited for a sync.
     pub unsynced: usize,
+    /// Bytes of values that wait for either.
+    pub bytes: usize,
     /// Some peer takes nothing more.
     pub congested: bool,
 }
@@ -37,7 +39,11 @@ impl Checker {
         let op = &self.requests[id.index()].op;
         // Reads need no sync.
         let waiting = before.local + if op.is_write() { before.unsynced } else { 0 };
-        let full = before.requests >= self.limits.requests || waiting >= self.limits.local;
+        let heavy = before.bytes >= self.limits.local_bytes;
+        let full =
+            before.requests >= self.limits.requests || waiting >= self.limits.local || heavy && op.is_write();
+        // Which of the bytes wait for a sync, and hold up no read, is not told.
+        let excused = full || before.congested || heavy;
         let refused = matches!(at_once, Some(Reply::Failed(OpError::Overloaded)));
         let over = matches!(op, Op::Put { value, .. } if value.len() > self.limits.value);
         let too_large = matches!(at_once, Some(Reply::Failed(OpError::ValueTooLarge(most))) if *most == self.limits.value as u64);
@@ -48,7 +54,7 @@ impl Checker {
         } else if full && !refused && !over {
             let what = format!("{id} is taken by a node that has {before:?} in hand");
             self.fail(now, Invariant::Bounds, key, what);
-        } else if refused && !full && !before.congested {
+        } else if refused && !excused {
             let what =
                 format!("{id} is told that there is too much to do, at a node that has {before:?} in hand");
             self.fail(now, Invariant::Bounds, key, what);
