@@ -230,48 +230,72 @@ proptest! {
     }
 }
 
-/// The misses among 25,656 single changes (seeds from 500,001 on): 3 moved where 2 suffice, at worst.
+/// Four single changes, one after another, of a small cluster by chance: what each moved, and the least.
+fn four_changes(seed: u64) -> [(u64, u64); 4] {
+    let mut state = seed;
+    let mut below = |end: u64| {
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut x = state;
+        x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (x ^ (x >> 31)) % end
+    };
+    let (count, zones) = (2 + below(16), 1 + below(6));
+    let replicas = u8::try_from(1 + below(5)).unwrap();
+    let partitions = 1u32 << below(8);
+    let weight = |n: u64| u32::try_from(1 + n).unwrap();
+    let zone = |n: u64| Zone::new(&format!("z{n}")).unwrap();
+    let mut members = Vec::new();
+    for i in 0..count {
+        let weight = weight(below(20));
+        members.push(Member { id: NodeId(i * 77 + 1), weight, zone: zone(below(zones)) });
+    }
+    let mut before = Layout::compute(replicas, partitions, &members, None).unwrap();
+    [0, 1, 2, 3].map(|step| {
+        let at = usize::try_from(below(members.len() as u64)).unwrap();
+        match below(4) {
+            0 => members[at].weight = weight(below(20)),
+            1 => members[at].zone = zone(below(zones)),
+            2 if members.len() > 1 => drop(members.remove(at)),
+            _ => {
+                let weight = weight(below(20));
+                members.push(Member { id: NodeId(9000 + step), weight, zone: zone(below(zones)) });
+            }
+        }
+        let after = Layout::compute(replicas, partitions, &members, Some(&before)).unwrap();
+        let (moved, optimum) = (moved(&before, &after), flow_optimum(&before, &after));
+        before = after;
+        (moved, optimum)
+    })
+}
+
+/// Three clusters in which the search misses the optimum, from the sweep below: 3 moved where 2 suffice, at worst.
 #[test]
 fn what_moves_beyond_the_optimum() {
-    let mut misses = 0;
-    for seed in [500_132u64, 501_645, 503_422] {
-        let mut state = seed;
-        let mut below = |end: u64| {
-            state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-            let mut x = state;
-            x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-            x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-            (x ^ (x >> 31)) % end
-        };
-        let (count, zones) = (2 + below(16), 1 + below(6));
-        let replicas = u8::try_from(1 + below(5)).unwrap();
-        let partitions = 1u32 << below(8);
-        let weight = |n: u64| u32::try_from(1 + n).unwrap();
-        let zone = |n: u64| Zone::new(&format!("z{n}")).unwrap();
-        let mut members = Vec::new();
-        for i in 0..count {
-            let weight = weight(below(20));
-            members.push(Member { id: NodeId(i * 77 + 1), weight, zone: zone(below(zones)) });
-        }
-        let mut before = Layout::compute(replicas, partitions, &members, None).unwrap();
-        for step in 0..4 {
-            let at = usize::try_from(below(members.len() as u64)).unwrap();
-            match below(4) {
-                0 => members[at].weight = weight(below(20)),
-                1 => members[at].zone = zone(below(zones)),
-                2 if members.len() > 1 => drop(members.remove(at)),
-                _ => {
-                    let weight = weight(below(20));
-                    members.push(Member { id: NodeId(9000 + step), weight, zone: zone(below(zones)) });
-                }
+    let changes = [500_132, 501_645, 503_422].map(four_changes).concat();
+    let misses = changes.iter().filter(|(moved, optimum)| moved > optimum).count();
+    for (moved, optimum) in changes {
+        assert!(optimum <= moved && 2 * moved <= 3 * optimum, "{moved}, optimum {optimum}");
+    }
+    assert!(misses <= 3);
+}
+
+/// `cargo test --release -p gramme-ring --test movement -- --nocapture` prints the README's figures.
+#[test]
+#[cfg_attr(debug_assertions, ignore = "unoptimized it takes minutes")]
+fn a_sweep_of_single_changes() {
+    let (mut changes, mut misses) = (0, Vec::new());
+    for seed in 500_001..=506_414 {
+        for (moved, optimum) in four_changes(seed) {
+            assert!(optimum <= moved, "seed {seed}: {moved}, optimum {optimum}");
+            changes += 1;
+            if moved > optimum {
+                println!("seed {seed}: {moved} moved, the optimum is {optimum}");
+                misses.push(moved as f64 / optimum as f64);
             }
-            let after = Layout::compute(replicas, partitions, &members, Some(&before)).unwrap();
-            let (moved, optimum) = (moved(&before, &after), flow::flow_optimum(&before, &after));
-            assert!(optimum <= moved && 2 * moved <= 3 * optimum, "seed {seed}: {moved}, optimum {optimum}");
-            misses += usize::from(moved > optimum);
-            before = after;
         }
     }
-    eprintln!("{misses} of 12 changes move more than they have to");
-    assert!(misses <= 3);
+    let most = misses.iter().copied().fold(1.0, f64::max);
+    println!("{changes} changes, {} moved more than the optimum, {most:.2} times it at most", misses.len());
+    assert!(misses.len() <= 3 && most <= 1.5);
 }

@@ -155,7 +155,7 @@ pub use minter::{Minter, WriteError};
 #[cfg(feature = "alloc")]
 pub use siblings::GrowableSiblings;
 pub use siblings::{FixedSiblings, Merged, Siblings, SiblingsIter, Written};
-pub use stamp::{Stamp, StampOutOfRange};
+pub use stamp::{ParseStampError, Stamp, StampOutOfRange};
 pub use token::{MAX_TOKEN, SealError, SealKey, TokenError};
 pub use version_vector::{Entry, FixedTimedVector, FixedVersionVector, IncrementError, VersionVector};
 #[cfg(feature = "alloc")]

@@ -37,6 +37,7 @@ const _: () = {
     threads::<Hlc>();
     threads::<Stamp>();
     threads::<StampOutOfRange>();
+    threads::<ParseStampError>();
     threads::<SealKey>();
     threads::<SealError>();
     threads::<TokenError>();

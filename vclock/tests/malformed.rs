@@ -100,9 +100,36 @@ fn an_object_of_bad_parts() {
 
 #[test]
 fn a_context_or_a_stamp_out_of_range() {
-    refused::<Stamp>(1u64 << 63, Malformed::StampOutOfRange);
-    refused::<FixedContext<2>>((vec![(A, 1_u64, 0_u64)], u64::MAX), Malformed::StampOutOfRange);
-    refused::<FixedContext<2>>((vec![(A, 0_u64, 0_u64)], 7_u64), Malformed::CounterZero);
+    refused::<Stamp>(Raw(1 << 63), Malformed::StampOutOfRange);
+    refused::<FixedContext<2>>((vec![(A, 1_u64, 0_u64)], Raw(u64::MAX)), Malformed::StampOutOfRange);
+    refused::<FixedContext<2>>((vec![(A, 0_u64, 0_u64)], Raw(7)), Malformed::CounterZero);
+    for text in
+        ["5", "\"5\"", "\"5.\"", "\".5\"", "\"05.1\"", "\"5.01\"", "\"+5.1\"", "\"5.1.1\"", "\"5.-1\""]
+    {
+        assert!(serde_json::from_str::<Checked<Stamp>>(text).is_err(), "{text}");
+    }
+    // A count beyond its bits, and milliseconds beyond any number.
+    for text in ["\"5.65536\"", "\"99999999999999999999.0\""] {
+        let Checked(read) = serde_json::from_str::<Checked<Stamp>>(text).unwrap();
+        assert_eq!(read, Err(Malformed::StampOutOfRange), "{text}");
+    }
+    for stamp in [Stamp::ZERO, Stamp::from_parts(1_790_000_000_000, 3), Stamp::MAX] {
+        assert_eq!(stamp.to_string().parse(), Ok(stamp));
+        assert_eq!(serde_json::to_string(&stamp).unwrap(), format!("\"{stamp}\""));
+    }
+}
+
+/// A raw stamp, whatever its value, as a stamp is written.
+struct Raw(u64);
+
+impl Serialize for Raw {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if serializer.is_human_readable() {
+            serializer.collect_str(&format_args!("{}.{}", self.0 >> 16, self.0 & 0xffff))
+        } else {
+            self.0.serialize(serializer)
+        }
+    }
 }
 
 #[test]

@@ -1,10 +1,11 @@
 //! How many hops bounded routing takes among 100,000 nodes, and what it costs beside a full view: the memory that either
-//! takes, counted, and the bytes that gossip sends, as encoded.
+//! takes, counted, and the bytes that gossip sends, as encoded; at the end what changes of the membership come to.
 //!
 //! `cargo run --release -p gramme-ring --example hops [nodes]`. It fails if a request ends at another node than the owner, if
 //! rank fingers take more hops than their bound, or if anybody is out of reach while all live.
 
 mod costs;
+mod news;
 
 use gramme_ring::finger::{FingerTable, Hop, Place, Ring, id_fingers, rank_fingers};
 use gramme_ring::{NodeId, TableError};
@@ -57,18 +58,23 @@ fn route(
     panic!("in circles");
 }
 
+/// So many nodes at positions by chance, numbered in the order of these.
+fn random_ring(nodes: usize, state: &mut u64) -> Vec<Place> {
+    let mut positions: Vec<u64> = (0..nodes).map(|_| random(state)).collect();
+    positions.sort_unstable();
+    (0..).zip(positions).map(|(i, position)| Place { position, node: NodeId(i) }).collect()
+}
+
 fn main() -> Result<(), Box<dyn Error>> {
     simulate(std::env::args().nth(1).map_or(Ok(100_000), |n| n.parse())?, 200_000)?;
-    costs::compare()
+    costs::compare()?;
+    news::show()
 }
 
 fn simulate(nodes: usize, requests: usize) -> Result<(), Box<dyn Error>> {
     let (bound, half) = (nodes.next_power_of_two().ilog2() as usize, (nodes as f64).log2() / 2.0 + 1.0);
     let mut state = 1;
-    let mut positions: Vec<u64> = (0..nodes).map(|_| random(&mut state)).collect();
-    positions.sort_unstable();
-    let ring: Vec<Place> =
-        (0..).zip(positions).map(|(i, position)| Place { position, node: NodeId(i) }).collect();
+    let ring = random_ring(nodes, &mut state);
     let sorted = Ring::new(&ring)?;
     println!("{nodes} nodes, {requests} requests; ceil(log2 S) = {bound}, log2 S / 2 + 1 = {half:.2}");
     println!("{:<34} {:>6} {:>6} {:>6} {:>6} {:>12}", "", "mean", "p50", "p99.9", "most", "unreachable");

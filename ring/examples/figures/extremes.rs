@@ -1,0 +1,75 @@
+//! How long layouts take at the bounds of their input.
+
+use std::fs;
+use std::time::Instant;
+
+use gramme_ring::{Layout, LayoutError, MAX_MEMBERS, Member, NodeId, Zone};
+
+const PARTITIONS: u32 = 16_384;
+const ZONES: u64 = 20;
+
+fn zone(n: u64) -> Zone {
+    Zone::new(&format!("zone {n}")).unwrap_or_default()
+}
+
+/// As many members as a layout may have, from this number on.
+fn members(first: u64) -> Vec<Member> {
+    (first..first + MAX_MEMBERS as u64)
+        .map(|n| {
+            let id = NodeId(n.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+            Member::new(id)
+                .with_weight([1, 2, 4][usize::try_from(n % 3).unwrap_or(0)])
+                .with_zone(zone(n / 3 % ZONES))
+        })
+        .collect()
+}
+
+/// Hundredths of a second of processor time that this program has taken, where Linux counts them.
+fn processor_time() -> Option<f64> {
+    let line = fs::read_to_string("/proc/self/stat").ok()?;
+    // User's and system's, the 12th and 13th after the program's name.
+    let mut fields = line.rsplit_once(')')?.1.split_whitespace().skip(11);
+    let mut next = || fields.next()?.parse::<f64>().ok();
+    Some(next()? + next()?)
+}
+
+fn timed(
+    what: &str,
+    replicas: u8,
+    members: &[Member],
+    before: Option<&Layout>,
+) -> Result<Layout, LayoutError> {
+    let (start, processor) = (Instant::now(), processor_time());
+    let layout = Layout::compute(replicas, PARTITIONS, members, before)?;
+    let seconds = match (processor, processor_time()) {
+        (Some(before), Some(after)) => (after - before) / 100.0,
+        _ => start.elapsed().as_secs_f64(),
+    };
+    println!("{replicas:>4} {what:<40} {seconds:>7.2} s");
+    Ok(layout)
+}
+
+pub(crate) fn show() -> Result<(), LayoutError> {
+    println!("Processor time, where it is told, to one hundredth of a second.");
+    println!("{MAX_MEMBERS} members of weights 1, 2 and 4 in {ZONES} zones, Q = {PARTITIONS}");
+    let list = members(0);
+    for replicas in [3, 9, 64] {
+        let first = timed("first", replicas, &list, None)?;
+        let mut tenth = list.clone();
+        for (old, new) in tenth.iter_mut().zip(members(1 << 20)).step_by(10) {
+            *old = new;
+        }
+        timed("a tenth of the members exchanged", replicas, &tenth, Some(&first))?;
+        let weights = list.iter().enumerate().map(|(n, m)| m.clone().with_weight([3, 1, 2, 5][n % 4]));
+        timed("all weights change", replicas, &weights.collect::<Vec<_>>(), Some(&first))?;
+        let zones = (0..).zip(&list).map(|(n, m): (u64, _)| m.clone().with_zone(zone(n % ZONES)));
+        timed("all zones change", replicas, &zones.collect::<Vec<_>>(), Some(&first))?;
+        let half: Vec<Member> = list.iter().step_by(2).cloned().collect();
+        timed("half of the members leave", replicas, &half, Some(&first))?;
+        timed("a replica more", replicas + 1, &list, Some(&first))?;
+    }
+    // As many replicas as there may be, none of whose owners was one.
+    let first = timed("first", u8::MAX, &list[..MAX_MEMBERS / 2], None)?;
+    timed("all members exchanged", u8::MAX, &list[MAX_MEMBERS / 2..], Some(&first))?;
+    Ok(())
+}
