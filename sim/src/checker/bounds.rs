@@ -34,14 +34,16 @@ impl Checker {
         self.limits = limits;
     }
 
-    /// A node has taken a request. What it answers at once it answers for a reason.
-    pub fn took(&mut self, now: Time, id: OpId, before: Load, at_once: Option<&Reply>) {
+    /// A node has taken a request, or asks another to take it. What it answers at once it answers for a reason.
+    pub fn took(&mut self, now: Time, id: OpId, before: Load, elsewhere: bool, at_once: Option<&Reply>) {
         let op = &self.requests[id.index()].op;
         // Reads need no sync.
         let waiting = before.local + if op.is_write() { before.unsynced } else { 0 };
         let heavy = before.bytes >= self.limits.local_bytes;
-        let full =
-            before.requests >= self.limits.requests || waiting >= self.limits.local || heavy && op.is_write();
+        let crowded = before.requests >= self.limits.requests;
+        // Then its own copies are asked for nothing more, while others' may be.
+        let busy = waiting >= self.limits.local || heavy && op.is_write();
+        let full = crowded || busy;
         // Which of the bytes wait for a sync, and hold up no read, is not told.
         let excused = full || before.congested || heavy;
         let refused = matches!(at_once, Some(Reply::Failed(OpError::Overloaded)));
@@ -51,7 +53,7 @@ impl Checker {
         if over != too_large {
             let what = format!("{id} has a value past the limit: {over}; it is told so: {too_large}");
             self.fail(now, Invariant::Bounds, key, what);
-        } else if full && !refused && !over {
+        } else if (crowded || busy && !elsewhere) && !refused && !over {
             let what = format!("{id} is taken by a node that has {before:?} in hand");
             self.fail(now, Invariant::Bounds, key, what);
         } else if refused && !excused {

@@ -527,7 +527,8 @@ impl World {
         let at_once = said.map(|(_, reply)| reply);
         // While it writes down something of the cluster it leaves all else for later.
         if !saving {
-            self.checker.took(self.now, id, before, at_once.as_ref());
+            let elsewhere = self.forwarded.values().any(|forwarded| *forwarded == id);
+            self.checker.took(self.now, id, before, elsewhere, at_once.as_ref());
         }
         self.checker.check_load(self.now, node, &after);
     }

@@ -27,7 +27,17 @@ fn bounds_that_are_passed_and_errors_that_name_none() {
         let mut h = History::new();
         h.checker.set_limits(Limits { requests: 2, local: 3, local_bytes: 100, ..Limits::default() });
         let id = h.put(Cover::Nothing);
-        h.checker.took(h.now, id, before, answer);
+        h.checker.took(h.now, id, before, false, answer);
+        if holds { h.holds() } else { h.breaks(Invariant::Bounds) }
+    }
+    // Another node may take what waits for no room of its own here.
+    for (before, holds) in
+        [(Load { local: 1, unsynced: 2, ..idle }, true), (Load { requests: 2, ..idle }, false)]
+    {
+        let mut h = History::new();
+        h.checker.set_limits(Limits { requests: 2, local: 3, local_bytes: 100, ..Limits::default() });
+        let id = h.put(Cover::Nothing);
+        h.checker.took(h.now, id, before, true, None);
         if holds { h.holds() } else { h.breaks(Invariant::Bounds) }
     }
 }
@@ -38,9 +48,9 @@ fn reads_are_taken_while_a_sync_hangs() {
     h.checker.set_limits(Limits { local: 3, ..Limits::default() });
     let id = h.get();
     let hangs = Load { requests: 0, local: 2, unsynced: 3, bytes: 0, congested: false };
-    h.checker.took(h.now, id, hangs, None);
+    h.checker.took(h.now, id, hangs, false, None);
     h.holds();
-    h.checker.took(h.now, id, hangs, Some(&Reply::Failed(OpError::Overloaded)));
+    h.checker.took(h.now, id, hangs, false, Some(&Reply::Failed(OpError::Overloaded)));
     h.breaks(Invariant::Bounds);
 }
 
@@ -75,9 +85,9 @@ fn a_value_past_the_limit_that_is_taken() {
     h.checker.set_limits(Limits { value: 1, ..Limits::default() });
     let id = h.put(Cover::Nothing);
     let idle = Load { requests: 0, local: 0, unsynced: 0, bytes: 0, congested: false };
-    h.checker.took(h.now, id, idle, Some(&Reply::Failed(OpError::ValueTooLarge(1))));
+    h.checker.took(h.now, id, idle, false, Some(&Reply::Failed(OpError::ValueTooLarge(1))));
     h.holds();
-    h.checker.took(h.now, id, idle, None);
+    h.checker.took(h.now, id, idle, false, None);
     h.breaks(Invariant::Bounds);
 }
 
