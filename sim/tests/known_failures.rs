@@ -184,7 +184,9 @@ fn handoff_is_interrupted(planted: Planted) {
     let left = |s: &Script| (0..3).map(|node| s.world.hints(node)).sum::<u64>();
     let kept = left(&s);
     // The disk of whoever receives sets the pace.
-    s.world.set_sync_time(Duration::from_millis(60));
+    for node in 0..s.world.nodes() {
+        s.world.set_sync_time(node, Duration::from_millis(60));
+    }
     let mut interrupted = 0;
     while left(&s) > 0 {
         let before = left(&s);
@@ -197,7 +199,9 @@ fn handoff_is_interrupted(planted: Planted) {
         interrupted += u64::from(left(&s) > 0);
     }
     assert!(interrupted >= 3, "it is interrupted {interrupted} times only");
-    s.world.set_sync_time(Duration::from_millis(1));
+    for node in 0..s.world.nodes() {
+        s.world.set_sync_time(node, Duration::from_millis(1));
+    }
     let handed = (0..3).map(|node| s.world.status(node).unwrap().hints_handed).sum::<u64>();
     assert_eq!(handed, kept, "what was acknowledged was handed over once");
     // What was on its way as the owner went is sent anew, and nothing else.

@@ -138,12 +138,16 @@ fn an_unsynced_tail_is_lost_and_then_minted_again() {
     for seed in 0..20 {
         let mut s = Script::new(seed, 3);
         s.w = Some(Level::One);
-        s.world.set_sync_time(Duration::from_secs(20));
+        for node in 0..s.world.nodes() {
+            s.world.set_sync_time(node, Duration::from_secs(20));
+        }
         let first = s.begin_put(0, "cart", Cover::Nothing);
         // The write reaches the others, and node 0 loses its power before its disk has it.
         s.wait(Duration::from_millis(2));
         s.world.crash(0, Crash::PowerCut);
-        s.world.set_sync_time(Duration::from_millis(1));
+        for node in 0..s.world.nodes() {
+            s.world.set_sync_time(node, Duration::from_millis(1));
+        }
         s.wait(SECOND);
         s.restart(0);
         s.r = Some(Level::One);
