@@ -113,7 +113,7 @@ fn many(from: u64, to: u64, template: &Plan, twice: bool) -> ExitCode {
     let (mut simulated, mut slept) = (Duration::ZERO, Duration::ZERO);
     let mut struck: BTreeMap<Kind, u64> = BTreeMap::new();
     let mut harmed: BTreeMap<Harm, u64> = BTreeMap::new();
-    let mut requests = 0;
+    let (mut requests, mut harmed_runs) = (0, 0);
     let mut hash = gramme_sim::event_hash::EventHash::default();
     for seed in from..to {
         let plan = Plan { seed, ..template.clone() };
@@ -132,6 +132,7 @@ fn many(from: u64, to: u64, template: &Plan, twice: bool) -> ExitCode {
         for (kind, times) in outcome.struck {
             *struck.entry(kind).or_default() += times;
         }
+        harmed_runs += u64::from(outcome.harmed.values().any(|times| *times > 0));
         for (harm, times) in outcome.harmed {
             *harmed.entry(harm).or_default() += times;
         }
@@ -144,7 +145,7 @@ fn many(from: u64, to: u64, template: &Plan, twice: bool) -> ExitCode {
     let seconds = began.elapsed().as_secs_f64();
     let kinds: Vec<String> = struck.iter().map(|(kind, times)| format!("{kind:?} {times}")).collect();
     let harms: Vec<String> = harmed.iter().map(|(harm, times)| format!("{harm:?} {times}")).collect();
-    println!("struck: {}; records: {}", kinds.join(", "), harms.join(", "));
+    println!("struck: {}; records, in {harmed_runs} runs: {}", kinds.join(", "), harms.join(", "));
     // In so many runs each kind of fault has to occur.
     let missing = KINDS.iter().filter(|kind| !struck.contains_key(kind)).map(|kind| format!("{kind:?}"));
     let unharmed =

@@ -256,13 +256,13 @@ impl Run<'_> {
 
     /// Damage comes to what lies at rest: keys that are written before all others and never again, and read from time to time.
     fn write_cold(&mut self) {
-        const COLD: usize = 24;
+        const COLD: usize = 40;
         if self.damage.is_none() {
             return;
         }
         for number in 0..COLD {
             let key = Bytes::from(format!("cold{number}"));
-            let value = value_of(self.world.next_request(), 40);
+            let value = value_of(self.world.next_request(), 400);
             let options = WriteOptions::default();
             let cover = Cover::Nothing;
             let node = self.rng.index(self.world.nodes());

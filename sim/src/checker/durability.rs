@@ -272,6 +272,12 @@ impl Checker {
     /// who drops the whole slot, for which others have answered.
     fn check_drop(&mut self, now: Time, node: usize, key: usize, slot: bool) {
         let Some(copy) = self.shadows[node].copies.get(&key) else { return };
+        let owns = |layout: &Layout| self.owners_by(layout, &self.keys[key].name).contains(&node);
+        let whole = copy.record.live.is_some() && !copy.record.is_damaged();
+        if !slot && whole && self.shadows[node].layout.as_ref().is_some_and(owns) {
+            let what = format!("node {node}, an owner, drops its copy {:?}", copy.object);
+            return self.fail(now, Invariant::HistoryNeverShrinks, Some(key), what);
+        }
         let lww = self.rules(key).lww;
         let is_needed = |dot: &Dot| {
             let key = &self.keys[key];

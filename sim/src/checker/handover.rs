@@ -222,7 +222,7 @@ impl Checker {
         self.losses[node] += 1;
     }
 
-    fn owners_by(&self, layout: &Layout, name: &[u8]) -> Vec<usize> {
+    pub(super) fn owners_by(&self, layout: &Layout, name: &[u8]) -> Vec<usize> {
         let owners = layout.owners(layout.partition_of(Slot::of(name)));
         owners.filter_map(|id| self.ids.get(&id.0).copied()).collect()
     }

@@ -91,3 +91,18 @@ fn a_copy_that_was_damaged_and_is_whole_again_is_judged_again() {
     acknowledges(&mut h, 1, 0);
     h.breaks(Invariant::AcknowledgedCopies);
 }
+
+#[test]
+fn an_owner_drops_no_copy_that_is_whole() {
+    use gramme_ring::{ClusterId, Member, Membership, NodeId};
+    for (owners, holds) in [([1, 2, 3], true), ([0, 1, 2], false)] {
+        let mut h = History::new();
+        (0..4).for_each(|node| h.checker.names(node, NodeId(node as u64 + 1)));
+        let members = owners.map(|node| Member::new(NodeId(node + 1)));
+        let membership = Membership::found(ClusterId(1), 3, 8, &members).unwrap();
+        h.checker.goes_by_layout(0, membership.layout());
+        h.first_write();
+        h.write(0, None);
+        if holds { h.holds() } else { h.breaks(Invariant::HistoryNeverShrinks) }
+    }
+}
