@@ -402,3 +402,23 @@ fn buffered_writes_go_with_all_machines_and_the_cluster_says_so() {
     let lost = (0..20).filter(|n| s.get(1, &format!("fast:{n}")).unwrap().values.is_empty()).count();
     assert!(lost > 0, "a power cut that takes nothing shows nothing");
 }
+
+/// Two owners repair what the third has missed: that is work, and at rest there is none.
+#[test]
+#[should_panic(expected = "at rest")]
+fn work_at_rest_is_seen() {
+    let mut s = Script::new(12, 3);
+    s.set(0, "cart").unwrap();
+    s.rest();
+    let before = s.world.work();
+    s.wait(10 * SECOND);
+    s.world.check_quiet(&before);
+    assert_eq!(s.world.checker().violation(), None);
+    s.world.crash(2, Crash::Kill);
+    s.wait(5 * SECOND);
+    s.set(0, "cart").unwrap();
+    s.world.restart(2, Duration::ZERO);
+    s.rest();
+    s.world.check_quiet(&before);
+    s.wait(SECOND);
+}

@@ -172,6 +172,27 @@ fn a_node_that_says_it_has_recovered() {
 }
 
 #[test]
+fn what_it_says_while_not_all_go_by_one_layout_is_judged_the_next_time() {
+    let mut h = four();
+    written(&mut h);
+    h.checker.wiped(h.now, 0);
+    h.checker.has_recovered(h.now, 0, false);
+    h.holds();
+    h.checker.has_recovered(h.now, 0, true);
+    h.breaks(Invariant::Convergence);
+}
+
+#[test]
+fn reads_move_without_a_word_of_keys_that_an_owner_has_lost() {
+    for (sound, holds) in [(false, true), (true, false)] {
+        let mut h = four();
+        written(&mut h);
+        h.checker.reads_move(h.now, |_| sound.then(|| vec![1, 2, 3]));
+        if holds { h.holds() } else { h.breaks(Invariant::NothingDroppedEarly) }
+    }
+}
+
+#[test]
 fn a_damaged_copy_that_is_replaced_by_less() {
     for whole in [true, false] {
         let mut h = four();
