@@ -137,6 +137,8 @@ bugs! {
     HandoffStartsOver,
     /// A record that can't be read tells how far the dots of its slot have come: as if there were none.
     CounterFromDamaged,
+    /// A merge keeps what either side holds, replaced or not.
+    MergeRevives,
 }
 
 impl Planted {
@@ -196,6 +198,17 @@ impl Planted {
         let tombstones = object.iter().filter(|(_, version)| version.content == Content::Tombstone);
         let kept = tombstones.map(|(dot, version)| (dot, version.clone())).collect::<Vec<_>>();
         Object::from_parts(kept, object.seen().clone()).expect("fewer of an object's entries")
+    }
+
+    /// What comes of merging the second object into the first.
+    pub(crate) fn join(self, mut object: Object, other: Object) -> (Object, bool) {
+        let both = self.is(Bug::MergeRevives).then(|| (object.clone(), other.clone()));
+        let Ok(merged) = object.merge(other);
+        let Some((before, other)) = both else { return (object, merged.changed) };
+        let entries: alloc::collections::BTreeMap<_, _> =
+            before.iter().chain(other.iter()).map(|(dot, version)| (dot, version.clone())).collect();
+        let object = Object::from_parts(Vec::from_iter(entries), object.seen().clone());
+        (object.expect("sorted entries, each of them seen"), merged.changed)
     }
 
     /// What a merge has made.

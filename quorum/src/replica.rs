@@ -409,13 +409,13 @@ impl Replica {
         let buries = self.planted.is(Bug::LateTombstoneBuries)
             && merge.heals
             && !merge.object.iter().any(|(_, version)| version.is_value());
-        let Ok(merged) = object.merge(merge.object);
+        let (object, changed) = self.planted.join(object, merge.object);
         let mut object = self.planted.merged(object, wall_ms);
         if buries {
             object = self.planted.bury(object);
         }
         let policy = self.keyspaces.of(key).policy;
-        if self.planted.settle(policy, &mut object) || merged.changed || work.damaged {
+        if self.planted.settle(policy, &mut object) || changed || work.damaged {
             work.put(object);
         }
         let asked = merge.hints.clone();

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use core::time::Duration;
+use gramme_quorum::planted::{Bug, Planted};
 use gramme_sim::run::Plan;
 
 /// The help text.
@@ -17,6 +18,7 @@ gramme-sim: whole Gramme clusters in virtual time, with faults and a judge
   --timeline F   write what happened to that key, or to the one that a violation is about, as an HTML page to the file F
   --twice        run everything twice, and fail if the two runs differ
   --safety-only  any number of faults at once, no healing: only what must never happen is judged
+  --mistake NAME run with this mistake planted into the engines; needs the feature `planted`
   --planted WHAT whether the checker finds mistakes planted into the engines: all (the recorded seeds), find (fresh ones),
                  the name of one, or list; needs the feature `planted`
 
@@ -77,6 +79,7 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Comma
             "--for" => template.length = time(&name, &value()?)?,
             "--rate" => template.rate = number(&name, &value()?)?.max(1),
             "--timeline" => page = Some(value()?),
+            "--mistake" => template.planted = mistake(&value()?)?,
             "--planted" => planted = Some(value()?),
             "--trace" => template.trace = Some(Bytes::from(value()?)),
             _ => return Err(format!("{name}: no such option")),
@@ -92,7 +95,27 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Comma
 pub(crate) fn arguments(plan: &Plan) -> String {
     let seconds = plan.length.as_secs();
     let only = if plan.safety_only { " --safety-only" } else { "" };
-    format!("--seed {} --nodes {} --for {seconds}s --rate {}{only}", plan.seed, plan.nodes, plan.rate)
+    let mistake = name_of(plan.planted).map_or_else(String::new, |name| format!(" --mistake {name}"));
+    format!(
+        "--seed {} --nodes {} --for {seconds}s --rate {}{only}{mistake}",
+        plan.seed, plan.nodes, plan.rate
+    )
+}
+
+#[cfg(feature = "planted")]
+fn mistake(name: &str) -> Result<Planted, String> {
+    let bug = Bug::ALL.iter().find(|(_, known, _)| *known == name);
+    bug.map(|(bug, ..)| Planted::one(*bug)).ok_or_else(|| format!("--mistake {name}: see --planted list"))
+}
+
+#[cfg(not(feature = "planted"))]
+fn mistake(name: &str) -> Result<Planted, String> {
+    Err(format!("--mistake {name}: build with --features planted"))
+}
+
+/// The name of a planted mistake.
+fn name_of(planted: Planted) -> Option<&'static str> {
+    Bug::ALL.iter().find(|(bug, ..)| planted.is(*bug)).map(|(_, name, _)| *name)
 }
 
 fn number(name: &str, text: &str) -> Result<u64, String> {
@@ -129,6 +152,16 @@ mod tests {
         };
         let plan = Plan { seed, ..template };
         assert_eq!(arguments(&plan), "--seed 7 --nodes 5 --for 3600s --rate 25");
+    }
+
+    #[cfg(feature = "planted")]
+    #[test]
+    fn a_plan_with_a_mistake_prints_it_too() {
+        let line = "--seed 7 --nodes 5 --for 60s --rate 30 --mistake RTooLow";
+        let Ok(Command::Run { seeds: Seeds::One(seed), template, .. }) = parse(words(line)) else {
+            panic!("a mistake is read")
+        };
+        assert_eq!(arguments(&Plan { seed, ..template }), line);
     }
 
     #[test]

@@ -4,15 +4,20 @@ mod cli;
 #[cfg(feature = "planted")]
 mod planted;
 
+use bytes::Bytes;
 use cli::{Command, Seeds, parse};
 use core::time::Duration;
 use gramme_sim::run::{Outcome, Plan, run};
-use gramme_sim::swarm::{KINDS, Kind};
+use gramme_sim::swarm::{HARMS, Harm, KINDS, Kind};
 use gramme_sim::world::World;
 use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::process::ExitCode;
 use std::time::Instant;
+
+/// So much of a key's timeline is printed, and so much of the notes if there is no key.
+const LINES: usize = 400;
+const NOTES: usize = 60;
 
 fn main() -> ExitCode {
     match parse(std::env::args().skip(1)) {
@@ -70,7 +75,7 @@ fn one(plan: &Plan, twice: bool, page: Option<&str>) -> ExitCode {
             );
         }
     };
-    let outcome = run(plan, &mut progress);
+    let Some(outcome) = guarded(plan, &mut progress) else { return ExitCode::FAILURE };
     let seconds = began.elapsed().as_secs_f64();
     eprintln!(
         "{:.0} s simulated in {seconds:.1} s, {:.0} s of them asleep: {:.0} times real time without those, {:.0} acknowledgements a second; {} requests, {} of them writes, {} events, {} storms",
@@ -84,7 +89,7 @@ fn one(plan: &Plan, twice: bool, page: Option<&str>) -> ExitCode {
         outcome.storms,
     );
     if plan.trace.is_some() {
-        print_timeline(&outcome);
+        print_timeline(&outcome, LINES);
     }
     let same = !twice || run(plan, &mut |_| {}).hash == outcome.hash;
     if !same {
@@ -107,10 +112,15 @@ fn many(from: u64, to: u64, template: &Plan, twice: bool) -> ExitCode {
     let (mut acknowledged, mut faults, mut failures) = (0, 0, 0);
     let (mut simulated, mut slept) = (Duration::ZERO, Duration::ZERO);
     let mut struck: BTreeMap<Kind, u64> = BTreeMap::new();
+    let mut harmed: BTreeMap<Harm, u64> = BTreeMap::new();
+    let (mut requests, mut harmed_runs) = (0, 0);
     let mut hash = gramme_sim::event_hash::EventHash::default();
     for seed in from..to {
         let plan = Plan { seed, ..template.clone() };
-        let outcome = run(&plan, &mut |_| {});
+        let Some(outcome) = guarded(&plan, &mut |_| {}) else {
+            failures += 1;
+            continue;
+        };
         println!("seed={seed} {}", summary(&outcome));
         failures += u64::from(report(&plan, &outcome));
         if twice && run(&plan, &mut |_| {}).hash != outcome.hash {
@@ -122,6 +132,11 @@ fn many(from: u64, to: u64, template: &Plan, twice: bool) -> ExitCode {
         for (kind, times) in outcome.struck {
             *struck.entry(kind).or_default() += times;
         }
+        harmed_runs += u64::from(outcome.harmed.values().any(|times| *times > 0));
+        for (harm, times) in outcome.harmed {
+            *harmed.entry(harm).or_default() += times;
+        }
+        requests += outcome.requests;
         simulated += outcome.length;
         slept += outcome.slept;
         hash.event(0, [seed, outcome.hash, 0], &[]);
@@ -129,21 +144,26 @@ fn many(from: u64, to: u64, template: &Plan, twice: bool) -> ExitCode {
     }
     let seconds = began.elapsed().as_secs_f64();
     let kinds: Vec<String> = struck.iter().map(|(kind, times)| format!("{kind:?} {times}")).collect();
-    println!("struck: {}", kinds.join(", "));
+    let harms: Vec<String> = harmed.iter().map(|(harm, times)| format!("{harm:?} {times}")).collect();
+    println!("struck: {}; records, in {harmed_runs} runs: {}", kinds.join(", "), harms.join(", "));
     // In so many runs each kind of fault has to occur.
-    let missing: Vec<&Kind> = KINDS.iter().filter(|kind| !struck.contains_key(kind)).collect();
+    let missing = KINDS.iter().filter(|kind| !struck.contains_key(kind)).map(|kind| format!("{kind:?}"));
+    let unharmed =
+        HARMS.iter().filter(|harm| template.nodes >= 3 && harmed.get(harm).is_none_or(|n| *n == 0));
+    let missing: Vec<String> = missing.chain(unharmed.map(|harm| format!("{harm:?}"))).collect();
     if to - from >= 100 && template.length.as_secs() >= 60 && !missing.is_empty() {
         println!("in none of these runs: {missing:?}");
         failures += 1;
     }
     eprintln!(
-        "{} seeds, {:.0} s simulated in {seconds:.1} s, {:.0} s of them asleep: {:.0} times real time without those, {:.0} acknowledgements a second; \
+        "{} seeds, {:.0} s simulated in {seconds:.1} s, {:.0} s of them asleep: {:.0} times real time without those, {:.0} acknowledgements a second, {:.0} requests a second awake; \
          {failures} failed",
         to - from,
         simulated.as_secs_f64(),
         slept.as_secs_f64(),
         (simulated - slept).as_secs_f64() / seconds,
         f64::from(u32::try_from(acknowledged).unwrap_or(u32::MAX)) / seconds,
+        f64::from(u32::try_from(requests).unwrap_or(u32::MAX)) / (simulated - slept).as_secs_f64(),
     );
     println!("event-hash={:016x} acknowledged={acknowledged} faults={faults}", hash.value());
     if failures > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS }
@@ -156,17 +176,29 @@ fn summary(outcome: &Outcome) -> String {
     )
 }
 
+/// Runs a plan; a panic, which has told its own story, is told of like a violation.
+fn guarded(plan: &Plan, progress: &mut dyn FnMut(&World)) -> Option<Outcome> {
+    let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run(plan, progress)));
+    outcome.inspect_err(|_| say_again("VIOLATION something panicked", plan)).ok()
+}
+
+fn say_again(what: &str, plan: &Plan) {
+    let features =
+        if plan.planted == gramme_quorum::planted::Planted::NONE { "" } else { " --features planted" };
+    println!("{what}");
+    println!("seed {} at commit {}; again with:", plan.seed, env!("GRAMME_COMMIT"));
+    println!("  cargo run --release -p gramme-sim{features} -- {}", cli::arguments(plan));
+}
+
 /// Tells of a violation all that it takes to see it again. Whether there was one.
 fn report(plan: &Plan, outcome: &Outcome) -> bool {
     let Some(violation) = &outcome.violation else { return false };
-    println!("VIOLATION {violation}");
-    println!("seed {} at commit {}; again with:", plan.seed, env!("GRAMME_COMMIT"));
-    println!("  cargo run --release -p gramme-sim -- {}", cli::arguments(plan));
-    if let Some(key) = &violation.key
-        && plan.trace.is_none()
-    {
-        let traced = run(&Plan { trace: Some(key.clone()), ..plan.clone() }, &mut |_| {});
-        print_timeline(&traced);
+    say_again(&format!("VIOLATION {violation}"), plan);
+    if plan.trace.is_none() {
+        // What concerns no key has the whole cluster's notes.
+        let (key, most) = violation.key.clone().map_or((Bytes::new(), NOTES), |key| (key, LINES));
+        let traced = run(&Plan { trace: Some(key), ..plan.clone() }, &mut |_| {});
+        print_timeline(&traced, most);
     }
     true
 }
@@ -182,12 +214,11 @@ fn write_page(plan: &Plan, outcome: &Outcome, path: &str) -> std::io::Result<()>
     std::fs::write(path, gramme_sim::html::page(&title, nodes, timeline, traced.violation.as_ref()))
 }
 
-/// The last of a key's timeline: what led to the end.
-fn print_timeline(outcome: &Outcome) {
-    const MOST: usize = 400;
+/// The last of a timeline: what led to the end.
+fn print_timeline(outcome: &Outcome, most: usize) {
     let Some(timeline) = &outcome.timeline else { return };
     let lines = timeline.lines();
-    let skipped = lines.len().saturating_sub(MOST);
+    let skipped = lines.len().saturating_sub(most);
     if skipped > 0 {
         println!("… {skipped} lines before …");
     }

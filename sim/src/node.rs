@@ -7,6 +7,7 @@ use crate::rng::Rng;
 use crate::time::Time;
 use crate::world::{Order, Shape};
 use bytes::Bytes;
+use core::time::Duration;
 use gramme_node::host::{Host, opening};
 use gramme_quorum::{ClusterOp, Config, Engine, Keyspace, Output};
 use gramme_ring::{Membership, NodeId};
@@ -58,6 +59,9 @@ pub(crate) struct Node {
     pub(crate) requests: BTreeSet<OpId>,
     /// What its engine put out since anyone looked.
     pub(crate) outputs: Rc<RefCell<Vec<Output>>>,
+    /// How long a sync takes at the most; the next one may hang for longer.
+    pub(crate) sync_time: Duration,
+    pub(crate) hangs: Duration,
     /// The last crash took nothing from the disk.
     pub(crate) kept_all: bool,
     /// It may lack what it acknowledged.
@@ -104,6 +108,8 @@ impl Node {
             expected: BTreeSet::new(),
             requests: BTreeSet::new(),
             outputs: Rc::default(),
+            sync_time: Duration::from_millis(1),
+            hangs: Duration::ZERO,
             kept_all: true,
             incomplete: false,
             warned: false,

@@ -2,7 +2,7 @@
 
 mod strikes;
 
-use crate::checker::Violation;
+use crate::checker::{Violation, value_of};
 use crate::keyspaces::Keyspaces;
 use crate::network::Weather;
 use crate::rng::Rng;
@@ -14,7 +14,7 @@ use crate::world::{Happening, Shape, World};
 use bytes::Bytes;
 use core::time::Duration;
 use gramme_quorum::planted::Planted;
-use gramme_quorum::{Level, Op, ReadOptions};
+use gramme_quorum::{Cover, Level, Op, ReadOptions, WriteOptions};
 use std::collections::BTreeMap;
 
 /// Alarms: clients' turns count from zero, faults from here.
@@ -92,6 +92,8 @@ pub struct Outcome {
     pub storms: u64,
     /// How often each kind of fault struck.
     pub struck: BTreeMap<Kind, u64>,
+    /// How often records were harmed, and how.
+    pub harmed: BTreeMap<Harm, u64>,
     /// The promise that was broken, if one was.
     pub violation: Option<Violation>,
     /// The timeline of the key that was to be traced.
@@ -118,6 +120,8 @@ struct Run<'a> {
     end: Time,
     /// How often each kind of fault struck.
     struck: BTreeMap<Kind, u64>,
+    /// How often records were harmed, and how.
+    harmed: BTreeMap<Harm, u64>,
     /// Faults rage.
     raging: bool,
     /// There is no anti-entropy.
@@ -169,7 +173,7 @@ pub fn run(plan: &Plan, progress: &mut dyn FnMut(&World)) -> Outcome {
     }
     let damage = damaged.then_some(Damage { every, one, harms });
     if damaged {
-        shape.segment_bytes = 16 << 10;
+        shape.segment_bytes = 4 << 10;
         shape.scrub = Some(64 << 10);
     }
     // Bounds that a run comes up against. Where hints alone heal, those of writes that are cut short are missed.
@@ -194,7 +198,10 @@ pub fn run(plan: &Plan, progress: &mut dyn FnMut(&World)) -> Outcome {
     if own.chance(150_000) {
         shape.limits.repair = *own.pick(&[64 << 10, 128 << 10, 256 << 10]);
     }
-    let world = World::traced(plan.seed, shape, plan.trace.clone());
+    let mut world = World::traced(plan.seed, shape, plan.trace.clone());
+    if !plan.safety_only {
+        world.set_limited();
+    }
     let clients = Rng::stream(plan.seed, 4).with_tape(tape.slice(of_faults..));
     let workload = Workload::new(clients, plan.rate);
     let storm = Storm::draw(&mut rng, hints_alone);
@@ -217,12 +224,14 @@ pub fn run(plan: &Plan, progress: &mut dyn FnMut(&World)) -> Outcome {
         until: Time(0),
         end: Time(0) + plan.length,
         struck: BTreeMap::new(),
+        harmed: BTreeMap::new(),
         raging: false,
         hints_alone,
         limited,
         progress,
     };
     run.start_keyspaces();
+    run.write_cold();
     run.start_clients();
     while run.world.now() < run.end && run.world.checker().violation().is_none() {
         run.storm();
@@ -230,7 +239,7 @@ pub fn run(plan: &Plan, progress: &mut dyn FnMut(&World)) -> Outcome {
             run.calm();
         }
     }
-    let Run { world, storms, struck, slept, .. } = run;
+    let Run { world, storms, struck, harmed, slept, .. } = run;
     let checker = world.checker();
     Outcome {
         hash: world.hash(),
@@ -243,6 +252,7 @@ pub fn run(plan: &Plan, progress: &mut dyn FnMut(&World)) -> Outcome {
         slept,
         storms,
         struck,
+        harmed,
         violation: checker.violation().cloned(),
         timeline: world.into_timeline(),
     }
@@ -254,6 +264,25 @@ impl Run<'_> {
             let at = self.rng.soon(self.world.now(), Duration::from_secs(1));
             self.world.alarm(at, client as u64);
         }
+    }
+
+    /// Damage comes to what lies at rest: keys that are written before all others and never again, and read from time to time.
+    fn write_cold(&mut self) {
+        const COLD: usize = 40;
+        if self.damage.is_none() {
+            return;
+        }
+        for number in 0..COLD {
+            let key = Bytes::from(format!("cold{number}"));
+            let value = value_of(self.world.next_request(), 400);
+            let options = WriteOptions::default();
+            let cover = Cover::Nothing;
+            let node = self.rng.index(self.world.nodes());
+            let write = Op::Put { key: key.clone(), value, content_type: None, expiry: None, cover, options };
+            self.world.submit(node, write);
+            self.workload.reads_also(key);
+        }
+        self.advance(self.world.now() + Duration::from_secs(1));
     }
 
     /// The operator commits to the first keyspaces before the clients come.
@@ -316,7 +345,7 @@ impl Run<'_> {
         self.world.mend_all();
         self.world.unclog_all();
         self.world.set_weather(Weather::FAIR);
-        self.world.set_sync_time(Duration::from_millis(1));
+        self.mend(2);
         self.make_room();
         for node in 0..self.world.nodes() {
             self.world.set_drift(node, 0);
@@ -349,6 +378,10 @@ impl Run<'_> {
             }
         }
         self.world.check_rest();
+        // And then there is nothing left to do.
+        let before = self.world.work();
+        self.advance(self.world.now() + Duration::from_secs(10));
+        self.world.check_quiet(&before);
     }
 
     /// Starts all that are down; a store that a failed sync has closed to writes opens anew.

@@ -198,6 +198,22 @@ impl Script {
         self.wait(Duration::from_secs(1));
     }
 
+    /// Starts a node that has lost its disk, or has an old one, without a link to one of those who could tell it what it lost.
+    ///
+    /// # Panics
+    /// If it has that all the same.
+    pub fn restart_apart(&mut self, node: usize, from: usize) {
+        self.world.set_cut_both(node, from, true);
+        self.restart(node);
+        assert!(!self.world.is_complete(), "node {node} has nothing to recover any more");
+    }
+
+    /// Gives it that link, and a moment.
+    pub fn join_again(&mut self, node: usize, from: usize) {
+        self.world.set_cut_both(node, from, false);
+        self.wait(Duration::from_secs(2));
+    }
+
     /// Waits until the cluster is at rest without a single read, and has it judged.
     ///
     /// # Panics

@@ -100,7 +100,7 @@ impl Kind {
 }
 
 /// What becomes of a record that was written, synced and acknowledged. The page cache hides it until the disk itself is read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Harm {
     /// Bits of it turn over.
     Rot,

@@ -79,6 +79,8 @@ struct Client {
 pub struct Workload {
     clients: Vec<Client>,
     keys: Vec<Bytes>,
+    /// Others that are only read.
+    cold: Vec<Bytes>,
     /// The keyspaces in use, and whether what is put there expires by itself; the empty prefix is for no keyspace.
     prefixes: Vec<(String, bool)>,
     /// Each key's, by number.
@@ -119,6 +121,7 @@ impl Workload {
         Workload {
             clients,
             keys: (0..keys).map(|n| name("", n, "")).collect(),
+            cold: Vec::new(),
             prefixes: vec![(String::new(), false)],
             prefix_of: vec![0; keys],
             think: Duration::from_micros(1_000_000 * count / rate.max(1)),
@@ -145,6 +148,11 @@ impl Workload {
     #[must_use]
     pub fn keys(&self) -> &[Bytes] {
         &self.keys
+    }
+
+    /// A key that is read from time to time, and not written.
+    pub fn reads_also(&mut self, key: Bytes) {
+        self.cold.push(key);
     }
 
     /// A share of the keys gets this prefix from now on; `expires`: what is put there without a word about that.
@@ -203,6 +211,7 @@ impl Workload {
         let next = world.next_request();
         let mut op = self.choose(number, next, world.wall_ms());
         self.depart_from_rules(&mut op);
+        self.depart_from_habits(&mut op);
         let node = self.node_for(world, number, op.key());
         let id = world.submit(node, op);
         self.clients[number].waiting = Some((id, world.now()));
@@ -298,6 +307,25 @@ impl Workload {
         {
             options.dw = Some(*self.rng.pick(&[Level::One, Level::Quorum]));
         }
+    }
+
+    /// Now and then a client looks at what lies cold, asks for other primaries, or has less time.
+    fn depart_from_habits(&mut self, op: &mut Op) {
+        if let Op::Get { key, .. } = op
+            && !self.cold.is_empty()
+            && self.rng.chance(100_000)
+        {
+            *key = self.rng.pick(&self.cold).clone();
+        }
+        let level = self.rng.chance(30_000).then(|| *self.rng.pick(&[Level::One, Level::Quorum, Level::All]));
+        let shortest = Duration::from_millis(20);
+        let time = self.rng.chance(30_000).then(|| self.rng.between(shortest, Duration::from_secs(2)));
+        let (primaries, timeout) = match op {
+            Op::Get { options, .. } => (&mut options.pr, &mut options.timeout),
+            Op::Put { options, .. } | Op::Delete { options, .. } => (&mut options.pw, &mut options.timeout),
+        };
+        *primaries = level.or(*primaries);
+        *timeout = time.or(*timeout);
     }
 
     /// An answer came, for a client or for nobody.

@@ -138,12 +138,16 @@ fn an_unsynced_tail_is_lost_and_then_minted_again() {
     for seed in 0..20 {
         let mut s = Script::new(seed, 3);
         s.w = Some(Level::One);
-        s.world.set_sync_time(Duration::from_secs(20));
+        for node in 0..s.world.nodes() {
+            s.world.set_sync_time(node, Duration::from_secs(20));
+        }
         let first = s.begin_put(0, "cart", Cover::Nothing);
         // The write reaches the others, and node 0 loses its power before its disk has it.
         s.wait(Duration::from_millis(2));
         s.world.crash(0, Crash::PowerCut);
-        s.world.set_sync_time(Duration::from_millis(1));
+        for node in 0..s.world.nodes() {
+            s.world.set_sync_time(node, Duration::from_millis(1));
+        }
         s.wait(SECOND);
         s.restart(0);
         s.r = Some(Level::One);
@@ -273,7 +277,7 @@ fn a_wiped_owner_heals_without_a_read_and_outvotes_nobody_before() {
     let keys: Vec<String> = (0..60).map(|n| format!("key{n}")).collect();
     let written: Vec<_> = keys.iter().map(|key| s.set(0, key).unwrap().value).collect();
     s.world.wipe(1);
-    s.restart(1);
+    s.restart_apart(1, 2);
     s.r = Some(Level::One);
     for (key, value) in keys.iter().zip(&written) {
         // An error would be honest; "absent" would be a lie.
@@ -282,6 +286,7 @@ fn a_wiped_owner_heals_without_a_read_and_outvotes_nobody_before() {
         }
     }
     s.r = None;
+    s.join_again(1, 2);
     s.rest();
     assert!(s.world.is_complete());
     // Of each key the other two owners go, and the one that was wiped answers.
@@ -396,4 +401,24 @@ fn buffered_writes_go_with_all_machines_and_the_cluster_says_so() {
     assert_eq!(s.get(2, "slow").unwrap().values, [synced.value]);
     let lost = (0..20).filter(|n| s.get(1, &format!("fast:{n}")).unwrap().values.is_empty()).count();
     assert!(lost > 0, "a power cut that takes nothing shows nothing");
+}
+
+/// Two owners repair what the third has missed: that is work, and at rest there is none.
+#[test]
+#[should_panic(expected = "at rest")]
+fn work_at_rest_is_seen() {
+    let mut s = Script::new(12, 3);
+    s.set(0, "cart").unwrap();
+    s.rest();
+    let before = s.world.work();
+    s.wait(10 * SECOND);
+    s.world.check_quiet(&before);
+    assert_eq!(s.world.checker().violation(), None);
+    s.world.crash(2, Crash::Kill);
+    s.wait(5 * SECOND);
+    s.set(0, "cart").unwrap();
+    s.world.restart(2, Duration::ZERO);
+    s.rest();
+    s.world.check_quiet(&before);
+    s.wait(SECOND);
 }

@@ -99,7 +99,7 @@ impl Checker {
         for output in outputs {
             match output {
                 Output::Append { place, key, value, .. } => {
-                    self.appended(now, node, place.0, key, value.as_ref().map(|(bytes, _tag)| bytes));
+                    self.appended(now, node, place.0, key, value.as_ref().map(|(bytes, _tag)| bytes), false);
                 }
                 Output::DropSlot { place, .. } => self.dropped(now, node, place.0),
                 _ => {}
@@ -125,7 +125,9 @@ impl Checker {
             let lww = self.rules(*number).lww;
             let by = match birth.op {
                 Some(op) if lww || self.requests[op.index()].is_plain() => Coverer::Op(op),
-                None if lww || self.may_delete(now, node, *number) => Coverer::Tombstone(*dot),
+                None if lww || birth.deletes.iter().any(|id| self.requests[id.index()].is_plain()) => {
+                    Coverer::Tombstone(*dot)
+                }
                 _ => continue,
             };
             let shadow = &self.shadows[node];
@@ -147,6 +149,10 @@ impl Checker {
         }
         for (number, dot) in &born {
             self.born_late(node, *number, *dot);
+            let first = objects.iter().find(|(key, object)| key == number && object.get(*dot).is_some());
+            if let Some((_, object)) = first {
+                self.keys[*number].replace(*dot, object);
+            }
         }
         for (number, object) in objects {
             let key = &self.keys[*number];
@@ -179,18 +185,19 @@ impl Checker {
         self.born = born;
     }
 
-    /// Whether a tombstone that a node mints now may be a plain delete's, and cover what its coordinator has: one that was asked for and
-    /// not answered yet, or answered by somebody who does not know, not long ago.
-    fn may_delete(&self, now: Time, node: usize, number: usize) -> bool {
+    /// The deletes whose a tombstone may be that a node mints now: those that were asked for and not answered yet, or answered by
+    /// somebody who does not know, not long ago.
+    fn deletes(&self, now: Time, node: usize, number: usize) -> Vec<OpId> {
         let slept = self.shadows[node].slept;
-        self.keys[number].plain_deletes.iter().any(|id| {
+        let may_be = |id: &&OpId| {
             let request = &self.requests[id.index()];
             match request.outcome {
                 Outcome::Open => true,
                 Outcome::Indeterminate => now.since(request.submitted) <= MEMORY + slept,
                 Outcome::Ok | Outcome::Failed => false,
             }
-        })
+        };
+        self.keys[number].deletes.iter().filter(may_be).copied().collect()
     }
 
     /// A dot that its coordinator replaced in the breath in which it minted it, and sends to somebody all the same: what it minted next
@@ -239,8 +246,17 @@ impl Checker {
             self.fail(now, invariant, Some(number), what);
             return false;
         }
+        let mut deletes = Vec::new();
         let op = match &version.content {
-            Content::Tombstone => None,
+            Content::Tombstone => {
+                deletes = self.deletes(now, node, number);
+                if deletes.is_empty() {
+                    let what = format!("node {node} mints the tombstone {dot}, and no delete is under way");
+                    self.fail(now, Invariant::RequestsEnd, Some(number), what);
+                    return false;
+                }
+                None
+            }
             Content::Value { bytes, .. } => match self.origin(number, bytes) {
                 Some(op) => Some(op),
                 None => {
@@ -269,13 +285,16 @@ impl Checker {
         // A context handed in before this dot was born can't have shown it; what covers it comes later.
         let birth = Birth {
             op,
+            deletes,
             at: now,
             version: version.clone(),
             covered_by: Vec::new(),
+            replaced_by: Vec::new(),
             durable_at: 0,
             written_at: 0,
             lost_at: 0,
-            gone: false,
+            missed_at: 0,
+            gone_by: Vec::new(),
             excused: false,
         };
         let lww = self.rules(number).lww;
@@ -340,7 +359,11 @@ impl Checker {
             let what = format!(
                 "node {node} claims to have seen {dot}{op}, which nothing covers, without its value: {object:?}"
             );
-            self.fail(now, Invariant::OnlyCoveredDisappears, Some(number), what);
+            return self.fail(now, Invariant::OnlyCoveredDisappears, Some(number), what);
+        }
+        if let Some((dot, by)) = key.revived(object.iter().map(|(dot, _)| dot), object.seen()) {
+            let what = format!("node {node} has {dot} again, in whose place it has seen {by}: {object:?}");
+            self.fail(now, Invariant::CoveredStaysGone, Some(number), what);
         }
     }
 
@@ -393,9 +416,21 @@ impl Checker {
             let what = format!("{id} read a context that covers {dot}, which was not shown");
             wrong = Some((Invariant::ContextCoversWhatWasShown, what));
         }
+        if let Some((dot, by)) = key.revived(shown.iter().copied(), seen) {
+            let what = format!("{id} was shown {dot}, and knows {by}, which was written in its place");
+            wrong = Some((Invariant::CoveredStaysGone, what));
+        }
         if let Some(dot) = shown.iter().find(|dot| !seen.contains(**dot)) {
             let what = format!("{id} was shown {dot}, which its context does not cover");
             wrong = Some((Invariant::ContextCoversWhatWasShown, what));
+        }
+        let undone = |dot: &&Dot| {
+            let op = key.dots[*dot].origin().map(|op| self.requests[op.index()].outcome);
+            op == Some(Outcome::Failed) && seen.contains(**dot)
+        };
+        if let Some(dot) = key.present.iter().find(undone) {
+            let what = format!("{id} knows of {dot}, whose writer was told that nothing was done");
+            wrong = Some((Invariant::RequestsEnd, what));
         }
         if request.strict {
             if let Some(dot) = self.unseen(id, seen) {
@@ -436,12 +471,15 @@ impl Checker {
     /// hear that its disk is an old one.
     fn unseen(&self, id: OpId, seen: &DotSet) -> Option<Dot> {
         let request = &self.requests[id.index()];
-        if request.unaware || seen.includes(&request.must_see) {
+        if seen.includes(&request.must_see) {
             return None;
         }
         let dots = &self.keys[request.key].dots;
         let missed = |(dot, birth): &(&Dot, &Birth)| {
-            request.must_see.contains(**dot) && !seen.contains(**dot) && !birth.excused
+            request.must_see.contains(**dot)
+                && !seen.contains(**dot)
+                && !birth.excused
+                && birth.missed_at & request.unaware == 0
         };
         dots.iter().find(missed).map(|(dot, _)| *dot)
     }
@@ -464,6 +502,11 @@ impl Checker {
         let request = &self.requests[id.index()];
         let key = &self.keys[request.key];
         if matches!(request.op, Op::Delete { .. }) {
+            let own =
+                key.dots.iter().filter(|(dot, birth)| birth.deletes[..] == [id] && seen.contains(**dot));
+            if let Some((dot, _)) = own.max_by_key(|(_, birth)| birth.version.stamp) {
+                return vec![*dot];
+            }
             let tombstones =
                 key.present.iter().filter(|dot| key.dots[*dot].op.is_none() && seen.contains(**dot));
             return tombstones.max_by_key(|dot| key.dots[*dot].version.stamp).copied().into_iter().collect();
@@ -530,10 +573,13 @@ impl Checker {
         let requests = &self.requests;
         for dot in key.present.clone() {
             let birth = key.dots.get_mut(&dot).expect("only known dots are present");
-            birth.gone |= seen.contains(dot) && !own.contains(&dot);
+            if seen.contains(dot) && !own.contains(&dot) {
+                birth.gone_by.push(id);
+            }
             // Its own acknowledgement is still to be judged while it is waited for.
-            let waited_for = birth.op.is_some_and(|op| requests[op.index()].outcome == Outcome::Open);
-            if birth.gone && !waited_for {
+            let mut origins = birth.op.iter().chain(&birth.deletes);
+            let waited_for = origins.any(|op| requests[op.index()].outcome == Outcome::Open);
+            if birth.is_gone() && !waited_for {
                 key.present.remove(&dot);
                 key.open.remove(&dot);
             }

@@ -72,18 +72,14 @@ impl Checker {
                 reading.context.seen.is_empty()
             }
             Reply::Written { context, .. } => {
-                if let Some(((_, owners), _)) = settled
-                    && !matches!(request.op, Op::Delete { .. })
-                {
+                if let Some(((_, owners), _)) = settled {
                     self.check_owners(now, id, &context.seen, owners);
                 }
                 context.seen.is_empty()
             }
             Reply::Failed(_) => false,
         };
-        // As long as nobody has told a node that its disk is an old one, it knows no better.
-        let unaware = self.requests[id.index()].unaware;
-        if let Some((_, (_, absent))) = settled.filter(|_| empty && !unaware) {
+        if let Some((_, (_, absent))) = settled.filter(|_| empty) {
             let request = &self.requests[id.index()];
             let r = match &request.op {
                 Op::Get { .. } | Op::Delete { cover: Cover::Held, .. } => request.r,
@@ -159,7 +155,7 @@ impl Checker {
         if !self.shadows[owner].layout.as_ref().is_none_or(owns) {
             return;
         }
-        if self.gone >> owner & 1 == 1 || self.has_rotted(1 << owner, number) {
+        if self.gone >> owner & 1 == 1 {
             return;
         }
         let Some(copy) = self.shadows[node].copies.get(&number) else { return };

@@ -94,7 +94,7 @@ impl Checker {
                 let acknowledged =
                     birth.op.is_some_and(|op| self.requests[op.index()].outcome == Outcome::Ok);
                 acknowledged
-                    && !birth.gone
+                    && !birth.is_gone()
                     && !birth.excused
                     && !held(**dot)
                     && !self.is_outranked(number, **dot, copy.map(|copy| &copy.object))
@@ -114,13 +114,13 @@ impl Checker {
             let mut wrong = None;
             for (dot, _) in copy.object.iter() {
                 let birth = &key.dots[&dot];
-                if birth.gone {
+                if birth.is_gone() {
                     wrong = Some((
                         Invariant::CoveredStaysGone,
                         format!("{dot} was covered by an acknowledged write, and is back"),
                     ));
                 }
-                if birth.op.is_some_and(|op| self.requests[op.index()].outcome == Outcome::Failed) {
+                if birth.origin().is_some_and(|op| self.requests[op.index()].outcome == Outcome::Failed) {
                     let what = format!("{dot} is kept, though its writer was told that nothing was done");
                     wrong = Some((Invariant::RequestsEnd, what));
                 }

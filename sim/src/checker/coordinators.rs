@@ -19,15 +19,17 @@ impl Checker {
     /// A coordinator decides: on its client's request, or on one that was forwarded to it.
     pub fn coordinated(&mut self, now: Time, id: OpId, reply: &Reply, by: &Coordination) {
         let request = &self.requests[id.index()];
-        let (seen, put) = match (reply, &request.op) {
-            (Reply::Written { context, .. }, Op::Put { .. }) => (&context.seen, true),
-            (Reply::Read(reading), Op::Get { .. }) => (&reading.context.seen, false),
-            (Reply::Written { context, .. }, Op::Delete { cover: Cover::Held, .. }) => (&context.seen, false),
+        let (seen, reads) = match (reply, &request.op) {
+            (Reply::Read(reading), Op::Get { .. }) => (&reading.context.seen, true),
+            (Reply::Written { context, .. }, Op::Delete { cover: Cover::Held, .. }) => (&context.seen, true),
+            (Reply::Written { context, .. }, _) => (&context.seen, false),
             _ => return,
         };
-        if put {
+        let is_absent = reads && seen.is_empty();
+        if matches!(reply, Reply::Written { .. }) {
             by.writing.iter().for_each(|owners| self.check_owners(now, id, seen, owners));
-        } else if seen.is_empty() && !request.unaware {
+        }
+        if is_absent {
             self.check_absence(now, id, &by.reading);
         }
     }
@@ -53,7 +55,7 @@ impl Checker {
     /// has the last one has seen those before it.
     pub(super) fn acknowledged_dots(&self, id: OpId, seen: &DotSet) -> Vec<Dot> {
         let dots = self.keys[self.requests[id.index()].key].dots.iter();
-        dots.filter(|(dot, birth)| birth.op == Some(id) && seen.contains(**dot))
+        dots.filter(|(dot, birth)| birth.origin() == Some(id) && seen.contains(**dot))
             .map(|(dot, _)| *dot)
             .collect()
     }

@@ -24,7 +24,7 @@ impl Checker {
     }
 
     /// A node's record can't be read any more. `sealed`: an opening knows that it was there.
-    pub fn damaged(&mut self, node: usize, place: u16, name: &Bytes, sealed: bool) {
+    pub fn damaged(&mut self, now: Time, node: usize, place: u16, name: &Bytes, sealed: bool) {
         if place >= SLOTS {
             let own = self.shadows[node].own.entry((place, name.clone())).or_default();
             return own.rot(sealed);
@@ -36,16 +36,16 @@ impl Checker {
         let copy = self.shadows[node].copies.entry(key).or_default();
         copy.owed = owed;
         copy.record.rot(sealed);
-        self.forget_damaged(node, key);
+        self.forget_damaged(now, node, key);
     }
 
     /// What a damaged copy had counts for nothing, whoever asks.
-    fn forget_damaged(&mut self, node: usize, key: usize) {
+    fn forget_damaged(&mut self, now: Time, node: usize, key: usize) {
         let copy = self.shadows[node].copies.entry(key).or_default();
         copy.rotted = true;
         let durable = std::mem::replace(&mut copy.durable_seen, DotSet::new());
         let object = std::mem::replace(&mut copy.object, Object::new());
-        self.copy_lost(node, key, |dot| durable.contains(dot) || object.seen().contains(dot));
+        self.copy_lost(now, node, key, |dot| durable.contains(dot) || object.seen().contains(dot));
     }
 
     /// A node finds a copy damaged, as it opens or although it has written a new one. That must be an old acquaintance.
@@ -54,7 +54,7 @@ impl Checker {
         let copy = self.shadows[node].copies.entry(key).or_default();
         if copy.record.may_be_rotten() {
             copy.record.rot_again();
-            self.forget_damaged(node, key);
+            self.forget_damaged(now, node, key);
         } else {
             let what = format!("node {node} can't read {}: {why}", name.escape_ascii());
             self.fail(now, Invariant::HistoryNeverShrinks, None, what);
@@ -83,7 +83,7 @@ impl Checker {
         if !told {
             let dots: Vec<Dot> = self.keys[key].dots.keys().copied().collect();
             for dot in dots.into_iter().filter(|dot| lost.seen().contains(*dot)) {
-                self.keys[key].excuse(dot);
+                self.excuse(now, key, dot);
             }
         }
         true
@@ -93,11 +93,5 @@ impl Checker {
     #[must_use]
     pub fn has_damage(&self, node: usize) -> bool {
         self.shadows[node].copies.values().any(|copy| copy.record.is_rotten())
-    }
-
-    /// Whether one of these nodes' copies of a key was ever damaged.
-    pub(super) fn has_rotted(&self, nodes: u128, key: usize) -> bool {
-        let rotted = |node: usize| self.shadows[node].copies.get(&key).is_some_and(|copy| copy.rotted);
-        (0..self.shadows.len()).any(|node| nodes >> node & 1 == 1 && rotted(node))
     }
 }

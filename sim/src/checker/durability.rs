@@ -33,7 +33,7 @@ pub(super) struct Shadow {
     /// What it had when it lost its disk.
     pub(super) owed: Owed,
     /// Its disk was set back to an old copy, of which nothing is known until it is opened.
-    set_back: bool,
+    pub(super) set_back: bool,
     appended: u64,
     /// The sync under way covers appends up to this one.
     syncing: u64,
@@ -183,7 +183,7 @@ impl Checker {
         self.shadows[node].actor = Some(actor);
     }
 
-    /// A node's store takes an append, or says what it holds of a key after opening.
+    /// A node's store takes an append; `slot`: all of its slot goes with it.
     pub(super) fn appended(
         &mut self,
         now: Time,
@@ -191,6 +191,7 @@ impl Checker {
         place: u16,
         key: &Bytes,
         value: Option<&Bytes>,
+        slot: bool,
     ) {
         let value = value.cloned();
         let shadow = &mut self.shadows[node];
@@ -220,7 +221,7 @@ impl Checker {
             self.check_healed(now, node, key, &object);
         }
         if value.is_none() {
-            self.check_drop(now, node, key);
+            self.check_drop(now, node, key, slot);
             self.check_hinted(now, node, key);
             let name = self.keys[key].name.clone();
             self.shadows[node].remade.retain(|record| record.get(8..) != Some(&name[..]));
@@ -231,6 +232,13 @@ impl Checker {
             let what = format!("node {node} replaces its copy {:?} by {object:?}", copy.object);
             self.fail(now, Invariant::HistoryNeverShrinks, Some(key), what);
             return;
+        }
+        // Merging is a join: what a copy has seen and not got any more it does not get back.
+        let back = |dot: &Dot| copy.object.seen().contains(*dot) && copy.object.get(*dot).is_none();
+        if let Some(dot) = object.iter().map(|(dot, _)| dot).find(back) {
+            let what =
+                format!("node {node} replaces its copy {:?} by {object:?}, and {dot} is back", copy.object);
+            return self.fail(now, Invariant::CoveredStaysGone, Some(key), what);
         }
         copy.orphaned &= value.is_some();
         let is_copy = value.is_some();
@@ -255,14 +263,21 @@ impl Checker {
             let number = self.numbers[&key];
             if self.shadows[node].copies.get(&number).is_some_and(|copy| copy.record.live.is_some()) {
                 self.check_dropped(now, node, number);
-                self.appended(now, node, slot, &key, None);
+                self.appended(now, node, slot, &key, None, true);
             }
         }
     }
 
-    /// A copy goes: somebody else must hold what it has.
-    fn check_drop(&mut self, now: Time, node: usize, key: usize) {
+    /// A copy goes: somebody else must hold what it has. Who was told so by an owner that has lost it since knows no better; nor does
+    /// who drops the whole slot, for which others have answered.
+    fn check_drop(&mut self, now: Time, node: usize, key: usize, slot: bool) {
         let Some(copy) = self.shadows[node].copies.get(&key) else { return };
+        let owns = |layout: &Layout| self.owners_by(layout, &self.keys[key].name).contains(&node);
+        let whole = copy.record.live.is_some() && !copy.record.is_damaged();
+        if !slot && whole && self.shadows[node].layout.as_ref().is_some_and(owns) {
+            let what = format!("node {node}, an owner, drops its copy {:?}", copy.object);
+            return self.fail(now, Invariant::HistoryNeverShrinks, Some(key), what);
+        }
         let lww = self.rules(key).lww;
         let is_needed = |dot: &Dot| {
             let key = &self.keys[key];
@@ -273,60 +288,15 @@ impl Checker {
             let kept = self.shadows.iter().enumerate().any(|(other, shadow)| {
                 other != node && shadow.copies.get(&key).is_some_and(|copy| copy.durable_seen.contains(dot))
             });
-            let birth = &self.keys[key].dots[&dot];
-            if !kept && (birth.lost_at != 0 || self.has_rotted(birth.durable_at, key)) {
-                // Whoever has acknowledged it has lost it since.
-                self.keys[key].excuse(dot);
+            let lost = self.keys[key].dots[&dot].lost_at & !(1 << node) != 0;
+            let told = slot || self.told.get(&(node, key)).is_some_and(|told| told.contains(dot));
+            if !kept && lost && told {
+                self.excuse(now, key, dot);
             } else if !kept {
                 let what = format!("node {node} drops {dot}, which nobody else holds durably");
                 self.fail(now, Invariant::NothingDroppedEarly, Some(key), what);
             }
         }
-    }
-
-    /// A node loses its disk.
-    pub fn wiped(&mut self, node: usize) {
-        self.note_loss(node);
-        let owed = self.owed_all(node);
-        let Shadow { actor, slept, .. } = self.shadows[node];
-        let lost =
-            std::mem::replace(&mut self.shadows[node], Shadow { actor, slept, owed, ..Shadow::default() });
-        for (number, copy) in lost.copies {
-            self.copy_lost(node, number, |dot| {
-                copy.durable_seen.contains(dot) || copy.object.seen().contains(dot)
-            });
-        }
-    }
-
-    /// A copy had these dots and has them no more: what nobody else has is lost for good.
-    pub(super) fn copy_lost(&mut self, node: usize, number: usize, had: impl Fn(Dot) -> bool) {
-        for (_, birth) in self.keys[number].dots.iter_mut().filter(|(dot, _)| had(**dot)) {
-            birth.lost_at |= 1 << node;
-        }
-        let held = |dot: Dot| {
-            let copies = self.shadows.iter().filter_map(|shadow| shadow.copies.get(&number));
-            copies.into_iter().any(|copy| copy.durable_seen.contains(dot) || copy.object.seen().contains(dot))
-        };
-        let dots = self.keys[number].dots.keys().copied();
-        let alone: Vec<Dot> = dots.filter(|dot| had(*dot) && !held(*dot)).collect();
-        for dot in alone {
-            self.keys[number].excuse(dot);
-        }
-    }
-
-    /// A node's disk is replaced by an old copy of itself.
-    pub fn set_back(&mut self, node: usize) {
-        self.wiped(node);
-        self.shadows[node].set_back = true;
-        self.unaware |= 1 << node;
-        for id in &self.waiting {
-            self.requests[id.index()].unaware = true;
-        }
-    }
-
-    /// A node knows that its disk may lack what it acknowledged, or has had time to hear of it.
-    pub const fn warned(&mut self, node: usize) {
-        self.unaware &= !(1 << node);
     }
 
     /// A node begins a sync: it covers what was appended until now.
@@ -356,7 +326,12 @@ impl Checker {
             copy.durable_seen = object.seen().clone();
             let key = &mut self.keys[number];
             for dot in key.present.iter().filter(|dot| copy.durable_seen.contains(**dot)) {
-                key.dots.get_mut(dot).expect("only known dots are present").durable_at |= 1 << node;
+                key.dots.get_mut(dot).expect("only known dots are present").is_durable_at(node);
+            }
+            // Of what it was there is nothing left to wait for.
+            let met = |copy: &ShadowCopy| copy.owed.is_met(&copy.durable_seen);
+            if copy.rotted && !copy.record.is_rotten() && met(copy) {
+                (copy.rotted, copy.owed) = (false, Owed::default());
             }
         }
         for at in std::mem::take(&mut shadow.own_dirty) {
@@ -410,11 +385,13 @@ impl Checker {
         let before = std::mem::replace(&mut copy.object, object);
         let keys = &mut self.keys[key];
         for dot in keys.present.iter().filter(|dot| kept.contains(**dot)) {
-            keys.dots.get_mut(dot).expect("only known dots are present").durable_at |= 1 << node;
+            let birth = keys.dots.get_mut(dot).expect("only known dots are present");
+            birth.is_durable_at(node);
+            birth.missed_at &= !(1 << node);
         }
         // A machine without power has lost what it had not synced, as the keyspace lets it.
         if self.rules(key).buffered && !kept.includes(before.seen()) {
-            self.copy_lost(node, key, |dot| before.seen().contains(dot) && !kept.contains(dot));
+            self.copy_lost(now, node, key, |dot| before.seen().contains(dot) && !kept.contains(dot));
         }
     }
 

@@ -5,7 +5,7 @@ use crate::time::Time;
 use crate::world::HINTS;
 use gramme_quorum::Object;
 use gramme_ring::{Layout, LayoutVersion, Slot};
-use gramme_vclock::Dot;
+use gramme_vclock::{Dot, GrowableDotSet as DotSet};
 use std::collections::BTreeMap;
 
 /// A dot that others had durably at some moment: who, and how often each of them had lost something until then.
@@ -29,6 +29,11 @@ pub(super) struct Owed {
 pub(super) struct Changes(BTreeMap<u64, Vec<Held>>);
 
 impl Owed {
+    /// Whether this history has all of it.
+    pub(super) fn is_met(&self, seen: &DotSet) -> bool {
+        self.held.iter().all(|held| seen.contains(held.dot))
+    }
+
     fn extend(&mut self, more: Owed) {
         self.layout = self.layout.or(more.layout);
         self.held.extend(more.held);
@@ -36,14 +41,17 @@ impl Owed {
 }
 
 impl Checker {
-    /// Reads move to these owners: a majority of them has what a majority of the former ones acknowledged.
-    pub fn reads_move(&mut self, now: Time, owners: impl Fn(&[u8]) -> Vec<usize>) {
+    /// Reads move to these owners: a majority of them has what a majority of the former ones acknowledged. `None`: of this key one of
+    /// both may have lost something.
+    pub fn reads_move(&mut self, now: Time, owners: impl Fn(&[u8]) -> Option<Vec<usize>>) {
         for (number, key) in self.keys.iter().enumerate() {
-            let owners = owners(&key.name);
+            let Some(owners) = owners(&key.name) else { continue };
             let strict = |dot: &&Dot| {
                 let birth = &key.dots[*dot];
                 let op = birth.op.map(|op| &self.requests[op.index()]);
-                op.is_some_and(|op| op.strict && op.outcome == Outcome::Ok) && !birth.excused && !birth.gone
+                op.is_some_and(|op| op.strict && op.outcome == Outcome::Ok)
+                    && !birth.excused
+                    && !birth.is_gone()
             };
             let buffered = self.rules(number).buffered;
             let holders = |dot: Dot| {
@@ -106,9 +114,13 @@ impl Checker {
 
     /// A node has recovered all that it may have lost. `settled`: it goes by the newest layout, and all others do.
     pub fn has_recovered(&mut self, now: Time, node: usize, settled: bool) {
+        // While not all go by one layout it is judged the next time that it says so.
+        if !settled {
+            return;
+        }
         let owed = std::mem::take(&mut self.shadows[node].owed);
         let lacks = |held: &&Held| self.lacks(node, held) && self.is_held(node, owed.layout, held);
-        if settled && let Some(held) = owed.held.iter().find(lacks) {
+        if let Some(held) = owed.held.iter().find(lacks) {
             let (key, dot) = (held.key, held.dot);
             let what =
                 format!("node {node} says that it has recovered, and lacks {dot}, which {:?} have", held.by);
@@ -119,7 +131,7 @@ impl Checker {
     /// A damaged copy is replaced by this: it has what the copy was, as far as other owners have that.
     pub(super) fn check_healed(&mut self, now: Time, node: usize, key: usize, object: &Object) {
         let Some(copy) = self.shadows[node].copies.get_mut(&key) else { return };
-        let owed = std::mem::take(&mut copy.owed);
+        let owed = copy.owed.clone();
         let lacks = |held: &&Held| !object.seen().contains(held.dot) && self.is_held(node, owed.layout, held);
         if let Some(held) = owed.held.iter().find(lacks) {
             let what = format!(
@@ -176,9 +188,9 @@ impl Checker {
     }
 
     /// A node is given up for dead, and its disk with it.
-    pub fn gives_up(&mut self, node: usize) {
+    pub fn gives_up(&mut self, now: Time, node: usize) {
         self.gone |= 1 << node;
-        self.wiped(node);
+        self.wiped(now, node);
     }
 
     /// A node says that it may go: it keeps nothing for anybody.
@@ -210,7 +222,7 @@ impl Checker {
         self.losses[node] += 1;
     }
 
-    fn owners_by(&self, layout: &Layout, name: &[u8]) -> Vec<usize> {
+    pub(super) fn owners_by(&self, layout: &Layout, name: &[u8]) -> Vec<usize> {
         let owners = layout.owners(layout.partition_of(Slot::of(name)));
         owners.filter_map(|id| self.ids.get(&id.0).copied()).collect()
     }

@@ -17,6 +17,7 @@ mod damage;
 mod durability;
 mod handover;
 mod keyspaces;
+mod losses;
 mod replies;
 mod requests;
 mod views;
@@ -35,7 +36,7 @@ use crate::time::Time;
 use bytes::Bytes;
 use core::fmt;
 use durability::Shadow;
-use gramme_quorum::{Limits, Version};
+use gramme_quorum::{Limits, Object, Version};
 use gramme_ring::{Layout, Slot};
 use gramme_vclock::{Dot, GrowableDotSet as DotSet};
 use handover::Changes;
@@ -72,23 +73,46 @@ enum Coverer {
 struct Birth {
     /// The request, for a value.
     op: Option<OpId>,
+    /// For a tombstone, the deletes whose it may be.
+    deletes: Vec<OpId>,
     at: Time,
     version: Version,
     /// Writes that may have replaced it.
     covered_by: Vec<Coverer>,
+    /// Dots that were minted in its place: whoever has seen one of them does not have this any more.
+    replaced_by: Vec<Dot>,
     /// Nodes that have ever held it durably, a bit each.
     durable_at: u128,
     /// Nodes that have ever held it, where an acknowledgement does not wait for the disk.
     written_at: u128,
-    /// Nodes that had it and lost it, with their disk or otherwise, a bit each.
+    /// Nodes that had it and lost it, with their disk or otherwise, and do not have it again, a bit each.
     lost_at: u128,
-    /// An acknowledged write has replaced it.
-    gone: bool,
+    /// Nodes that lost it once, but for what the old copy of their disk still had, a bit each.
+    missed_at: u128,
+    /// Acknowledged writes that have replaced it and are not lost: as long as there is one, it is gone.
+    gone_by: Vec<OpId>,
     /// It was only on disks that were wiped: it may be lost, and what it replaced may be back.
     excused: bool,
 }
 
 impl Birth {
+    /// The request that it is of, if that is sure.
+    fn origin(&self) -> Option<OpId> {
+        self.op.or(match self.deletes[..] {
+            [one] => Some(one),
+            _ => None,
+        })
+    }
+
+    fn is_durable_at(&mut self, node: usize) {
+        self.durable_at |= 1 << node;
+        self.lost_at &= !(1 << node);
+    }
+
+    fn is_gone(&self) -> bool {
+        !self.gone_by.is_empty()
+    }
+
     /// Whether readers whose clock shows this may no longer see it.
     fn expiry_is_by(&self, wall_ms: u64) -> bool {
         self.version.expiry.is_some_and(|at| at.0 <= wall_ms)
@@ -111,8 +135,8 @@ struct Key {
     strict_done: DotSet,
     /// Acknowledged strict plain writes: when they ended, when they began.
     plain_done: Vec<(Time, Time, OpId)>,
-    /// All plain deletes.
-    plain_deletes: Vec<OpId>,
+    /// All deletes.
+    deletes: Vec<OpId>,
 }
 
 impl Key {
@@ -131,24 +155,65 @@ impl Key {
         }
     }
 
-    /// This dot may be lost, and what it has replaced may be back.
-    fn excuse(&mut self, dot: Dot) {
+    /// This dot may be lost, and what it has replaced may be back: it has to be where some copy still has it.
+    fn excuse(&mut self, dot: Dot, is_kept: impl Fn(Dot) -> bool) {
         self.open.remove(&dot);
         let Some(birth) = self.dots.get_mut(&dot) else { return };
         birth.excused = true;
-        let by = birth.op.map_or(Coverer::Tombstone(dot), Coverer::Op);
-        for other in self.dots.values_mut().filter(|other| other.covered_by.contains(&by)) {
-            other.gone = false;
-            other.excused = true;
+        let (op, deletes) = (birth.op, birth.deletes.clone());
+        // Another round of the same write has replaced as much.
+        if op.is_some() && self.dots.values().any(|birth| birth.op == op && !birth.excused) {
+            return;
         }
+        let by = op.map_or(Coverer::Tombstone(dot), Coverer::Op);
+        let is_lost = |by: &OpId| op == Some(*by) || deletes.contains(by);
+        for (other, birth) in &mut self.dots {
+            let covered = birth.covered_by.contains(&by) || birth.gone_by.iter().any(is_lost);
+            if !covered || *other == dot {
+                continue;
+            }
+            birth.gone_by.retain(|by| !is_lost(by));
+            if !birth.is_gone() && !is_kept(*other) {
+                birth.excused = true;
+            } else if !birth.is_gone() && !birth.excused {
+                self.present.insert(*other);
+            }
+        }
+    }
+
+    /// This dot is minted in an object that has seen so much: in the place of what that has not got any more. A history that speaks of
+    /// a dot and not of what it replaced proves nothing by it from now on: it came from a context.
+    fn replace(&mut self, dot: Dot, object: &Object) {
+        let seen = object.seen();
+        for (other, birth) in self.dots.iter_mut().filter(|(other, _)| **other != dot) {
+            if !seen.contains(*other) || object.get(*other).is_some() {
+                birth.replaced_by.retain(|by| !seen.contains(*by));
+            } else if self.present.contains(other) {
+                birth.replaced_by.push(dot);
+            }
+        }
+    }
+
+    /// What an object has of this key although it has seen what replaced it.
+    fn revived(&self, dots: impl IntoIterator<Item = Dot>, seen: &DotSet) -> Option<(Dot, Dot)> {
+        dots.into_iter().find_map(|dot| {
+            let replaced_by = self.dots.get(&dot).map(|birth| &birth.replaced_by)?;
+            replaced_by.iter().find(|by| seen.contains(**by)).map(|by| (dot, *by))
+        })
     }
 
     /// `op` surely did nothing.
     fn uncover(&mut self, op: OpId, lww: bool) {
+        let tombstones = self.dots.iter().filter(|(_, birth)| birth.deletes[..] == [op]);
+        let tombstones: Vec<Dot> = tombstones.map(|(dot, _)| *dot).collect();
+        let own = |by: &Coverer| match by {
+            Coverer::Op(by) => *by == op,
+            Coverer::Tombstone(dot) => tombstones.contains(dot),
+        };
         for dot in &self.present {
             let birth = self.dots.get_mut(dot).expect("only known dots are present");
             let before = birth.covered_by.len();
-            birth.covered_by.retain(|by| *by != Coverer::Op(op));
+            birth.covered_by.retain(|by| !own(by));
             let uncovered = birth.covered_by.len() < before && birth.covered_by.is_empty();
             if uncovered && birth.op.is_some() && !birth.excused && !lww {
                 self.open.insert(*dot);
@@ -189,6 +254,10 @@ pub struct Checker {
     /// What changes of the layout move.
     changes: Changes,
     asks: Asks,
+    /// What nodes were told by others that those have, by node and key.
+    told: BTreeMap<(usize, usize), DotSet>,
+    /// There are no more faults at once than the promises allow for.
+    limited: bool,
     /// Members of the newest layout: what hints call them, and their numbers.
     members: BTreeMap<u64, usize>,
     /// The newest layout.
@@ -221,11 +290,18 @@ impl Checker {
             ids: BTreeMap::new(),
             changes: Changes::default(),
             asks: Asks::default(),
+            told: BTreeMap::new(),
+            limited: false,
             members: BTreeMap::new(),
             layout: None,
             acknowledged: 0,
             violation: None,
         }
+    }
+
+    /// There will be no more faults at once than the promises allow for.
+    pub const fn set_limited(&mut self) {
+        self.limited = true;
     }
 
     /// The first promise that was broken.
@@ -288,7 +364,7 @@ impl Checker {
             present: BTreeSet::new(),
             strict_done: DotSet::new(),
             plain_done: Vec::new(),
-            plain_deletes: Vec::new(),
+            deletes: Vec::new(),
         });
         self.numbers.insert(name.clone(), number);
         number

@@ -1,10 +1,10 @@
 //! What one node tells another: an acknowledgement stands for what it says, and a failure that changed nothing changed nothing.
 
-use super::{Checker, Invariant, OpId, Outcome};
+use super::{Birth, Checker, Coverer, Invariant, OpId, Outcome};
 use crate::time::Time;
 use bytes::Bytes;
 use gramme_quorum::message::{CallId, Message, Purpose, Syncing};
-use gramme_vclock::Dot;
+use gramme_vclock::{Dot, GrowableDotSet as DotSet};
 use std::collections::{BTreeMap, VecDeque};
 
 /// Writes between nodes that are remembered until they are acknowledged.
@@ -74,20 +74,26 @@ impl Checker {
     fn may_be_done(&mut self, number: usize, object: &Bytes) {
         let Ok(object) = gramme_quorum::object::decode(object) else { return };
         for (dot, _) in object.iter() {
-            let op = self.keys[number].dots.get(&dot).and_then(|birth| birth.op);
+            let op = self.keys[number].dots.get(&dot).and_then(Birth::origin);
             let Some(op) = op.filter(|op| self.requests[op.index()].outcome == Outcome::Failed) else {
                 continue;
             };
             let request = &mut self.requests[op.index()];
             request.outcome = Outcome::Indeterminate;
-            if let Some(context) = request.context().cloned() {
-                self.keys[number].cover(op, |dot| context.contains(dot));
+            let context = request.context().cloned();
+            let key = &mut self.keys[number];
+            if let Some(context) = context {
+                key.cover(op, |dot| context.contains(dot));
+            } else if key.dots[&dot].op.is_none() {
+                let replaced = |(_, birth): &(&Dot, &Birth)| birth.replaced_by.contains(&dot);
+                let replaced: Vec<Dot> = key.dots.iter().filter(replaced).map(|(dot, _)| *dot).collect();
+                key.cover_by(Coverer::Tombstone(dot), |dot| replaced.contains(&dot));
             }
         }
     }
 
     /// A node says something to another: that it has what it was asked to take, perhaps.
-    pub fn says(&mut self, now: Time, node: usize, message: &Message) {
+    pub fn says(&mut self, now: Time, node: usize, to: usize, message: &Message) {
         let Message::Written { call: CallId(call), .. } = *message else { return };
         let Some(Asked { key, object, retired, synced, drops }) =
             self.asks.writes.get(&(node, call)).cloned()
@@ -98,16 +104,17 @@ impl Checker {
             let what = format!("node {node} acknowledges a write by a layout that it knows to be over");
             return self.fail(now, Invariant::AcknowledgedCopies, Some(key), what);
         }
-        let Some(copy) = self.shadows[node].copies.get(&key) else { return };
+        let Ok(object) = gramme_quorum::object::decode(&object) else { return };
+        let Ok(_) = self.told.entry((to, key)).or_default().union(object.seen());
+        let copy = self.shadows[node].copies.get(&key);
         // It may have gone to its owner meanwhile, and then from here.
-        if copy.rotted || copy.drops > drops {
+        if copy.is_some_and(|copy| copy.rotted || copy.drops > drops) {
             return;
         }
-        let Ok(object) = gramme_quorum::object::decode(&object) else { return };
-        if synced && !copy.durable_seen.includes(object.seen()) {
+        let durable = copy.map_or_else(DotSet::new, |copy| copy.durable_seen.clone());
+        if synced && !durable.includes(object.seen()) {
             let what = format!(
-                "node {node} acknowledges {object:?}, which its rules have it sync first, with {:?} on its disk",
-                copy.durable_seen
+                "node {node} acknowledges {object:?}, which its rules have it sync first, with {durable:?} on its disk"
             );
             self.fail(now, Invariant::AcknowledgedCopies, Some(key), what);
         }
@@ -116,8 +123,11 @@ impl Checker {
     /// A write is answered with a failure that changed nothing: nobody has it.
     pub(super) fn check_undone(&mut self, now: Time, id: OpId) {
         let number = self.requests[id.index()].key;
-        let own =
-            self.keys[number].dots.iter().filter(|(_, birth)| birth.op == Some(id)).map(|(dot, _)| *dot);
+        let own = self.keys[number]
+            .dots
+            .iter()
+            .filter(|(_, birth)| birth.origin() == Some(id))
+            .map(|(dot, _)| *dot);
         let held = |dot: Dot| {
             let has = |node: &usize| {
                 self.shadows[*node].copies.get(&number).is_some_and(|copy| copy.object.get(dot).is_some())
@@ -136,7 +146,7 @@ impl Checker {
         let number = self.key_number(name);
         let Some(copy) = self.shadows[node].copies.get(&number) else { return };
         let undone = |dot: Dot| {
-            let op = self.keys[number].dots.get(&dot)?.op?;
+            let op = self.keys[number].dots.get(&dot)?.origin()?;
             (self.requests[op.index()].outcome == Outcome::Failed).then_some((op, dot))
         };
         let undone = copy.object.iter().find_map(|(dot, _)| undone(dot));

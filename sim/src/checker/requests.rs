@@ -45,8 +45,8 @@ pub struct Request {
     pub(super) r: u8,
     /// The largest N since it began.
     pub(super) most: u8,
-    /// Since it began some node has been back on an old disk without having heard of it.
-    pub(super) unaware: bool,
+    /// Nodes that have been back on an old disk since it began, without having heard of it, a bit each.
+    pub(super) unaware: u128,
     /// The layout as it began, and how many owners by it had nothing durable of the key.
     pub(super) absent: Option<(LayoutVersion, u8)>,
     /// The same by each layout that some node went by then, by its hash.
@@ -97,14 +97,14 @@ impl Checker {
             copies,
             r,
             most: self.replicas.1,
-            unaware: self.unaware != 0,
+            unaware: self.unaware,
             absent: None,
             absences: Vec::new(),
             walls: (0, u64::MAX),
             op,
         };
-        if matches!(request.op, Op::Delete { cover: Cover::Held, .. }) {
-            self.keys[key].plain_deletes.push(id);
+        if matches!(request.op, Op::Delete { .. }) {
+            self.keys[key].deletes.push(id);
         }
         // From now on anything in its context may go.
         if let Some(context) = request.context() {
@@ -185,12 +185,13 @@ impl Checker {
         let request = &mut self.requests[id.index()];
         request.outcome = outcome;
         request.ended = Some(now);
-        let (key, context) = (request.key, request.context().is_some());
+        let (key, delete) = (request.key, matches!(request.op, Op::Delete { .. }));
+        let covers = delete || request.context().is_some();
         if outcome == Outcome::Ok && request.op.is_write() {
             self.acknowledged += 1;
         }
         // It covers nothing after all.
-        if outcome == Outcome::Failed && context {
+        if outcome == Outcome::Failed && covers {
             let lww = self.rules(key).lww;
             self.keys[key].uncover(id, lww);
         }

@@ -19,7 +19,8 @@ impl Run<'_> {
         let node = one.unwrap_or_else(|| self.rng.index(self.world.nodes()));
         let harm = *self.rng.pick(&harms);
         if self.world.now() >= self.quiet && (!self.limited || self.world.is_complete()) {
-            self.world.damage(node, harm, !self.limited);
+            let done = self.world.damage(node, harm, !self.limited);
+            *self.harmed.entry(harm).or_default() += u64::from(done);
         }
         let again = self.world.now().max(self.quiet) + self.rng.spread(every);
         self.world.alarm(again, DAMAGE);
@@ -146,8 +147,18 @@ impl Run<'_> {
                 self.world.set_drift(node, drift);
             }
             Kind::SlowDisk => {
+                // All of them, or one alone; now and then that one hangs.
                 let most = self.rng.between(Duration::from_millis(5), Duration::from_millis(900));
-                self.world.set_sync_time(most);
+                let one = self.node();
+                if self.rng.chance(300_000) {
+                    (0..nodes).for_each(|node| self.world.set_sync_time(node, most));
+                } else {
+                    self.world.set_sync_time(one, most);
+                }
+                if self.rng.chance(250_000) {
+                    let length = self.rng.between(Duration::from_secs(1), Duration::from_secs(10));
+                    self.world.hang_sync(one, length);
+                }
                 self.world.alarm(end, MEND + 2);
             }
             Kind::TornWrite => {
@@ -169,8 +180,7 @@ impl Run<'_> {
                 self.world.alarm(end, MEND + 3);
             }
             Kind::Wipe => {
-                // With two disks gone at once, what was on these two is.
-                if self.limited && !self.world.is_complete() {
+                if !self.may_lose_a_disk() {
                     return false;
                 }
                 let node = self.node();
@@ -182,7 +192,7 @@ impl Run<'_> {
                 let node = self.node();
                 let copied = (0..nodes).find(|node| self.world.has_image(*node));
                 match copied {
-                    Some(node) if !self.limited || self.world.is_complete() => {
+                    Some(node) if self.may_lose_a_disk() => {
                         self.world.set_back(node);
                         let after = end.since(self.world.now());
                         self.world.restart(node, after);
@@ -227,6 +237,11 @@ impl Run<'_> {
             }
         }
         true
+    }
+
+    /// With two disks gone at once, what was on these two is. Now and then one goes in the midst of a change of the layout.
+    fn may_lose_a_disk(&mut self) -> bool {
+        !self.limited || self.world.is_complete() || self.world.is_whole() && self.rng.chance(300_000)
     }
 
     /// A link goes up or down, again and again.
@@ -378,7 +393,10 @@ impl Run<'_> {
         match what {
             0 => self.world.mend_all(),
             1 => self.world.set_weather(Weather::FAIR),
-            2 => self.world.set_sync_time(Duration::from_millis(1)),
+            2 => {
+                let nodes = 0..self.world.nodes();
+                nodes.for_each(|node| self.world.set_sync_time(node, Duration::from_millis(1)));
+            }
             3 => self.make_room(),
             // What a failed sync left in memory only must not look durable to the next process.
             node => {

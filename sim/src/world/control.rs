@@ -12,6 +12,11 @@ use core::time::Duration;
 use gramme_quorum::Op;
 
 impl World {
+    /// There will be no more faults at once than the promises allow for.
+    pub const fn set_limited(&mut self) {
+        self.checker.set_limited();
+    }
+
     /// Rings at this time.
     pub fn alarm(&mut self, at: Time, name: u64) {
         self.queue.push(at, Event::Alarm(name));
@@ -90,7 +95,7 @@ impl World {
         self.fault(&format!("node {node}'s disk is wiped"));
         self.nodes[node].disk = SimDisk::blank();
         self.nodes[node].incomplete = true;
-        self.checker.wiped(node);
+        self.checker.wiped(self.now, node);
     }
 
     /// Puts a copy of a node's disk aside, as a backup of the whole machine would, or takes it out and puts it in the place of the
@@ -108,7 +113,7 @@ impl World {
         self.nodes[node].membership = membership;
         self.tell_rules();
         self.nodes[node].outdated = true;
-        self.checker.set_back(node);
+        self.checker.set_back(self.now, node);
     }
 
     /// Some record at rest on a node's disk is damaged: one that an opening knows of whatever becomes of it, of a key that the node
@@ -153,7 +158,7 @@ impl World {
                     let what =
                         format!("node {node}'s record {slot}/{} is damaged ({harm:?})", key.escape_ascii());
                     self.fault(&what);
-                    self.checker.damaged(node, *slot, key, place.sealed);
+                    self.checker.damaged(self.now, node, *slot, key, place.sealed);
                 }
                 return true;
             }
@@ -172,8 +177,13 @@ impl World {
     /// Whether every node has all that it acknowledged, and all that it is to own; and none of them is gone.
     #[must_use]
     pub fn is_complete(&self) -> bool {
-        let members = self.members();
-        self.is_sound() && !self.is_changing() && members.iter().all(|node| !self.nodes[*node].gone)
+        self.is_whole() && !self.is_changing()
+    }
+
+    /// Whether every node has all that it acknowledged, and none of them is gone; what it is to own it may have yet to gain.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.is_sound() && self.members().iter().all(|node| !self.nodes[*node].gone)
     }
 
     /// Whether every node has all that it acknowledged.
@@ -298,9 +308,15 @@ impl World {
         self.resets = resets;
     }
 
-    /// How long a sync takes at the most from now on.
-    pub const fn set_sync_time(&mut self, most: Duration) {
-        self.sync_time = most;
+    /// How long a node's syncs take at the most from now on.
+    pub fn set_sync_time(&mut self, node: usize, most: Duration) {
+        self.nodes[node].sync_time = most;
+    }
+
+    /// A node's next sync takes so much longer.
+    pub fn hang_sync(&mut self, node: usize, length: Duration) {
+        self.fault(&format!("node {node}'s next sync hangs for {length:?}"));
+        self.nodes[node].hangs = length;
     }
 
     /// Sets a node's wall clock off by this much.

@@ -4,6 +4,7 @@ use super::{HINTS, World};
 use crate::checker::{Circumstances, Invariant, Unrest};
 use crate::node::Node;
 use bytes::Bytes;
+use gramme_quorum::Status;
 use gramme_ring::Slot;
 use gramme_store::MemDisk;
 use std::collections::BTreeMap;
@@ -118,6 +119,25 @@ impl World {
             layout.owners(layout.partition_of(Slot::of(key))).map(|id| numbers[&id]).collect::<Vec<_>>()
         };
         self.checker.check_rest(self.now, owners);
+    }
+
+    /// What each node that runs has done so far to make replicas equal: reads that repaired, hints handed over, slots pulled.
+    #[must_use]
+    pub fn work(&self) -> Vec<Option<[u64; 3]>> {
+        let done = |status: Status| [status.repairs, status.hints_handed, status.slots_pulled];
+        (0..self.nodes.len()).map(|node| self.status(node).map(done)).collect()
+    }
+
+    /// Since then a cluster at rest, of which nobody asked anything, has had nothing to do.
+    pub fn check_quiet(&mut self, before: &[Option<[u64; 3]>]) {
+        let after = self.work();
+        if let Some(node) = (0..after.len()).find(|node| after[*node] != before[*node]) {
+            let what = format!(
+                "node {node} repairs, hands over or pulls at rest: {:?}, and {:?} before",
+                after[node], before[node]
+            );
+            self.checker.fail(self.now, Invariant::Convergence, None, what);
+        }
     }
 
     /// A node's disk, to be damaged.

@@ -37,7 +37,7 @@ impl World {
         let early = self.disk_rng.chance(500_000);
         let fails = self.nodes[node].disk.refuses && self.disk_rng.chance(500_000);
         let run = self.nodes[node].runs;
-        let length = self.disk_rng.between(Duration::from_micros(50), self.sync_time);
+        let length = self.disk_rng.between(Duration::from_micros(50), self.nodes[node].sync_time);
         let at = self.now + length;
         // Nothing else happens on the node meanwhile.
         self.stop(node, at);
@@ -146,19 +146,30 @@ impl World {
                 self.checker.leaves(self.now, node);
             }
         }
-        // Reads move to the new owners. Where a disk is gone there may be fewer holders.
-        // Nor where one counts toward no quorum until it has asked the others what its machine's end took.
-        let whole = self.is_sound() && self.nodes.iter().all(|site| !site.gone && !site.unsynced);
+        // Reads move to the new owners. Of a key with an owner whose disk is gone, or that counts toward no quorum until it has asked
+        // the others what its machine's end took, there may be fewer holders.
         if transition.step() >= Step::Moving && self.moved < transition.to().version() {
             self.moved = transition.to().version();
-            if whole {
-                let numbers = &self.numbers;
-                let to = transition.to();
-                let owners = |key: &[u8]| {
-                    to.owners(to.partition_of(Slot::of(key))).map(|id| numbers[&id]).collect::<Vec<_>>()
-                };
-                self.checker.reads_move(self.now, owners);
-            }
+            let unsound = |node: usize| {
+                let site = &self.nodes[node];
+                site.gone
+                    || site.unsynced
+                    || site.incomplete
+                    || site.outdated
+                    || self.checker.has_damage(node)
+            };
+            let unsound: Vec<bool> = (0..self.nodes.len()).map(unsound).collect();
+            let numbers = &self.numbers;
+            let by = |layout: &Layout, key: &[u8]| {
+                layout.owners(layout.partition_of(Slot::of(key))).map(|id| numbers[&id]).collect::<Vec<_>>()
+            };
+            let (from, to) = (transition.from(), transition.to());
+            let owners = |key: &[u8]| {
+                let next = by(to, key);
+                let all_sound = by(from, key).iter().chain(&next).all(|node| !unsound[*node]);
+                all_sound.then_some(next)
+            };
+            self.checker.reads_move(self.now, owners);
         }
     }
 
@@ -362,7 +373,7 @@ impl World {
         self.nodes[node].gone = true;
         self.nodes[node].incomplete = false;
         self.nodes[node].unsynced = false;
-        self.checker.gives_up(node);
+        self.checker.gives_up(self.now, node);
         self.tell_rules();
     }
 

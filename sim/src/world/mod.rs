@@ -222,8 +222,6 @@ pub struct World {
     forwarded: BTreeMap<u64, OpId>,
     /// What nodes have answered since somebody looked.
     said: Vec<(OpId, Reply)>,
-    /// How long a sync takes at the most.
-    sync_time: Duration,
     /// Whether connections are reset when a link is cut, or just fall silent.
     resets: bool,
 }
@@ -269,7 +267,6 @@ impl World {
             taking: None,
             forwarded: BTreeMap::new(),
             said: Vec::new(),
-            sync_time: Duration::from_millis(1),
             resets: true,
             moved: layout.version(),
             settings: BTreeMap::new(),

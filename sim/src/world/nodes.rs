@@ -182,8 +182,9 @@ impl World {
         if self.lost_power(node) {
             return;
         }
-        let site = &self.nodes[node];
-        let at = self.now + self.disk_rng.between(Duration::from_micros(50), self.sync_time);
+        let site = &mut self.nodes[node];
+        let hangs = std::mem::take(&mut site.hangs);
+        let at = self.now + hangs + self.disk_rng.between(Duration::from_micros(50), site.sync_time);
         let run = site.runs;
         self.queue.push(at, Event::Sync { node, run });
     }
@@ -217,7 +218,7 @@ impl World {
     fn begin_fetch(&mut self, node: usize, id: LoadId, job: ReadJob<MemDisk>) {
         let early = self.disk_rng.chance(500_000);
         let read = if early { Fetch::Read(job.run()) } else { Fetch::Reading(job) };
-        let most = if self.disk_rng.chance(100_000) { self.sync_time } else { READ_TIME };
+        let most = if self.disk_rng.chance(100_000) { self.nodes[node].sync_time } else { READ_TIME };
         let at = self.now + self.disk_rng.between(Duration::from_micros(10), most);
         let run = self.nodes[node].runs;
         self.queue.push(at, Event::Fetched { node, run, id, read });

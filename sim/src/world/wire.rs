@@ -43,7 +43,8 @@ impl World {
     }
 
     pub(super) fn send(&mut self, from: usize, to: NodeId, message: &Message) {
-        self.checker.says(self.now, from, message);
+        let Some(peer) = self.numbers.get(&to).copied() else { return };
+        self.checker.says(self.now, from, peer, message);
         match message {
             // Asked elsewhere under the same name, it is the same request.
             Message::Forward { call, op, .. } if !self.forwarded.contains_key(&call.0) => {
@@ -63,7 +64,7 @@ impl World {
             }
             _ => {}
         }
-        let Some(to) = self.numbers.get(&to).copied() else { return };
+        let to = peer;
         let arrivals = self.network.send(self.now, from, to, &mut self.network_rng);
         if arrivals[0].is_none() {
             self.faults += u64::from(self.network.believes(from, to));

@@ -107,7 +107,7 @@ fn more_siblings_than_a_coordinator_admits() {
 fn what_a_disk_lost_long_ago_excuses_no_later_loss() {
     let mut h = History::new();
     // Node 1 loses its disk and has all again. What is written then, and dropped by both, is lost.
-    h.checker.wiped(1);
+    h.checker.wiped(h.now, 1);
     h.checker.has_recovered(h.now, 1, true);
     let id = h.put(Cover::Nothing);
     let a = dot(0, 1);

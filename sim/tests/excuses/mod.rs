@@ -262,12 +262,49 @@ fn a_node_that_has_yet_to_hear_that_its_disk_is_an_old_one() {
     for (heard, holds) in [(false, true), (true, false)] {
         let mut h = History::new();
         h.first_write();
-        h.checker.set_back(0);
+        h.checker.set_back(h.now, 0);
         if heard {
             h.checker.warned(0);
         }
         let read = h.get();
         h.read(read, &[], &[]);
         if holds { h.holds() } else { h.breaks(Invariant::ReadYourWrites) }
+    }
+}
+
+#[test]
+fn an_old_disk_excuses_what_went_with_it_and_nothing_else() {
+    let mut h = History::new();
+    h.checker.set_back(h.now, 0);
+    // It never had this.
+    let id = h.put(Cover::Nothing);
+    let a = dot(1, 1);
+    for node in [1, 2] {
+        h.store(node, &object(&[(a, value(id))], &[a]));
+    }
+    h.ok(id, &[a]);
+    let read = h.get();
+    h.read(read, &[], &[]);
+    h.breaks(Invariant::ReadYourWrites);
+}
+
+#[test]
+fn an_old_disk_makes_one_absence_and_no_more() {
+    for (others_have_it, holds) in [(false, true), (true, false)] {
+        let mut h = History::new();
+        let id = h.put(Cover::Nothing);
+        let a = dot(0, 1);
+        let copy = object(&[(a, value(id))], &[a]);
+        let holders = if others_have_it { 3 } else { 2 };
+        (0..holders).for_each(|node| h.store(node, &copy));
+        let read = h.ask(Op::Get { key: Bytes::from_static(KEY), options: ReadOptions::default() });
+        let owners = (0..3).map(|node| (node, node as u64)).collect();
+        let layout = Some((LayoutVersion(1), owners));
+        let circumstances = Circumstances { layout, walls: (0, u64::MAX), owners: Vec::new() };
+        h.checker.begins(read, &circumstances);
+        h.checker.set_back(h.now, 0);
+        let nothing = Reply::Read(Reading { siblings: Vec::new(), context: Context::default() });
+        h.checker.answers(h.now, read, &nothing, &circumstances);
+        if holds { h.holds() } else { h.breaks(Invariant::AbsenceIsAQuorum) }
     }
 }

@@ -59,7 +59,7 @@ fn write(object: &Object, sync: Syncing) -> Message {
 fn acknowledge(h: &mut History, node: usize) {
     let written = Message::Written { call: CallId(7), hints: Vec::new(), outranking: None };
     let now = h.tick();
-    h.checker.says(now, node, &written);
+    h.checker.says(now, node, 0, &written);
 }
 
 #[test]
@@ -159,9 +159,9 @@ fn a_node_that_says_it_has_recovered() {
     for (has, other_lost, holds) in [(true, false, true), (false, false, false), (false, true, true)] {
         let mut h = four();
         let (copy, _) = written(&mut h);
-        h.checker.wiped(0);
+        h.checker.wiped(h.now, 0);
         if other_lost {
-            h.checker.wiped(1);
+            h.checker.wiped(h.now, 1);
         }
         if has {
             h.store(0, &copy);
@@ -172,13 +172,34 @@ fn a_node_that_says_it_has_recovered() {
 }
 
 #[test]
+fn what_it_says_while_not_all_go_by_one_layout_is_judged_the_next_time() {
+    let mut h = four();
+    written(&mut h);
+    h.checker.wiped(h.now, 0);
+    h.checker.has_recovered(h.now, 0, false);
+    h.holds();
+    h.checker.has_recovered(h.now, 0, true);
+    h.breaks(Invariant::Convergence);
+}
+
+#[test]
+fn reads_move_without_a_word_of_keys_that_an_owner_has_lost() {
+    for (sound, holds) in [(false, true), (true, false)] {
+        let mut h = four();
+        written(&mut h);
+        h.checker.reads_move(h.now, |_| sound.then(|| vec![1, 2, 3]));
+        if holds { h.holds() } else { h.breaks(Invariant::NothingDroppedEarly) }
+    }
+}
+
+#[test]
 fn a_damaged_copy_that_is_replaced_by_less() {
     for whole in [true, false] {
         let mut h = four();
         let (first, a) = written(&mut h);
         let id = h.put(Cover::Nothing);
         let b = dot(2, 1);
-        h.checker.damaged(0, slot(), &Bytes::from_static(KEY), true);
+        h.checker.damaged(h.now, 0, slot(), &Bytes::from_static(KEY), true);
         // From node 2, which has never heard of the first, or from node 1 as well.
         let mut healed = object(&[(b, value(id))], &[b]);
         h.store(2, &healed);
@@ -251,7 +272,7 @@ fn an_acknowledgement_by_the_old_owners_alone() {
 fn reopened_without(sealed: bool, told: bool) -> History {
     let mut h = four();
     written(&mut h);
-    h.checker.damaged(0, slot(), &Bytes::from_static(KEY), sealed);
+    h.checker.damaged(h.now, 0, slot(), &Bytes::from_static(KEY), sealed);
     h.checker.recovered(h.now, 0, &Bytes::from_static(KEY), None, true, told);
     // A strict read that asks it and node 2.
     if h.checker.violation().is_none() {
