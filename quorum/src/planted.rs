@@ -137,6 +137,8 @@ bugs! {
     HandoffStartsOver,
     /// A record that can't be read tells how far the dots of its slot have come: as if there were none.
     CounterFromDamaged,
+    /// A write that is ended early, since too many linger, leaves no hints.
+    CutShortWithoutHint,
 }
 
 impl Planted {

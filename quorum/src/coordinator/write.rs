@@ -550,7 +550,9 @@ impl Engine {
                 part.plan.spares.clear();
             }
         }
-        self.write_patience(now, call);
+        if !self.config.planted.is(Bug::CutShortWithoutHint) {
+            self.write_patience(now, call);
+        }
         self.remove_write(call);
     }
 
