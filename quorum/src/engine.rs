@@ -52,6 +52,7 @@ pub(crate) enum Timer {
     Sync,
     Recovery,
     Sweep,
+    Rehint,
     /// There is something left of this second's budget.
     Pulls,
     /// Write this run's actor again: the disk refused it.
@@ -95,6 +96,8 @@ pub struct Engine {
     pub(crate) recovery: Recovery,
     pub(crate) sweep: Sweep,
     pub(crate) departed: Option<Departed>,
+    /// Hints for nodes that are gone are to be looked for again.
+    pub(crate) rehint_armed: bool,
     /// The layout, by its hash, whose partitions this node gets, and the one for which it gives others away.
     pub(crate) gaining: Option<u64>,
     pub(crate) offering: Option<u64>,
@@ -169,6 +172,7 @@ impl Engine {
             recovery: Recovery::default(),
             sweep: Sweep::default(),
             departed: None,
+            rehint_armed: false,
             gaining: None,
             offering: None,
             anti_entropy: AntiEntropy::default(),
@@ -570,6 +574,7 @@ impl Engine {
                 }
                 Timer::Recovery => self.recovery_timer(now),
                 Timer::Sweep => self.sweep_timer(now),
+                Timer::Rehint => self.rehint_timer(),
                 Timer::Pulls => self.pump_waiting(now),
                 Timer::Actor => self.store_actor(),
             }

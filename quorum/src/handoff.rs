@@ -5,7 +5,7 @@
 //! join, so it may be sent twice. A hint goes only when the owner holds, durably, what the copy still is.
 
 use crate::engine::{Engine, Timer};
-use crate::input::{ListCursor, ListId, LoadId, Loaded, Page, Place};
+use crate::input::{AppendId, ListCursor, ListId, LoadId, Loaded, Page, Place};
 use crate::message::{CallId, Message, Purpose, Refusal, Syncing};
 use crate::planted::Bug;
 use crate::replica::{self, Held, Waiting};
@@ -60,14 +60,18 @@ impl Engine {
     /// Keeps a hint for `owner` beside this node's own copy of the key. No write is acknowledged for it; if it is refused, that is
     /// counted, and the owner gets the write in other ways.
     pub(crate) fn keep_hint(&mut self, now: Now, owner: NodeId, key: &Bytes) {
-        if self.view.membership().is_removed(owner) {
-            return;
+        if !self.view.membership().is_removed(owner) {
+            let append = self.append_hint(now, owner, key);
+            self.replica.journal.hold_written(append, Waiting::Hint);
+            self.out.confirm();
         }
+    }
+
+    pub(crate) fn append_hint(&mut self, now: Now, owner: NodeId, key: &Bytes) -> AppendId {
         let (place, hint) = hint_record(owner, key);
         let append = self.out.append(place, hint, Some((Bytes::new(), 0)));
-        self.replica.journal.hold_written(append, Waiting::Hint);
-        self.out.confirm();
         self.expect_handoff(now, owner);
+        append
     }
 
     /// There is something for `owner`: hand it over, at once if it idles, else when it is back or done. A node that writes nothing any

@@ -139,6 +139,8 @@ bugs! {
     CounterFromDamaged,
     /// A merge keeps what either side holds, replaced or not.
     MergeRevives,
+    /// A write that is ended early, since too many linger, leaves no hints.
+    CutShortWithoutHint,
 }
 
 impl Planted {

@@ -47,6 +47,8 @@ pub(crate) enum Waiting {
     Actor,
     /// A hint beside a copy that is there already.
     Hint,
+    /// Hints for the heirs of this owner, who is none any more, to this key.
+    Inherited(NodeId, Bytes),
     /// The removal of a hint for this owner.
     HintGone(NodeId),
     /// An object of a pull.

@@ -12,12 +12,14 @@ use crate::handoff::{hint_place, hint_record};
 use crate::input::{ListCursor, ListId, Page, Place};
 use crate::message::{CallId, Message};
 use crate::planted::Bug;
+use crate::replica::Waiting;
 use crate::time::{Instant, Now};
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::vec::Vec;
+use bytes::Bytes;
 use gramme_ring::{NodeId, Slot};
 
-/// Retry times after which an offer is made again.
+/// Retry times after which an offer is made again, and a hint is looked at again whose heirs' found no room.
 const AGAIN: u32 = 5;
 /// Hints looked at at a time.
 const PAGE: usize = 256;
@@ -245,6 +247,43 @@ impl Engine {
         self.departed = Some(Departed { listing, again, seen });
     }
 
+    /// The hint for an owner that is none any more goes when those for its heirs are in the log.
+    fn inherit(&mut self, now: Now, owner: NodeId, key: Bytes, members: &BTreeSet<NodeId>) {
+        let mut last = None;
+        let mut heirs = self.view.owners(Slot::of(&key));
+        heirs.retain(|heir| *heir != self.config.node && members.contains(heir));
+        for heir in heirs {
+            let append = self.append_hint(now, heir, &key);
+            if let Some(before) = last.replace(append) {
+                self.replica.journal.link(before, append);
+            }
+        }
+        match last {
+            Some(append) => {
+                self.replica.journal.hold_written(append, Waiting::Inherited(owner, key));
+                self.out.confirm();
+            }
+            None => self.drop_hint(owner, &key),
+        }
+    }
+
+    pub(crate) fn drop_hint(&mut self, owner: NodeId, key: &Bytes) {
+        let (place, hint) = hint_record(owner, key);
+        self.out.append(place, hint, None);
+    }
+
+    /// Its heirs' hints have no room: it stays, and is looked at again.
+    pub(crate) fn inherit_later(&mut self, now: Now) {
+        if self.replica.journal.is_writable() && !core::mem::replace(&mut self.rehint_armed, true) {
+            self.timers.insert((now.instant + AGAIN * self.config.timing.retry, Timer::Rehint));
+        }
+    }
+
+    pub(crate) fn rehint_timer(&mut self) {
+        self.rehint_armed = false;
+        self.rehint();
+    }
+
     /// A page of them. `false` if the listing is for something else.
     pub(crate) fn hints_looked_through(&mut self, now: Now, id: ListId, page: &Option<Page>) -> bool {
         if self.departed.as_ref().is_none_or(|departed| departed.listing != id) {
@@ -263,13 +302,7 @@ impl Engine {
                 continue;
             }
             let key = record.slice_ref(key);
-            for heir in self.view.owners(Slot::of(&key)) {
-                if heir != self.config.node && members.contains(&heir) {
-                    self.keep_hint(now, heir, &key);
-                }
-            }
-            let (place, hint) = hint_record(owner, &key);
-            self.out.append(place, hint, None);
+            self.inherit(now, owner, key, &members);
         }
         let again = self.departed.as_ref().is_some_and(|departed| departed.again);
         let whole = page.is_some();

@@ -105,6 +105,7 @@ impl Engine {
             |(owner, handoff): (&NodeId, &Handoff)| handoff.is_pending() && self.view.is_member(*owner);
         !self.ready
             || self.departed.is_some()
+            || self.rehint_armed
             || self.handoffs.iter().any(kept)
             || self.replica.expects_hints()
             || self.replica.hints_going > 0

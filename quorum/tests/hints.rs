@@ -455,3 +455,25 @@ fn a_hint_without_room_is_counted() {
     cluster.put(A, "l", "v", Cover::Held);
     assert_eq!((counts(&cluster), cluster.hints(A)), ((1, 1), 1));
 }
+
+/// A full disk still takes what removes something. A hint for who was removed goes only when those for its heirs are there.
+#[test]
+fn a_hint_stays_until_its_heirs_have_theirs() {
+    let mut cluster = Cluster::with(5, |config| config.timing.exchange = Duration::from_secs(10_000));
+    let list = cluster.preference("k");
+    let (gone, keeper) = (list[2], list[3]);
+    cluster.crash(gone);
+    cluster.put(list[0], "k", "v", Cover::Held);
+    assert_eq!(cluster.hints(keeper), 1);
+    // Removals alone find room.
+    cluster.nodes.get_mut(&keeper).unwrap().takes_only_removals = true;
+    changes::commit(&mut cluster, list[0], vec![Change::Remove(gone)]);
+    cluster.pass(Duration::from_secs(20));
+    assert_eq!(cluster.hints(keeper), 1, "it is all that tells of the write");
+    cluster.nodes.get_mut(&keeper).unwrap().takes_only_removals = false;
+    let handed = |cluster: &Cluster| cluster.nodes[&keeper].engine.status(cluster.now.instant).hints_handed;
+    assert_eq!(handed(&cluster), 0);
+    cluster.pass(Duration::from_secs(20));
+    assert_eq!(cluster.hints(keeper), 0);
+    assert!(handed(&cluster) >= 1, "an heir has it from here");
+}

@@ -177,8 +177,8 @@ pub fn run(plan: &Plan, progress: &mut dyn FnMut(&World)) -> Outcome {
         shape.scrub = Some(64 << 10);
     }
     // Bounds that a run comes up against. Where hints alone heal, those of writes that are cut short are missed.
-    if own.chance(if hints_alone { 500_000 } else { 150_000 }) {
-        shape.limits.requests = own.index(5) + 1;
+    if own.chance(if hints_alone { 600_000 } else { 150_000 }) {
+        shape.limits.requests = own.index(if hints_alone { 2 } else { 5 }) + 1;
     }
     if own.chance(150_000) {
         shape.limits.siblings = own.index(6) + 2;

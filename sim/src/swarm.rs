@@ -168,7 +168,7 @@ impl Storm {
         let weather = Weather {
             fastest: Duration::from_micros(rng.range(20, 2_000)),
             slowest: Duration::from_micros(rng.range(2_000, 80_000)),
-            lost: if rng.chance(600_000) { percent(rng, 10) } else { 0 },
+            lost: if rng.chance(600_000) { percent(rng, if hints_alone { 30 } else { 10 }) } else { 0 },
             doubled: if rng.chance(500_000) { percent(rng, 10) } else { 0 },
             straggling: if rng.chance(500_000) { percent(rng, 5) } else { 0 },
             straggler: Duration::from_millis(rng.range(100, 8_000)),

@@ -550,7 +550,9 @@ impl Engine {
         for part in write.parts.iter_mut().filter(|_| here) {
             part.plan.spares.clear();
         }
-        self.write_patience(now, call);
+        if !self.config.planted.is(Bug::CutShortWithoutHint) {
+            self.write_patience(now, call);
+        }
         self.remove_write(call);
     }
 

@@ -28,6 +28,8 @@ pub(crate) struct Node {
     pub(crate) saves_refused: usize,
     /// Records that find no room.
     pub(crate) refuses: fn(Place) -> bool,
+    /// What removes a record, and nothing else, finds room.
+    pub(crate) takes_only_removals: bool,
     pub(crate) syncs: bool,
     /// A sync was asked for.
     wanted: bool,
@@ -160,6 +162,7 @@ impl Cluster {
             book_full: false,
             saves_refused: 0,
             refuses: |_| false,
+            takes_only_removals: false,
             syncs: true,
             wanted: false,
             loads: true,
@@ -258,7 +261,8 @@ impl Cluster {
                 }
                 Output::Append { id: append, place, key, value } => {
                     node.last = append;
-                    if node.disk_full || (node.refuses)(place) {
+                    let lacks_room = node.takes_only_removals && value.is_some();
+                    if node.disk_full || lacks_room || (node.refuses)(place) {
                         inputs.push_front(Input::AppendFailed(append));
                         continue;
                     }
