@@ -35,7 +35,7 @@
 //!
 //! # Slots
 //!
-//! Every key lives in a slot, a number that the caller chooses (0 if it needs none). A slot can be [listed](Store::list) and
+//! Every key lives in a slot, a number that the caller chooses, or [`slot_of`] where it has none to choose by. A slot can be [listed](Store::list) and
 //! [dropped](Store::drop_slot) with one record. The index has one small table per slot, so that its growth is never
 //! felt; an index entry takes 22 bytes whatever the key's length, and tables are a quarter larger than what is in them at most.
 //!
@@ -107,6 +107,7 @@ mod segments;
 #[cfg(feature = "std")]
 mod shared;
 mod slot_table;
+mod slots;
 mod snapshot;
 mod store;
 mod summarise;
@@ -131,6 +132,7 @@ pub use scrub::Scrubbed;
 pub use segment::SegmentId;
 #[cfg(feature = "std")]
 pub use shared::{SharedStore, Value};
+pub use slots::{KEY_SLOTS, slot_of};
 pub use snapshot::{CopyProgress, Snapshot};
 pub use store::{Stats, Store};
 pub use sync::{Durable, Position, SyncDone, SyncJob};
