@@ -261,7 +261,7 @@ impl Replica {
             events: Vec::new(),
         };
         if work.damaged {
-            // What this copy held is not known, so its intervals end here.
+            // What this copy held is not known, so its spans end here.
             self.break_hold(place_of(&key));
             if self.planted.is(Bug::CounterFromDamaged) {
                 self.minters.remove(&place_of(&key));
@@ -367,7 +367,7 @@ impl Replica {
             work.waiting.push((Waiting::Minted(mint.call), mint.sync));
             work.hints.extend(mint.hints.into_iter().map(|owner| (owner, Hint::Kept)));
         } else {
-            // A dot that is out and not here: no interval may reach across it.
+            // A dot that is out and not here: no span may reach across it.
             self.break_hold(place);
         }
         let minted = Minted { call: mint.call, object, encoded, context, rank, replaced, held };
@@ -510,7 +510,7 @@ impl Replica {
         }
     }
 
-    /// An append was refused. The dots that it would have stored may be out already, so no interval may
+    /// An append was refused. The dots that it would have stored may be out already, so no span may
     /// reach across them. Answers who waited for it, and whether it was a hint: then the copy may be there.
     pub(crate) fn append_failed(&mut self, append: AppendId) -> (Vec<Waiting>, bool) {
         let copy = self.slot_of.remove(&append);
