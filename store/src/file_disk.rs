@@ -30,6 +30,7 @@ struct Opened {
 
 impl FileHandle {
     fn new(file: File, name: &str) -> Self {
+        keep_no_access_time(&file);
         Self(Arc::new(Opened { file, name: FileName::new(name) }))
     }
 
@@ -226,6 +227,19 @@ fn reserve(file: &File, bytes: u64) -> io::Result<()> {
         }
     }
 }
+
+/// Has reads leave the file's access time alone, which nobody asks for: to keep it takes a tenth of a small read from the page cache, and
+/// dirties the inode once a day. Only a file's owner may; for others it stays as it is.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn keep_no_access_time(file: &File) {
+    use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+    if let Ok(flags) = fcntl_getfl(file) {
+        let _ = fcntl_setfl(file, flags | OFlags::NOATIME);
+    }
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+fn keep_no_access_time(_: &File) {}
 
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 fn reserve(_: &File, _: u64) -> io::Result<()> {

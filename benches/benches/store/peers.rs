@@ -5,6 +5,11 @@ use criterion::{BenchmarkId, Criterion, Throughput};
 use std::hint::black_box;
 use std::path::Path;
 
+/// What those that have a cache of their own may keep in it: all of these records. It is what redb and sled take unless they are told
+/// otherwise; the others get as much.
+#[cfg(any(feature = "peers", feature = "peers-rocksdb"))]
+const CACHE_BYTES: usize = 1 << 30;
+
 /// What stores have in common. A put need not survive a power cut; a durable put must. A get returns the value's length.
 pub(crate) trait Peer: Sync {
     fn put(&self, key: &[u8], value: &[u8]);
@@ -61,7 +66,7 @@ fn peer(c: &mut Criterion, name: &str, make: fn(&Path) -> Box<dyn Peer>) {
 
 #[cfg(feature = "peers")]
 mod rust_peers {
-    use super::{Path, Peer};
+    use super::{CACHE_BYTES, Path, Peer};
     use redb::ReadableDatabase;
 
     struct Redb(redb::Database);
@@ -138,18 +143,21 @@ mod rust_peers {
     }
 
     pub(super) fn open_redb(path: &Path) -> Box<dyn Peer> {
-        Box::new(Redb(redb::Database::create(path.join("redb")).expect("a new database")))
+        let database = redb::Database::builder().set_cache_size(CACHE_BYTES).create(path.join("redb"));
+        Box::new(Redb(database.expect("a new database")))
     }
 
     pub(super) fn open_fjall(path: &Path) -> Box<dyn Peer> {
-        let database = fjall::Database::builder(path).open().expect("a new database");
+        let database = fjall::Database::builder(path).cache_size(CACHE_BYTES as u64).open();
+        let database = database.expect("a new database");
         let keyspace = database.keyspace("records", fjall::KeyspaceCreateOptions::default);
         let keyspace = keyspace.expect("a new keyspace");
         Box::new(Fjall(database, keyspace))
     }
 
     pub(super) fn open_sled(path: &Path) -> Box<dyn Peer> {
-        Box::new(Sled(sled::open(path).expect("a new database")))
+        let database = sled::Config::new().path(path).cache_capacity(CACHE_BYTES as u64).open();
+        Box::new(Sled(database.expect("a new database")))
     }
 }
 
@@ -216,9 +224,10 @@ mod native_peers {
 
 #[cfg(feature = "peers-rocksdb")]
 mod rocksdb_peer {
-    use super::{Path, Peer};
+    use super::{CACHE_BYTES, Path, Peer};
+    use rocksdb::{BlockBasedOptions, Cache, DB, DBCompressionType, Options, WriteOptions};
 
-    struct Rocks(rocksdb::DB);
+    struct Rocks(DB);
 
     impl Peer for Rocks {
         fn put(&self, key: &[u8], value: &[u8]) {
@@ -226,7 +235,7 @@ mod rocksdb_peer {
         }
 
         fn put_durable(&self, key: &[u8], value: &[u8]) {
-            let mut options = rocksdb::WriteOptions::default();
+            let mut options = WriteOptions::default();
             options.set_sync(true);
             self.0.put_opt(key, value, &options).expect("a disk that syncs");
         }
@@ -237,7 +246,16 @@ mod rocksdb_peer {
     }
 
     pub(super) fn open_rocksdb(path: &Path) -> Box<dyn Peer> {
-        Box::new(Rocks(rocksdb::DB::open_default(path).expect("a new database")))
+        let mut tables = BlockBasedOptions::default();
+        tables.set_block_cache(&Cache::new_lru_cache(CACHE_BYTES));
+        // Of ten bits for each key, without which it looks for what is absent in its files.
+        tables.set_bloom_filter(10.0, false);
+        let mut options = Options::default();
+        options.create_if_missing(true);
+        options.set_block_based_table_factory(&tables);
+        // Nobody else here compresses, and these values would come to nothing.
+        options.set_compression_type(DBCompressionType::None);
+        Box::new(Rocks(DB::open(&options, path).expect("a new database")))
     }
 }
 
