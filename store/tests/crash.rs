@@ -80,7 +80,7 @@ fn crash_everywhere(ops: &[Op], seed: u64, images: u64) -> u64 {
     for cut in 0.. {
         let disk = MemDisk::new();
         // Where no room is reserved each write makes its file longer, and lengths survive on their own.
-        disk.reserve_room(seed % 2 == 0);
+        disk.reserve_room(seed.is_multiple_of(2));
         let (model, failed) = run_until_cut(&disk, ops, Some(cut));
         for _ in 0..images {
             let image = disk.crash_image(dice.below(u64::MAX));
