@@ -157,9 +157,6 @@ fn seal(number: usize, bytes: &mut Vec<u8>) {
 fn seal_manifest(bytes: &mut Vec<u8>) {
     let len = (bytes.len() + 4).next_multiple_of(COPY_ALIGN);
     bytes.resize(len, 0);
-    // A generation and an id at the very end of what there are leave none for what comes next.
-    bytes[23] &= 0x1f;
-    bytes[31] &= 0x1f;
     // The chain is written on where it is said to end: within what a disk in memory can have.
     bytes[74..80].fill(0);
     bytes[32..40].copy_from_slice(&(len as u64).to_le_bytes());
@@ -177,8 +174,6 @@ fn seal_segment(id: u64, bytes: &mut [u8]) {
     let place = place(word(bytes, 40), id);
     let mut at = 64;
     while at + 40 <= bytes.len() {
-        // Nor does a sequence.
-        bytes[at + 15] &= 0x1f;
         let lengths = word(bytes, at + 32);
         let (value, key) = (lengths & 0x7ff_ffff, lengths >> 27 & 0x1_ffff);
         let len = usize::try_from(40 + key + value).expect("64 bits").next_multiple_of(8);

@@ -7,7 +7,7 @@ use crate::log::say;
 use crate::server::{PARTITIONS, REPLICAS, ServeError};
 use gramme_quorum::Keyspace;
 use gramme_ring::{ClusterId, Layout, Member, Membership as Ring, NodeId};
-use gramme_store::{FileDisk, OpenError, Options, Recovery, Store};
+use gramme_store::{Damage, FileDisk, OpenError, Options, Recovery, Store};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
@@ -51,8 +51,11 @@ pub(crate) fn open(dir: &DataDir, config: &Config, addresses: &Addresses) -> Res
         }
     }
     let options = store_options(&identity)?.with_segment_bytes(config.segment_bytes);
-    let (store, recovery) = open_store(&dir.store(), options)?;
+    let (mut store, recovery) = open_store(&dir.store(), options)?;
     let why = judge(dir, &recovery, &membership.ring)?;
+    if why.is_none() {
+        store.accept_losses();
+    }
     let unsynced = why.as_deref() == Some(UNSYNCED);
     Ok((identity, membership, OpenStore { store, incomplete: why.is_some() && !unsynced, unsynced }))
 }
@@ -148,15 +151,29 @@ fn boot() -> Option<String> {
     Some(boot.trim().to_owned()).filter(|boot| !boot.is_empty())
 }
 
+/// The places that cost the store records, a line for each.
+fn lost_places(recovery: &Recovery) -> String {
+    let lost = recovery.damage.iter().filter(|damage| damage.is_lossy());
+    let line = |damage: &Damage| {
+        let segment = damage.segment.map_or("-".to_owned(), |segment| segment.to_string());
+        format!("{segment} {} {}\n", damage.start, damage.end)
+    };
+    lost.map(line).collect()
+}
+
 /// Why acknowledged data may be missing here, if it may. Once it may, that is remembered: a later run finds the same store
-/// without a trace of what it lost.
+/// without a trace of what it lost. Or it finds the same damage again, though all is back, or was given up by the operator.
 fn judge(dir: &DataDir, recovery: &Recovery, ring: &Ring) -> Result<Option<String>, DirError> {
     let boot = boot();
     let last = dir.last_boot()?;
     let went_down = !recovery.clean && (boot.is_none() || boot != last);
+    let lost = lost_places(recovery);
+    let noted = dir.lost_places()?;
+    let is_settled =
+        dir.incomplete()?.is_none() && lost.lines().all(|place| noted.lines().any(|line| line == place));
     let loss = if recovery.created {
         Some("the store was missing although this node was founded before")
-    } else if recovery.is_lossy() {
+    } else if recovery.is_lossy() && !is_settled {
         Some("durable records of the store are damaged")
     } else if went_down && Keyspace::outruns_the_disk(ring) && dir.incomplete()?.is_none() {
         Some(UNSYNCED)
@@ -165,6 +182,10 @@ fn judge(dir: &DataDir, recovery: &Recovery, ring: &Ring) -> Result<Option<Strin
     };
     if let Some(loss) = loss {
         dir.mark_incomplete(loss)?;
+    }
+    // After that: what is noted and not marked counts as settled.
+    if lost != noted {
+        dir.save_lost_places(&lost)?;
     }
     if let Some(boot) = boot.filter(|boot| last.as_ref() != Some(boot)) {
         dir.save_boot(&boot)?;
@@ -186,4 +207,52 @@ fn judge(dir: &DataDir, recovery: &Recovery, ring: &Ring) -> Result<Option<Strin
         );
     }
     Ok(incomplete)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gramme_store::{Disk, MemDisk};
+
+    /// Records in sealed segments, all read at an opening.
+    fn options(seed: u8) -> Options {
+        Options::new([seed; 16]).with_segment_bytes(4096).with_index_files(false)
+    }
+
+    /// Destroys the record whose value is all these bytes.
+    fn destroy(disk: &MemDisk, byte: u8) {
+        let find = |name: String| {
+            let bytes = disk.contents(&name)?;
+            Some((name, bytes.windows(200).position(|window| window == [byte; 200])?))
+        };
+        let (name, at) = disk.list().expect("lists").into_iter().find_map(find).expect("its record");
+        assert!(disk.overwrite(&name, at as u64 - 48, &[0xee; 100]));
+    }
+
+    #[test]
+    fn damage_that_was_made_good_or_given_up_is_no_new_loss_and_other_damage_is() {
+        let path = std::env::temp_dir().join(format!("gramme-birth-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&path);
+        std::fs::create_dir_all(&path).expect("room");
+        let (dir, ring, disk) = (DataDir::new(&path), Ring::new(), MemDisk::new());
+        let (mut store, _) = Store::open(disk.clone(), options(1)).expect("opens");
+        for n in 1..100u8 {
+            store.put(1, &[n], &[n; 200], 0).expect("room");
+        }
+        store.close().expect("closes");
+        let open = |seed| Store::open(disk.clone(), options(seed)).expect("opens").1;
+        let judged = |recovery: &Recovery| judge(&dir, recovery, &ring).expect("room");
+        assert_eq!(judged(&open(2)), None);
+        destroy(&disk, 3);
+        let why = judged(&open(3));
+        assert!(why.is_some());
+        assert_eq!(judged(&open(4)), why, "not before all is back");
+        dir.clear_incomplete().expect("room");
+        let again = open(5);
+        assert!(again.is_lossy(), "the store tells of it until the room is had back");
+        assert_eq!(judged(&again), None);
+        destroy(&disk, 90);
+        assert_eq!(judged(&open(6)), why);
+        std::fs::remove_dir_all(&path).expect("it is there");
+    }
 }

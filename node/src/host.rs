@@ -305,7 +305,10 @@ impl<D: Disk> Host<D> {
                 Output::Known(node, facts) => self.effects.push_back(Effect::Known(node, facts)),
                 Output::Cluster(id, done) => self.effects.push_back(Effect::Cluster(id, done)),
                 Output::Incomplete => self.effects.push_back(Effect::Incomplete),
-                Output::Recovered => self.effects.push_back(Effect::Recovered),
+                Output::Recovered => {
+                    self.store.accept_losses();
+                    self.effects.push_back(Effect::Recovered);
+                }
                 other => unreachable!("an output that this host does not know: {other:?}"),
             }
         }

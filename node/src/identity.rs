@@ -8,6 +8,7 @@
 //! DIR/gramme.toml   settings, if there are any
 //! DIR/incomplete    there if the store was found missing or damaged, until all is back from the other owners: this node's
 //!                   copies count toward no quorum
+//! DIR/damage        the places that cost the store records: found again, they are no new loss
 //! ```
 //!
 //! Founding creates the store first (and stops if there is one with data), then writes the membership, then the
@@ -29,6 +30,7 @@ use std::path::{Path, PathBuf};
 const IDENTITY: &str = "identity";
 const MEMBERSHIP: &str = "membership";
 const INCOMPLETE: &str = "incomplete";
+const DAMAGE: &str = "damage";
 const BOOT: &str = "boot";
 /// Locked by the process that runs the node.
 pub(crate) const LOCK: &str = "lock";
@@ -407,6 +409,16 @@ impl DataDir {
         }
     }
 
+    /// The damaged places of the store that an earlier opening found, a line for each.
+    pub(crate) fn lost_places(&self) -> Result<String, DirError> {
+        Ok(self.read(DAMAGE)?.map_or(String::new(), |text| String::from_utf8_lossy(&text).into_owned()))
+    }
+
+    /// Notes them. They are told again by each opening, until compaction is through with them.
+    pub(crate) fn save_lost_places(&self, places: &str) -> Result<(), DirError> {
+        self.write(DAMAGE, places.as_bytes(), 0o644)
+    }
+
     /// Creates the directory, with its parents, durably.
     fn create(&self) -> Result<(), DirError> {
         fs::create_dir_all(&self.0).map_err(|e| DirError::Io(self.0.clone(), e))?;
@@ -425,7 +437,7 @@ impl DataDir {
         };
         for entry in entries {
             let name = entry.map_err(io)?.file_name().to_string_lossy().into_owned();
-            let ours = [IDENTITY, MEMBERSHIP, SETTINGS, STORE, INCOMPLETE, BOOT, LOCK]
+            let ours = [IDENTITY, MEMBERSHIP, SETTINGS, STORE, INCOMPLETE, DAMAGE, BOOT, LOCK]
                 .contains(&name.trim_end_matches(".new"));
             if !ours && name != "lost+found" {
                 return Err(DirError::Foreign(self.0.clone(), name));

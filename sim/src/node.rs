@@ -11,7 +11,7 @@ use core::time::Duration;
 use gramme_node::host::{Host, opening};
 use gramme_quorum::{ClusterOp, Config, Engine, Keyspace, Output};
 use gramme_ring::{Membership, NodeId};
-use gramme_store::{Cursor, MemDisk, Options, Read, ReadDone, ReadJob, Store, SyncDone, SyncJob};
+use gramme_store::{Cursor, Damage, MemDisk, Options, Read, ReadDone, ReadJob, Store, SyncDone, SyncJob};
 use gramme_vclock::Actor;
 use std::cell::RefCell;
 use std::collections::{BTreeSet, VecDeque};
@@ -66,6 +66,8 @@ pub(crate) struct Node {
     pub(crate) kept_all: bool,
     /// It may lack what it acknowledged.
     pub(crate) incomplete: bool,
+    /// The damage that the last opening found in its store.
+    damage: Vec<Damage>,
     /// In this run it knows so.
     pub(crate) warned: bool,
     /// It may lack what it acknowledged before it was synced.
@@ -112,6 +114,7 @@ impl Node {
             hangs: Duration::ZERO,
             kept_all: true,
             incomplete: false,
+            damage: Vec::new(),
             warned: false,
             unsynced: false,
             membership,
@@ -137,7 +140,15 @@ impl Node {
         let mut config = Config::new(self.id, actor);
         config.digest_key = CLUSTER_KEY;
         self.disk.blank = false;
-        self.incomplete |= recovery.is_lossy() || (recovery.created && self.runs > 0);
+        // Damage that is found again after all is back is no new loss: the server notes it, too.
+        let lost = recovery.damage.iter().filter(|damage| damage.is_lossy()).copied();
+        let lost: Vec<Damage> = lost.collect();
+        let is_settled = !self.incomplete && lost.iter().all(|damage| self.damage.contains(damage));
+        self.incomplete |= (!lost.is_empty() && !is_settled) || (recovery.created && self.runs > 0);
+        self.damage = lost;
+        if !self.incomplete {
+            store.accept_losses();
+        }
         config.incomplete = self.incomplete;
         self.warned = self.incomplete;
         // The server remembers both, and the machine's boot, until it has recovered.

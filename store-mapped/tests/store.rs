@@ -2,12 +2,13 @@
 
 #![allow(clippy::cast_possible_truncation)] // Bytes of numbers are as good as others.
 
-use gramme_store::{Disk, FileDisk, Options, Read, Store};
+use gramme_store::{Disk, DiskError, DiskFile, FileDisk, Options, Read, Store};
 use gramme_store_mapped::MappedDisk;
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex};
 
 const DIRECTORY: &str = "GRAMME_STORE_MAPPED_KILL_DIRECTORY";
 
@@ -176,6 +177,99 @@ fn kill_9_takes_nothing_that_was_put() {
         for number in 0..store.len() {
             let held = store.get_with(1, &number.to_le_bytes(), |held| held.bytes == value(number));
             assert_eq!(held, Ok(Some(true)), "kill {kill}: {number}");
+        }
+    }
+}
+
+/// A mapped disk that remembers what it has lent, and to which nothing may be written there.
+struct Lender(MappedDisk);
+
+#[derive(Clone)]
+struct LenderFile {
+    file: <MappedDisk as Disk>::File,
+    lent: Arc<Mutex<Vec<(u64, u64)>>>,
+}
+
+impl Lender {
+    fn file(file: <MappedDisk as Disk>::File) -> LenderFile {
+        LenderFile { file, lent: Arc::default() }
+    }
+}
+
+impl Disk for Lender {
+    type File = LenderFile;
+    type Lock = <MappedDisk as Disk>::Lock;
+
+    fn lock(&self) -> Result<Self::Lock, DiskError> {
+        self.0.lock()
+    }
+    fn list(&self) -> Result<Vec<String>, DiskError> {
+        self.0.list()
+    }
+    fn open(&self, name: &str) -> Result<LenderFile, DiskError> {
+        self.0.open(name).map(Self::file)
+    }
+    fn create(&self, name: &str, bytes: u64) -> Result<LenderFile, DiskError> {
+        self.0.create(name, bytes).map(Self::file)
+    }
+    fn rename(&self, from: &str, to: &str) -> Result<(), DiskError> {
+        self.0.rename(from, to)
+    }
+    fn remove(&self, name: &str) -> Result<(), DiskError> {
+        self.0.remove(name)
+    }
+    fn sync_dir(&self) -> Result<(), DiskError> {
+        self.0.sync_dir()
+    }
+}
+
+impl DiskFile for LenderFile {
+    fn size(&self) -> Result<u64, DiskError> {
+        self.file.size()
+    }
+    fn read_at(&self, offset: u64, into: &mut [u8]) -> Result<usize, DiskError> {
+        self.file.read_at(offset, into)
+    }
+    fn lend(&self, offset: u64, len: usize) -> Option<&[u8]> {
+        self.lent.lock().expect("no panic").push((offset, offset + len as u64));
+        self.file.lend(offset, len)
+    }
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<(), DiskError> {
+        let end = offset + bytes.len() as u64;
+        for (from, to) in self.lent.lock().expect("no panic").iter() {
+            assert!(end <= *from || *to <= offset, "{offset} to {end} is written, {from} to {to} was lent");
+        }
+        self.file.write_at(offset, bytes)
+    }
+    fn sync_data(&self) -> Result<(), DiskError> {
+        self.file.sync_data()
+    }
+    fn truncate(&self, bytes: u64) -> Result<(), DiskError> {
+        self.file.truncate(bytes)
+    }
+}
+
+#[test]
+fn nothing_is_written_where_bytes_were_lent_with_a_write_buffer_or_without() {
+    for buffer in [0, 2000] {
+        let (directory, mut random) = (tempfile::tempdir().expect("room for a store"), Sequence(buffer));
+        let options = options(1).with_write_buffer(buffer as usize);
+        let (mut store, _) = Store::open(Lender(mapped(directory.path())), options).expect("opens");
+        let mut model = Model::new();
+        for _ in 0..3000 {
+            let (slot, key) = (random.below(4) as u16, random.below(64));
+            // Lengths of which most are rounded up by the size that the index knows.
+            let value = vec![random.below(256) as u8; 100 + random.below(300) as usize];
+            store.put(slot, &key.to_le_bytes(), &value, 0).expect("room");
+            model.insert((slot, key), value);
+            let (slot, key) = (random.below(4) as u16, random.below(64));
+            let due = model.get(&(slot, key)).map(Vec::as_slice);
+            let held = store.get_with(slot, &key.to_le_bytes(), |value| assert_eq!(Some(value.bytes), due));
+            assert_eq!(held.expect("readable").is_some(), due.is_some());
+            if random.below(50) == 0 {
+                store.sync().expect("a disk that syncs");
+                store.maintain(64 << 10).expect("room");
+            }
         }
     }
 }

@@ -133,7 +133,8 @@ impl<D: Disk> Store<D> {
         let mut candidates: Vec<(u16, &Segment<D::File>)> = self
             .segments
             .iter()
-            .filter(|(_, segment)| segment.finished && !segment.quarantined && !segment.sealing)
+            .filter(|(_, segment)| segment.finished && !segment.sealing)
+            .filter(|(_, segment)| !segment.quarantined && !segment.unaccounted)
             .collect();
         let holds = self.holds();
         let held = |number: u16, segment: &Segment<D::File>| match segment.removals {

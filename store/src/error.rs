@@ -42,6 +42,9 @@ pub enum OpenError {
         /// The segment whose place it takes, or whose name it has.
         segment: SegmentId,
     },
+    /// A sequence, a segment's number or the manifest's generation is so great that what comes after it might not be read any more.
+    /// No store gets there by itself.
+    NumbersExhausted,
     /// An option is out of its bounds; the text says which.
     Options(&'static str),
 }
@@ -67,6 +70,9 @@ pub enum WriteError {
     Collision,
     /// All segment numbers are in use: the store holds more segments than it can address. Use larger ones.
     TooManySegments,
+    /// A new segment was needed, and sequences, segments' numbers or the manifest's generations have nearly come to their end. Only a store
+    /// whose files were made up comes to that. Nothing changed; reads go on.
+    NumbersExhausted,
     /// A sync or a write failed earlier: what is on the disk past the last good sync is not known, so writing has stopped
     /// until the store is opened anew. Reads go on.
     Poisoned,
@@ -133,6 +139,12 @@ impl fmt::Display for OpenError {
             Self::SegmentForeign { segment } => {
                 write!(f, "segment {segment} belongs to another store; nothing was touched")
             }
+            Self::NumbersExhausted => {
+                write!(
+                    f,
+                    "a sequence or a segment's number is near the end of what there are; nothing was touched"
+                )
+            }
             Self::Options(what) => write!(f, "bad option: {what}; nothing was touched"),
         }
     }
@@ -152,6 +164,7 @@ impl fmt::Display for WriteError {
             Self::Unreadable(error) => write!(f, "{error}, while compacting; nothing was changed"),
             Self::Collision => write!(f, "another key has the same fingerprint; nothing was changed"),
             Self::TooManySegments => write!(f, "too many segments; nothing was changed"),
+            Self::NumbersExhausted => write!(f, "the store's numbers are used up; nothing was changed"),
             Self::Poisoned => write!(f, "writing has stopped after an earlier disk error"),
             Self::Disk(error) => write!(f, "{error}; writing has stopped"),
             Self::SyncUnderWay => {

@@ -126,12 +126,18 @@ impl Group {
     };
 
     /// Whether a line was refused, which it was as often as it was repeated.
-    fn refuses(&mut self, number: u16, unit: u32) -> bool {
-        let from = self.refused.partition_point(|(place, _)| (place.segment, place.unit) < (number, unit));
-        let all = self.refused[from..].iter_mut();
-        let mut same = all.take_while(|(place, _)| (place.segment, place.unit) == (number, unit));
+    fn refuses(&mut self, number: u16, line: &Line) -> bool {
+        let due = (number, line.unit, line.size.as_byte());
+        let from = self.refused.partition_point(|(place, _)| order(place) < due);
+        let mut same = self.refused[from..].iter_mut().take_while(|(place, _)| order(place) == due);
         same.find(|(_, met)| !met).is_some_and(|(_, met)| !core::mem::replace(met, true))
     }
+}
+
+/// What refused places are in the order of. Their sizes too: what is taken and what is not must come to the same sum even if an index file
+/// lies about a place.
+fn order(place: &Location) -> (u16, u32, u8) {
+    (place.segment, place.unit, place.size.as_byte())
 }
 
 fn each_line(part: &Part) -> impl Iterator<Item = (u16, &Line)> {
@@ -221,11 +227,11 @@ impl Context<'_> {
             if group.homes > 0 {
                 table.end_fill(|refused| group.refused.push((refused, false)));
             }
-            group.refused.sort_unstable_by_key(|(place, _)| (place.segment, place.unit));
+            group.refused.sort_unstable_by_key(|(place, _)| order(place));
         }
         for (number, line) in each_line(part) {
             let group = &mut slots[usize::from(line.slot) % PART_SLOTS];
-            if group.is_ordered || (!group.refused.is_empty() && group.refuses(number, line.unit)) {
+            if group.is_ordered || (!group.refused.is_empty() && group.refuses(number, line)) {
                 outcome.rest.push((number, *line));
                 continue;
             }

@@ -147,6 +147,10 @@ struct Last {
     sequence: u64,
 }
 
+/// Units before a segment's first record, and of the shortest record.
+const FIRST_UNIT: u64 = SEGMENT_HEADER_BYTES as u64 / 8;
+const LEAST_UNITS: u64 = record::HEADER_BYTES as u64 / 8;
+
 // Of a line's flags: the low four bits are the tag's bytes, less leading zeros.
 const HAS_KIND: u8 = 1 << 4;
 const HAS_KEY_HASH: u8 = 1 << 5;
@@ -194,6 +198,8 @@ struct Lines<'b> {
     bytes: &'b [u8],
     at: usize,
     last: Last,
+    /// The unit that the next record begins at, at the earliest: records don't overlap.
+    least: u64,
 }
 
 impl Lines<'_> {
@@ -243,8 +249,8 @@ impl Lines<'_> {
             _ => return None,
         };
         let size = SizeClass::of_byte(first.to_le_bytes()[7])?;
-        let ends_inside = unit + record::HEADER_BYTES as u64 / 8 <= units;
-        if unit < SEGMENT_HEADER_BYTES as u64 / 8
+        let ends_inside = units.checked_sub(unit).is_some_and(|left| left >= LEAST_UNITS);
+        if unit < self.least
             || !ends_inside
             || size.is_empty()
             || kind == Kind::Watermark
@@ -252,6 +258,7 @@ impl Lines<'_> {
         {
             return None;
         }
+        self.least = unit + LEAST_UNITS;
         let unit = u32::try_from(unit).ok()?;
         self.last = Last { unit, sequence };
         Some(Line { fingerprint: first & FINGERPRINT_MASK, size, sequence, tag, key_hash, unit, slot, kind })
@@ -310,7 +317,7 @@ pub(crate) fn read<F: DiskFile>(
     summary.end = subject.len;
     summary.read_to = subject.len;
 
-    let mut left = lines;
+    let (mut left, mut least) = (lines, FIRST_UNIT);
     let piece =
         vec![0; PIECE_BYTES.min(lines.saturating_mul(MAX_LINE_BYTES) + BLOCK_HEAD_BYTES + BLOCK_SUM_BYTES)];
     let mut pieces = Pieces { file, start: HEADER_BYTES as u64, piece, unused: 0..0 };
@@ -327,7 +334,7 @@ pub(crate) fn read<F: DiskFile>(
         if u64::from(crc(place.seeds(at).body, body)) != word(sum, 0) {
             return Ok(None);
         }
-        let mut from = Lines { bytes: &block[BLOCK_HEAD_BYTES..total], at: 0, last: Last::default() };
+        let mut from = Lines { bytes: &block[BLOCK_HEAD_BYTES..total], at: 0, last: Last::default(), least };
         for _ in 0..count {
             let Some(line) = from.next(subject.len / 8) else { return Ok(None) };
             batch.push(line);
@@ -335,6 +342,7 @@ pub(crate) fn read<F: DiskFile>(
         if from.at != bytes {
             return Ok(None);
         }
+        least = from.least;
         left -= count;
         pieces.unused.start += total;
         if batch.is_full() && !sink(core::mem::replace(&mut batch, Batch::new())) {
@@ -369,9 +377,10 @@ fn check_header(header: &[u8; HEADER_BYTES], subject: &Subject, place: Place) ->
     (agrees && makes_sense && lines <= subject.len / record::HEADER_BYTES as u64).then_some(lines)
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "std"))]
 mod tests {
     use super::*;
+    use crate::mem_disk::MemDisk;
 
     #[test]
     fn lines_read_back() {
@@ -402,7 +411,7 @@ mod tests {
         assert!(lens[4] - lens[3] <= MAX_LINE_BYTES);
         bytes.extend_from_slice(&[0xff; BLOCK_SUM_BYTES]);
         let read = |units| {
-            let mut from = Lines { bytes: &bytes, at: 0, last: Last::default() };
+            let mut from = Lines { bytes: &bytes, at: 0, last: Last::default(), least: FIRST_UNIT };
             lines.iter().map_while(|_| from.next(units)).collect::<Vec<_>>()
         };
         assert_eq!(read(1 << 33), lines);
@@ -424,7 +433,7 @@ mod tests {
         let mut sound = Vec::new();
         encode(&line, &mut Last::default(), &mut sound);
         sound.extend_from_slice(&[0xff; BLOCK_SUM_BYTES]);
-        let read = |bytes: &[u8]| Lines { bytes, at: 0, last: Last::default() }.next(1000);
+        let read = |bytes: &[u8]| Lines { bytes, at: 0, last: Last::default(), least: FIRST_UNIT }.next(1000);
         assert_eq!(read(&sound), Some(line));
         // Size class, tag bytes, position, kind.
         for (at, value) in [(7, 0), (7, 255), (8, 0x5f), (11, 1), (13, 4), (13, 99)] {
@@ -434,5 +443,38 @@ mod tests {
         }
         assert_eq!(read(&sound[..11]), None, "cut");
         assert_eq!(read(&[0xff; 64]), None, "a number without end");
+    }
+
+    #[test]
+    fn records_that_overlap_are_refused_in_one_block_or_in_two() {
+        let disk = MemDisk::new();
+        let subject =
+            Subject { store: [1; 16], segment: SegmentId(1), salt: 2, len: 1 << 20, hash: None, tree: 0 };
+        for (before, step, believed) in
+            [(0, 5, true), (0, 4, false), (0, 0, false), (1023, 5, true), (1023, 0, false)]
+        {
+            let mut writer = Writer::create(&disk, &subject).expect("room");
+            let mut line = Line {
+                fingerprint: 1,
+                sequence: 2,
+                tag: 0,
+                key_hash: 0,
+                unit: 8,
+                slot: 1,
+                kind: Kind::Put,
+                size: SizeClass::of(40),
+            };
+            for _ in 0..before {
+                writer.push(&line).expect("room");
+                line.unit += 5;
+            }
+            writer.push(&line).expect("room");
+            line.unit += step;
+            writer.push(&line).expect("room");
+            writer.finish(&subject, &Summary::new(Source::Scan)).expect("room");
+            let file = disk.open(&file_name(subject.segment)).expect("there");
+            let found = read(&file, &subject, &mut |_| true).expect("the disk is well");
+            assert_eq!(found.is_some(), believed, "{step} units after {before} records");
+        }
     }
 }

@@ -50,7 +50,9 @@
 //! ([`ReadError::Damaged`]), for as long as its header can be read. Where that is gone, too, nobody knows whose record it was: a
 //! key may then be absent, or have an older value, or be back though it was deleted. [`Recovery::affects`] tells the slots of which
 //! that may be so: ask it, before an absence counts as one. [`Recovery`] says at each opening what was found: damage to durable records, told from what a
-//! crash left of writes that were never synced.
+//! crash left of writes that were never synced. Damage of which it is not known what it was is told at every opening until the
+//! caller [accepts](Store::accept_losses) it. A torn end of the log is told once, for it is cut off: whoever serves absences from a store whose medium rots
+//! writes down what the opening said before anything else.
 //!
 //! # Starting, comparing, vouching, copying
 //!

@@ -7,6 +7,7 @@ use crate::leftovers::{is_free, leftovers};
 use crate::manifest::{Manifest, derive};
 use crate::options::Options;
 use crate::read_around::read_around;
+use crate::record::{HEADER_BYTES, Header, MAX_OPENED_NUMBER};
 use crate::recovery::{Damage, DamageKind, Progress, Recovery};
 use crate::replay::{Plan, Replay};
 use crate::segment::{Segment, SegmentId};
@@ -78,8 +79,13 @@ impl<D: Disk> Store<D> {
             uncounted,
             hashes,
             unchained,
+            to_mend,
             ..
         } = replay;
+        // What is written next must be readable: this says so before anything is touched.
+        if manifest.generation.max(leftovers.next_segment).max(last_sequence) >= MAX_OPENED_NUMBER {
+            return Err(OpenError::NumbersExhausted);
+        }
         for segment in unchained.iter().map(|number| &segments[*number]) {
             let (segment, len, hash) = (segment.id, segment.tail, segment.hash);
             hash.into_iter().for_each(|hash| chain.push(&Event::Sealed { segment, len, hash }));
@@ -96,13 +102,12 @@ impl<D: Disk> Store<D> {
             segment.finished = true;
             // What is dead in it was not counted.
             segment.died = 0;
-            let damaged = recovery.damage.iter().any(|damage| damage.segment == Some(segment.id));
+            let mut kinds = recovery.damage.iter().filter(|damage| damage.segment == Some(segment.id));
+            let damaged = kinds.clone().next().is_some();
             segment.damaged = damaged;
+            segment.unaccounted = kinds.clone().any(|damage| damage.kind.is_unaccounted());
             // Compaction would only fail there.
-            segment.quarantined = recovery
-                .damage
-                .iter()
-                .any(|damage| damage.segment == Some(segment.id) && damage.kind == DamageKind::Unreadable);
+            segment.quarantined = kinds.any(|damage| damage.kind == DamageKind::Unreadable);
             if segment.is_empty() && segment.hash.is_none() && !damaged {
                 segment.sealed = true;
                 segment.listed = false;
@@ -115,12 +120,19 @@ impl<D: Disk> Store<D> {
             }
             segment.trimmed = true;
             if !segment.sealed {
+                for (_, offset) in to_mend.iter().filter(|(of, _)| *of == number) {
+                    mend(segment, *offset)?;
+                }
                 write_again(segment, watermark)?;
                 segment.file.sync_data()?;
                 segment.sealed = true;
             }
         }
         recovery.leftovers = leftovers.names.len() as u64;
+        // A manifest that was put in place and not synced must not be gone after a power cut that finds these files gone.
+        if !leftovers.names.is_empty() {
+            disk.sync_dir()?;
+        }
         for name in &leftovers.names {
             match disk.remove(name) {
                 Err(error) if error.kind() != DiskErrorKind::NotFound => return Err(error.into()),
@@ -175,8 +187,8 @@ impl<D: Disk> Store<D> {
     fn begin_log(&mut self, empty: &[u16]) -> Result<(), OpenError> {
         match self.create_segment(self.options.segment_bytes) {
             Ok(active) => self.active = Some(active),
-            Err(WriteError::NoSpace) => {
-                self.starved = true;
+            Err(error @ (WriteError::NoSpace | WriteError::NumbersExhausted)) => {
+                self.starved = error == WriteError::NoSpace;
                 for number in empty {
                     self.segments[*number].listed = true;
                 }
@@ -243,6 +255,16 @@ pub(crate) fn load<D: Disk>(disk: &D, names: &[String]) -> Result<Option<(Manife
         }
         None if is_free(names) => Ok(None),
         None => Err(OpenError::ManifestMissing),
+    }
+}
+
+/// Sets the bit of a record's header right that is wrong.
+fn mend<F: DiskFile>(segment: &Segment<F>, offset: u64) -> Result<(), OpenError> {
+    let mut bytes = [0; HEADER_BYTES];
+    let read = segment.file.read_at(offset, &mut bytes)?;
+    match Header::mended(&bytes[..read], segment.place, offset) {
+        Some((_, mended)) => Ok(segment.file.write_at(offset, &mended)?),
+        None => Ok(()),
     }
 }
 

@@ -3,8 +3,9 @@
 
 use crate::checksum::mix;
 use crate::key_index::Hit;
+use crate::record::{MAX_NUMBER, MAX_OPENED_NUMBER};
 use crate::segment::SegmentId;
-use crate::{Disk, MemDisk, Options, Store};
+use crate::{Disk, MemDisk, OpenError, Options, Read, Store, WriteError};
 use std::collections::BTreeSet;
 use std::vec::Vec;
 
@@ -100,4 +101,42 @@ fn a_segment_that_is_read_after_a_part_of_its_index_file_counts_once() {
     let bytes = disk.contents(last).expect("there").len() as u64;
     assert!(disk.flip_bit(last, bytes * 7));
     check(&disk, 1);
+}
+
+#[test]
+fn a_store_whose_numbers_are_at_their_end_writes_nothing_that_it_would_not_read() {
+    let put = |store: &mut Store<MemDisk>, n: u32| {
+        store.put(0, &n.to_le_bytes(), &[1; 2000], 0).and_then(|_| store.sync()).map(drop)
+    };
+    let options = || Options::new([3; 16]).with_segment_bytes(16 << 10);
+    for last in [MAX_OPENED_NUMBER, MAX_NUMBER] {
+        let disk = MemDisk::new();
+        let (mut store, _) = Store::open(disk.clone(), options()).expect("opens");
+        store.next_sequence = last;
+        put(&mut store, 0).expect("room");
+        drop(store);
+        let before = disk.contents("MANIFEST");
+        assert_eq!(Store::open(disk.clone(), options()).err(), Some(OpenError::NumbersExhausted), "{last}");
+        assert_eq!(disk.contents("MANIFEST"), before);
+    }
+    // As far as writers come, so far it opens.
+    let disk = MemDisk::new();
+    let (mut store, _) = Store::open(disk.clone(), options()).expect("opens");
+    store.next_sequence = MAX_OPENED_NUMBER - (1 << 33) - 1;
+    let mut there = 0;
+    let refused = loop {
+        match put(&mut store, there) {
+            Ok(()) => there += 1,
+            Err(error) => break error,
+        }
+    };
+    assert!(refused == WriteError::NumbersExhausted && there > 2, "{refused} after {there}");
+    drop(store);
+    for _ in 0..3 {
+        let (mut store, recovery) = Store::open(disk.clone(), options()).expect("opens for reading");
+        assert_eq!((store.len(), recovery.is_lossy()), (u64::from(there), false));
+        assert!((0..there).all(|n| matches!(store.get(0, &n.to_le_bytes()), Ok(Read::Value { .. }))));
+        assert_eq!(put(&mut store, there), Err(WriteError::NumbersExhausted));
+        store.close().expect("closes");
+    }
 }

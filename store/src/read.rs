@@ -277,7 +277,12 @@ impl<D: Disk> Store<D> {
     pub(crate) fn spot(&self, location: Location) -> Spot {
         let segment = &self.segments[location.segment];
         let offset = location.offset();
-        let len = location.size.bytes().min(segment.tail - offset);
+        // What is buffered is written later, under whoever has been lent what stands before it.
+        let end = match self.active == Some(location.segment) && !self.pending.bytes.is_empty() {
+            true if offset < self.pending.start => self.pending.start,
+            _ => segment.tail,
+        };
+        let len = location.size.bytes().min(end - offset);
         Spot {
             segment: segment.id,
             place: segment.place,

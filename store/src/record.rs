@@ -10,6 +10,8 @@ use alloc::vec::Vec;
 pub(crate) const HEADER_BYTES: usize = 40;
 /// No sequence, id or generation gets as far: what says so is made up.
 pub(crate) const MAX_NUMBER: u64 = 1 << 62;
+/// Nor so far: from there on a store is not opened, so that no writer comes to the former.
+pub(crate) const MAX_OPENED_NUMBER: u64 = MAX_NUMBER / 2;
 /// No segment is longer: records are addressed by 32 bits, in units of 8 bytes.
 pub(crate) const MAX_SEGMENT_BYTES: u64 = 8 << 32;
 /// Records start at multiples of this.
@@ -149,15 +151,20 @@ impl Header {
     /// Tries to read a header in which one bit is wrong. A CRC of this length tells all single flips apart; since a
     /// longer damage might look like one, the caller must also find the body's checksum right.
     pub(crate) fn mend(bytes: &[u8], place: Place, offset: u64) -> Option<Self> {
-        if bytes[..HEADER_BYTES].iter().all(|byte| *byte == 0) {
+        Self::mended(bytes, place, offset).map(|(header, _)| header)
+    }
+
+    /// The same, with the bytes as they should be.
+    pub(crate) fn mended(bytes: &[u8], place: Place, offset: u64) -> Option<(Self, [u8; HEADER_BYTES])> {
+        let mut copy = [0; HEADER_BYTES];
+        copy.copy_from_slice(bytes.get(..HEADER_BYTES)?);
+        if copy == [0; HEADER_BYTES] {
             return None;
         }
-        let mut copy = [0; HEADER_BYTES];
-        copy.copy_from_slice(&bytes[..HEADER_BYTES]);
         for bit in 0..HEADER_BYTES * 8 {
             copy[bit / 8] ^= 1 << (bit % 8);
             if let Some(header) = Self::decode(&copy, place, offset) {
-                return Some(header);
+                return Some((header, copy));
             }
             copy[bit / 8] ^= 1 << (bit % 8);
         }

@@ -43,18 +43,21 @@ pub struct Recovery {
 }
 
 impl Recovery {
-    /// Whether any durable record may be lost. A header or a manifest that could be mended loses nothing.
+    /// Whether any durable record is damaged or missing. A header or a manifest that could be mended loses nothing. What is
+    /// [torn](Self::torn) does not count: each power cut may tear the writes that it interrupts.
     pub fn is_lossy(&self) -> bool {
         self.damage.iter().any(|damage| damage.is_lossy())
     }
 
-    /// Whether a durable record of this slot may be lost. Where a record's header is gone its slot is not known, and all
-    /// slots may be affected.
+    /// Whether a durable record of this slot may be lost, by damage or in what is [torn](Self::torn): then a key of it that is
+    /// absent may have been there, and one that is there may have had a newer value. Where a record's header is gone its slot is not known, and
+    /// all slots may be affected.
     pub fn affects(&self, slot: u16) -> bool {
-        self.damage.iter().filter(|damage| damage.is_lossy()).any(|damage| match damage.kind {
+        let mut lossy = self.damage.iter().filter(|damage| damage.is_lossy());
+        lossy.any(|damage| match damage.kind {
             DamageKind::Record { slot: damaged } => damaged == slot,
             _ => true,
-        })
+        }) || self.torn.iter().any(|torn| torn.slot.is_none_or(|torn| torn == slot))
     }
 }
 
@@ -123,6 +126,13 @@ pub enum DamageKind {
     HeadUnknown,
 }
 
+impl DamageKind {
+    /// Whether nobody knows what was there.
+    pub(crate) const fn is_unaccounted(self) -> bool {
+        matches!(self, Self::Unknown | Self::Unreadable | Self::CutOff)
+    }
+}
+
 /// How far an opening has come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -147,4 +157,6 @@ pub struct Torn {
     pub start: u64,
     /// Past the last byte.
     pub end: u64,
+    /// The slot of the record that was to stand there, if its header is whole.
+    pub slot: Option<u16>,
 }

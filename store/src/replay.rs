@@ -62,6 +62,8 @@ pub(crate) struct Replay<'p, F> {
     /// Segments with a hash that the chain does not have yet.
     pub(crate) unchained: Vec<u16>,
     pub(crate) plan: &'p Plan,
+    /// Records at the end of the log of whose headers one bit is to be set right on the disk: segments and offsets.
+    pub(crate) to_mend: Vec<(u16, u64)>,
     suspects: Vec<(u16, Suspect)>,
     /// What is not in the index yet: batches, each of one segment, in the order of the log.
     pub(crate) pending: Vec<(u16, Batch)>,
@@ -96,6 +98,7 @@ impl<'p, F: DiskFile> Replay<'p, F> {
             hashes,
             unchained: Vec::new(),
             plan,
+            to_mend: Vec::new(),
             suspects: Vec::new(),
             pending: Vec::new(),
             deleted: BTreeMap::new(),
@@ -289,13 +292,19 @@ impl<'p, F: DiskFile> Replay<'p, F> {
             let (id, tail) = (segment.id, segment.tail);
             // A crash tears; it does not make a place unreadable, so that is not taken for its work.
             if !segment.sealed && (id, start) >= self.watermark && !unreadable {
-                // Never known to be durable. Later openings are not to take it for rot. What could be mended is left
-                // out, too: it is whole only in memory, and what is shown must be on the disk.
-                if start < tail {
-                    segment.torn.push((start, end.min(tail)));
+                // Nor does it turn a single bit round before a body that is whole: then all of the record is there, and what is
+                // shown must be on the disk. A watermark has no body, and its header's last byte a single bit.
+                if matches!(&fate, Fate::Mended(line) if line.kind != Kind::Watermark) {
+                    self.to_mend.push((number, start));
+                } else {
+                    // Never known to be durable. Later openings are not to take it for rot.
+                    if start < tail {
+                        segment.torn.push((start, end.min(tail)));
+                    }
+                    let slot = if let Fate::Headed(line) = &fate { Some(line.slot) } else { None };
+                    self.recovery.torn.push(Torn { segment: id, start, end, slot });
+                    continue;
                 }
-                self.recovery.torn.push(Torn { segment: id, start, end });
-                continue;
             }
             // The segment keeps its damaged end, so that the next opening reports it again.
             segment.tail = tail.max(end.min(segment.capacity));
@@ -390,8 +399,12 @@ impl<'p, F: DiskFile> Replay<'p, F> {
             }
         }
         for number in cuts {
-            let tail = self.segments[number].tail;
-            self.note_damage(number, tail, tail, DamageKind::CutOff);
+            let segment = &mut self.segments[number];
+            let tail = segment.tail;
+            // It is sealed as if the record were there that came next, so that the next opening finds it short.
+            segment.tail = segment.capacity.min(tail + HEADER_BYTES as u64);
+            let end = segment.tail;
+            self.note_damage(number, tail, end, DamageKind::CutOff);
         }
     }
 

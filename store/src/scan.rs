@@ -9,9 +9,13 @@ use crate::read_around::read_around;
 use crate::record::{ALIGN, HEADER_BYTES, Header};
 use crate::segment::SEGMENT_HEADER_BYTES;
 use alloc::vec::Vec;
+use core::ops::Range;
 
 /// Bytes read at once, so few that they stay in the processor's cache; more only for a record that is longer.
 const WINDOW_BYTES: usize = 256 << 10;
+
+/// How many times the segment's length may be looked at in vain.
+const WASTED_PART: u64 = 64;
 
 /// What stands next in the segment.
 #[derive(Debug)]
@@ -48,6 +52,8 @@ pub(crate) struct Scan<F> {
     unreadable: Vec<(u64, u64)>,
     /// Bytes read from the disk.
     pub(crate) bytes_read: u64,
+    /// Bytes that resynchronisation looked at for headers that turned out to be none.
+    wasted: u64,
 }
 
 impl<F: DiskFile> Scan<F> {
@@ -67,6 +73,7 @@ impl<F: DiskFile> Scan<F> {
             reads_around: false,
             unreadable: Vec::new(),
             bytes_read: 0,
+            wasted: 0,
         })
     }
 
@@ -100,29 +107,62 @@ impl<F: DiskFile> Scan<F> {
         let want = (self.limit - offset).min(WINDOW_BYTES.max(len) as u64);
         let want = usize::try_from(want).expect("no longer than a window or a record");
         self.window.resize(want, 0);
+        self.fill(offset, 0..want)?;
+        self.window_start = offset;
+        Ok(())
+    }
+
+    /// Reads what stands at `offset` into a part of the window.
+    fn fill(&mut self, offset: u64, part: Range<usize>) -> Result<(), DiskError> {
         let unreadable = &mut self.unreadable;
         let mut refused = |start, end| match unreadable.last_mut() {
             Some(last) if last.0 <= start && start <= last.1 => last.1 = last.1.max(end),
             _ => unreadable.push((start, end)),
         };
+        let into = &mut self.window[part.clone()];
         let read = if self.reads_around {
-            read_around(&self.file, offset, &mut self.window, &mut refused)
+            read_around(&self.file, offset, into, &mut refused)
         } else {
-            self.file.read_at(offset, &mut self.window)
+            self.file.read_at(offset, into)
         };
-        let read = match read {
-            Ok(read) => read,
+        match read {
+            Ok(read) => {
+                // A file that got shorter under our hands reads as zeros: no record verifies there.
+                self.window[part.start + read..part.end].fill(0);
+                self.bytes_read += read as u64;
+                Ok(())
+            }
             Err(error) => {
                 // What the window holds now is nothing of the disk's: the next try has to read.
                 self.window.clear();
-                return Err(error);
+                Err(error)
             }
-        };
-        // A file that got shorter under our hands reads as zeros: no record verifies there.
-        self.window[read..].fill(0);
-        self.window_start = offset;
-        self.bytes_read += read as u64;
-        Ok(())
+        }
+    }
+
+    /// What was not whole may have been read wrong: it is read once more, and nothing but it.
+    fn read_again(&mut self, offset: u64, header: Option<&Header>) -> Result<bool, DiskError> {
+        let left = self.limit - offset;
+        let len = header.map_or(HEADER_BYTES, Header::record_len);
+        if len as u64 > left || self.is_unreadable(offset, offset + len as u64) {
+            return Ok(false);
+        }
+        self.load(offset, len)?;
+        // Where nothing was written the log ends.
+        if self.bytes(offset, ALIGN) == [0; ALIGN] {
+            return Ok(false);
+        }
+        let at = usize::try_from(offset - self.window_start).expect("inside the window");
+        self.fill(offset, at..at + len)?;
+        Ok(true)
+    }
+
+    /// The record at this place: its header, whether that had to be mended, and whether the body is whole.
+    fn record_at(&mut self, offset: u64) -> Result<Option<(Header, bool, bool)>, DiskError> {
+        match self.header_at(offset)? {
+            Some(header) => Ok(Some((header, false, self.body_holds(offset, &header)?))),
+            None => Ok(self.mended_at(offset)?.map(|header| (header, true, true))),
+        }
     }
 
     /// Bytes of the record that was found last, or inside the window otherwise.
@@ -173,14 +213,13 @@ impl<F: DiskFile> Scan<F> {
         if offset >= self.limit {
             return Ok(Found::End { offset: self.limit });
         }
-        let (header, mended) = match self.header_at(offset)? {
-            Some(header) => (header, false),
-            None => match self.mended_at(offset)? {
-                Some(header) => (header, true),
-                None => return self.gap(offset),
-            },
-        };
-        let intact = self.body_holds(offset, &header)?;
+        let mut found = self.record_at(offset)?;
+        if !matches!(found, Some((_, false, true)))
+            && self.read_again(offset, found.as_ref().map(|(header, ..)| header))?
+        {
+            found = self.record_at(offset)?;
+        }
+        let Some((header, mended, intact)) = found else { return self.gap(offset) };
         self.position = (offset + header.record_len() as u64).min(self.limit);
         Ok(Found::Record { offset, header, intact, mended })
     }
@@ -229,13 +268,65 @@ impl<F: DiskFile> Scan<F> {
         if offset == from { from + ALIGN as u64 } else { offset }
     }
 
-    /// Resynchronisation believes a record whose body holds, or a header with another one (or the end) right after it.
+    /// Resynchronisation believes a record whose body holds, or a header with another one (or the end) right after it. Headers that
+    /// were made up, each with a long body that is none, are not followed for ever.
     fn is_record(&mut self, offset: u64) -> Result<bool, DiskError> {
         let Some(header) = self.header_at(offset)? else { return Ok(false) };
+        if self.wasted > self.limit.saturating_mul(WASTED_PART) {
+            return Ok(false);
+        }
+        let before = self.bytes_read;
         if self.body_holds(offset, &header)? {
             return Ok(true);
         }
         let next = offset + header.record_len() as u64;
-        Ok(next == self.limit || self.header_at(next)?.is_some())
+        let believed = next == self.limit || self.header_at(next)?.is_some();
+        if !believed {
+            self.wasted += self.bytes_read - before + header.record_len() as u64;
+        }
+        Ok(believed)
+    }
+}
+
+#[cfg(all(test, feature = "std"))]
+mod tests {
+    use super::*;
+    use crate::Disk;
+    use crate::checksum::crc;
+    use crate::mem_disk::MemDisk;
+    use crate::record::{Draft, Kind};
+    use alloc::vec;
+
+    #[test]
+    fn headers_that_claim_long_bodies_cost_no_more_than_their_segment_many_times() {
+        const LIMIT: usize = 1 << 20;
+        let place = Place::new(7, 1);
+        let value = vec![0; 300_001];
+        let draft = Draft {
+            kind: Kind::Put,
+            slot: 0,
+            sequence: 1,
+            fingerprint: 1,
+            tag: 1,
+            expires: None,
+            key: b"key",
+            value: &value,
+        };
+        let mut record = Vec::new();
+        draft.append_to(&mut record, place, 0);
+        assert!(!record.len().is_multiple_of(HEADER_BYTES), "none is followed by another");
+        let mut bytes = vec![0xee; LIMIT];
+        for at in (SEGMENT_HEADER_BYTES + 8..LIMIT - HEADER_BYTES).step_by(HEADER_BYTES) {
+            let header = &mut bytes[at..at + HEADER_BYTES];
+            header.copy_from_slice(&record[..HEADER_BYTES]);
+            let sum = crc(place.seeds(at as u64).header, &header[4..]);
+            header[..4].copy_from_slice(&sum.to_le_bytes());
+        }
+        let disk = MemDisk::new();
+        disk.plant("crafted", &bytes);
+        let file = disk.open("crafted").expect("there");
+        let mut scan = Scan::new(file, place, LIMIT as u64, Vec::new()).expect("the disk is well");
+        assert!(matches!(scan.next(), Ok(Found::Gap { trailing: true, .. })));
+        assert!(scan.bytes_read < 100 * LIMIT as u64, "{} bytes were read", scan.bytes_read);
     }
 }

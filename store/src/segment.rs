@@ -142,8 +142,11 @@ pub(crate) struct Segment<F> {
     pub(crate) removals: u64,
     /// The first write that made a record in it dead, at the latest; none yet: the greatest number, not known: zero.
     pub(crate) died: u64,
-    /// The opening found places in it that can't be read: they may have held anything.
+    /// The opening found damage in it.
     pub(crate) damaged: bool,
+    /// Of that, places of which nobody knows what they held: it stays, so that each opening tells of them, until the caller
+    /// has [accepted](crate::Store::accept_losses) what is lost.
+    pub(crate) unaccounted: bool,
     /// It holds a record that the index points to and that can't be found any more: it stays, so that this is not forgotten.
     pub(crate) quarantined: bool,
     /// The manifest names it, or will from its next version on.
@@ -184,6 +187,7 @@ impl<F> Segment<F> {
             removals: 0,
             died: u64::MAX,
             damaged: false,
+            unaccounted: false,
             quarantined: false,
             listed: true,
             trimmed: false,

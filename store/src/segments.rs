@@ -8,14 +8,20 @@ use crate::error::WriteError;
 use crate::key_index::Location;
 use crate::manifest::{Entry, Manifest, SaveError, derive_word};
 use crate::options::Options;
-use crate::record::HEADER_BYTES;
+use crate::record::{HEADER_BYTES, MAX_OPENED_NUMBER};
 use crate::segment::{SEGMENT_HEADER_BYTES, Segment, SegmentHeader, SegmentId, SegmentKind};
-use crate::store::{Store, Urgency};
+use crate::store::{Identity, Store, Urgency};
+use alloc::vec;
 use alloc::vec::Vec;
 use core::ops::{Index, IndexMut};
 
 /// The file that holds room for compaction on a full disk. It has no contents.
 pub(crate) const RESERVE: &str = "RESERVE";
+
+/// Numbers that no new segment is made without: more than the records of those that there are already.
+const KEPT_NUMBERS: u64 = 1 << 33;
+/// Zeros that are written at once.
+const PIECE_BYTES: usize = 64 << 10;
 
 /// Segments by the small numbers that index entries use for them.
 pub(crate) struct SegmentTable<F> {
@@ -105,7 +111,8 @@ pub(crate) fn create_file<D: Disk>(
     Ok(Segment { salt: header.salt, capacity, ..Segment::new(header.id, file, place, header.kind) })
 }
 
-/// The salt of a new segment: never the same twice in one store, even from the same seed.
+/// The salt of a new segment. Of one seed, no two ids and generations of a store have the same but by chance; that the seed is
+/// [fresh at each opening](crate::Options::seed) is for the caller to see to.
 pub(crate) fn new_salt(seed: &[u8; 16], id: SegmentId, generation: u64) -> u64 {
     derive_word(seed, crate::checksum::mix(generation) ^ id.0)
 }
@@ -215,7 +222,9 @@ impl<D: Disk> Store<D> {
         }
         let made = self.disk.create(RESERVE, bytes).map_err(not_made)?;
         // What a power cut takes back is not room.
-        if let Err(error) = made.sync_data().and_then(|()| self.disk.sync_dir()) {
+        if let Err(error) =
+            fill(&made, bytes).and_then(|()| made.sync_data()).and_then(|()| self.disk.sync_dir())
+        {
             let _ = self.disk.remove(RESERVE);
             return Err(not_made(error));
         }
@@ -258,7 +267,11 @@ impl<D: Disk> Store<D> {
     /// Makes a segment that the manifest does not name: an opening would clear it away. On an error nothing has changed.
     pub(crate) fn create_unlisted(&mut self, capacity: u64, kind: SegmentKind) -> Result<u16, WriteError> {
         let capacity = capacity.next_multiple_of(8);
-        let id = SegmentId(self.identity.next_segment);
+        let Identity { next_segment, generation, .. } = self.identity;
+        if self.next_sequence.max(next_segment).max(generation) >= MAX_OPENED_NUMBER - KEPT_NUMBERS {
+            return Err(WriteError::NumbersExhausted);
+        }
+        let id = SegmentId(next_segment);
         // Even if this comes to nothing the id is not used again.
         self.identity.next_segment += 1;
         let header = SegmentHeader {
@@ -296,6 +309,18 @@ impl<D: Disk> Store<D> {
         self.chain.save(&self.disk).map_err(SaveError::Unchanged)?;
         manifest.save(&self.disk)
     }
+}
+
+/// Writes zeros up to `bytes`, where the disk has not reserved so much.
+fn fill<F: DiskFile>(file: &F, bytes: u64) -> Result<(), DiskError> {
+    let mut at = file.size()?;
+    let zeros = vec![0; if at < bytes { PIECE_BYTES } else { 0 }];
+    while at < bytes {
+        let piece = usize::try_from(bytes - at).unwrap_or(usize::MAX).min(PIECE_BYTES);
+        file.write_at(at, &zeros[..piece])?;
+        at += piece as u64;
+    }
+    Ok(())
 }
 
 fn not_made(error: DiskError) -> WriteError {

@@ -12,6 +12,8 @@ use crate::snapshot::Snapshot;
 use crate::store::{Stats, Store};
 use crate::sync::{Durable, Position};
 use core::ops::RangeInclusive;
+use std::any::Any;
+use std::boxed::Box;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -100,9 +102,24 @@ impl<D: Disk + Send + 'static> Clone for SharedStore<D> {
     }
 }
 
+impl<D: Disk> State<D> {
+    /// Has the open store do something. Should the disk panic in it, nobody knows what of it was done: writing has stopped for
+    /// good.
+    fn act<T>(&mut self, act: impl FnOnce(&mut Store<D>) -> T) -> T {
+        let store = self.store.as_mut().expect(OPEN);
+        match catch_unwind(AssertUnwindSafe(|| act(store))) {
+            Ok(done) => done,
+            Err(panic) => {
+                store.give_up();
+                resume_unwind(panic);
+            }
+        }
+    }
+}
+
 impl<D: Disk> Inside<D> {
     fn state(&self) -> MutexGuard<'_, State<D>> {
-        // A panic in another thread was between two operations of the store, or in one that had not changed it.
+        // After a panic in another thread the store has [given up](State::act) writing.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -164,7 +181,15 @@ impl<D: Disk> Inside<D> {
             }
         }
         let served = state.waiting;
-        let Some(job) = state.store.as_mut().and_then(Store::begin_sync) else { return (state, Ok(())) };
+        if state.store.is_none() {
+            return (state, Ok(()));
+        }
+        let begun = catch_unwind(AssertUnwindSafe(|| state.act(Store::begin_sync)));
+        let job = match begun {
+            Ok(Some(job)) => job,
+            Ok(None) => return (state, Ok(())),
+            Err(panic) => self.step_down(state, panic),
+        };
         drop(state);
         let begun = Instant::now();
         let done = catch_unwind(AssertUnwindSafe(|| job.run()));
@@ -173,19 +198,25 @@ impl<D: Disk> Inside<D> {
         state.sync_time = (state.sync_time * 7 + took) / 8;
         state.expected = state.waiting;
         state.waiting -= served;
-        let done = match done {
-            Ok(done) => done,
-            // The disk panicked. The others must not wait for this thread for ever.
-            Err(panic) => {
-                state.store.iter_mut().for_each(Store::give_up_sync);
-                state.leader = false;
-                self.synced.notify_all();
-                drop(state);
-                resume_unwind(panic);
+        let completed = done.and_then(|done| {
+            if state.store.is_none() {
+                return Ok(Ok(()));
             }
-        };
-        let result = state.store.as_mut().map_or(Ok(()), |store| store.complete_sync(done).map(|_| ()));
-        (state, result)
+            catch_unwind(AssertUnwindSafe(|| state.act(|store| store.complete_sync(done).map(|_| ()))))
+        });
+        match completed {
+            Ok(result) => (state, result),
+            Err(panic) => self.step_down(state, panic),
+        }
+    }
+
+    /// Ends this thread's sync after a panic of the disk: the others must not wait for it for ever.
+    fn step_down(&self, mut state: MutexGuard<'_, State<D>>, panic: Box<dyn Any + Send>) -> ! {
+        state.store.iter_mut().for_each(Store::give_up);
+        state.leader = false;
+        self.synced.notify_all();
+        drop(state);
+        resume_unwind(panic);
     }
 
     /// Begins a sync when none is under way, and ends it.
@@ -260,9 +291,7 @@ impl<D: Disk + Send + 'static> SharedStore<D> {
     ) -> Result<(MutexGuard<'_, State<D>>, Position), WriteError> {
         let inside = &self.0.inside;
         let mut state = inside.state();
-        let store = state.store.as_mut().expect(OPEN);
-        let dead = store.read_bytes(slot, key).unwrap_or(0);
-        let written = act(store);
+        let (dead, written) = state.act(|store| (store.read_bytes(slot, key).unwrap_or(0), act(store)));
         state.unattended_bytes = match &written {
             Ok(_) => state.unattended_bytes.saturating_add(bytes + dead),
             // Upkeep may make the room that was missing.
@@ -287,7 +316,7 @@ impl<D: Disk + Send + 'static> SharedStore<D> {
     }
 
     fn read<T>(&self, act: impl FnOnce(&mut Store<D>) -> T) -> T {
-        act(self.0.inside.state().store.as_mut().expect(OPEN))
+        self.0.inside.state().act(act)
     }
 
     /// Sets a key's value, and returns when that is durable. One that is refused for want of

@@ -332,12 +332,19 @@ impl<D: Disk> Store<D> {
         }
         let active = self.active.expect("records were appended to it");
         if let Err(error) = self.segments[active].file.write_at(self.pending.start, &self.pending.bytes) {
-            if error.kind() == DiskErrorKind::NoSpace {
-                // A part may have been written; the next write goes over it.
-                return Err(WriteError::NoSpace);
-            }
-            self.poisoned = true;
-            return Err(WriteError::Disk(error));
+            // A part may have been written: records that are refused, or written elsewhere later. None of them may be met by a
+            // recovery. A disk that had no room for them had reserved none, so that cutting the file gives nothing up.
+            let undone = match error.kind() {
+                DiskErrorKind::NoSpace => self.segments[active].file.truncate(self.pending.start),
+                _ => Err(error),
+            };
+            return Err(match undone {
+                Ok(()) => WriteError::NoSpace,
+                Err(error) => {
+                    self.poisoned = true;
+                    WriteError::Disk(error)
+                }
+            });
         }
         self.pending.bytes.clear();
         if self.pending.bytes.capacity() > KEPT_BUFFER_BYTES.max(2 * self.options.write_buffer_bytes) {

@@ -174,9 +174,9 @@ impl<D: Disk> Store<D> {
         Ok(Durable::new(ticket.through))
     }
 
-    /// Ends a sync whose job was lost: nothing is known of what it was to cover, so writing has stopped for good.
+    /// Ends what was under way and was lost, a sync or a write: nothing is known of it, so writing has stopped for good.
     #[cfg(feature = "std")]
-    pub(crate) fn give_up_sync(&mut self) {
+    pub(crate) fn give_up(&mut self) {
         self.in_flight = None;
         self.poisoned = true;
     }

@@ -36,6 +36,16 @@ impl<D: Disk> Store<D> {
         Some(MergeProgress { bytes_done, bytes })
     }
 
+    /// Tells the store that what the opening found lost has been put again, from a replica say, or is given up. Until then compaction
+    /// leaves segments alone in which it is [not known](crate::DamageKind::Unknown) what was lost, and each opening tells
+    /// of them again; deletes that they may need are kept. Afterwards they are merged like others, but where a record that can't be read
+    /// may hide an older one. Openings tell of them until that is done. In memory alone; no call to the disk.
+    pub fn accept_losses(&mut self) {
+        for segment in self.segments.iter_mut() {
+            (segment.unaccounted, segment.quarantined) = (false, false);
+        }
+    }
+
     /// Does a bounded piece of the work that is better not done by a put: prepares the next segment when the active one is
     /// half full, gives back room, seals (hashes and indexes) what is full, compacts. To be called now and then, between writes or when idle; `budget_bytes` bounds what one call reads and
     /// copies (it may go over by one record). One in three bytes of the log may be dead before compaction begins.

@@ -79,6 +79,8 @@ fn crash_everywhere(ops: &[Op], seed: u64, images: u64) -> u64 {
     let mut dice = Dice(seed);
     for cut in 0.. {
         let disk = MemDisk::new();
+        // Where no room is reserved each write makes its file longer, and lengths survive on their own.
+        disk.reserve_room(seed.is_multiple_of(2));
         let (model, failed) = run_until_cut(&disk, ops, Some(cut));
         for _ in 0..images {
             let image = disk.crash_image(dice.below(u64::MAX));
@@ -113,7 +115,7 @@ fn every_workload_of_three_operations_survives_every_power_cut() {
     for first in &choices {
         for second in &choices {
             for third in &choices {
-                states += crash_everywhere(&[first.clone(), second.clone(), third.clone()], 1, images());
+                states += crash_everywhere(&[first.clone(), second.clone(), third.clone()], 2, images());
             }
         }
     }

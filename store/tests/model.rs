@@ -7,7 +7,7 @@ mod common;
 use common::{
     Content, KEYS, Model, Op, Run, SLOTS, UNKNOWN, check_listed, check_recovered, contents, options,
 };
-use gramme_store::{DamageKind, Disk, MemDisk, Store, WriteError};
+use gramme_store::{DamageKind, Disk, MemDisk, OpenError, Store, WriteError};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -25,8 +25,12 @@ enum Event {
     PowerCutAfter(u64, u64),
     /// All is synced, the store closed, and its files rot.
     Rot(Vec<Rot>),
-    /// All is synced, the process killed, and one bit of a segment turned.
-    KillAndFlip(u8, u64),
+    /// All is synced, the process killed, and one bit of a segment turned. The watermark of that sync may be lost.
+    KillAndFlip(u8, u64, bool),
+    /// Some creations, renames, removals, cuts or syncs of the directory will fail.
+    FailChanges(u64, u64),
+    /// There is so much room left on the disk, until the store fails.
+    Fill(u64),
 }
 
 /// What happens to a file: which one and where, both modulo what there is.
@@ -106,7 +110,10 @@ fn event() -> impl Strategy<Value = Event> {
         1 => any::<u64>().prop_map(Event::PowerCut),
         1 => (any::<u64>(), 0..60u64).prop_map(|(seed, after)| Event::PowerCutAfter(seed, after)),
         1 => vec(rot(), 1..4).prop_map(Event::Rot),
-        1 => (any::<u8>(), any::<u64>()).prop_map(|(file, bit)| Event::KillAndFlip(file, bit)),
+        1 => (any::<u8>(), any::<u64>(), any::<bool>())
+            .prop_map(|(file, bit, unmarked)| Event::KillAndFlip(file, bit, unmarked)),
+        1 => (0..12u64, 1..3u64).prop_map(|(before, count)| Event::FailChanges(before, count)),
+        1 => (0..9000u64).prop_map(Event::Fill),
     ]
 }
 
@@ -118,6 +125,11 @@ fn reopen(disk: &MemDisk, old: &Run<MemDisk>, has_rotted: bool, seed: u8, number
         // A cut that was planned for later met the recovery.
         drop(opened);
         disk.crash(u64::from(seed));
+        opened = Store::open(disk.clone(), options(seed));
+    }
+    if matches!(opened, Err(OpenError::Disk(_))) {
+        // One that was to fail in the store met the recovery.
+        disk.fail_changes_after(0, 0);
         opened = Store::open(disk.clone(), options(seed));
     }
     let (mut store, recovery) = opened.expect("opens after any end");
@@ -148,11 +160,14 @@ fn open_rotten(disk: &MemDisk, old: &Run<MemDisk>, seed: u8, numbers: u64) -> Ru
     let found = contents(&mut store);
     let any_key = |kind| matches!(kind, DamageKind::Unknown | DamageKind::CutOff);
     let any_key = recovery.damage.iter().any(|damage| any_key(damage.kind));
+    let is_torn = |slot| recovery.torn.iter().any(|torn| torn.slot.is_none_or(|torn| torn == slot));
     for ((slot, key), content) in &found {
         let was = old.model.now(*slot, *key);
         if *content == was {
             continue;
         }
+        let any_key = any_key || is_torn(*slot);
+        assert!(!any_key || recovery.affects(*slot));
         let is_allowed = match content {
             // An opening by index files has not read the records.
             Some(UNKNOWN) => recovery.affects(*slot) || recovery.index_files > 0,
@@ -172,15 +187,25 @@ fn histories() -> u32 {
     std::env::var("GRAMME_STORE_HISTORIES").ok().and_then(|text| text.parse().ok()).unwrap_or(300)
 }
 
-fn check(events: &[Event]) {
+fn check(events: &[Event], reserves_room: bool) {
     let disk = MemDisk::new();
+    disk.reserve_room(reserves_room);
     let mut run = Run::new(Store::open(disk.clone(), options(0)).expect("opens").0, Model::default(), 0);
     let (mut cut, mut has_rotted) = (0, false);
     for (number, event) in events.iter().enumerate() {
         let seed = u8::try_from(number).expect("few events");
         let numbers = (number as u64 + 1) << 16;
         let failed = match event {
-            Event::Op(op) => run.step(op).is_err(),
+            Event::Op(op) => match run.step(op) {
+                Ok(()) => false,
+                // It goes on as if it had not been asked, and does it when there is room.
+                Err(WriteError::NoSpace | WriteError::NewSegment(_)) if disk.is_powered() => {
+                    assert!(run.store.writable());
+                    disk.set_capacity(None);
+                    false
+                }
+                Err(_) => true,
+            },
             // A store that is closed badly is one whose power failed, or of which a sync was under way.
             Event::Close | Event::Rot(_) => {
                 // With a sync under way a store can't be closed in good order, and rot in its tail would look like one
@@ -198,12 +223,13 @@ fn check(events: &[Event]) {
                     Err(_) => false,
                 };
                 disk.kill();
-                let powered = disk.is_powered();
-                if powered {
-                    assert!(closed);
-                } else {
+                // One that fails in the middle leaves what a power cut finds.
+                let powered = disk.is_powered() && closed;
+                if !powered {
                     disk.crash(cut);
                 }
+                disk.fail_changes_after(0, 0);
+                disk.set_capacity(None);
                 run = match event {
                     Event::Rot(rots) if powered => {
                         disk.cut_power_after(u64::MAX);
@@ -215,9 +241,20 @@ fn check(events: &[Event]) {
                 };
                 false
             }
-            Event::KillAndFlip(file, bit) => {
+            Event::FailChanges(before, count) => {
+                disk.fail_changes_after(*before, *count);
+                false
+            }
+            Event::Fill(room) => {
+                disk.set_capacity(Some(disk.used_bytes() + room));
+                false
+            }
+            Event::KillAndFlip(file, bit, unmarked) => {
+                disk.lose_next_writes(u64::from(*unmarked));
                 let failed = run.step(&Op::Sync).is_err() || !disk.is_powered();
+                disk.lose_next_writes(0);
                 if !failed {
+                    disk.fail_changes_after(0, 0);
                     disk.cut_power_after(u64::MAX);
                     disk.kill();
                     let names = named(&disk, &[".seg"]);
@@ -255,6 +292,7 @@ fn check(events: &[Event]) {
             Event::Kill => true,
         };
         if failed || !disk.is_powered() {
+            disk.set_capacity(None);
             disk.crash(cut);
             run = reopen(&disk, &run, has_rotted, seed, numbers);
         }
@@ -266,7 +304,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: histories(), failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn any_history_is_as_the_model_allows(events in vec(event(), 1..150)) {
-        check(&events);
+    fn any_history_is_as_the_model_allows(events in vec(event(), 1..150), reserves_room in any::<bool>()) {
+        check(&events, reserves_room);
     }
 }

@@ -3,9 +3,12 @@
 //! It keeps two images of everything: what a running process sees, and what is durable. A power cut leaves the durable
 //! image and any subset of what was changed since: each sector, length and name on its own.
 
+mod faults;
 mod image;
 
+use crate::checksum::mix;
 use crate::disk::{Disk, DiskError, DiskErrorKind, DiskFile};
+use faults::Faults;
 use image::{Change, Dice, DirChange, Inode};
 use std::collections::BTreeMap;
 use std::string::{String, ToString};
@@ -69,17 +72,6 @@ struct State {
     faults: Faults,
 }
 
-#[derive(Clone, Debug, Default)]
-struct Faults {
-    capacity: Option<u64>,
-    syncs_to_fail: u64,
-    writes_to_fail: u64,
-    writes_to_lose: u64,
-    reads_to_fail: u64,
-    lying: bool,
-    operations_to_power_cut: Option<u64>,
-}
-
 /// What an operation is about to do, for the faults to act on.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Step {
@@ -109,6 +101,12 @@ impl State {
             }
             None => Ok(Fate::Goes),
         }
+    }
+
+    /// A step that changes names or a length: it may be due to fail.
+    fn step_of_names(&mut self, operation: &'static str) -> Result<Fate, DiskError> {
+        let fate = self.step(Step::Change, operation)?;
+        if self.faults.fails_change() { Err(DiskError::new(DiskErrorKind::Io, operation)) } else { Ok(fate) }
     }
 
     fn used_bytes(&self) -> u64 {
@@ -205,7 +203,7 @@ impl MemDisk {
             next_inode: state.next_inode,
             life: state.life + 1,
             operations: state.operations,
-            faults: Faults { capacity: state.faults.capacity, ..Faults::default() },
+            faults: state.faults.lasting(),
             ..State::default()
         };
     }
@@ -258,7 +256,7 @@ impl MemDisk {
             names,
             inodes,
             next_inode: state.next_inode,
-            faults: Faults { capacity: state.faults.capacity, ..Faults::default() },
+            faults: state.faults.lasting(),
             ..State::default()
         })))
     }
@@ -297,37 +295,6 @@ impl MemDisk {
     /// Changing operations so far.
     pub fn operations(&self) -> u64 {
         self.state().operations
-    }
-
-    /// The next `count` syncs fail, and what they were to make durable never will be, though reads go on seeing it: a
-    /// later sync "succeeds" without it, as on Linux.
-    pub fn fail_next_syncs(&self, count: u64) {
-        self.state().faults.syncs_to_fail = count;
-    }
-
-    /// The next `count` writes write half of their bytes and fail.
-    pub fn fail_next_writes(&self, count: u64) {
-        self.state().faults.writes_to_fail = count;
-    }
-
-    /// The next `count` writes succeed and write nothing.
-    pub fn lose_next_writes(&self, count: u64) {
-        self.state().faults.writes_to_lose = count;
-    }
-
-    /// The next `count` reads fail.
-    pub fn fail_next_reads(&self, count: u64) {
-        self.state().faults.reads_to_fail = count;
-    }
-
-    /// Syncs succeed without making anything durable, or tell the truth again.
-    pub fn lie_about_syncs(&self, lie: bool) {
-        self.state().faults.lying = lie;
-    }
-
-    /// Bytes that all files together may have; `None`: no bound. A write that finds no room for all writes what fits.
-    pub fn set_capacity(&self, bytes: Option<u64>) {
-        self.state().faults.capacity = bytes;
     }
 
     /// Bytes that all files have together.
@@ -417,10 +384,11 @@ impl Disk for MemDisk {
 
     fn create(&self, name: &str, bytes: u64) -> Result<MemFile, DiskError> {
         let mut state = self.state();
-        let fate = state.step(Step::Change, "create a file")?;
+        let fate = state.step_of_names("create a file")?;
         if state.names.contains_key(name) {
             return Err(DiskError::new(DiskErrorKind::AlreadyExists, "create a file"));
         }
+        let bytes = if state.faults.reserves_nothing { 0 } else { bytes };
         if state.room() < bytes {
             return Err(DiskError::new(DiskErrorKind::NoSpace, "create a file"));
         }
@@ -437,7 +405,7 @@ impl Disk for MemDisk {
 
     fn rename(&self, from: &str, to: &str) -> Result<(), DiskError> {
         let mut state = self.state();
-        let fate = state.step(Step::Change, "rename a file")?;
+        let fate = state.step_of_names("rename a file")?;
         let inode = state.inode_of(from, "rename a file")?;
         state.change_names(DirChange::Rename { from: from.to_string(), to: to.to_string(), inode });
         fate.end((), "rename a file")
@@ -445,7 +413,7 @@ impl Disk for MemDisk {
 
     fn remove(&self, name: &str) -> Result<(), DiskError> {
         let mut state = self.state();
-        let fate = state.step(Step::Change, "remove a file")?;
+        let fate = state.step_of_names("remove a file")?;
         state.inode_of(name, "remove a file")?;
         state.change_names(DirChange::Unlink { name: name.to_string() });
         fate.end((), "remove a file")
@@ -453,7 +421,7 @@ impl Disk for MemDisk {
 
     fn sync_dir(&self) -> Result<(), DiskError> {
         let mut state = self.state();
-        let fate = state.step(Step::Change, "sync the directory")?;
+        let fate = state.step_of_names("sync the directory")?;
         if fate == Fate::Goes && !state.faults.lying {
             state.durable_names = state.names.clone();
             state.name_changes.clear();
@@ -504,7 +472,15 @@ impl DiskFile for MemFile {
                 state.faults.reads_to_fail -= 1;
                 return Err(DiskError::new(DiskErrorKind::Io, "read"));
             }
-            Ok(file(state, inode).live.read(offset, into))
+            let read = file(state, inode).live.read(offset, into);
+            let (spoiled, seed) = state.faults.reads_to_spoil;
+            if spoiled > 0 && read > 0 {
+                state.faults.reads_to_spoil.0 -= 1;
+                let bit =
+                    usize::try_from(mix(seed ^ spoiled) % (read as u64 * 8)).expect("inside what was read");
+                into[bit / 8] ^= 1 << (bit % 8);
+            }
+            Ok(read)
         })
     }
 
@@ -554,7 +530,7 @@ impl DiskFile for MemFile {
 
     fn truncate(&self, bytes: u64) -> Result<(), DiskError> {
         self.with("truncate", |state, inode| {
-            let fate = state.step(Step::Change, "truncate")?;
+            let fate = state.step_of_names("truncate")?;
             file(state, inode).change(Change::Length(bytes));
             fate.end((), "truncate")
         })

@@ -29,9 +29,11 @@ impl<D: Disk> Inside<D> {
     ) -> (MutexGuard<'a, State<D>>, Result<u64, WriteError>) {
         let mut freed = 0;
         while !state.closing {
-            let Some(store) = &mut state.store else { break };
+            if state.store.is_none() {
+                break;
+            }
             // Sealing reads a whole segment: without the lock.
-            if let Some(mut job) = store.begin_seal() {
+            if let Some(mut job) = state.act(Store::begin_seal) {
                 loop {
                     drop(state);
                     let more = matches!(job.step(STEP_BYTES as u64), Ok(true));
@@ -40,12 +42,12 @@ impl<D: Disk> Inside<D> {
                         break;
                     }
                 }
-                if let Some(store) = &mut state.store {
-                    store.end_seal(job);
+                if state.store.is_some() {
+                    state.act(|store| store.end_seal(job));
                 }
                 continue;
             }
-            let done = match store.maintain(STEP_BYTES) {
+            let done = match state.act(|store| store.maintain(STEP_BYTES)) {
                 Ok(done) => done,
                 Err(error) => return (state, Err(error)),
             };
@@ -96,6 +98,14 @@ impl<D: Disk + Send + 'static> SharedStore<D> {
         state.unattended_bytes = 0;
         let (_state, freed) = self.0.inside.attend_to_all(state);
         freed
+    }
+
+    /// As [`Store::accept_losses`].
+    pub fn accept_losses(&self) {
+        let mut state = self.0.inside.state();
+        state.store.iter_mut().for_each(Store::accept_losses);
+        state.unattended_bytes = UPKEEP_EVERY_BYTES;
+        self.0.inside.upkeep.notify_one();
     }
 
     /// As [`Store::merge_progress`].

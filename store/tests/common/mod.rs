@@ -218,6 +218,8 @@ impl<D: Disk> Run<D> {
                 }
                 Ok(())
             }
+            // Nothing of it may ever be seen.
+            Err(error @ (WriteError::NoSpace | WriteError::NewSegment(_))) => Err(error),
             Err(error) => {
                 for (slot, key) in keys {
                     let before = self.model.now(*slot, *key);

@@ -1,0 +1,123 @@
+//! Disks that reserve no room for a file: APFS, UFS, most file systems but those of Linux. There a write finds the disk full,
+//! and leaves a part of itself.
+
+use gramme_store::{Disk, MemDisk, Options, Read, Store, WriteError};
+
+const SEGMENT: u64 = 16 << 10;
+
+fn options(seed: u8) -> Options {
+    Options::new([seed; 16]).with_segment_bytes(SEGMENT).with_index_files(false)
+}
+
+fn unreserving() -> MemDisk {
+    let disk = MemDisk::new();
+    disk.reserve_room(false);
+    disk
+}
+
+fn value(store: &mut Store<MemDisk>, n: u32) -> Option<usize> {
+    match store.get(1, &n.to_le_bytes()).expect("readable") {
+        Read::Value { value, .. } => Some(value.len()),
+        _ => None,
+    }
+}
+
+#[test]
+fn what_a_refused_put_left_is_not_met_by_a_recovery() {
+    // Cut at each length, before the refused record would begin and after its end.
+    for (room, buffer) in (0..700).step_by(13).flat_map(|room| [(room, 0), (room, 1 << 10)]) {
+        let disk = unreserving();
+        let (mut store, _) = Store::open(disk.clone(), options(1).with_write_buffer(buffer)).expect("opens");
+        for n in 0..10u32 {
+            store.put(1, &n.to_le_bytes(), &[1; 500], 0).expect("room");
+        }
+        store.sync().expect("syncs");
+        disk.set_capacity(Some(disk.used_bytes() + room));
+        let mut refused = 0;
+        while refused == 0 {
+            match store.put(1, &3u32.to_le_bytes(), &[2; 600], 0) {
+                Ok(_) => {}
+                Err(error) => {
+                    assert_eq!(error, WriteError::NoSpace);
+                    refused += 1;
+                }
+            }
+        }
+        let before = value(&mut store, 3);
+        disk.set_capacity(None);
+        // Too long for what is left of the segment: the log goes on in another.
+        store.put(1, &100u32.to_le_bytes(), &vec![3; 12 << 10], 0).expect("room");
+        store.sync().expect("syncs");
+        store.put(1, &101u32.to_le_bytes(), &[3; 100], 0).expect("room");
+        store.sync().expect("syncs");
+        drop(store);
+        disk.kill();
+        let (mut store, recovery) = Store::open(disk, options(2)).expect("opens");
+        assert!(recovery.damage.is_empty() && recovery.torn.is_empty(), "{room} {buffer}: {recovery:?}");
+        assert_eq!(value(&mut store, 3), before, "{room} {buffer}");
+        assert_eq!((value(&mut store, 100), value(&mut store, 101)), (Some(12 << 10), Some(100)));
+    }
+}
+
+#[test]
+fn a_kill_after_a_refused_put_finds_nothing_of_it() {
+    for room in (0..700).step_by(13) {
+        let disk = unreserving();
+        let (mut store, _) = Store::open(disk.clone(), options(1)).expect("opens");
+        store.put(1, &3u32.to_le_bytes(), &[1; 500], 0).expect("room");
+        store.sync().expect("syncs");
+        disk.set_capacity(Some(disk.used_bytes() + room));
+        while store.put(1, &3u32.to_le_bytes(), &[2; 600], 0).is_ok() {}
+        drop(store);
+        disk.kill();
+        disk.set_capacity(None);
+        let (_, recovery) = Store::open(disk, options(2)).expect("opens");
+        assert!(recovery.damage.is_empty() && recovery.torn.is_empty(), "{room}: {recovery:?}");
+    }
+}
+
+#[test]
+fn the_reserve_is_filled_where_none_is_reserved() {
+    let disk = unreserving();
+    let (mut store, _) = Store::open(disk.clone(), options(1)).expect("opens");
+    for n in 0..100u32 {
+        store.put(1, &n.to_le_bytes(), &[1; 300], 1).expect("room");
+    }
+    store.sync().expect("syncs");
+    let reserve = disk.contents("RESERVE").map_or(0, |bytes| bytes.len() as u64);
+    assert!(reserve >= SEGMENT, "{reserve} bytes are put aside");
+}
+
+#[test]
+fn a_full_disk_can_be_emptied() {
+    let disk = unreserving();
+    let (mut store, _) = Store::open(disk.clone(), options(1)).expect("opens");
+    for n in 0..200u32 {
+        store.put(1, &(n % 100).to_le_bytes(), &[1; 300], 1).expect("room");
+    }
+    store.sync().expect("syncs");
+    disk.set_capacity(Some(disk.used_bytes() + 1000));
+    while store.put(1, &7u32.to_le_bytes(), &[2; 300], 1).is_ok() {}
+    for _ in 0..1000 {
+        let done = match store.maintain(1 << 20) {
+            Ok(done) => done,
+            Err(WriteError::NoSpace) => break,
+            Err(error) => panic!("{error}"),
+        };
+        store.sync().expect("what is written is synced");
+        if !done.more && !done.needs_sync {
+            break;
+        }
+    }
+    store.put(1, &7u32.to_le_bytes(), &[3; 301], 1).expect("compaction has made room");
+    store.sync().expect("syncs");
+    drop(store);
+    disk.kill();
+    assert!(disk.list().expect("lists").iter().any(|name| name == "MANIFEST"));
+    let (mut store, recovery) = Store::open(disk, options(2)).expect("opens");
+    assert!(recovery.damage.is_empty() && recovery.torn.is_empty(), "{recovery:?}");
+    assert_eq!(value(&mut store, 7), Some(301));
+    for n in 0..100u32 {
+        assert!(value(&mut store, n).is_some(), "key {n}");
+    }
+}
