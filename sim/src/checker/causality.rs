@@ -149,10 +149,9 @@ impl Checker {
         }
         for (number, dot) in &born {
             self.born_late(node, *number, *dot);
-            let first = objects.iter().find(|(key, object)| key == number && object.get(*dot).is_some());
-            if let Some((_, object)) = first {
-                self.keys[*number].replace(*dot, object);
-            }
+            let with = objects.iter().filter(|(key, object)| key == number && object.get(*dot).is_some());
+            let with: Vec<&Object> = with.map(|(_, object)| object).collect();
+            self.keys[*number].replace(*dot, &with);
         }
         for (number, object) in objects {
             let key = &self.keys[*number];

@@ -181,16 +181,16 @@ impl Key {
         }
     }
 
-    /// This dot is minted in an object that has seen so much: in the place of what that has not got any more. A history that speaks of
-    /// a dot and not of what it replaced proves nothing by it from now on: it came from a context.
-    fn replace(&mut self, dot: Dot, object: &Object) {
-        let seen = object.seen();
+    /// This dot is minted, and these objects of its first breath have it: in the place of what none of them has any more and all have
+    /// seen. A history that speaks of a dot and not of what it replaced proves nothing by it from now on: it came from a context.
+    fn replace(&mut self, dot: Dot, objects: &[&Object]) {
         for (other, birth) in self.dots.iter_mut().filter(|(other, _)| **other != dot) {
-            if !seen.contains(*other) || object.get(*other).is_some() {
-                birth.replaced_by.retain(|by| !seen.contains(*by));
-            } else if self.present.contains(other) {
+            let lacks = |object: &&&Object| !object.seen().contains(*other) || object.get(*other).is_some();
+            let mut lacking = objects.iter().filter(lacks).peekable();
+            if lacking.peek().is_none() && self.present.contains(other) {
                 birth.replaced_by.push(dot);
             }
+            lacking.for_each(|object| birth.replaced_by.retain(|by| !object.seen().contains(*by)));
         }
     }
 

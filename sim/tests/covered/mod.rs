@@ -2,7 +2,10 @@
 
 use crate::history::*;
 use bytes::Bytes;
-use gramme_quorum::{Content, Cover, Op, OpError, Reply, Version};
+use gramme_quorum::message::{CallId, Message, Purpose, Syncing};
+use gramme_quorum::object::encode;
+use gramme_quorum::{AppendId, Content, Cover, Op, OpError, Output, Place, Reply, Version};
+use gramme_ring::{LayoutVersion, NodeId, Slot};
 use gramme_sim::checker::{Invariant, OpId};
 use gramme_sim::time::Time;
 use gramme_vclock::Dot;
@@ -144,4 +147,39 @@ fn what_is_lost_costs_nothing_that_others_have() {
         h.rest();
         if holds { h.holds() } else { h.breaks(Invariant::AcknowledgedReadable) }
     }
+}
+
+#[test]
+fn what_comes_in_the_breath_of_a_birth_is_not_replaced_by_it() {
+    let mut h = History::new();
+    let (first, a) = h.first_write();
+    // Node 1 has something else in the first one's place.
+    let second = h.put_over(&[a]);
+    let b = dot(1, 1);
+    h.store(1, &object(&[(b, value(second))], &[a, b]));
+    // Node 0 mints beside the first one, sends that, and takes in what node 1 has before it writes anything down.
+    let third = h.put(Cover::Nothing);
+    let c = dot(0, 2);
+    let minted = object(&[(a, value(first)), (c, value(third))], &[a, c]);
+    let kept = object(&[(b, value(second)), (c, value(third))], &[a, b, c]);
+    let append = Output::Append {
+        id: AppendId(99),
+        place: Place(Slot::of(KEY).index()),
+        key: Bytes::from_static(KEY),
+        value: Some((encode(&kept), 0)),
+    };
+    let write = Message::Write {
+        sync: Syncing::First,
+        call: CallId(1),
+        layout: LayoutVersion(1),
+        purpose: Purpose::Write,
+        key: Bytes::from_static(KEY),
+        object: encode(&minted),
+        hints: vec![],
+        outranked_by: None,
+    };
+    let now = h.tick();
+    h.checker.acted(now, 0, &[append, Output::Send(NodeId(1), write)]);
+    h.store(2, &minted);
+    h.holds();
 }
