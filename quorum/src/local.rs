@@ -42,7 +42,8 @@ impl Engine {
                     self.handoff_settled(now, key, owner, digest, current);
                 }
                 Event::Damaged(key) => {
-                    let room = self.healing.len() < MAX_HEALING && !self.replica.is_behind();
+                    // Reads that wait are no hindrance: those that found it are among them.
+                    let room = self.healing.len() < MAX_HEALING && !self.replica.is_hung();
                     if room && self.healing.insert(key.clone()) {
                         self.start_heal(now, key);
                     }

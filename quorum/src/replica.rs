@@ -165,6 +165,13 @@ impl Replica {
     pub(crate) fn is_behind(&self) -> bool {
         self.tasks + self.journal.held() >= self.limits.local
             || self.bytes() >= self.limits.local_bytes
+            || self.is_hung()
+    }
+
+    /// Whether it would be so if all records were read.
+    pub(crate) fn is_hung(&self) -> bool {
+        self.journal.held() >= self.limits.local
+            || self.journal.bytes() >= self.limits.local_bytes
             || self.unsynced_copies() >= UNSYNCED * self.limits.local
     }
 

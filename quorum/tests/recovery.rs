@@ -333,3 +333,20 @@ fn what_the_store_finds_damaged_is_healed_without_a_read() {
     assert_eq!(cluster.copy(C, &key(7)), Some(vec![String::from("value 7")]));
     assert_eq!(cluster.nodes[&C].engine.status(cluster.now.instant).healed, 1);
 }
+
+/// What finds it compares many keys at once, which takes up what others may ask of this node meanwhile.
+#[test]
+fn a_damaged_copy_heals_however_few_may_wait_for_the_disk() {
+    let mut cluster = Cluster::with(3, |config| config.limits.local = 4);
+    let keys: Vec<String> = (0..20).map(|i| format!("{{k}}{i}")).collect();
+    for key in &keys {
+        cluster.put(A, key, "v", Cover::Held);
+    }
+    for key in &keys {
+        cluster.nodes.get_mut(&C).unwrap().damaged.insert((place(key), key.clone().into()));
+    }
+    cluster.input(C, Input::Damaged(place("{k}")));
+    cluster.pass(Duration::from_secs(5));
+    assert_eq!(cluster.nodes[&C].damaged.len(), 0);
+    assert_eq!(cluster.nodes[&C].engine.status(cluster.now.instant).healed, 20);
+}
