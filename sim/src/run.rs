@@ -378,10 +378,14 @@ impl Run<'_> {
             }
         }
         self.world.check_rest();
-        // And then there is nothing left to do.
-        let before = self.world.work();
-        self.advance(self.world.now() + Duration::from_secs(10));
-        self.world.check_quiet(&before);
+        // And then, when the last reads have ended everywhere, there is nothing left to do.
+        self.advance(self.world.now() + Duration::from_secs(5));
+        let before = (!self.world.is_stopped()).then(|| self.world.work());
+        self.advance(self.world.now() + Duration::from_secs(5));
+        // Unless somebody goes on only now, with what was asked before the calm.
+        if let Some(before) = before {
+            self.world.check_quiet(&before);
+        }
     }
 
     /// Starts all that are down; a store that a failed sync has closed to writes opens anew.

@@ -177,13 +177,14 @@ impl World {
     /// Whether every node has all that it acknowledged, and all that it is to own; and none of them is gone.
     #[must_use]
     pub fn is_complete(&self) -> bool {
-        self.is_whole() && !self.is_changing()
+        let members = self.members();
+        self.is_sound() && !self.is_changing() && members.iter().all(|node| !self.nodes[*node].gone)
     }
 
-    /// Whether every node has all that it acknowledged, and none of them is gone; what it is to own it may have yet to gain.
+    /// Whether every node has all that it acknowledged, and none was ever given up; what it is to own it may have yet to gain.
     #[must_use]
     pub fn is_whole(&self) -> bool {
-        self.is_sound() && self.members().iter().all(|node| !self.nodes[*node].gone)
+        self.is_sound() && self.nodes.iter().all(|node| !node.gone)
     }
 
     /// Whether every node has all that it acknowledged.

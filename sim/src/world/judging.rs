@@ -128,6 +128,12 @@ impl World {
         (0..self.nodes.len()).map(|node| self.status(node).map(done)).collect()
     }
 
+    /// Whether some process stands still.
+    #[must_use]
+    pub fn is_stopped(&self) -> bool {
+        self.nodes.iter().any(|node| node.paused_until > self.now)
+    }
+
     /// Since then a cluster at rest, of which nobody asked anything, has had nothing to do.
     pub fn check_quiet(&mut self, before: &[Option<[u64; 3]>]) {
         let after = self.work();
