@@ -276,14 +276,18 @@ impl Engine {
             }
             Input::Summed(id, sums) => self.summed(now, id, sums),
             Input::AppendFailed(append) => {
-                let (failed, hint) = self.replica.append_failed(append);
+                let (failed, copy) = self.replica.append_failed(append);
+                if let Some(place) = copy {
+                    // A copy that was to go stays.
+                    self.stored_in(now, place);
+                }
                 for waiting in failed {
                     if self.config.planted.is(Bug::AppendFailureIgnored) {
                         let done = self.replica.journal.pass(waiting);
                         self.stored(now, done);
                         continue;
                     }
-                    self.not_stored(now, waiting, hint);
+                    self.not_stored(now, waiting, copy.is_none());
                 }
             }
             Input::Written(through) => {

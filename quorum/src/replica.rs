@@ -518,13 +518,13 @@ impl Replica {
     }
 
     /// An append was refused. The dots that it would have stored may be out already, so no span may
-    /// reach across them. Answers who waited for it, and whether it was a hint: then the copy may be there.
-    pub(crate) fn append_failed(&mut self, append: AppendId) -> (Vec<Waiting>, bool) {
+    /// reach across them. Answers who waited for it, and what copy it was of; if it was a hint instead, the copy may be there.
+    pub(crate) fn append_failed(&mut self, append: AppendId) -> (Vec<Waiting>, Option<Place>) {
         let copy = self.slot_of.remove(&append);
         if let Some(place) = copy {
             self.break_hold(place);
         }
-        (self.journal.append_failed(append), copy.is_none())
+        (self.journal.append_failed(append), copy)
     }
 
     pub(crate) fn synced(&mut self, through: AppendId) -> Vec<Kept<Waiting>> {

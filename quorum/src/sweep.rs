@@ -76,7 +76,7 @@ impl Engine {
         self.next_offer(now);
     }
 
-    /// A copy was stored, and no hint with it. Where this node owns nothing it is looked at when it can have served.
+    /// A copy was stored, and no hint with it, or could not be dropped. Where this node owns nothing it is looked at when it can have served.
     pub(crate) fn stored_in(&mut self, now: Now, place: Place) {
         let me = self.config.node;
         let Some(slot) = Slot::new(place.0).filter(|slot| !self.view.is_owner(*slot, me)) else { return };

@@ -477,3 +477,22 @@ fn a_hint_stays_until_its_heirs_have_theirs() {
     assert_eq!(cluster.hints(keeper), 0);
     assert!(handed(&cluster) >= 1, "an heir has it from here");
 }
+
+/// What a fallback kept goes when it has served, and if the disk refuses that, later.
+#[test]
+fn a_copy_that_has_served_and_could_not_go_goes_when_there_is_room() {
+    let mut cluster = Cluster::new(5);
+    let list = cluster.preference("k");
+    let (owner, fallback) = (list[2], list[3]);
+    cluster.crash(owner);
+    cluster.put(list[0], "k", "v", Cover::Held);
+    assert_eq!(cluster.hints(fallback), 1);
+    cluster.nodes.get_mut(&fallback).unwrap().refuses = |place| place.0 < 0x8000;
+    cluster.start(owner);
+    cluster.pass(Duration::from_secs(3));
+    assert_eq!((cluster.copy(owner, "k").is_some(), cluster.hints(fallback)), (true, 0));
+    assert!(cluster.copy(fallback, "k").is_some(), "its removal was refused");
+    cluster.nodes.get_mut(&fallback).unwrap().refuses = |_| false;
+    cluster.pass(Duration::from_secs(30));
+    assert_eq!(cluster.copy(fallback, "k"), None);
+}

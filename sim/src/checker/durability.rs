@@ -155,7 +155,7 @@ pub(super) struct ShadowCopy {
     pub(super) object: Object,
     /// `record.durable`, its history.
     pub(super) durable_seen: DotSet,
-    /// It came through a restart, or the disk refused its removal. The hint beside it may have gone.
+    /// It came through a restart. The hint beside it may not have: a crash came between the two.
     pub(super) orphaned: bool,
     /// How often it was dropped.
     pub(super) drops: u64,
@@ -452,10 +452,7 @@ impl Checker {
         }
         let key = self.key_number(name);
         let Some(copy) = self.shadows[node].copies.get_mut(&key) else { return };
-        let dropped = copy.record.live.is_none();
         if copy.record.take_back(found) {
-            // Its hint has gone, and it could not.
-            copy.orphaned |= dropped && found.is_some();
             let object =
                 found.and_then(|bytes| gramme_quorum::object::decode(bytes).ok()).unwrap_or_default();
             let before = std::mem::replace(&mut copy.object, object);

@@ -106,22 +106,3 @@ fn an_owner_drops_no_copy_that_is_whole() {
         if holds { h.holds() } else { h.breaks(Invariant::HistoryNeverShrinks) }
     }
 }
-
-#[test]
-fn a_copy_whose_removal_the_disk_refused_may_stay() {
-    for refused in [true, false] {
-        let mut h = History::new();
-        let (id, a) = h.first_write();
-        if refused {
-            h.write(0, None);
-            let copy = encode(&object(&[(a, value(id))], &[a]));
-            h.checker.append_failed(
-                0,
-                gramme_ring::Slot::of(KEY).index(),
-                &Bytes::from_static(KEY),
-                Some(&copy),
-            );
-        }
-        assert_eq!(h.checker.unrest(&[0, 1, 2], |_| vec![1, 2], HINTS).is_none(), refused);
-    }
-}
