@@ -125,7 +125,8 @@ impl Summary {
                 self.suspects.push(Suspect { start, end, fate: Fate::Gone, unreadable });
             }
             Found::Record { offset, header, intact, mended } => {
-                self.end = offset + header.record_len() as u64;
+                // Where the file ends before the record does, so does what is left of it.
+                self.end = scan.position();
                 self.records += u64::from(intact);
                 if intact && !mended && header.kind == Kind::Watermark {
                     self.watermark = self.watermark.max((SegmentId(header.fingerprint), header.tag));

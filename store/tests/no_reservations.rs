@@ -121,3 +121,20 @@ fn a_full_disk_can_be_emptied() {
         assert!(value(&mut store, n).is_some(), "key {n}");
     }
 }
+
+#[test]
+fn a_last_record_that_the_file_ends_in_is_torn_once_and_no_damage_later() {
+    let disk = unreserving();
+    let (mut store, _) = Store::open(disk.clone(), options(1)).expect("opens");
+    store.put(1, &1u32.to_le_bytes(), &[1; 1000], 0).expect("room");
+    drop(store);
+    disk.kill();
+    let name = disk.list().expect("lists").into_iter().find(|name| name.ends_with(".seg")).expect("one");
+    let bytes = disk.contents(&name).expect("there");
+    disk.plant(&name, &bytes[..bytes.len() - 8]);
+    let (store, recovery) = Store::open(disk.clone(), options(2)).expect("opens");
+    assert!(recovery.damage.is_empty() && recovery.torn.len() == 1, "{recovery:?}");
+    drop(store);
+    let (_, recovery) = Store::open(disk, options(3)).expect("opens");
+    assert!(recovery.damage.is_empty() && recovery.torn.is_empty(), "{recovery:?}");
+}
