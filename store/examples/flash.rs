@@ -15,9 +15,8 @@ use alloc::collections::BTreeMap;
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::cell::UnsafeCell;
-use core::sync::atomic::{AtomicBool, Ordering};
 use gramme_store::{Disk, DiskError, DiskErrorKind, DiskFile, OpenError, Options, Read, Store, WriteError};
+use spin::Mutex;
 
 /// Bytes of an erase block.
 const BLOCK: usize = 4096;
@@ -59,27 +58,6 @@ impl Chip {
     }
 }
 
-/// What one may use at a time, on a machine without threads to wait for: whoever comes meanwhile tries again.
-struct Turns<T> {
-    taken: AtomicBool,
-    inside: UnsafeCell<T>,
-}
-
-// SAFETY: what is inside is used by one at a time, and may be sent to that one.
-unsafe impl<T: Send> Sync for Turns<T> {}
-
-impl<T> Turns<T> {
-    fn with<R>(&self, act: impl FnOnce(&mut T) -> R) -> R {
-        while self.taken.swap(true, Ordering::Acquire) {
-            core::hint::spin_loop();
-        }
-        // SAFETY: nobody else is in here before it is given back. After a panic nobody is ever again.
-        let result = act(unsafe { &mut *self.inside.get() });
-        self.taken.store(false, Ordering::Release);
-        result
-    }
-}
-
 /// A file: its length and its blocks. What is not programmed yet reads as zeros: bytes are kept inverted.
 #[derive(Clone, Debug, Default)]
 struct Entry {
@@ -101,7 +79,7 @@ struct State {
 
 /// A disk on the chip.
 #[derive(Clone)]
-struct FlashDisk(Arc<Turns<State>>);
+struct FlashDisk(Arc<Mutex<State>>);
 
 fn failed(kind: DiskErrorKind, operation: &'static str) -> DiskError {
     DiskError::new(kind, operation)
@@ -220,11 +198,11 @@ impl State {
 
 impl FlashDisk {
     fn start(chip: Chip) -> Self {
-        Self(Arc::new(Turns { taken: AtomicBool::new(false), inside: UnsafeCell::new(State::start(chip)) }))
+        Self(Arc::new(Mutex::new(State::start(chip))))
     }
 
     fn with<R>(&self, act: impl FnOnce(&mut State) -> R) -> R {
-        self.0.with(act)
+        act(&mut self.0.lock())
     }
 }
 
