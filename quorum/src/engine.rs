@@ -277,8 +277,8 @@ impl Engine {
             Input::Summed(id, sums) => self.summed(now, id, sums),
             Input::AppendFailed(append) => {
                 let (failed, copy) = self.replica.append_failed(append);
-                if let Some(place) = copy {
-                    // A copy that was to go stays.
+                if let Some((place, true)) = copy {
+                    // It was to go and stays.
                     self.stored_in(now, place);
                 }
                 for waiting in failed {
@@ -303,7 +303,7 @@ impl Engine {
             }
             Input::Damaged(place) => self.damaged(now, place),
             Input::SyncFailed => {
-                for waiting in self.replica.journal.sync_failed() {
+                for waiting in self.replica.sync_failed() {
                     if self.config.planted.is(Bug::SyncFailureIgnored) {
                         let done = self.replica.journal.pass(waiting);
                         self.stored(now, done);

@@ -284,9 +284,11 @@ impl Outbox {
         self.outputs.push_back(Output::Incomplete);
     }
 
-    pub(crate) fn drop_slot(&mut self, place: Place) {
+    pub(crate) fn drop_slot(&mut self, place: Place) -> AppendId {
         self.append += 1;
-        self.outputs.push_back(Output::DropSlot { id: AppendId(self.append), place });
+        let id = AppendId(self.append);
+        self.outputs.push_back(Output::DropSlot { id, place });
+        id
     }
 
     pub(crate) fn recovered(&mut self) {

@@ -103,10 +103,7 @@ impl Engine {
             Waiting::Pulled(pull) => self.pull_merged(now, pull, true),
             Waiting::PullEnd(pull) => self.end_pull(now, pull, true),
             Waiting::Hint => self.hints_kept += 1,
-            Waiting::Inherited(owner, key) => {
-                self.hints_kept += 1;
-                self.drop_hint(owner, &key);
-            }
+            Waiting::Inherited(owner, key) => self.inherited(now, owner, &key, true),
             Waiting::HintGone(_) => self.replica.hints_going -= 1,
         }
     }
@@ -123,7 +120,7 @@ impl Engine {
                 self.timers.insert((now.instant + self.config.timing.retry, Timer::Actor));
             }
             Waiting::Hint => self.hints_refused += 1,
-            Waiting::Inherited(..) => self.inherit_later(now),
+            Waiting::Inherited(owner, key) => self.inherited(now, owner, &key, false),
             // It is handed over again, and removed when there is room.
             Waiting::HintGone(owner) => {
                 self.replica.hints_going -= 1;

@@ -126,7 +126,8 @@ pub(crate) struct Replica {
     pub(crate) hints_going: usize,
     pub(crate) clock: Hlc,
     pub(crate) journal: Journal<Waiting>,
-    slot_of: BTreeMap<AppendId, Place>,
+    /// The copies that are appended and not synced, and whether one was dropped.
+    slot_of: BTreeMap<AppendId, (Place, bool)>,
     /// Slots that are about to be dropped, and whether something came into them.
     watched: Option<(u16, u16)>,
     touched: bool,
@@ -221,7 +222,8 @@ impl Replica {
 
     /// Drops all copies of a slot.
     pub(crate) fn drop_slot(&mut self, out: &mut Outbox, place: Place) {
-        out.drop_slot(place);
+        let id = out.drop_slot(place);
+        self.slot_of.insert(id, (place, true));
         self.break_hold(place);
     }
 
@@ -472,12 +474,13 @@ impl Replica {
                 let digest = object::digest(&self.digest_key, &work.object, &encoded);
                 (encoded, digest)
             });
-            self.touched |= value.is_some() && self.is_watched(place);
+            let removal = value.is_none();
+            self.touched |= !removal && self.is_watched(place);
             if value.is_some() && last.is_none() {
                 work.events.push(Event::Stored(place));
             }
             let id = out.append(place, key.clone(), value);
-            self.slot_of.insert(id, place);
+            self.slot_of.insert(id, (place, removal));
             if self.unsynced_copies().is_multiple_of(self.limits.local) {
                 self.journal.want_sync();
             }
@@ -518,13 +521,20 @@ impl Replica {
     }
 
     /// An append was refused. The dots that it would have stored may be out already, so no span may
-    /// reach across them. Answers who waited for it, and what copy it was of; if it was a hint instead, the copy may be there.
-    pub(crate) fn append_failed(&mut self, append: AppendId) -> (Vec<Waiting>, Option<Place>) {
+    /// reach across them. Answers who waited for it, and what copy it was of and whether that was to go; if it was a hint instead, the
+    /// copy may be there.
+    pub(crate) fn append_failed(&mut self, append: AppendId) -> (Vec<Waiting>, Option<(Place, bool)>) {
         let copy = self.slot_of.remove(&append);
-        if let Some(place) = copy {
+        if let Some((place, _)) = copy {
             self.break_hold(place);
         }
         (self.journal.append_failed(append), copy)
+    }
+
+    /// A sync failed: answers all who waited. None will be made any more.
+    pub(crate) fn sync_failed(&mut self) -> Vec<Waiting> {
+        self.slot_of.clear();
+        self.journal.sync_failed()
     }
 
     pub(crate) fn synced(&mut self, through: AppendId) -> Vec<Kept<Waiting>> {

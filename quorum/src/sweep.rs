@@ -52,6 +52,12 @@ impl Sweep {
         self.queue.is_empty() && self.current.is_none() && self.left.is_empty()
     }
 
+    fn look_again(&mut self, slots: (u16, u16)) {
+        if !self.left.contains(&slots) {
+            self.left.push(slots);
+        }
+    }
+
     /// Partitions that are still to be looked at.
     pub(crate) fn remaining(&self) -> usize {
         self.queue.len() + self.left.len() + usize::from(self.current.is_some())
@@ -59,13 +65,18 @@ impl Sweep {
 }
 
 /// Looking for hints of nodes that are no members.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Departed {
-    listing: ListId,
+    listing: Option<ListId>,
     /// A member left meanwhile: once more from the start.
     again: bool,
     /// Members for whom there are hints.
     seen: BTreeSet<NodeId>,
+    /// Hints of this page whose heirs' are not durable yet.
+    open: usize,
+    /// Where the next page begins; and whether this one could be read.
+    next: Option<ListCursor>,
+    whole: bool,
 }
 
 impl Engine {
@@ -86,8 +97,8 @@ impl Engine {
         };
         if self.view.transition().is_none() {
             let unit = ends(layout.partition_of(slot));
-            if !self.sweep.left.contains(&unit) {
-                self.sweep.left.push(unit);
+            if !self.sweep.queue.contains(&unit) {
+                self.sweep.look_again(unit);
             }
             self.sweep.drops = true;
             self.arm_sweep(now, self.config.timing.exchange);
@@ -217,7 +228,7 @@ impl Engine {
             assert!(!self.view.is_owner(first, self.config.node), "an owner drops nothing");
             let touched = self.replica.was_touched() && !self.config.planted.is(Bug::SweepIgnoresArrivals);
             if touched || self.has_hints() {
-                self.sweep.left.push(slots);
+                self.sweep.look_again(slots);
             } else {
                 for place in (slots.0..=slots.1).map(Place) {
                     self.replica.drop_slot(&mut self.out, place);
@@ -241,13 +252,10 @@ impl Engine {
 
     fn list_hints(&mut self, cursor: Option<ListCursor>) {
         let listing = self.out.list(hint_place(NodeId(0)), hint_place(NodeId(u64::MAX)), cursor, PAGE);
-        let former = self.departed.take();
-        let (again, seen) =
-            former.map_or((false, BTreeSet::new()), |departed| (departed.again, departed.seen));
-        self.departed = Some(Departed { listing, again, seen });
+        self.departed.get_or_insert_default().listing = Some(listing);
     }
 
-    /// The hint for an owner that is none any more goes when those for its heirs are in the log.
+    /// The hint for an owner that is none any more goes when those for its heirs are durable.
     fn inherit(&mut self, now: Now, owner: NodeId, key: Bytes, members: &BTreeSet<NodeId>) {
         let mut last = None;
         let mut heirs = self.view.owners(Slot::of(&key));
@@ -260,23 +268,30 @@ impl Engine {
         }
         match last {
             Some(append) => {
-                self.replica.journal.hold_written(append, Waiting::Inherited(owner, key));
-                self.out.confirm();
+                self.replica.journal.hold(append, Waiting::Inherited(owner, key));
+                self.departed.iter_mut().for_each(|departed| departed.open += 1);
             }
             None => self.drop_hint(owner, &key),
         }
     }
 
-    pub(crate) fn drop_hint(&mut self, owner: NodeId, key: &Bytes) {
-        let (place, hint) = hint_record(owner, key);
-        self.out.append(place, hint, None);
-    }
-
-    /// Its heirs' hints have no room: it stays, and is looked at again.
-    pub(crate) fn inherit_later(&mut self, now: Now) {
-        if self.replica.journal.is_writable() && !core::mem::replace(&mut self.rehint_armed, true) {
+    /// The hints for the heirs of this one are durable, or could not be stored: then it stays, and is looked at again.
+    pub(crate) fn inherited(&mut self, now: Now, owner: NodeId, key: &Bytes, kept: bool) {
+        if kept {
+            self.hints_kept += 1;
+            self.drop_hint(owner, key);
+        } else if self.replica.journal.is_writable() && !core::mem::replace(&mut self.rehint_armed, true) {
             self.timers.insert((now.instant + AGAIN * self.config.timing.retry, Timer::Rehint));
         }
+        if let Some(departed) = &mut self.departed {
+            departed.open -= 1;
+        }
+        self.look_on(now);
+    }
+
+    fn drop_hint(&mut self, owner: NodeId, key: &Bytes) {
+        let (place, hint) = hint_record(owner, key);
+        self.out.append(place, hint, None);
     }
 
     pub(crate) fn rehint_timer(&mut self) {
@@ -286,7 +301,7 @@ impl Engine {
 
     /// A page of them. `false` if the listing is for something else.
     pub(crate) fn hints_looked_through(&mut self, now: Now, id: ListId, page: &Option<Page>) -> bool {
-        if self.departed.as_ref().is_none_or(|departed| departed.listing != id) {
+        if self.departed.as_ref().is_none_or(|departed| departed.listing != Some(id)) {
             return false;
         }
         let members = self.view.members();
@@ -304,24 +319,31 @@ impl Engine {
             let key = record.slice_ref(key);
             self.inherit(now, owner, key, &members);
         }
-        let again = self.departed.as_ref().is_some_and(|departed| departed.again);
-        let whole = page.is_some();
-        match page.and_then(|page| page.next) {
-            Some(next) => self.list_hints(Some(next)),
-            None => {
-                let Some(Departed { seen, .. }) = self.departed.take() else { return true };
-                if again {
-                    self.list_hints(None);
-                } else if whole {
-                    let quiet = self.handoffs.iter_mut().filter(|(owner, _)| !seen.contains(owner));
-                    quiet.for_each(|(_, handoff)| handoff.found_none());
-                    // Who was no member when it was kept may be one by now.
-                    for owner in seen {
-                        self.expect_handoff(now, owner);
-                    }
-                }
-            }
+        if let Some(departed) = &mut self.departed {
+            departed.listing = None;
+            (departed.next, departed.whole) = (page.and_then(|page| page.next), page.is_some());
         }
+        self.look_on(now);
         true
+    }
+    /// Goes to the next page when nothing of this one waits for the disk: no more than a page does at a time.
+    fn look_on(&mut self, now: Now) {
+        let Some(departed) = self.departed.as_mut().filter(|d| d.listing.is_none() && d.open == 0) else {
+            return;
+        };
+        if let Some(next) = departed.next.take() {
+            return self.list_hints(Some(next));
+        }
+        if core::mem::take(&mut departed.again) {
+            departed.seen.clear();
+            return self.list_hints(None);
+        }
+        let Some(Departed { seen, whole: true, .. }) = self.departed.take() else { return };
+        let quiet = self.handoffs.iter_mut().filter(|(owner, _)| !seen.contains(owner));
+        quiet.for_each(|(_, handoff)| handoff.found_none());
+        // Who was no member when it was kept may be one by now.
+        for owner in seen {
+            self.expect_handoff(now, owner);
+        }
     }
 }

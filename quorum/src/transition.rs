@@ -48,12 +48,17 @@ impl Engine {
                 let (version, hash) = (from.version(), to.hash());
                 let stays = to.is_member(me) || self.config.planted.is(Bug::LeavesWithHints);
                 if self.offering != Some(hash) {
-                    let losses = difference(from, to, me);
+                    // Who leaves offers what it has kept for others, too: a full disk may have refused hints for their heirs.
+                    let losses = match to.is_member(me) {
+                        true => difference(from, to, me),
+                        false => units(finer(from, to)).collect(),
+                    };
                     self.offering = Some(hash);
                     self.start_sweep(now, losses, false);
                 }
                 let read = self.reads.values().any(|read| read.goes_by(version));
-                !read && self.sweep.is_done() && (stays || !self.has_hints())
+                // A write that has waited for an owner in vain leaves a hint.
+                !read && self.sweep.is_done() && (stays || self.writes.is_empty() && !self.has_hints())
             }
             None => {
                 if transition.step() == Step::Done {
@@ -97,19 +102,16 @@ impl Engine {
         self.view.transition().is_some_and(left)
     }
 
-    /// Whether this node keeps writes for others, or may: after a restart, if the removal of a hint is not durable yet; or when a write
-    /// that it coordinates has waited for an owner in vain.
+    /// Whether this node keeps writes for others, or may: after a restart, if the removal of a hint is not durable yet.
     pub(crate) fn has_hints(&self) -> bool {
         // Those for others are found by the look at all hints.
         let kept =
             |(owner, handoff): (&NodeId, &Handoff)| handoff.is_pending() && self.view.is_member(*owner);
         !self.ready
             || self.departed.is_some()
-            || self.rehint_armed
             || self.handoffs.iter().any(kept)
             || self.replica.expects_hints()
             || self.replica.hints_going > 0
-            || !self.writes.is_empty()
     }
 }
 
@@ -125,6 +127,10 @@ pub(crate) fn owns(layout: &Layout, (first, _): (u16, u16), node: NodeId) -> boo
 
 /// What a node owns by one layout and not by the other, in the finer of their partitions.
 fn difference(has: &Layout, lacks: &Layout, node: NodeId) -> Vec<(u16, u16)> {
-    let finer = if has.partitions() >= lacks.partitions() { has } else { lacks };
-    units(finer).filter(|slots| owns(has, *slots, node) && !owns(lacks, *slots, node)).collect()
+    units(finer(has, lacks)).filter(|slots| owns(has, *slots, node) && !owns(lacks, *slots, node)).collect()
+}
+
+/// The one of two layouts whose partitions are smaller.
+fn finer<'l>(one: &'l Layout, other: &'l Layout) -> &'l Layout {
+    if one.partitions() >= other.partitions() { one } else { other }
 }

@@ -201,6 +201,21 @@ fn what_waits_for_a_sync_unasked_is_bounded_too() {
     }
 }
 
+/// What a failed sync was to cover waits for nothing any more.
+#[test]
+fn nothing_is_unsynced_after_a_sync_that_failed() {
+    let mut cluster = Cluster::with(3, bounded);
+    let interval = Keyspace { durability: Durability::Interval, ..Keyspace::default() };
+    commit(&mut cluster, A, &[("b", interval)]);
+    cluster.nodes.get_mut(&B).unwrap().syncs = false;
+    for i in 0..5 * LOCAL {
+        cluster.put(A, &format!("b {i}"), "v", Cover::Held);
+    }
+    assert_eq!(status(&cluster, B).unsynced_copies, 4 * LOCAL);
+    cluster.input(B, Input::SyncFailed);
+    assert_eq!(status(&cluster, B).unsynced_copies, 0);
+}
+
 #[test]
 fn many_writes_that_wait_for_no_sync_are_synced_before_their_time() {
     let mut cluster = Cluster::with(3, bounded);

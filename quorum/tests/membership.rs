@@ -165,6 +165,62 @@ fn who_has_left_stands_in_for_nobody() {
     assert!(hints > 0, "another keeps it");
 }
 
+/// Writes go on all the time at a node that has much to do: what it owns no more goes all the same.
+#[test]
+fn what_moved_away_is_dropped_while_clients_write() {
+    let mut cluster = Cluster::new(3);
+    let written = fill(&mut cluster, 60);
+    cluster.add(D);
+    cluster.pass(Duration::from_secs(5));
+    commit(&mut cluster, A, vec![Change::Member(Member::new(D))]);
+    // No moment passes in which this node does not wait for a replica: that one syncs when the next write is under way.
+    for i in 0..400 {
+        let waits = |key: &String| [A, B].iter().all(|id| cluster.preference(key)[..3].contains(id));
+        let key = (0..).map(|j| format!("slow {i} {j}")).find(waits).unwrap();
+        cluster.start_request(A, put(&key, "v", Cover::Held));
+        cluster.sync(B);
+        cluster.nodes.get_mut(&B).unwrap().syncs = false;
+        cluster.pass(Duration::from_millis(100));
+    }
+    assert!(cluster.nodes[&A].engine.membership().transition().is_none());
+    assert!(cluster.nodes[&A].engine.status(cluster.now.instant).lingering_writes > 0);
+    for key in written.keys() {
+        let owns = cluster.preference(key)[..3].contains(&A);
+        assert_eq!(cluster.copy(A, key).is_some(), owns, "{key}");
+    }
+}
+
+/// A full disk takes removals alone: what a node keeps for one who was given up can't be noted for its heirs.
+#[test]
+fn a_node_with_a_full_disk_leaves() {
+    let mut cluster = Cluster::new(5);
+    let list = cluster.preference("k");
+    let (dead, leaver) = (list[2], list[3]);
+    cluster.crash(dead);
+    cluster.put(list[0], "k", "v", Cover::Held);
+    assert_eq!(cluster.hints(leaver), 1);
+    cluster.nodes.get_mut(&leaver).unwrap().takes_only_removals = true;
+    commit(&mut cluster, list[0], vec![Change::Remove(dead)]);
+    let is_over = |cluster: &Cluster| {
+        let others = cluster.nodes.iter().filter(|(id, _)| **id != dead);
+        others.into_iter().all(|(_, node)| node.engine.membership().transition().is_none())
+    };
+    for _ in 0..600 {
+        cluster.pass(Duration::from_millis(100));
+    }
+    assert!(is_over(&cluster));
+    commit(&mut cluster, list[0], vec![Change::Leave(leaver)]);
+    for _ in 0..600 {
+        cluster.pass(Duration::from_millis(100));
+    }
+    assert!(is_over(&cluster), "it has handed over all that it has");
+    let layout = cluster.nodes[&list[0]].engine.layout().unwrap();
+    let owners: Vec<NodeId> = layout.owners(layout.partition_of(Slot::of(b"k"))).collect();
+    for owner in owners {
+        assert_eq!(cluster.copy(owner, "k").unwrap(), ["v"], "{owner}");
+    }
+}
+
 /// In the end every owner has every key, nobody else has any, and reads find them.
 fn check(cluster: &mut Cluster, written: &BTreeMap<String, String>) {
     cluster.pass(Duration::from_secs(30));

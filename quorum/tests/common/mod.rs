@@ -325,6 +325,10 @@ impl Cluster {
                 }
                 Output::DropSlot { id: append, place } => {
                     node.last = append;
+                    if node.disk_full || (node.refuses)(place) {
+                        inputs.push_front(Input::AppendFailed(append));
+                        continue;
+                    }
                     let gone = node.written.keys().filter(|(slot, _)| *slot == place).cloned();
                     node.unsynced.extend(gone);
                     node.written.retain(|(slot, _), _| *slot != place);
@@ -527,6 +531,11 @@ impl Cluster {
     pub(crate) fn hints(&self, id: NodeId) -> usize {
         let disk = self.nodes.get(&id).map_or_else(|| &self.down[&id], |n| &n.written);
         disk.keys().filter(|(place, _)| place.0 >= 0x8000).count()
+    }
+
+    /// What a node's log holds.
+    pub(crate) fn records(&self, id: NodeId) -> impl Iterator<Item = &(Place, Bytes)> {
+        self.nodes[&id].written.keys()
     }
 
     /// The key's preference list.
