@@ -139,7 +139,8 @@ impl<D: Disk> Store<D> {
     pub fn complete_sync(&mut self, done: SyncDone) -> Result<Durable, WriteError> {
         let SyncDone { result, ticket } = done;
         if ticket.store != self.identity.store || self.in_flight != Some(ticket.number) {
-            return Err(WriteError::ForeignSync);
+            // It was given up, perhaps.
+            return Err(if self.poisoned { WriteError::Poisoned } else { WriteError::ForeignSync });
         }
         self.in_flight = None;
         if let Err(error) = result {
@@ -225,5 +226,21 @@ impl<D: Disk> Store<D> {
             // The sync is true all the same, but a disk that fails to write is written to no more.
             Err(_) => self.poisoned = true,
         }
+    }
+}
+
+#[cfg(all(test, feature = "std"))]
+mod tests {
+    use super::*;
+    use crate::{MemDisk, Options};
+
+    #[test]
+    fn a_sync_that_was_given_up_is_no_stranger() {
+        let (mut store, _) = Store::open(MemDisk::new(), Options::new([7; 16])).expect("opens");
+        store.put(1, b"k", b"v", 0).expect("room");
+        let done = store.begin_sync().expect("something").run();
+        // Another thread's disk panicked meanwhile.
+        store.give_up();
+        assert_eq!(store.complete_sync(done).err(), Some(WriteError::Poisoned));
     }
 }
