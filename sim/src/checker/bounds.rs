@@ -15,12 +15,16 @@ pub struct Load {
     pub local: usize,
     /// Those that waited for a sync.
     pub unsynced: usize,
+    /// Copies that were not synced, whether anybody waited for that or not.
+    pub copies: usize,
     /// Bytes of values that wait for either.
     pub bytes: usize,
     /// Some peer takes nothing more.
     pub congested: bool,
 }
 
+/// Copies that may be unsynced for each operation that may wait.
+const UNSYNCED: usize = 4;
 /// Owners that one message asks a fallback to keep a write for: one by each layout in use.
 const HINTS_AT_ONCE: usize = 2;
 /// Keys that one message lists.
@@ -42,7 +46,8 @@ impl Checker {
         let heavy = before.bytes >= self.limits.local_bytes;
         let crowded = before.requests >= self.limits.requests;
         // Then its own copies are asked for nothing more, while others' may be.
-        let busy = waiting >= self.limits.local || heavy && op.is_write();
+        let hung = before.copies >= UNSYNCED * self.limits.local;
+        let busy = waiting >= self.limits.local || (heavy || hung) && op.is_write();
         let full = crowded || busy;
         // Which of the bytes wait for a sync, and hold up no read, is not told.
         let excused = full || before.congested || heavy;

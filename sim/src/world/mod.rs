@@ -511,8 +511,8 @@ impl World {
     fn take(&mut self, node: usize, id: OpId) {
         let Some(before) = self.status(node) else { return };
         let congested = self.clogs.iter().any(|((from, _), clog)| *from == node && clog.is_congested());
-        let Status { requests, local, unsynced, local_bytes: bytes, .. } = before;
-        let before = Load { requests, local, unsynced, bytes, congested };
+        let Status { requests, local, unsynced, unsynced_copies: copies, local_bytes: bytes, .. } = before;
+        let before = Load { requests, local, unsynced, copies, bytes, congested };
         let op = self.checker.request(id).op.clone();
         let saving = self.nodes[node].paused_until >= self.now;
         self.said.clear();

@@ -9,7 +9,7 @@ use gramme_vclock::Actor;
 
 #[test]
 fn bounds_that_are_passed_and_errors_that_name_none() {
-    let idle = Load { requests: 0, local: 0, unsynced: 0, bytes: 0, congested: false };
+    let idle = Load { requests: 0, local: 0, unsynced: 0, copies: 0, bytes: 0, congested: false };
     let overloaded = Reply::Failed(OpError::Overloaded);
     for (before, answer, holds) in [
         (idle, None, true),
@@ -23,6 +23,9 @@ fn bounds_that_are_passed_and_errors_that_name_none() {
         (Load { bytes: 100, ..idle }, Some(&overloaded), true),
         (Load { bytes: 100, ..idle }, None, false),
         (Load { bytes: 99, ..idle }, Some(&overloaded), false),
+        (Load { copies: 12, ..idle }, Some(&overloaded), true),
+        (Load { copies: 12, ..idle }, None, false),
+        (Load { copies: 11, ..idle }, Some(&overloaded), false),
     ] {
         let mut h = History::new();
         h.checker.set_limits(Limits { requests: 2, local: 3, local_bytes: 100, ..Limits::default() });
@@ -47,7 +50,7 @@ fn reads_are_taken_while_a_sync_hangs() {
     let mut h = History::new();
     h.checker.set_limits(Limits { local: 3, ..Limits::default() });
     let id = h.get();
-    let hangs = Load { requests: 0, local: 2, unsynced: 3, bytes: 0, congested: false };
+    let hangs = Load { requests: 0, local: 2, unsynced: 3, copies: 0, bytes: 0, congested: false };
     h.checker.took(h.now, id, hangs, false, None);
     h.holds();
     h.checker.took(h.now, id, hangs, false, Some(&Reply::Failed(OpError::Overloaded)));
@@ -84,7 +87,7 @@ fn a_value_past_the_limit_that_is_taken() {
     let mut h = History::new();
     h.checker.set_limits(Limits { value: 1, ..Limits::default() });
     let id = h.put(Cover::Nothing);
-    let idle = Load { requests: 0, local: 0, unsynced: 0, bytes: 0, congested: false };
+    let idle = Load { requests: 0, local: 0, unsynced: 0, copies: 0, bytes: 0, congested: false };
     h.checker.took(h.now, id, idle, false, Some(&Reply::Failed(OpError::ValueTooLarge(1))));
     h.holds();
     h.checker.took(h.now, id, idle, false, None);
