@@ -40,7 +40,8 @@ impl Store {
             None => GrowableContext::default(),
         };
         if let Some(floor) = self.clock.reserve(wall_ms) {
-            self.disk.1 = floor;
+            self.disk.1 = floor; // synced, and only then
+            self.clock.reserved(floor);
         }
         // Past whatever it replaces, even if that was stamped by a clock far ahead.
         let stamp = self.clock.tick(wall_ms).max(shown.stamp.next());
