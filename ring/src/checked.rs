@@ -77,6 +77,8 @@ pub enum Malformed {
     StrangeTracker(NodeId),
     /// Trackers of a transition that has ended.
     EndedTracker,
+    /// A record's incarnation is 2^63 or more.
+    IncarnationOutOfRange,
 }
 
 impl fmt::Display for Malformed {
@@ -98,6 +100,7 @@ impl fmt::Display for Malformed {
             Malformed::OtherShape => f.write_str("the layout's N or Q is not the configuration's"),
             Malformed::OtherParent => f.write_str("the layout does not follow the one that it is said to"),
             Malformed::StrangeTracker(id) => write!(f, "a tracker of node {id}, which takes no part"),
+            Malformed::IncarnationOutOfRange => f.write_str("an incarnation is 2^63 or more"),
             Malformed::EndedTracker => f.write_str("trackers of a transition that has ended"),
         }
     }

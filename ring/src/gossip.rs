@@ -67,6 +67,9 @@ pub const MAX_DELTA: usize = 64 * 1024;
 /// its own summary, which counts itself, is answered each time.
 pub const MAX_STRANGERS: usize = 256;
 
+/// Incarnations are below this, or refused when they are decoded ([`IncarnationOutOfRange`](crate::Malformed::IncarnationOutOfRange)).
+pub const INCARNATION_END: u64 = 1 << 63;
+
 /// What a node says of itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
@@ -79,7 +82,8 @@ pub struct Record {
 /// The age of a record. The larger is the newer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Head {
-    /// How often the node's store was opened, so that a restarted node is newer than it was, whatever it forgot.
+    /// How often the node's store was opened, so that a restarted node is newer than it was, whatever it forgot. Below
+    /// [`INCARNATION_END`].
     pub incarnation: u64,
     /// How often its facts changed since.
     pub version: u64,

@@ -1,6 +1,6 @@
 //! What is wrong with bytes that make no membership and no layout has a name, through a format that drops texts as well.
 
-use gramme_ring::gossip::{Head, Message, Record, Told};
+use gramme_ring::gossip::{Head, INCARNATION_END, Message, Record, Told};
 use gramme_ring::membership::{
     MAX_SETTING_NAME, MAX_SETTINGS, MAX_STAMP_LEAP, MergeError, Progress, Standing,
 };
@@ -196,6 +196,19 @@ fn what_gossip_tells_is_named_too() {
             refused::<Told>(&told, &flaw);
             // A delta of that, without records or questions.
             refused::<Message>(&[&[2, 1][..], &told, &[0, 0, 0]].concat(), &flaw);
+        }
+    }
+    for (incarnation, fine) in [(INCARNATION_END - 1, true), (INCARNATION_END, false), (u64::MAX, false)] {
+        let head = postcard::to_allocvec(&(5_u64, incarnation, 1_u64)).unwrap();
+        // Two hashes of nothing and a head; a record without facts, and no questions.
+        let heads = [&[1, 0, 0, 1][..], &head].concat();
+        let delta = [&[2, 0, 1][..], &head, &[0, 0, 0]].concat();
+        for message in [heads, delta] {
+            if fine {
+                assert!(postcard::from_bytes::<Message>(&message).is_ok());
+            } else {
+                refused::<Message>(&message, &Malformed::IncarnationOutOfRange);
+            }
         }
     }
     let good = [&[2, 1, 1][..], &staged(1), &[0, 0, 0]].concat();

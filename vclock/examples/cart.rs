@@ -35,19 +35,34 @@ impl Store {
         cart: &'static str,
         wall_ms: u64,
     ) -> Result<String, Box<dyn Error>> {
+        let context = self.write(token, cart, wall_ms)?;
+        self.sync(); // before the answer
+        Ok(context.to_token(&SECRET, CLUSTER, b"cart:42")?)
+    }
+
+    /// Only in memory so far.
+    fn write(
+        &mut self,
+        token: Option<&str>,
+        cart: &'static str,
+        wall_ms: u64,
+    ) -> Result<GrowableContext, Box<dyn Error>> {
         let shown = match token {
             Some(token) => GrowableContext::open(token.as_bytes(), &SECRET, CLUSTER, b"cart:42")?,
             None => GrowableContext::default(),
         };
         if let Some(floor) = self.clock.reserve(wall_ms) {
-            self.disk.1 = floor;
+            self.disk.1 = floor; // synced, and only then
+            self.clock.reserved(floor);
         }
         // Past whatever it replaces, even if that was stamped by a clock far ahead.
         let stamp = self.clock.tick(wall_ms).max(shown.stamp.next());
         let written = self.object.write(&shown.seen, &mut self.minter, (stamp, cart))?;
-        self.disk.0 = self.object.clone(); // synced before the answer
-        let context = GrowableContext { seen: written.context, stamp };
-        Ok(context.to_token(&SECRET, CLUSTER, b"cart:42")?)
+        Ok(GrowableContext { seen: written.context, stamp })
+    }
+
+    fn sync(&mut self) {
+        self.disk.0 = self.object.clone();
     }
 
     /// All carts that nobody has replaced, and a token for a write that does.
@@ -71,9 +86,13 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mine = a.put(Some(&token), "bread, milk", 2_000)?;
     b.put(Some(&token), "bread, eggs", 2_000)?;
 
-    // A crash: what was not synced is gone, so is the wall clock, and the store opens as a new actor.
+    // A crash in the middle of a put: what was not synced is gone, so is the wall clock, and the store opens as a new actor.
+    let lost = a.write(Some(&mine), "bread, milk, te", 2_100)?.stamp;
     a = Store::open(a.disk, 0x1d84_ee37);
+    assert_eq!(a.get()?.0, ["bread, milk"]);
     a.put(Some(&mine), "bread, milk, tea", 0)?;
+    let stamps: Vec<Stamp> = a.object.iter().map(|(_, (stamp, _))| *stamp).collect();
+    assert!(stamps.len() == 1 && stamps[0] > lost, "no stamp is given twice, and none goes back");
 
     let Ok(_) = a.object.merge(b.object.clone());
     let (carts, token) = a.get()?;

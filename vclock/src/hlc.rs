@@ -7,7 +7,8 @@ use crate::stamp::Stamp;
 ///
 /// A peer's stamp is followed only within a bound, so a wild clock elsewhere can't drag this one along. And the clock does
 /// not go back across a restart, whatever the wall clock shows then, if its stamps are reserved: [`Hlc::reserve`] names a
-/// floor to make durable, once in [`Hlc::LEAD`] milliseconds, and the next start hands it to [`Hlc::new`].
+/// floor to make durable, once in [`Hlc::LEAD`] milliseconds; [`Hlc::reserved`] tells that it is; and the next start hands it to [`Hlc::new`].
+/// So before a stamp is used, and after a peer's was followed, before what came with it is kept.
 ///
 /// ```
 /// use gramme_vclock::{Hlc, Stamp};
@@ -16,7 +17,8 @@ use crate::stamp::Stamp;
 /// let mut clock = Hlc::new(on_disk);
 /// let mut stamp = |clock: &mut Hlc, wall_ms| {
 ///     if let Some(floor) = clock.reserve(wall_ms) {
-///         on_disk = floor; // and synced, before the stamp is used
+///         on_disk = floor; // and synced
+///         clock.reserved(floor);
 ///     }
 ///     clock.tick(wall_ms)
 /// };
@@ -33,7 +35,7 @@ use crate::stamp::Stamp;
 #[derive(Clone, Debug)]
 pub struct Hlc {
     last: Stamp,
-    /// No stamp past this one is safe from being answered again after a restart.
+    /// What is durable: no stamp past this one is safe from being answered again after a restart.
     reserved: Stamp,
     max_drift: u64,
 }
@@ -77,24 +79,32 @@ impl Hlc {
         self.last.next().max(Stamp::from_parts(believable(wall_ms), 0))
     }
 
-    /// The floor to make durable before the next [`Hlc::tick`] at `wall_ms` is used; `None` if what was last asked for
-    /// reaches that far.
+    /// The floor to make durable before the next [`Hlc::tick`] at `wall_ms` is used, and for the clock to stay past what it has
+    /// followed; `None` if what is durable reaches that far. It is asked for again until [`Hlc::reserved`] tells that it is.
     ///
     /// It is [`Hlc::LEAD`] (or half the drift allowed, if that is less) ahead of the wall clock, or, where the clock is already past that, ahead of the clock by one
     /// millisecond and its 65,536 stamps: restarts in quick succession don't run away from the wall clock.
-    pub fn reserve(&mut self, wall_ms: u64) -> Option<Stamp> {
+    #[must_use = "the floor has to be made durable"]
+    pub fn reserve(&self, wall_ms: u64) -> Option<Stamp> {
         let next = self.next(wall_ms);
         if next <= self.reserved {
             return None;
         }
         let lead = Hlc::LEAD.min(self.max_drift / 2);
         let lead = Stamp::from_parts(believable(wall_ms).saturating_add(lead), 0);
-        self.reserved = lead.max(Stamp::from_parts(next.millis() + 1, u16::MAX));
-        Some(self.reserved)
+        Some(lead.max(Stamp::from_parts(next.millis() + 1, u16::MAX)))
+    }
+
+    /// Takes note that a floor which [`Hlc::reserve`] named is durable: the next start will have it, or a later one.
+    pub fn reserved(&mut self, floor: Stamp) {
+        self.reserved = self.reserved.max(floor);
     }
 
     /// Takes note of a peer's stamp, so that the next [`Hlc::tick`] is past it, and says whether it did. A stamp
     /// further ahead of `wall_ms` than the drift allowed is ignored.
+    ///
+    /// It may be past what is reserved. For the first stamp after a restart to be past it too, [`Hlc::reserve`] comes after it,
+    /// before what carried the stamp is kept.
     pub fn observe(&mut self, wall_ms: u64, seen: Stamp) -> bool {
         let follow = seen.millis() <= believable(wall_ms).saturating_add(self.max_drift);
         if follow {

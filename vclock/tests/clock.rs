@@ -7,6 +7,8 @@ use proptest::prelude::*;
 enum Step {
     Tick(u64),
     Observe(u64, Stamp),
+    /// The disk refuses the floor that is asked for.
+    Fail(u64),
     /// The process dies; what it reserved is all that is left.
     Crash,
 }
@@ -24,6 +26,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         prop_oneof![
             wall().prop_map(Step::Tick),
             (0..30_000u64, stamps()).prop_map(|(w, s)| Step::Observe(w, s)),
+            wall().prop_map(Step::Fail),
             Just(Step::Crash),
         ],
         0..40,
@@ -35,6 +38,7 @@ proptest! {
     fn never_goes_back_nor_answers_twice_alike(steps in steps()) {
         let mut durable = Stamp::ZERO;
         let mut clock = Hlc::new(durable);
+        // Given or followed.
         let mut last = None;
         for step in steps {
             match step {
@@ -42,6 +46,7 @@ proptest! {
                     if let Some(floor) = clock.reserve(wall) {
                         prop_assert!(floor > durable);
                         durable = floor;
+                        clock.reserved(floor);
                     }
                     prop_assert_eq!(clock.reserve(wall), None);
                     let stamp = clock.tick(wall);
@@ -55,6 +60,17 @@ proptest! {
                     prop_assert_eq!(clock.observe(wall, seen), within);
                     prop_assert_eq!(clock.last(), if within { before.max(seen) } else { before });
                     prop_assert!(!within || clock.clone().tick(0) > seen);
+                    if let Some(floor) = clock.reserve(wall) {
+                        durable = floor;
+                        clock.reserved(floor);
+                    }
+                    if within {
+                        last = last.max(Some(seen));
+                    }
+                }
+                Step::Fail(wall) => {
+                    let asked = clock.reserve(wall);
+                    prop_assert_eq!(clock.reserve(wall), asked, "until it is told");
                 }
                 Step::Crash => clock = Hlc::new(durable),
             }
@@ -76,13 +92,18 @@ fn a_floor_is_stored_about_once_a_second() {
     let mut stored = 0;
     for wall in 1_000_000..1_010_000 {
         for _ in 0..5 {
-            stored += usize::from(clock.reserve(wall).is_some());
+            if let Some(floor) = clock.reserve(wall) {
+                clock.reserved(floor);
+                stored += 1;
+            }
             clock.tick(wall);
         }
     }
     assert_eq!(stored, 10);
     let mut clock = Hlc::new(Stamp::ZERO);
-    assert_eq!(clock.reserve(0), Some(Stamp::from_parts(Hlc::LEAD, 0)));
+    let floor = Stamp::from_parts(Hlc::LEAD, 0);
+    assert_eq!(clock.reserve(0), Some(floor));
+    clock.reserved(floor);
     assert_eq!(clock.reserve(Hlc::LEAD), None, "the floor itself is reserved");
     assert!(clock.reserve(Hlc::LEAD + 1).is_some());
 }
@@ -93,10 +114,26 @@ fn restarts_in_a_row_do_not_run_away_from_the_wall_clock() {
     for _ in 0..100 {
         let mut clock = Hlc::new(durable);
         durable = clock.reserve(5_000).unwrap();
+        clock.reserved(durable);
         clock.tick(5_000);
         assert!(Hlc::new(Stamp::ZERO).observe(5_000, clock.last()), "peers still follow");
     }
     assert!(durable.millis() < 5_000 + Hlc::LEAD + 300, "{durable}");
+}
+
+/// What was followed is ahead of the wall clock, and further than what was reserved before.
+#[test]
+fn a_restart_does_not_go_back_behind_a_stamp_that_was_followed() {
+    let mut clock = Hlc::new(Stamp::ZERO);
+    let mut durable = clock.reserve(1_000).unwrap();
+    clock.reserved(durable);
+    clock.tick(1_000);
+    let seen = Stamp::from_parts(11_000, 0);
+    assert!(clock.observe(1_000, seen));
+    // The first write fails, and the floor is asked for again.
+    assert!(clock.reserve(1_000).is_some_and(|floor| floor > seen));
+    durable = clock.reserve(1_000).unwrap_or(durable);
+    assert!(Hlc::new(durable).tick(1_001) > seen);
 }
 
 #[test]

@@ -68,6 +68,14 @@ pub(crate) fn show() -> Result<(), LayoutError> {
         timed("half of the members leave", replicas, &half, Some(&first))?;
         timed("a replica more", replicas + 1, &list, Some(&first))?;
     }
+    println!("64 members of weights 1 to 64³, no zones, Q = {PARTITIONS}");
+    let few: Vec<Member> = (1..=64).map(|n| Member::new(NodeId(n.into())).with_weight(n * n * n)).collect();
+    for replicas in [16, 32] {
+        let first = timed("first", replicas, &few, None)?;
+        timed("one leaves", replicas, &[&few[..10], &few[11..]].concat(), Some(&first))?;
+        let even: Vec<Member> = few.iter().map(|m| m.clone().with_weight(1)).collect();
+        timed("all weights change", replicas, &even, Some(&first))?;
+    }
     // As many replicas as there may be, none of whose owners was one.
     let first = timed("first", u8::MAX, &list[..MAX_MEMBERS / 2], None)?;
     timed("all members exchanged", u8::MAX, &list[MAX_MEMBERS / 2..], Some(&first))?;

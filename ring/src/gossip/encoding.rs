@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use serde::{Deserialize, Deserializer};
 
-use super::{Head, Message, Record, Told};
+use super::{Head, INCARNATION_END, Message, Record, Told};
 use crate::checked::{Checked, Malformed};
 use crate::membership::{Membership, Progress};
 use crate::node::NodeId;
@@ -41,13 +41,22 @@ enum ReadTold {
     Progress(Box<Checked<Progress>>),
 }
 
+/// So that a larger one exists: from the largest a node could not come back ([`Gossip::restart`](super::Gossip::restart)).
+fn in_range(head: &Head) -> Result<(), Malformed> {
+    if head.incarnation < INCARNATION_END { Ok(()) } else { Err(Malformed::IncarnationOutOfRange) }
+}
+
 impl Read {
     fn check(self) -> Result<Message, Malformed> {
         Ok(match self {
             Read::Summary { membership, records } => Message::Summary { membership, records },
-            Read::Heads { membership, commit, heads } => Message::Heads { membership, commit, heads },
+            Read::Heads { membership, commit, heads } => {
+                heads.iter().try_for_each(|(_, head)| in_range(head))?;
+                Message::Heads { membership, commit, heads }
+            }
             Read::Delta { membership, records, ask_membership, ask } => {
                 let membership = membership.map(|Checked(told)| told).transpose()?;
+                records.iter().try_for_each(|(_, record)| in_range(&record.head))?;
                 Message::Delta { membership, records, ask_membership, ask }
             }
         })

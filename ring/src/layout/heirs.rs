@@ -14,6 +14,10 @@ const ROUNDS: u64 = 8;
 /// Partitions tried as the other side of an exchange.
 const TRIES: u64 = 16;
 
+/// Demands and replicas looked at before the search ends, about two seconds' work. It takes a dozen
+/// owners to each of thousands of partitions, and dozens of members of very unequal weights, to come here.
+const SEARCH_BUDGET: u64 = 1_000_000_000;
+
 /// A set of members, one bit for each.
 type Set = u64;
 
@@ -45,14 +49,15 @@ pub(super) fn provide(
         held: former.iter().map(|row| set(row)).collect(),
         zone_mates: shape.zone_of.iter().map(|&zone| zones[zone]).collect(),
         departures: departures(replicas, shape, members, quotas),
+        work: 0,
     };
-    let mut least = heirs.note_shortages(&rows);
+    let Some(mut least) = heirs.note_shortages(&rows) else { return };
     let mut best = None;
     for round in 0..ROUNDS {
         if least == 0 || !heirs.exchange(&mut rows, round) {
             break;
         }
-        let strain = heirs.note_shortages(&rows);
+        let Some(strain) = heirs.note_shortages(&rows) else { break };
         if strain < least {
             least = strain;
             best = Some(rows.clone());
@@ -81,6 +86,8 @@ struct Heirs {
     zone_mates: Vec<Set>,
     /// What would follow if the member of this place departed.
     departures: Vec<Departure>,
+    /// Counted against the budget.
+    work: u64,
 }
 
 struct Departure {
@@ -130,20 +137,23 @@ impl Departure {
     ///
     /// A maximum matching of the departed's partitions with heirs, by augmenting paths; where partitions are left over, all
     /// heirs out of their reach together are that set (König).
-    fn shortage(&self, rows: &[Set]) -> Option<(Set, usize)> {
+    fn shortage(&self, rows: &[Set], work: &mut u64) -> Option<(Set, usize)> {
         let heirs = (0..self.gains.len()).filter(|&m| self.gains[m] > 0).fold(0, |set: Set, m| set | 1 << m);
         let mut room = self.gains.clone();
         let mut given: Vec<Vec<Set>> = vec![Vec::new(); room.len()];
         // Heirs that can't take more, nor hand anything to others that can.
         let mut full: Set = 0;
         for &row in rows.iter().filter(|&&row| row >> self.departed & 1 == 1) {
+            if *work > SEARCH_BUDGET {
+                return None;
+            }
             let missing = heirs & !row & !full;
             match bits(missing).max_by_key(|&m| room[m]) {
                 Some(m) if room[m] > 0 => {
                     room[m] -= 1;
                     given[m].push(row);
                 }
-                _ => full |= augment(row, missing, heirs & !full, &mut room, &mut given),
+                _ => full |= augment(row, missing, heirs & !full, &mut room, &mut given, work),
             }
         }
         let short = heirs & !full;
@@ -154,7 +164,14 @@ impl Departure {
 
 /// Gives a partition to one of the heirs `missing` from it, who pass others on until one has room. Without success, answers
 /// all heirs that were asked.
-fn augment(row: Set, missing: Set, heirs: Set, room: &mut [usize], given: &mut [Vec<Set>]) -> Set {
+fn augment(
+    row: Set,
+    missing: Set,
+    heirs: Set,
+    room: &mut [usize],
+    given: &mut [Vec<Set>],
+    work: &mut u64,
+) -> Set {
     let mut by: Vec<Option<(usize, usize)>> = vec![None; room.len()];
     let mut queue: VecDeque<usize> = bits(missing).collect();
     let mut seen = missing;
@@ -170,6 +187,7 @@ fn augment(row: Set, missing: Set, heirs: Set, room: &mut [usize], given: &mut [
             given[at].push(row);
             return 0;
         }
+        *work += given[m].len() as u64;
         for (i, &other) in given[m].iter().enumerate() {
             let next = heirs & !other & !seen;
             seen |= next;
@@ -183,11 +201,12 @@ fn augment(row: Set, missing: Set, heirs: Set, room: &mut [usize], given: &mut [
 }
 
 impl Heirs {
-    /// Adds the sets that fall short now to the demands; answers what all that is lacking costs.
-    fn note_shortages(&mut self, rows: &[Set]) -> i64 {
+    /// Adds the sets that fall short now to the demands; answers what all that is lacking costs, or `None` once the budget
+    /// is spent.
+    fn note_shortages(&mut self, rows: &[Set]) -> Option<i64> {
         let mut strain = 0;
         for departure in &mut self.departures {
-            if let Some((heirs, lack)) = departure.shortage(rows) {
+            if let Some((heirs, lack)) = departure.shortage(rows, &mut self.work) {
                 strain += cost(lack, departure.quota);
                 if departure.demands.iter().all(|demand| demand.heirs != heirs) {
                     let need = bits(heirs).map(|m| departure.gains[m]).sum();
@@ -199,13 +218,17 @@ impl Heirs {
                 demand.met = rows.iter().filter(own).filter(|&row| demand.heirs & !row != 0).count();
             }
         }
-        strain
+        (self.work <= SEARCH_BUDGET).then_some(strain)
     }
 
-    /// Exchanges owners wherever that lowers the cost of what is demanded; answers whether it did anywhere.
+    /// Exchanges owners wherever that lowers the cost of what is demanded, until the budget is spent; answers whether it
+    /// did anywhere.
     fn exchange(&mut self, rows: &mut [Set], round: u64) -> bool {
         let mut exchanged = false;
         for p in 0..rows.len() {
+            if self.work > SEARCH_BUDGET {
+                break;
+            }
             let movable = self.movable(rows[p]);
             if movable == 0 {
                 continue;
@@ -214,8 +237,11 @@ impl Heirs {
             for attempt in 0..TRIES {
                 let q = usize::try_from(mix2(mix2(round, p as u64), attempt) % rows.len() as u64)
                     .expect("a place in the table");
+                let demands =
+                    bits(rows[p] | rows[q]).map(|m| 1 + self.departures[m].demands.len() as u64).sum::<u64>();
                 for x in bits(movable & !rows[q]) {
                     for y in bits(rows[q] & !rows[p] & self.zone_mates[x]) {
+                        self.work += demands;
                         let swap = 1 << x | 1 << y;
                         let gain = self.change([rows[p], rows[q]], swap);
                         if gain < best.0 && !self.moves_more((p, rows[p]), (q, rows[q]), swap) {

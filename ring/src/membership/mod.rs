@@ -8,7 +8,8 @@
 //! - Of two commits on one parent the one with the smaller hash stands, and what the other changed is staged again.
 //! - While the [`Transition`] of a commit is live there is no further commit. A commit whose transition has ended is never
 //!   displaced by another of its version: where both have ended, which takes two parts of a cluster that gave each other up, their
-//!   states don't merge ([`MergeError::Diverged`]). While it is live, news of another commit counts only from those who take part in
+//!   states don't merge ([`MergeError::Diverged`]), nor do those of later commits of the two as long as
+//!   it shows (whom the older had removed when it ended, the newer has not). While it is live, news of another commit counts only from those who take part in
 //!   it ([`Membership::merge_from`]): whoever of them knew a commit with a smaller hash has declared nothing for this one,
 //!   so that nobody has moved yet who would have to go back.
 //! - An id that a commit removed is refused for ever, whether that commit stands or was displaced.
@@ -135,16 +136,21 @@ impl Commit {
         (self.layout.version(), self.from.is_none(), Reverse(self.hash))
     }
 
-    /// Whether two that have ended can't be of one history. Of versions further apart it can't be told.
+    /// Whether two can't be of one history. Every commit is made on one that has ended, and whatever a commit has as removed all
+    /// that descend from it have so too. Of two that are versions apart it shows by nothing else: if the older is live, or had nobody
+    /// removed that the newer has not, it can't be told.
     fn has_parted_from(&self, other: &Commit) -> bool {
         let (older, newer) =
             if self.layout.version() <= other.layout.version() { (self, other) } else { (other, self) };
-        let apart = match newer.layout.version().0 - older.layout.version().0 {
-            0 => newer.from.is_none() && older.hash != newer.hash,
-            1 => newer.layout.parent() != older.layout.hash(),
-            _ => false,
-        };
-        apart && older.from.is_none()
+        let returned = || older.removed.iter().any(|id| newer.removed.binary_search(id).is_err());
+        match newer.layout.version().0 - older.layout.version().0 {
+            0 => {
+                let ended = older.from.is_none() && newer.from.is_none();
+                older.layout.parent() != newer.layout.parent() || ended && older.hash != newer.hash
+            }
+            1 => older.from.is_none() && (newer.layout.parent() != older.layout.hash() || returned()),
+            _ => older.from.is_none() && returned(),
+        }
     }
 
     fn end_transition(&mut self) -> bool {
@@ -346,6 +352,7 @@ impl Membership {
             (Some(mine), Some(theirs)) if mine.hash != theirs.hash => {
                 mine.layout.version() != theirs.layout.version()
                     || theirs.from.is_none()
+                    || mine.has_parted_from(theirs)
                     || self.transition().is_none_or(|t| t.takes_part(sender))
             }
             _ => true,

@@ -5,6 +5,7 @@ mod progress;
 mod properties;
 mod staging;
 
+use gramme_ring::membership::MergeError;
 use gramme_ring::{Change, ClusterId, Member, Membership, NodeId, Phase};
 
 const CLUSTER: ClusterId = ClusterId(99);
@@ -38,10 +39,20 @@ fn finish(m: &mut Membership) {
     assert!(m.settle());
 }
 
-fn joined(mut a: Membership, b: &Membership) -> Membership {
+/// What the two merge to, or `None` if they gave each other up. Either says so of the other, and keeps what it had.
+fn try_joined(mut a: Membership, b: &Membership) -> Option<Membership> {
     let before = a.clone();
-    let merged = a.merge(b).unwrap();
-    assert_eq!(merged.changed, a != before);
+    let merged = a.merge(b);
+    if let Err(MergeError::Diverged { .. }) = merged {
+        assert_eq!(a, before);
+        assert_eq!(b.clone().merge(&a), merged);
+        return None;
+    }
+    assert_eq!(merged.unwrap().changed, a != before);
     assert_eq!(a == before, a.digest() == before.digest());
-    a
+    Some(a)
+}
+
+fn joined(a: Membership, b: &Membership) -> Membership {
+    try_joined(a, b).unwrap()
 }

@@ -92,7 +92,16 @@ fn two_parts_that_gave_each_other_up_do_not_merge() {
     let mut grown = b.clone();
     grown.stage(NodeId(3), Change::Member(member(5))).unwrap();
     commit(&mut grown);
-    for (mine, theirs, version) in [(&a, &b, 2), (&b, &a, 2), (&a, &grown, 3), (&grown, &a, 3)] {
+    let mut far = grown.clone();
+    finish(&mut far);
+    far.stage(NodeId(3), Change::Replicas(2)).unwrap();
+    commit(&mut far);
+    // Of one version, and neither has ended: the commits before them have.
+    let mut other = a.clone();
+    other.stage(NodeId(1), Change::Member(member(6))).unwrap();
+    commit(&mut other);
+    let pairs = [(&a, &b, 2), (&a, &grown, 3), (&a, &far, 4), (&other, &grown, 3)];
+    for (mine, theirs, version) in pairs.into_iter().flat_map(|(x, y, v)| [(x, y, v), (y, x, v)]) {
         let mut merged = mine.clone();
         let version = LayoutVersion(version);
         assert_eq!(merged.merge_from(NodeId(99), theirs), Err(MergeError::Diverged { version }));
@@ -101,6 +110,8 @@ fn two_parts_that_gave_each_other_up_do_not_merge() {
     // Of one history they merge as ever.
     let mut late = b.clone();
     assert!(late.merge_from(NodeId(4), &grown).unwrap().layout_changed);
+    let mut later = b.clone();
+    assert!(later.merge_from(NodeId(4), &far).unwrap().layout_changed);
 }
 
 /// A commit on the same parent as `other` that stands against it.

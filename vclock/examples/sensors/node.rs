@@ -5,7 +5,8 @@
 //! strangers can reach the radio, frames must be sealed), but nothing of its own settings that it never made.
 //!
 //! A node keeps its actor when it restarts, so that a history has one span for each node and not for each start. What it must
-//! do for that is in [`Minter::resume`]: [`Node::set`], then the frame to flash, then to the radio.
+//! do for that is in [`Minter::resume`]: [`Node::set`], then the frame to flash, then to the radio. And before it sets
+//! anything, as after it has received, the floor of its clock goes to flash, if there is one to store ([`Node::reserve`]).
 
 use core::fmt;
 use gramme_vclock::{Actor, FixedSiblings, Full, Hlc, Minter, Stamp, WriteError};
@@ -73,13 +74,23 @@ impl Node {
         Node { minter: Minter::new(Actor(random)), clock: Hlc::new(Stamp::ZERO), settings: Settings::new() }
     }
 
-    /// A node that starts again, from what it drew at its first start and the last frame that went to flash.
-    pub(crate) fn restart(random: u64, flash: &[u8]) -> Result<Node, NodeError> {
+    /// A node that starts again, from what it drew at its first start, and the last floor and the last frame that went to
+    /// flash.
+    pub(crate) fn restart(random: u64, floor: Stamp, flash: &[u8]) -> Result<Node, NodeError> {
         let settings: Settings = postcard::from_bytes(flash).map_err(|_| NodeError::Garbled)?;
         // One object is all that a node ever writes, and it drops none: its own history tells how often.
         let minted = settings.seen().last_of(Actor(random)).unwrap_or(0);
-        let latest = settings.iter().map(|(_, setting)| setting.stamp).max().unwrap_or(Stamp::ZERO);
-        Ok(Node { minter: Minter::resume(Actor(random), minted, 0), clock: Hlc::new(latest), settings })
+        Ok(Node { minter: Minter::resume(Actor(random), minted, 0), clock: Hlc::new(floor), settings })
+    }
+
+    /// The floor to write to flash, if it is due: then [`Node::reserved`].
+    pub(crate) fn reserve(&self, wall_ms: u64) -> Option<Stamp> {
+        self.clock.reserve(wall_ms)
+    }
+
+    /// The floor is in flash.
+    pub(crate) fn reserved(&mut self, floor: Stamp) {
+        self.clock.reserved(floor);
     }
 
     /// Someone turns the knob: this replaces all that the node knew.

@@ -35,10 +35,12 @@ fn power_on_test(random: u64) -> Result<(), i32> {
     expect(9, b.receive(black_box(&[0xff; 12]), 5_000) == Err(NodeError::Garbled))?;
     // It starts again from what went to flash.
     let mut flash = [0; FRAME];
-    expect(10, a.set(50, 6_000).is_ok())?;
-    let mut a = Node::restart(random, a.frame(&mut flash).map_err(|_| 11)?).map_err(|_| 12)?;
-    expect(13, a.set(40, 6_001).is_ok() && send(&a, &mut b, 6_002) == Ok(true))?;
-    expect(14, settings(&b) == (Some(40), 1))
+    let floor = a.reserve(6_000).ok_or(10)?;
+    a.reserved(floor);
+    expect(11, a.reserve(6_000).is_none() && a.set(50, 6_000).is_ok())?;
+    let mut a = Node::restart(random, floor, a.frame(&mut flash).map_err(|_| 12)?).map_err(|_| 13)?;
+    expect(14, a.set(40, 0).is_ok() && send(&a, &mut b, 6_002) == Ok(true))?;
+    expect(15, settings(&b) == (Some(40), 1))
 }
 
 /// What the board's start-up code calls: 0 if the device does what it should.
