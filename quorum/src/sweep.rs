@@ -279,7 +279,12 @@ impl Engine {
     pub(crate) fn inherited(&mut self, now: Now, owner: NodeId, key: &Bytes, kept: bool) {
         if kept {
             self.hints_kept += 1;
-            self.drop_hint(owner, key);
+            // Who is a member by now is handed the write itself.
+            if self.view.is_member(owner) {
+                self.expect_handoff(now, owner);
+            } else {
+                self.drop_hint(owner, key);
+            }
         } else if self.replica.journal.is_writable() && !core::mem::replace(&mut self.rehint_armed, true) {
             self.timers.insert((now.instant + AGAIN * self.config.timing.retry, Timer::Rehint));
         }

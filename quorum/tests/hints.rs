@@ -537,3 +537,45 @@ fn writes_that_find_no_room_are_not_looked_for() {
     assert_eq!(cluster.delivered.iter().filter(offers).count(), 0);
     assert_eq!(cluster.nodes[&fallback].engine.status(cluster.now.instant).sweeping_partitions, 0);
 }
+
+/// Who was no member when its hint was looked at may be one when those for its heirs are durable.
+#[test]
+fn a_hint_for_one_that_becomes_a_member_meanwhile_stays() {
+    let mut cluster = Cluster::with(4, |config| config.timing.exchange = Duration::from_secs(10_000));
+    let (keeper, joiner) = (A, NodeId(5));
+    cluster.add(joiner);
+    cluster.pass(Duration::from_secs(5));
+    cluster.put(B, "k", "v", Cover::Held);
+    let layout = cluster.memberships[&A].layout().unwrap().version();
+    let holder = cluster.preference("k")[0];
+    let object = cluster.nodes[&holder].durable[&(place("k"), "k".into())].clone();
+    cluster.nodes.get_mut(&keeper).unwrap().syncs = false;
+    let write = Message::Write {
+        call: CallId(1),
+        layout,
+        purpose: Purpose::Write,
+        key: "k".into(),
+        object,
+        hints: vec![joiner],
+        sync: Syncing::First,
+        outranked_by: None,
+    };
+    // Its sender knows of a commit that this node has not heard of.
+    cluster.input(keeper, Input::Peer(B, write));
+    let of_joiner =
+        |(place, key): &&(Place, bytes::Bytes)| place.0 >= 0x8000 && key.starts_with(&joiner.0.to_be_bytes());
+    assert!(cluster.hints(keeper) > 1, "heirs are to have it");
+    cluster.change(B, ClusterOp::Stage(Change::Member(Member::new(joiner)))).unwrap();
+    let hash = cluster.nodes[&B].engine.membership().propose().unwrap().hash();
+    cluster.change(B, ClusterOp::Commit(hash)).unwrap();
+    cluster.run();
+    assert!(cluster.nodes[&keeper].engine.membership().transition().is_some(), "it has heard");
+    cluster.loses = |_, _, message| matches!(message, Message::Write { .. });
+    cluster.sync(keeper);
+    cluster.run();
+    assert_eq!(cluster.records(keeper).filter(of_joiner).count(), 1);
+    cluster.loses = |_, _, _| false;
+    cluster.pass(Duration::from_secs(20));
+    assert_eq!(cluster.records(keeper).filter(of_joiner).count(), 0);
+    assert_eq!(cluster.copy(joiner, "k"), cluster.copy(holder, "k"));
+}
