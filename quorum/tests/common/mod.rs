@@ -533,7 +533,6 @@ impl Cluster {
         disk.keys().filter(|(place, _)| place.0 >= 0x8000).count()
     }
 
-    /// What a node's log holds.
     pub(crate) fn records(&self, id: NodeId) -> impl Iterator<Item = &(Place, Bytes)> {
         self.nodes[&id].written.keys()
     }
