@@ -164,6 +164,29 @@ fn what_others_refuse_is_not_taken_beyond_the_limits() {
     assert_eq!(cluster.replies[&request], Reply::Failed(OpError::Overloaded));
 }
 
+/// Who has just started and is connected with nobody yet has done nothing, and says so: others can.
+#[test]
+fn a_coordinator_that_reaches_nobody_is_not_the_last_to_be_asked() {
+    let mut cluster = Cluster::new(4);
+    let list = cluster.preference("k");
+    let outside = list[3];
+    cluster.put(outside, "k", "1", Cover::Held);
+    assert_eq!(forwards(&cluster), [list[0]]);
+    for other in &list[1..] {
+        cluster.input(list[0], Input::Disconnected(*other));
+    }
+    cluster.put(outside, "k", "2", Cover::Held);
+    assert_eq!(cluster.get(outside, "k").0, ["2"]);
+    // Where all say so, it is so.
+    for one in &list[1..3] {
+        for other in list.iter().filter(|other| *other != one) {
+            cluster.input(*one, Input::Disconnected(*other));
+        }
+    }
+    let reply = cluster.request(outside, put("k", "3", Cover::Held));
+    assert_eq!(reply, Reply::Failed(OpError::Quorum { need: Need::W, have: 1, want: 2 }));
+}
+
 #[test]
 fn a_fallback_coordinates_only_where_no_owner_can() {
     let mut cluster = Cluster::new(5);

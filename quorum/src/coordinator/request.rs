@@ -26,6 +26,8 @@ pub(crate) struct Forward {
     tried: Vec<NodeId>,
     /// One of them could not write, nor can this node.
     unwritable: bool,
+    /// What the last of them said that reached too few replicas.
+    short: Option<OpError>,
     /// When it went to this one.
     sent: Instant,
     deadline: Instant,
@@ -111,6 +113,7 @@ impl Engine {
                 to,
                 tried: Vec::from([to]),
                 unwritable: false,
+                short: None,
                 sent: now.instant,
                 deadline,
             },
@@ -297,9 +300,18 @@ impl Engine {
 
     /// The coordinator's answer to a forwarded request.
     pub(crate) fn forward_answered(&mut self, now: Now, call: CallId, from: NodeId, reply: Reply) {
-        let Some(forward) = self.forwards.get(&call) else { return };
-        if forward.to == from {
-            self.forward_took(now, call);
+        let Some(forward) = self.forwards.get_mut(&call).filter(|forward| forward.to == from) else { return };
+        // It may have just started, and be connected with few yet. Nothing was done.
+        let short = match &reply {
+            Reply::Failed(error @ OpError::Quorum { .. }) => Some(error.clone()),
+            _ => None,
+        };
+        let again = short.is_some() && now.instant < forward.deadline;
+        forward.short = short;
+        self.forward_took(now, call);
+        if again {
+            self.forward_elsewhere(now, call, None);
+        } else {
             self.end_forward(call, reply);
         }
     }
@@ -332,9 +344,12 @@ impl Engine {
             return self.coordinate_after_all(now, call);
         }
         untried.retain(|target| !forward.tried.contains(&target.node) && target.node != self.config.node);
-        let unwritable = forward.unwritable;
+        let error = match &forward.short {
+            Some(short) => short.clone(),
+            None if forward.unwritable => OpError::Unwritable,
+            None => OpError::Overloaded,
+        };
         let Some(node) = self.fastest(&untried) else {
-            let error = if unwritable { OpError::Unwritable } else { OpError::Overloaded };
             return self.end_forward(call, Reply::Failed(error));
         };
         if let Some(forward) = self.forwards.get_mut(&call) {
