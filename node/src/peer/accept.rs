@@ -31,6 +31,9 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// What a reader keeps for one connection between frames.
 const READ_ROOM: usize = 32 << 10;
 
+/// How long what a peer sends waits for the connection by which it can be answered.
+const ANSWERABLE: Duration = Duration::from_secs(1);
+
 /// A connection that has proved whose it is.
 pub(super) struct Incoming {
     serial: u64,
@@ -133,8 +136,19 @@ impl Peers {
         }
         self.learn(remote.node, &remote.addresses);
         // It is there, so it can be dialed.
-        self.link(remote.node).nudge.raise();
+        let link = self.link(remote.node);
+        link.nudge.raise();
+        let answerable = async {
+            while !link.outbox.borrow().connected {
+                link.up.wait().await;
+            }
+        };
+        let enough = async {
+            Timer::after(ANSWERABLE).await;
+        };
         let reading = async {
+            // What it asked before there is a way back would be done, and never answered.
+            or(answerable, enough).await;
             if let Err(error) = self.read_messages(&mut stream, remote.node, reader, &heard).await {
                 self.complain(format_args!("connection from node {}: {error}", remote.node));
             }

@@ -40,6 +40,7 @@ pub(super) async fn keep_connected(peers: Peers, link: Rc<Link>) {
                 }
                 *link.outbox.borrow_mut() = Outbox { connected: true, ..Outbox::default() };
                 mail.deliver(Input::Connected(link.peer), 0);
+                link.up.raise();
                 let end = or(write_outbox(&peers, &link, stream.clone()), closed(stream, reader)).await;
                 *link.outbox.borrow_mut() = Outbox::default();
                 mail.deliver(Input::Disconnected(link.peer), 0);

@@ -80,6 +80,8 @@ struct Link {
     flush: Signal,
     /// The peer seems to be there: dial now.
     nudge: Signal,
+    /// The connection stands.
+    up: Signal,
     /// It is no peer any more.
     end: Cell<bool>,
 }
@@ -257,6 +259,7 @@ impl Link {
             outbox: RefCell::default(),
             flush: Signal::default(),
             nudge: Signal::default(),
+            up: Signal::default(),
             end: Cell::new(false),
         }
     }
