@@ -373,6 +373,7 @@ impl Node {
                 }
                 Timer::after(GLANCE).await;
             }
+            self.peers.settled().await;
             false
         };
         let stopped_early = or(ready, async {

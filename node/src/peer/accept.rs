@@ -80,6 +80,7 @@ impl Peers {
             peers.0.unproved.borrow_mut().retain(|(other, _)| *other != serial);
             match shaken {
                 Ok((stream, remote, reader)) => peers.receive(stream, &remote, reader, serial).await,
+                Err(HandshakeError::Refused(Refusal::OnlyAsked)) => {}
                 Err(error) => peers.complain(format_args!("peer connection from {from}: {error}")),
             }
         };
@@ -139,6 +140,7 @@ impl Peers {
         let link = self.link(remote.node);
         link.nudge.raise();
         let answerable = async {
+            self.settled().await;
             while !link.outbox.borrow().connected {
                 link.up.wait().await;
             }
@@ -147,7 +149,8 @@ impl Peers {
             Timer::after(ANSWERABLE).await;
         };
         let reading = async {
-            // What it asked before there is a way back would be done, and never answered.
+            // What it asked before there is a way back would be done, and never answered; and who has not met the others takes them for
+            // dead.
             or(answerable, enough).await;
             if let Err(error) = self.read_messages(&mut stream, remote.node, reader, &heard).await {
                 self.complain(format_args!("connection from node {}: {error}", remote.node));

@@ -41,6 +41,7 @@ pub(super) async fn keep_connected(peers: Peers, link: Rc<Link>) {
                 *link.outbox.borrow_mut() = Outbox { connected: true, ..Outbox::default() };
                 mail.deliver(Input::Connected(link.peer), 0);
                 link.up.raise();
+                peers.dialed(&link);
                 let end = or(write_outbox(&peers, &link, stream.clone()), closed(stream, reader)).await;
                 *link.outbox.borrow_mut() = Outbox::default();
                 mail.deliver(Input::Disconnected(link.peer), 0);
@@ -53,6 +54,7 @@ pub(super) async fn keep_connected(peers: Peers, link: Rc<Link>) {
                 complaint.clear();
             }
             Err(error) => {
+                peers.dialed(&link);
                 let text = format!(
                     "can't reach node {} at {}: {error}; trying again",
                     link.peer,
@@ -157,7 +159,7 @@ fn jittered(wait: Duration) -> Duration {
     wait / 2 + wait / 2 * u32::from(byte[0]) / 255
 }
 
-/// Finds out who listens at an address that an operator named, and keeps connected to it from then on. Whoever that is may know
+/// Finds out who listens at an address that an operator named, and dials it from then on. Whoever that is may know
 /// nobody, or be gone again before it has told: as long as this node hears no member, it asks again.
 pub(super) async fn find(peers: Peers, seed: String) {
     let mut wait = FIRST_WAIT;

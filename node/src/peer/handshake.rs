@@ -10,7 +10,7 @@
 //!
 //! A proof is an HMAC-SHA256 under the cluster's secret over everything said so far, both nonces included, and a
 //! label that says whose proof it is; so neither side's can be replayed or reflected. Either side may answer
-//! [`Refusal`] instead, which says why in words. After the handshake the stream is trusted as far as the network is:
+//! [`Refusal`] instead, which says why in words; a dialer that only asks who listens there ends it so after the challenge. After the handshake the stream is trusted as far as the network is:
 //! frames carry checksums, not MACs.
 //!
 //! Until it is done frames are at most [`LIMIT`] bytes and everything must happen within [`DEADLINE`].
@@ -123,6 +123,8 @@ pub(crate) enum Refusal {
     InUse(NodeId),
     /// The proof was made with another secret.
     Secret,
+    /// Who listens here was all that the dialer wanted to know: by this it has no connection, and disturbs none that it has.
+    OnlyAsked,
 }
 
 impl fmt::Display for Refusal {
@@ -145,6 +147,7 @@ impl fmt::Display for Refusal {
                  them"
             ),
             Refusal::Secret => f.write_str("the cluster secrets differ: compare the nodes' identity files"),
+            Refusal::OnlyAsked => f.write_str("it only asked who listens here"),
         }
     }
 }
@@ -190,7 +193,8 @@ impl From<io::Error> for HandshakeError {
     }
 }
 
-/// The dialer's side: returns who answered, once both have proved that they know the secret.
+/// The dialer's side: returns who answered, once both have proved that they know the secret. Who expects nobody only asks who is
+/// there: the other side has proved itself then, and there is no connection.
 pub(super) async fn dial(
     stream: &mut TcpStream,
     reader: &mut FrameReader,
@@ -221,8 +225,14 @@ pub(super) async fn dial(
     if !(OLDEST..=NEWEST).contains(&challenge.version) || !sound(&challenge.addresses) {
         return Err(HandshakeError::Malformed);
     }
-    if expect.is_some_and(|expect| challenge.node != expect) {
-        return Err(HandshakeError::OtherNode(challenge.node));
+    let remote = Remote { node: challenge.node, run: challenge.run, addresses: challenge.addresses.clone() };
+    match expect {
+        None => {
+            refuse(stream, Refusal::OnlyAsked).await;
+            return Ok(remote);
+        }
+        Some(expect) if expect != remote.node => return Err(HandshakeError::OtherNode(remote.node)),
+        Some(_) => {}
     }
 
     let addresses = encode(&local.addresses);
@@ -232,7 +242,7 @@ pub(super) async fn dial(
         Said::Well(()) => {}
         Said::Refused(why) => return Err(HandshakeError::Refused(why)),
     }
-    Ok(Remote { node: challenge.node, run: challenge.run, addresses: challenge.addresses })
+    Ok(remote)
 }
 
 /// The acceptor's side. `admit` judges an id and its run, before and again after the proof.

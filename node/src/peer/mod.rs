@@ -27,6 +27,8 @@ use crate::stop::Stop;
 use accept::Incoming;
 use gramme_quorum::{Input, message::Message, wire};
 use gramme_ring::NodeId;
+use smol::Timer;
+use smol::channel::{Receiver, Sender, bounded};
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
@@ -37,6 +39,9 @@ const UNPROVED: usize = 32;
 
 /// A connection on which nothing was heard for so long is closed; peers beat several times a second.
 const SILENCE: Duration = Duration::from_secs(10);
+
+/// How long a node that starts waits for those that it dials, before it serves.
+const MEETING: Duration = Duration::from_millis(500);
 
 /// A write that makes no progress for so long ends its connection.
 const STALL: Duration = Duration::from_secs(10);
@@ -70,6 +75,9 @@ struct Inner {
     complained: Cell<Option<Instant>>,
     /// Peers that became congested, until the engine is told.
     congested: RefCell<Vec<NodeId>>,
+    /// Dropped when this node has met whom it can.
+    settling: RefCell<Option<Sender<()>>>,
+    settled: Receiver<()>,
 }
 
 /// What goes to one peer.
@@ -82,6 +90,8 @@ struct Link {
     nudge: Signal,
     /// The connection stands.
     up: Signal,
+    /// It stood, or could not be had, at least once.
+    dialed: Cell<bool>,
     /// It is no peer any more.
     end: Cell<bool>,
 }
@@ -99,6 +109,7 @@ struct Outbox {
 impl Peers {
     /// Starts to dial every other member, for as long as it is one and the executor runs.
     pub(crate) fn start(setting: Setting) -> Peers {
+        let (settling, settled) = bounded(1);
         let peers = Peers(Rc::new(Inner {
             setting,
             links: RefCell::default(),
@@ -107,9 +118,37 @@ impl Peers {
             accepted: Cell::new(0),
             complained: Cell::new(None),
             congested: RefCell::default(),
+            settling: RefCell::new(Some(settling)),
+            settled,
         }));
         peers.follow();
+        peers.settle_if_met();
+        let late = peers.clone();
+        let meeting = async move {
+            Timer::after(MEETING).await;
+            late.0.settling.take();
+        };
+        peers.0.setting.spawn.spawn(meeting).detach();
         peers
+    }
+
+    /// Returns once every member known at the start was dialed, or [`MEETING`] has passed. Whoever coordinates requests before that
+    /// takes for dead whom it has not met: it refuses what could be done, or lets others stand in for those.
+    pub(crate) async fn settled(&self) {
+        // Nothing is ever sent; the error is the news.
+        let _ = self.0.settled.recv().await;
+    }
+
+    /// A peer is connected, or can't be reached.
+    fn dialed(&self, link: &Link) {
+        link.dialed.set(true);
+        self.settle_if_met();
+    }
+
+    fn settle_if_met(&self) {
+        if self.0.links.borrow().values().all(|link| link.dialed.get()) {
+            self.0.settling.take();
+        }
     }
 
     /// Looks for the cluster at these addresses. One's own may be among them: the same list then suits all.
@@ -260,6 +299,7 @@ impl Link {
             flush: Signal::default(),
             nudge: Signal::default(),
             up: Signal::default(),
+            dialed: Cell::new(false),
             end: Cell::new(false),
         }
     }

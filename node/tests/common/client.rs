@@ -5,10 +5,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
-
-/// Within this a write is seen where nodes die.
-const SEEN: Duration = Duration::from_secs(2);
 
 /// What a key is known to be: a value, or absent; nothing, after a write whose end is not known.
 type Known = BTreeMap<String, Option<String>>;
@@ -47,14 +43,7 @@ impl Client {
                     refused => panic!("{key}, write {number}: {refused:?}"),
                 }
                 let due = Some(Resp::Bulk(value.as_ref().map(|value| value.clone().into_bytes())));
-                let mut read = client.call(&[b"GET", key.as_bytes()]);
-                // Not understood: in 2 of 28 runs a read showed the value before. It may be a write that stand-ins took, which sloppy quorums
-                // allow, or a fault of what is asked of a second coordinator. Nothing refuses, and the write has to be seen in time.
-                let asked = Instant::now();
-                while some_die && matches!(read, Some(Resp::Bulk(_))) && read != due && asked.elapsed() < SEEN
-                {
-                    read = client.call(&[b"GET", key.as_bytes()]);
-                }
+                let read = client.call(&[b"GET", key.as_bytes()]);
                 assert_eq!(read, due, "{key}, written through the same node just before");
                 counter.fetch_add(1, Ordering::Relaxed);
                 known.insert(key, value);
