@@ -401,7 +401,8 @@ impl Handle {
     /// What a read will bring, at most if possible.
     fn estimate(&self, key: &Bytes) -> Share {
         let most = largest(self.0.value_limit);
-        if self.0.budget.is_plentiful(most) {
+        // With large reads still waiting, room that has just come back is theirs: it tells nothing of what may pass them.
+        if self.0.budget.is_plentiful(most) && self.0.lanes.borrow()[LARGE_LANE].is_empty() {
             return Share { bytes: most, ..Share::default() };
         }
         match self.0.engine.size_of(key) {

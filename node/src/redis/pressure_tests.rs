@@ -2,6 +2,8 @@
 
 use super::testing::{Order, expect, plain, rest, with_server};
 use crate::handle::{Bounds, Handle};
+use bytes::Bytes;
+use gramme_quorum::{Op, ReadOptions, Reply};
 use smol::io::{AsyncReadExt, AsyncWriteExt};
 use smol::net::TcpStream;
 use std::cell::RefCell;
@@ -90,6 +92,39 @@ fn answers_that_nobody_takes_are_bounded_and_small_ones_go_on() {
             }
             assert!(handle.budget().used() <= LIMIT, "{}", handle.budget().used());
         }
+        drop(hogs);
+    });
+}
+
+/// Those who are cut off give all their room back at once: who asks just then must not come behind large reads that have not been told.
+#[test]
+fn a_small_read_does_not_wait_behind_large_ones_when_room_comes_back() {
+    const ROOM: usize = 64 << 20;
+    with_hogs(Bounds { answers: ROOM, ..bounds() }, async |address, handle| {
+        let mut hogs = Vec::new();
+        for _ in 0..ROOM / BIG + 2 {
+            hogs.push(hog(address, 16).await);
+        }
+        let mut turns = 0;
+        while !handle.budget().is_short() {
+            smol::future::yield_now().await;
+            turns += 1;
+            assert!(turns < 1_000_000, "{} bytes are taken, and nobody waits", handle.budget().used());
+        }
+        let taken = handle.budget().used();
+        handle.budget().change(taken, 0);
+        let options = ReadOptions::default();
+        let mut read = handle.call(Op::Get { key: Bytes::from_static(b"small"), options });
+        handle.budget().change(0, taken);
+        let mut answer = None;
+        for _ in 0..10_000 {
+            answer = smol::future::poll_once(&mut read).await;
+            if answer.is_some() {
+                break;
+            }
+            smol::future::yield_now().await;
+        }
+        assert!(matches!(answer, Some((Reply::Read(_), _))), "it waits behind large ones");
         drop(hogs);
     });
 }
