@@ -164,6 +164,68 @@ fn what_others_refuse_is_not_taken_beyond_the_limits() {
     assert_eq!(cluster.replies[&request], Reply::Failed(OpError::Overloaded));
 }
 
+/// Its coordinator has hung, or its answer went with a connection that broke one way: another one is asked long before the deadline.
+#[test]
+fn a_forwarded_read_that_is_not_answered_is_asked_of_another() {
+    let mut cluster = Cluster::new(4);
+    let list = cluster.preference("k");
+    let outside = list[3];
+    cluster.put(outside, "k", "1", Cover::Held);
+    cluster.delivered.clear();
+    let request =
+        cluster.start_request(outside, Op::Get { key: "k".into(), options: ReadOptions::default() });
+    let answer = |m: &Message| matches!(m, Message::Forwarded { .. });
+    while !cluster.wire().any(|(_, _, m)| answer(m)) {
+        assert!(cluster.deliver());
+    }
+    cluster.lose(|_, _, m| answer(m));
+    cluster.pass(Duration::from_millis(900));
+    let Some(Reply::Read(reading)) = cluster.replies.get(&request) else { panic!("it has no answer yet") };
+    assert_eq!(reading.siblings.len(), 1);
+    assert_eq!(forwards(&cluster).len(), 2);
+    assert_ne!(forwards(&cluster)[0], forwards(&cluster)[1]);
+}
+
+/// Both are asked, and the first answers first after all; and where nobody else can be asked it is waited for.
+#[test]
+fn the_late_answer_of_the_first_coordinator_is_taken() {
+    let mut cluster = Cluster::new(4);
+    let list = cluster.preference("k");
+    let outside = list[3];
+    cluster.put(outside, "k", "1", Cover::Held);
+    for alone in [false, true] {
+        cluster.delivered.clear();
+        let get = Op::Get {
+            key: "k".into(),
+            options: ReadOptions { r: Some(Level::Count(1)), ..ReadOptions::default() },
+        };
+        let request = cluster.start_request(outside, get);
+        let first = cluster.wire().map(|(_, to, _)| *to).next().expect("it is forwarded");
+        for other in list[..3].iter().filter(|node| alone && **node != first) {
+            cluster.crash(*other);
+        }
+        // All disks are slow, and then that of the first is not.
+        for node in &list[..3] {
+            if let Some(node) = cluster.nodes.get_mut(node) {
+                node.loads = false;
+            }
+        }
+        cluster.run();
+        cluster.pass(Duration::from_millis(900));
+        assert!(!cluster.replies.contains_key(&request));
+        assert_eq!(forwards(&cluster).len(), if alone { 1 } else { 2 });
+        cluster.load(first);
+        cluster.run();
+        assert!(matches!(cluster.replies[&request], Reply::Read(_)), "alone: {alone}");
+        for node in &list[..3] {
+            if cluster.nodes.contains_key(node) {
+                cluster.load(*node);
+            }
+        }
+        cluster.run();
+    }
+}
+
 /// Who has just started and is connected with nobody yet has done nothing, and says so: others can.
 #[test]
 fn a_coordinator_that_reaches_nobody_is_not_the_last_to_be_asked() {

@@ -30,6 +30,8 @@ pub(crate) struct Forward {
     short: Option<OpError>,
     /// When it went to this one.
     sent: Instant,
+    /// When another is asked besides, if it is a read.
+    patience: Option<Instant>,
     deadline: Instant,
 }
 
@@ -104,6 +106,12 @@ impl Engine {
         };
         let call = self.out.call();
         self.timers.insert((deadline, Timer::Forward(call)));
+        // The coordinator's own patience with its replicas comes first.
+        let patience = Some(now.instant + self.config.timing.patience * 2);
+        let patience = patience.filter(|at| !op.is_write() && *at < deadline);
+        if let Some(at) = patience {
+            self.timers.insert((at, Timer::ForwardPatience(call)));
+        }
         self.send_forward(to, call, op.clone());
         self.forwards.insert(
             call,
@@ -115,6 +123,7 @@ impl Engine {
                 unwritable: false,
                 short: None,
                 sent: now.instant,
+                patience,
                 deadline,
             },
         );
@@ -300,7 +309,12 @@ impl Engine {
 
     /// The coordinator's answer to a forwarded request.
     pub(crate) fn forward_answered(&mut self, now: Now, call: CallId, from: NodeId, reply: Reply) {
-        let Some(forward) = self.forwards.get_mut(&call).filter(|forward| forward.to == from) else { return };
+        let Some(forward) = self.forwards.get_mut(&call) else { return };
+        // The first one's late answer is as good as the second one's.
+        let late = matches!(reply, Reply::Read(_)) && forward.tried.contains(&from);
+        if forward.to != from && !late {
+            return;
+        }
         // It may have just started, and be connected with few yet. Nothing was done.
         let short = match &reply {
             Reply::Failed(error @ OpError::Quorum { .. }) => Some(error.clone()),
@@ -308,7 +322,9 @@ impl Engine {
         };
         let again = short.is_some() && now.instant < forward.deadline;
         forward.short = short;
-        self.forward_took(now, call);
+        if forward.to == from {
+            self.forward_took(now, call);
+        }
         if again {
             self.forward_elsewhere(now, call, None);
         } else {
@@ -326,9 +342,29 @@ impl Engine {
     }
 
     fn end_forward(&mut self, call: CallId, reply: Reply) {
-        if let Some(forward) = self.forwards.remove(&call) {
-            self.timers.remove(&(forward.deadline, Timer::Forward(call)));
+        if let Some(forward) = self.remove_forward(call) {
             self.answer(Origin::Client(forward.request), reply);
+        }
+    }
+
+    fn remove_forward(&mut self, call: CallId) -> Option<Forward> {
+        let forward = self.forwards.remove(&call)?;
+        self.timers.remove(&(forward.deadline, Timer::Forward(call)));
+        if let Some(at) = forward.patience {
+            self.timers.remove(&(at, Timer::ForwardPatience(call)));
+        }
+        Some(forward)
+    }
+
+    /// A read's coordinator is silent: it hangs, or its answer is lost. Another is asked, once, if there is one.
+    pub(crate) fn forward_patience(&mut self, now: Now, call: CallId) {
+        self.forward_took(now, call);
+        let Some(forward) = self.forwards.get_mut(&call) else { return };
+        forward.patience = None;
+        let Some(forward) = self.forwards.get(&call) else { return };
+        let others = self.plan(forward.op.key()).targets;
+        if others.iter().any(|target| !forward.tried.contains(&target.node)) {
+            self.forward_elsewhere(now, call, None);
         }
     }
 
@@ -362,8 +398,7 @@ impl Engine {
     }
 
     fn coordinate_after_all(&mut self, now: Now, call: CallId) {
-        if let Some(Forward { request, op, deadline, .. }) = self.forwards.remove(&call) {
-            self.timers.remove(&(deadline, Timer::Forward(call)));
+        if let Some(Forward { request, op, deadline, .. }) = self.remove_forward(call) {
             self.coordinate(now, Origin::Client(request), op, deadline);
         }
     }
