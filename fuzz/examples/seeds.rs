@@ -32,10 +32,10 @@ fn main() {
 }
 
 fn cluster() {
-    // Five nodes, four, and four with faults without limit. The third byte says how many of the choices are about faults.
+    // Five nodes, four, and four with faults without limit. Five bytes share out the choices.
     for (name, shape, step) in [("five", 2, 57), ("four", 1, 91), ("safety", 5, 113)] {
         let choices: Vec<u8> = (1..=600u32).map(|n| (n.wrapping_mul(n) >> 3) as u8 ^ step).collect();
-        seed("cluster", name, &[&[shape, step, 100][..], &choices].concat());
+        seed("cluster", name, &[&[shape, step, 8, 20, 100, 150, 60][..], &choices].concat());
     }
 }
 

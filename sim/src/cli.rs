@@ -13,7 +13,7 @@ gramme-sim: whole Gramme clusters in virtual time, with faults and a judge
   --seeds A..B   one run for each seed from A up to, not including, B
   --nodes N      nodes of the cluster, 1 to 128 (5)
   --for TIME     simulated time: 90s, 10m, 1h (1m)
-  --rate N       client requests per simulated second, about (30)
+  --rate N       client requests per simulated second in storms, about (45)
   --trace KEY    print what happened to this key
   --timeline F   write what happened to that key, or to the one that a violation is about, as an HTML page to the file F
   --twice        run everything twice, and fail if the two runs differ

@@ -54,6 +54,11 @@ impl SimDisk {
         SimDisk { blank: true, ..SimDisk::default() }
     }
 
+    /// The same disk at another moment.
+    pub(crate) fn replace(&mut self, disk: MemDisk) {
+        self.disk = disk;
+    }
+
     pub(crate) const fn inner(&self) -> &MemDisk {
         &self.disk
     }

@@ -39,6 +39,15 @@ pub(crate) enum Fetch {
     Read(ReadDone),
 }
 
+/// A process that is to be killed in the midst of a step.
+#[derive(Debug, Default)]
+pub(crate) struct Dying {
+    /// After so many of one step's appends, and before the next; it starts again so long after.
+    pub(crate) amid: Option<(usize, Duration)>,
+    /// It is dead, and this is its disk as it was then. What it seems to do from then on does not happen.
+    left: Option<MemDisk>,
+}
+
 /// One node.
 pub(crate) struct Node {
     pub(crate) id: NodeId,
@@ -59,6 +68,7 @@ pub(crate) struct Node {
     pub(crate) requests: BTreeSet<OpId>,
     /// What its engine put out since anyone looked.
     pub(crate) outputs: Rc<RefCell<Vec<Output>>>,
+    pub(crate) dying: Rc<RefCell<Dying>>,
     /// How long a sync takes at the most; the next one may hang for longer.
     pub(crate) sync_time: Duration,
     pub(crate) hangs: Duration,
@@ -85,6 +95,9 @@ pub(crate) struct Node {
     pub(crate) outdated: bool,
     /// It never comes back.
     pub(crate) gone: bool,
+    /// What it has asked of others that a cluster at rest has no need of, and what it has asked of its disk.
+    pub(crate) sent: u64,
+    pub(crate) disk_work: u64,
     /// What others have sent to it that they had kept for it: objects and bytes.
     pub(crate) handed_over: (u64, u64),
 }
@@ -110,6 +123,7 @@ impl Node {
             expected: BTreeSet::new(),
             requests: BTreeSet::new(),
             outputs: Rc::default(),
+            dying: Rc::default(),
             sync_time: Duration::from_millis(1),
             hangs: Duration::ZERO,
             kept_all: true,
@@ -124,6 +138,8 @@ impl Node {
             image: None,
             outdated: false,
             gone: false,
+            sent: 0,
+            disk_work: 0,
             handed_over: (0, 0),
         }
     }
@@ -164,12 +180,36 @@ impl Node {
         let engine = Engine::new(config, self.membership.clone(), now);
         let mut host = Host::new(engine, store, now);
         self.outputs.borrow_mut().clear();
-        let outputs = Rc::clone(&self.outputs);
-        host.observe(Box::new(move |output: &Output| outputs.borrow_mut().push(output.clone())));
+        let (outputs, dying) = (Rc::clone(&self.outputs), Rc::clone(&self.dying));
+        let disk = self.disk.inner().clone();
+        host.observe(Box::new(move |output: &Output| {
+            let (mut outputs, mut dying) = (outputs.borrow_mut(), dying.borrow_mut());
+            let appends = |output: &Output| matches!(output, Output::Append { .. } | Output::DropSlot { .. });
+            if let Some((after, _)) = dying.amid
+                && dying.left.is_none()
+                && appends(output)
+                && disk.is_powered()
+                && outputs.iter().filter(|output| appends(output)).count() == after
+            {
+                dying.left = Some(disk.fork());
+            }
+            if dying.left.is_none() {
+                outputs.push(output.clone());
+            }
+        }));
         self.host = Some(host);
         self.runs += 1;
         self.timer = None;
         Ok(actor)
+    }
+
+    /// Whether the process was killed in the midst of the step that it has just taken; it starts again so long after. Then the disk is as
+    /// it was at that moment.
+    pub(crate) fn was_killed(&mut self) -> Option<Duration> {
+        let mut dying = self.dying.borrow_mut();
+        let disk = dying.left.take()?;
+        self.disk.replace(disk);
+        Some(dying.amid.take().map_or(Duration::ZERO, |(_, after)| after))
     }
 
     /// What the node's store holds under a key.

@@ -12,6 +12,36 @@ pub struct Rng {
     tape: Bytes,
 }
 
+/// A run's choices as bytes. The first few say how large a part of the rest each stream of choices has; what is left over then is the
+/// last one's. `bits` are no choices: they stay the seed's.
+#[derive(Clone, Debug, Default)]
+pub struct Tape(Vec<Bytes>);
+
+impl Tape {
+    /// The streams' purposes, in the order of their parts: keyspaces; bounds and harm to records; clients; faults; disks; the network.
+    const STREAMS: [u64; 6] = [6, 7, 4, 5, 3, 2];
+
+    /// Divides a tape.
+    #[must_use]
+    pub fn new(mut bytes: Bytes) -> Tape {
+        let shares = bytes.split_to(bytes.len().min(Self::STREAMS.len() - 1));
+        let total: usize = shares.iter().map(|share| usize::from(*share)).sum::<usize>() + 256;
+        let length = bytes.len();
+        let mut parts: Vec<Bytes> =
+            shares.iter().map(|share| bytes.split_to(length * usize::from(*share) / total)).collect();
+        parts.push(bytes);
+        Tape(parts)
+    }
+
+    /// The generator for one purpose, with its first choices from its part.
+    #[must_use]
+    pub fn stream(&self, seed: u64, purpose: u64) -> Rng {
+        let at = Self::STREAMS.iter().position(|known| *known == purpose);
+        let tape = at.and_then(|at| self.0.get(at)).cloned().unwrap_or_default();
+        Rng { tape, ..Rng::stream(seed, purpose) }
+    }
+}
+
 /// One step of splitmix64: spreads a seed over all bits.
 #[must_use]
 pub const fn splitmix(seed: u64) -> u64 {
@@ -35,12 +65,6 @@ impl Rng {
     #[must_use]
     pub const fn stream(seed: u64, purpose: u64) -> Rng {
         Rng::new(splitmix(seed).wrapping_add(splitmix(purpose ^ 0x0067_7261_6d6d_6521)))
-    }
-
-    /// The same, with its first choices from a tape.
-    #[must_use]
-    pub fn with_tape(self, tape: Bytes) -> Rng {
-        Rng { tape, ..self }
     }
 
     fn byte(&mut self) -> Option<u64> {
@@ -126,10 +150,26 @@ mod tests {
 
     #[test]
     fn a_tape_s_bytes_are_choices_and_then_the_seed_s_follow() {
-        let mut rng = Rng::new(7).with_tape(Bytes::from_static(&[5, 255, 0, 0xff, 0xff]));
+        let tape = Bytes::from_static(&[5, 255, 0, 0xff, 0xff]);
+        let mut rng = Rng { tape, ..Rng::new(7) };
         assert_eq!((rng.below(4), rng.chance(999_999), rng.chance(1)), (1, true, true));
         assert_eq!(rng.range(0, 1_000_000), 999_985);
         assert_eq!(rng.bits(), Rng::new(7).bits());
+    }
+
+    #[test]
+    fn every_stream_has_its_part_of_a_tape() {
+        let bytes: Vec<u8> = [51; 5].into_iter().chain(1..=50).collect();
+        let tape = Tape::new(Bytes::from(bytes.clone()));
+        let firsts = Tape::STREAMS.map(|purpose| tape.stream(1, purpose).below(256));
+        assert_eq!(firsts, [1, 5, 9, 13, 17, 21]);
+        let all: usize = tape.0.iter().map(Bytes::len).sum();
+        assert_eq!(all, 50);
+        // One that is too short, and what no tape speaks of, is the seed's.
+        for tape in [Tape::default(), Tape::new(Bytes::from_static(&[9, 9]))] {
+            assert_eq!(tape.stream(1, 2).below(1_000), Rng::stream(1, 2).below(1_000));
+        }
+        assert_eq!(tape.stream(1, 1).below(1_000), Rng::stream(1, 1).below(1_000));
     }
 
     #[test]

@@ -5,7 +5,7 @@ mod strikes;
 use crate::checker::{Violation, value_of};
 use crate::keyspaces::Keyspaces;
 use crate::network::Weather;
-use crate::rng::Rng;
+use crate::rng::{Rng, Tape};
 use crate::swarm::{HARMS, Harm, KINDS, Kind, Storm};
 use crate::time::Time;
 use crate::timeline::Timeline;
@@ -48,7 +48,7 @@ pub struct Plan {
     /// The mistake in the engines, if there is to be one.
     pub planted: Planted,
     /// The first choices are taken from here and not from the seed: what faults there are and when, what clients there are and
-    /// what they ask.
+    /// what they ask, how long disks and messages take and which are lost (see [`Tape`]).
     pub tape: Bytes,
 }
 
@@ -60,7 +60,7 @@ impl Plan {
             seed,
             nodes,
             length: Duration::from_secs(60),
-            rate: 30,
+            rate: 45,
             trace: None,
             safety_only: false,
             planted: Planted::NONE,
@@ -143,13 +143,8 @@ struct Damage {
 
 /// Runs a plan to its end, or to the first broken promise. `progress` is told now and then.
 pub fn run(plan: &Plan, progress: &mut dyn FnMut(&World)) -> Outcome {
-    // The first byte says which part is about faults.
-    let (share, tape) = plan
-        .tape
-        .split_first()
-        .map_or((0, Bytes::new()), |(first, rest)| (usize::from(*first), plan.tape.slice_ref(rest)));
-    let of_faults = tape.len() * share / 256;
-    let mut rng = Rng::stream(plan.seed, 5).with_tape(tape.slice(..of_faults));
+    let tape = Tape::new(plan.tape.clone());
+    let mut rng = tape.stream(plan.seed, 5);
     let mut shape = Shape::new(plan.nodes);
     if rng.chance(200_000) {
         shape.segment_bytes = 16 << 10;
@@ -162,7 +157,7 @@ pub fn run(plan: &Plan, progress: &mut dyn FnMut(&World)) -> Outcome {
         shape.timing.exchange = Duration::from_secs(3600);
     }
     // Records are damaged on one disk alone, within limits: two that do not know all wait for a third.
-    let mut own = Rng::stream(plan.seed, 7);
+    let mut own = tape.stream(plan.seed, 7);
     let damaged = own.chance(250_000) && !hints_alone && plan.nodes >= 3;
     let every = own.between(Duration::from_millis(500), Duration::from_secs(10));
     let one = (!plan.safety_only).then(|| own.index(plan.nodes));
@@ -198,15 +193,14 @@ pub fn run(plan: &Plan, progress: &mut dyn FnMut(&World)) -> Outcome {
     if own.chance(150_000) {
         shape.limits.repair = *own.pick(&[64 << 10, 128 << 10, 256 << 10]);
     }
-    let mut world = World::traced(plan.seed, shape, plan.trace.clone());
+    let mut world = World::taped(plan.seed, shape, plan.trace.clone(), &tape);
     if !plan.safety_only {
         world.set_limited();
     }
-    let clients = Rng::stream(plan.seed, 4).with_tape(tape.slice(of_faults..));
-    let workload = Workload::new(clients, plan.rate);
+    let workload = Workload::new(tape.stream(plan.seed, 4), plan.rate);
     let storm = Storm::draw(&mut rng, hints_alone);
     // With fewer than three nodes none of these rules would mean much.
-    let keyspaces = Keyspaces::draw(&mut Rng::stream(plan.seed, 6));
+    let keyspaces = Keyspaces::draw(&mut tape.stream(plan.seed, 6));
     let keyspaces = if plan.nodes < 3 { Keyspaces::default() } else { keyspaces };
     let limited = !plan.safety_only;
     let mut run = Run {
@@ -239,7 +233,10 @@ pub fn run(plan: &Plan, progress: &mut dyn FnMut(&World)) -> Outcome {
             run.calm();
         }
     }
-    let Run { world, storms, struck, harmed, slept, .. } = run;
+    let Run { world, storms, mut struck, harmed, slept, .. } = run;
+    if world.half_steps() > 0 {
+        struck.insert(Kind::HalfStep, world.half_steps());
+    }
     let checker = world.checker();
     Outcome {
         hash: world.hash(),
@@ -358,6 +355,7 @@ impl Run<'_> {
         self.advance(self.world.now() + Duration::from_secs(10));
         // A sync that was under way may have failed since.
         self.restart_all();
+        self.live_with_a_full_disk();
         let deadline = self.world.now() + REST;
         // Anti-entropy heals without a read, only not as fast.
         let reads = self.rng.chance(500_000) && !self.hints_alone;
@@ -386,6 +384,33 @@ impl Run<'_> {
         if let Some(before) = before {
             self.world.check_quiet(&before);
         }
+    }
+
+    /// Now and then one disk stays full, as far as its node can tell for ever. The others go on, and come to rest beside it.
+    fn live_with_a_full_disk(&mut self) {
+        if !self.rng.chance(250_000) || self.hints_alone || self.damage.is_some() || !self.world.is_complete()
+        {
+            return;
+        }
+        let full = *self.rng.pick(&self.world.members());
+        let free = self.rng.below(2_000);
+        self.world.fill_disk(full, Some(free));
+        self.workload.set_stopped(false);
+        self.advance(self.world.now() + Duration::from_secs(10));
+        self.workload.set_stopped(true);
+        self.advance(self.world.now() + Duration::from_secs(10));
+        let deadline = self.world.now() + REST;
+        while let Some(unrest) = self.world.unrest_beside(Some(full)) {
+            if self.world.checker().violation().is_some() {
+                return;
+            }
+            if self.world.now() >= deadline {
+                return self.world.fail_unrest(unrest);
+            }
+            self.advance(self.world.now() + Duration::from_secs(3));
+        }
+        self.world.check_rest_beside(Some(full));
+        self.world.calm_disk(full);
     }
 
     /// Starts all that are down; a store that a failed sync has closed to writes opens anew.

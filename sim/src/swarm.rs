@@ -10,6 +10,8 @@ use core::time::Duration;
 pub enum Kind {
     /// A process dies, or a machine loses its power; it starts again after a while.
     Crash,
+    /// A process dies between two of the appends that one step asks for.
+    HalfStep,
     /// All machines lose their power at once.
     Blackout,
     /// Links are cut: one node alone, two halves, one direction, or all but a bridge.
@@ -55,8 +57,9 @@ pub enum Kind {
 }
 
 /// Every kind.
-pub const KINDS: [Kind; 22] = [
+pub const KINDS: [Kind; 23] = [
     Kind::Crash,
+    Kind::HalfStep,
     Kind::Blackout,
     Kind::Partition,
     Kind::Flap,
@@ -135,6 +138,7 @@ impl Storm {
         for kind in KINDS {
             let (odds, least, most) = match kind {
                 Kind::Crash => (750_000, 2, 30),
+                Kind::HalfStep => (500_000, 3, 30),
                 Kind::Blackout => (200_000, 20, 90),
                 Kind::Partition => (600_000, 3, 30),
                 Kind::Flap => (250_000, 10, 60),
@@ -151,10 +155,10 @@ impl Storm {
                 Kind::FailedSync => (200_000, 10, 60),
                 Kind::Wipe => (200_000, 10, 60),
                 Kind::SetBack => (200_000, 5, 30),
-                Kind::Membership => (500_000, 5, 40),
-                Kind::Zones => (150_000, 10, 60),
-                Kind::Replicas => (150_000, 10, 60),
-                Kind::Rules => (150_000, 10, 60),
+                Kind::Membership => (500_000, 4, 30),
+                Kind::Zones => (200_000, 10, 60),
+                Kind::Replicas => (250_000, 10, 60),
+                Kind::Rules => (250_000, 10, 60),
                 Kind::Operators => (200_000, 10, 60),
             };
             if rng.chance(odds) {

@@ -73,7 +73,7 @@ impl Checker {
             }
             Reply::Written { context, .. } => {
                 if let Some(((_, owners), _)) = settled {
-                    self.check_owners(now, id, &context.seen, owners);
+                    self.check_owners(now, id, &context.seen, owners, request.copies);
                 }
                 context.seen.is_empty()
             }

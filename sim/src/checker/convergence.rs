@@ -20,16 +20,21 @@ pub struct Unrest {
 
 impl Checker {
     /// What still differs between replicas, or waits to be handed over, at these nodes. `owners` names a key's owners by node number;
-    /// `hints`: the first slot of the engine's records of hints.
+    /// `hints`: the first slot of the engine's records of hints. `full`: a node whose disk is full, and what hints call it. It may lack
+    /// what others have, and keep what has served; they keep hints for it, and nothing else.
     #[must_use]
     pub fn unrest(
         &self,
         members: &[usize],
         owners: impl Fn(&[u8]) -> Vec<usize>,
         hints: u16,
+        full: Option<(usize, u64)>,
     ) -> Option<Unrest> {
-        for &node in members {
-            if let Some((place, record)) = self.own_records(node, hints).next() {
+        let is_full = |node: usize| full.is_some_and(|(full, _)| node == full);
+        let is_for_full = |record: &[u8]| full.is_some_and(|(_, id)| record.starts_with(&id.to_be_bytes()));
+        for &node in members.iter().filter(|node| !is_full(**node)) {
+            let kept = self.own_records(node, hints).find(|(_, record)| !is_for_full(record));
+            if let Some((place, record)) = kept {
                 let what = format!("node {node} keeps a hint in slot {place}: {}", record.escape_ascii());
                 return Some(Unrest { invariant: Invariant::HintsDrain, key: None, what });
             }
@@ -39,41 +44,57 @@ impl Checker {
             let what = format!("node {node} does not sync {what}");
             return Some(Unrest { invariant: Invariant::AcknowledgedCopies, key: None, what });
         }
-        for (number, key) in self.keys.iter().enumerate() {
-            let owners = owners(&key.name);
-            let live = |node: usize| {
-                self.shadows[node].copies.get(&number).and_then(|copy| copy.record.live.as_ref())
-            };
-            let damaged = |node: &usize| {
-                self.shadows[*node].copies.get(&number).is_some_and(|copy| copy.record.is_damaged())
-            };
-            if let Some(node) = members.iter().copied().find(damaged) {
-                let what = format!("node {node}'s copy is damaged, and does not heal");
-                return Some(Unrest { invariant: Invariant::Convergence, key: Some(key.name.clone()), what });
-            }
-            let first = live(owners[0]);
-            let unrest =
-                |what| Some(Unrest { invariant: Invariant::Convergence, key: Some(key.name.clone()), what });
-            if let Some(other) = owners.iter().find(|node| live(**node) != first) {
-                let object = |node: usize| self.shadows[node].copies.get(&number).map(|copy| &copy.object);
-                return unrest(format!(
-                    "nodes {} and {other} differ: {:?} and {:?}",
-                    owners[0],
-                    object(owners[0]),
-                    object(*other)
-                ));
-            }
-            let orphaned =
-                |node: usize| self.shadows[node].copies.get(&number).is_some_and(|copy| copy.orphaned);
-            let strange = members
-                .iter()
-                .copied()
-                .find(|node| !owners.contains(node) && live(*node).is_some() && !orphaned(*node));
-            if let Some(node) = strange {
-                return unrest(format!("node {node}, not an owner, still keeps a copy"));
-            }
+        self.keys.iter().enumerate().find_map(|(number, key)| {
+            let what = self.differs(number, members, &owners(&key.name), full)?;
+            Some(Unrest { invariant: Invariant::Convergence, key: Some(key.name.clone()), what })
+        })
+    }
+
+    /// What is not yet as it should be about the copies of a key.
+    fn differs(
+        &self,
+        number: usize,
+        members: &[usize],
+        owners: &[usize],
+        full: Option<(usize, u64)>,
+    ) -> Option<String> {
+        let copy = |node: usize| self.shadows[node].copies.get(&number);
+        let live = |node: usize| copy(node).and_then(|copy| copy.record.live.as_ref());
+        let object = |node: usize| copy(node).map(|copy| &copy.object);
+        let is_full = |node: usize| full.is_some_and(|(full, _)| node == full);
+        let damaged = |node: &usize| copy(*node).is_some_and(|copy| copy.record.is_damaged());
+        if let Some(node) = members.iter().find(|node| damaged(node)) {
+            return Some(format!("node {node}'s copy is damaged, and does not heal"));
         }
-        None
+        let mut equal = owners.iter().copied().filter(|node| !is_full(*node));
+        let first = equal.next()?;
+        if let Some(other) = equal.find(|node| live(*node) != live(first)) {
+            return Some(format!(
+                "nodes {first} and {other} differ: {:?} and {:?}",
+                object(first),
+                object(other)
+            ));
+        }
+        if let Some((full, _)) = full
+            && let Some(more) = object(full).filter(|_| live(full).is_some())
+            && !object(first).is_some_and(|object| object.seen().includes(more.seen()))
+        {
+            return Some(format!(
+                "node {full} alone has seen {more:?}; node {first} has {:?}",
+                object(first)
+            ));
+        }
+        let record = full.map(|(_, id)| [&id.to_be_bytes()[..], &self.keys[number].name[..]].concat());
+        let serves = |node: usize| record.as_ref().is_some_and(|record| self.shadows[node].keeps(record));
+        let strange = |node: &&usize| {
+            let orphaned = copy(**node).is_some_and(|copy| copy.orphaned);
+            !owners.contains(node)
+                && live(**node).is_some()
+                && !orphaned
+                && !is_full(**node)
+                && !serves(**node)
+        };
+        members.iter().find(strange).map(|node| format!("node {node}, not an owner, still keeps a copy"))
     }
 
     /// Unrest that has lasted too long.

@@ -1,6 +1,6 @@
 //! What a coordinator decides is held against the layouts that it goes by itself, whatever others go by.
 
-use super::{Checker, Invariant, OpId};
+use super::{Checker, Invariant, OpId, Quorum};
 use crate::time::Time;
 use gramme_quorum::{Cover, Op, Reply};
 use gramme_ring::{Layout, NodeId, Slot};
@@ -9,25 +9,29 @@ use gramme_vclock::{Dot, GrowableDotSet as DotSet};
 /// By what a coordinator goes as it decides on a request.
 #[derive(Clone, Debug, Default)]
 pub struct Coordination {
-    /// The layouts that reads may go by, by hash: several while they move from one to another.
-    pub reading: Vec<u64>,
-    /// The owners by each of the layouts that writes surely go by, each by number and as hints name it.
-    pub writing: Vec<Vec<(usize, u64)>>,
+    /// What it asks for by each layout that it may have read by: several if it may have begun before and after reads moved.
+    pub reading: Vec<Quorum>,
+    /// The same by each of the layouts that it surely writes by, with the owners, each by number and as hints name it.
+    pub writing: Vec<(Quorum, Vec<(usize, u64)>)>,
+    /// Copies that its acknowledgement stands for, whoever keeps them.
+    pub copies: u8,
 }
 
 impl Checker {
     /// A coordinator decides: on its client's request, or on one that was forwarded to it.
     pub fn coordinated(&mut self, now: Time, id: OpId, reply: &Reply, by: &Coordination) {
-        let request = &self.requests[id.index()];
+        let request = &mut self.requests[id.index()];
         let (seen, reads) = match (reply, &request.op) {
             (Reply::Read(reading), Op::Get { .. }) => (&reading.context.seen, true),
             (Reply::Written { context, .. }, Op::Delete { cover: Cover::Held, .. }) => (&context.seen, true),
             (Reply::Written { context, .. }, _) => (&context.seen, false),
             _ => return,
         };
+        request.r = by.reading.iter().map(|quorum| quorum.r).min().unwrap_or(request.r);
+        request.copies = by.copies;
         let is_absent = reads && seen.is_empty();
         if matches!(reply, Reply::Written { .. }) {
-            by.writing.iter().for_each(|owners| self.check_owners(now, id, seen, owners));
+            by.writing.iter().for_each(|(quorum, owners)| self.check_owners(now, id, seen, owners, quorum.w));
         }
         if is_absent {
             self.check_absence(now, id, &by.reading);
@@ -36,16 +40,16 @@ impl Checker {
 
     /// Nothing is found: so many owners had nothing, by a layout that was in use as the request began. What began by another is not
     /// judged.
-    fn check_absence(&mut self, now: Time, id: OpId, reading: &[u64]) {
+    fn check_absence(&mut self, now: Time, id: OpId, reading: &[Quorum]) {
         let request = &self.requests[id.index()];
-        let by = request.absences.iter().filter(|(layout, _)| reading.contains(layout));
-        let most = by.map(|(_, absent)| *absent).max();
-        let all_known =
-            reading.iter().all(|layout| request.absences.iter().any(|(known, _)| known == layout));
-        if let Some(absent) = most.filter(|absent| all_known && *absent < request.r) {
+        let absent = |quorum: &Quorum| {
+            let by = request.absences.iter().find(|(layout, _)| *layout == quorum.layout);
+            by.map(|(_, absent)| (*absent, quorum.r))
+        };
+        let Some(all) = reading.iter().map(absent).collect::<Option<Vec<_>>>() else { return };
+        if !all.is_empty() && all.iter().all(|(absent, r)| absent < r) {
             let what = format!(
-                "{id} found nothing, when {absent} owners by its coordinator's layout had nothing, and R is {}",
-                request.r
+                "{id} found nothing, when by its coordinator's layout so many owners had nothing, and R was: {all:?}"
             );
             self.fail(now, Invariant::AbsenceIsAQuorum, Some(request.key), what);
         }
@@ -69,7 +73,14 @@ impl Checker {
     }
 
     /// An owner and those who keep its copy for it count once.
-    pub(super) fn check_owners(&mut self, now: Time, id: OpId, seen: &DotSet, owners: &[(usize, u64)]) {
+    pub(super) fn check_owners(
+        &mut self,
+        now: Time,
+        id: OpId,
+        seen: &DotSet,
+        owners: &[(usize, u64)],
+        wanted: u8,
+    ) {
         let request = &self.requests[id.index()];
         let number = request.key;
         let key = &self.keys[number];
@@ -105,12 +116,10 @@ impl Checker {
         }) {
             return;
         }
-        let few =
-            own.iter().map(|dot| (copies(dot), dot)).min().filter(|(n, _)| *n < usize::from(request.copies));
+        let few = own.iter().map(|dot| (copies(dot), dot)).min().filter(|(n, _)| *n < usize::from(wanted));
         if let Some((copies, dot)) = few {
             let what = format!(
-                "{id} is acknowledged with copies of {dot} of {copies} of {owners:x?}, and {} were asked for",
-                request.copies
+                "{id} is acknowledged with copies of {dot} of {copies} of {owners:x?}, and {wanted} were asked for"
             );
             self.fail(now, Invariant::AcknowledgedCopies, Some(number), what);
         }

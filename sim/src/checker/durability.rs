@@ -1,7 +1,7 @@
 //! Copies: what each replica holds, what of it would survive a power cut, and what an acknowledgement stands for.
 
 use super::handover::Owed;
-use super::{Checker, Invariant, OpId};
+use super::{Checker, Invariant, OpId, View};
 use crate::time::Time;
 use bytes::Bytes;
 use core::time::Duration;
@@ -28,6 +28,8 @@ pub(super) struct Shadow {
     pub(super) shown: BTreeMap<usize, VecDeque<(Time, Dot)>>,
     /// The layout that it goes by.
     pub(super) layout: Option<Layout>,
+    /// The rules as it sees them.
+    pub(super) view: View,
     /// Hints that it has made hints for others, since it had not heard that their owners were owners: their records.
     pub(super) remade: BTreeSet<Bytes>,
     /// What it had when it lost its disk.
@@ -166,6 +168,10 @@ pub(super) struct ShadowCopy {
 }
 
 impl Shadow {
+    pub(super) fn new(view: View) -> Shadow {
+        Shadow { view, ..Shadow::default() }
+    }
+
     /// Whether the engine keeps this record of its own, a hint.
     pub(super) fn keeps(&self, record: &[u8]) -> bool {
         self.own.iter().any(|((_, key), kept)| kept.live.is_some() && key[..] == *record)
@@ -288,9 +294,11 @@ impl Checker {
             let kept = self.shadows.iter().enumerate().any(|(other, shadow)| {
                 other != node && shadow.copies.get(&key).is_some_and(|copy| copy.durable_seen.contains(dot))
             });
-            let lost = self.keys[key].dots[&dot].lost_at & !(1 << node) != 0;
-            let told = slot || self.told.get(&(node, key)).is_some_and(|told| told.contains(dot));
-            if !kept && lost && told {
+            let lost_at = self.keys[key].dots[&dot].lost_at & !(1 << node);
+            let told = self.told.get(&(node, key)).into_iter().flatten();
+            let mut who_said_so = told.filter(|(_, seen)| seen.contains(dot)).map(|(other, _)| *other);
+            let excused = lost_at != 0 && (slot || who_said_so.any(|other| lost_at >> other & 1 == 1));
+            if !kept && excused {
                 self.excuse(now, key, dot);
             } else if !kept {
                 let what = format!("node {node} drops {dot}, which nobody else holds durably");

@@ -1,5 +1,6 @@
 //! Copies that change hands: whoever says that it has all has it, and nobody lets go of what the others lack.
 
+use super::durability::Shadow;
 use super::{Checker, Invariant, Outcome};
 use crate::time::Time;
 use crate::world::HINTS;
@@ -175,7 +176,8 @@ impl Checker {
             let lost = self.keys[key].dots.get(&dot).is_some_and(|birth| birth.lost_at >> **owner & 1 == 1);
             lost || self.gone >> **owner & 1 == 1 || copy.is_some_and(|copy| copy.durable_seen.contains(dot))
         };
-        let wanted = usize::from(self.keyspaces[0].1.w).min(owners.len());
+        let copies = u8::try_from(layout.owner_count()).unwrap_or(u8::MAX);
+        let wanted = usize::from(shadow.view.rules(&self.keys[key].name, copies).1).min(owners.len());
         let counts = |dot: &Dot| self.keys[key].dots.get(dot).is_some_and(|birth| !birth.excused);
         let counted = copy.object.iter().map(|(dot, _)| dot).filter(counts);
         let few =
@@ -193,7 +195,7 @@ impl Checker {
         self.wiped(now, node);
     }
 
-    /// A node says that it may go: it keeps nothing for anybody.
+    /// A node says that it may go: it keeps no hint for anybody who is there, and of what was acknowledged nothing that others lack.
     pub fn leaves(&mut self, now: Time, node: usize) {
         let hints = self.own_records(node, HINTS).filter_map(|(_, record)| record.split_first_chunk::<8>());
         let kept = hints
@@ -203,8 +205,28 @@ impl Checker {
         if let Some((owner, key)) = kept {
             let number = self.numbers.get(key).copied();
             let what = format!("node {node} says that it may go, and keeps a hint for {owner:016x}");
-            self.fail(now, Invariant::NothingDroppedEarly, number, what);
+            return self.fail(now, Invariant::NothingDroppedEarly, number, what);
         }
+        let alone = self.shadows[node].copies.iter().find_map(|(number, copy)| {
+            let dots = copy.object.iter().map(|(dot, _)| dot);
+            dots.into_iter().find(|dot| self.is_owed(*number, *dot, node)).map(|dot| (*number, dot))
+        });
+        if let Some((number, dot)) = alone {
+            let what = format!("node {node} says that it may go, and nobody else has {dot}");
+            self.fail(now, Invariant::NothingDroppedEarly, Some(number), what);
+        }
+    }
+
+    /// Whether this was acknowledged, still counts, and is nowhere but here.
+    fn is_owed(&self, number: usize, dot: Dot, node: usize) -> bool {
+        let Some(birth) = self.keys[number].dots.get(&dot) else { return false };
+        let acknowledged = birth.origin().is_some_and(|op| self.requests[op.index()].outcome == Outcome::Ok);
+        let has = |shadow: &Shadow| {
+            let copy = shadow.copies.get(&number);
+            copy.is_some_and(|copy| copy.durable_seen.contains(dot) || copy.object.seen().contains(dot))
+        };
+        let elsewhere = |(other, shadow): (usize, &Shadow)| other != node && has(shadow);
+        acknowledged && !birth.is_gone() && !birth.excused && !self.shadows.iter().enumerate().any(elsewhere)
     }
 
     /// Whether these nodes differ in what they have of a key durably.

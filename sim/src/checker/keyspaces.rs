@@ -8,52 +8,85 @@ use gramme_vclock::{Dot, Stamp};
 use std::collections::BTreeSet;
 
 /// What holds for the keys of one prefix. Of durabilities and times to live that were changed in the midst of a run the weaker ones
-/// count; of R and W, what is in force.
+/// count.
 #[derive(Clone, Debug)]
 pub(super) struct Rules {
     /// Of concurrent versions the last one stays.
     pub(super) lww: bool,
     /// A write is acknowledged before it is synced, unless it names DW.
     pub(super) buffered: bool,
-    pub(super) r: u8,
-    pub(super) w: u8,
     /// How long a value lives whose writer said nothing of that.
     ttls: BTreeSet<Option<u64>>,
 }
 
 impl Rules {
-    pub(super) fn new(r: u8, w: u8) -> Rules {
-        Rules { lww: false, buffered: false, r, w, ttls: BTreeSet::from([None]) }
+    pub(super) fn new() -> Rules {
+        Rules { lww: false, buffered: false, ttls: BTreeSet::from([None]) }
     }
 }
 
-/// How a node sees the rules.
+/// The rules that a node goes by.
 #[derive(Clone, Debug, Default)]
 pub struct View {
-    /// N; while it changes, the smaller one.
-    pub replicas: u8,
     /// The keyspaces that it knows.
     pub keyspaces: Vec<(String, Keyspace)>,
-    /// Those that were in force before the change under way, if there is one: as long as it lasts the larger R and W count.
-    pub before: Option<Vec<(String, Keyspace)>>,
+    /// Those that were in force before the change under way, if there is one, and N then: as long as it lasts the larger R and W count.
+    pub before: Option<(Vec<(String, Keyspace)>, u8)>,
+    /// R and W where nobody has said anything of them.
+    pub founding: (u8, u8),
+}
+
+/// What a request asks for by one layout.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Quorum {
+    /// The layout's hash.
+    pub layout: u64,
+    /// Owners that have to have nothing before a key is said to be absent.
+    pub r: u8,
+    /// Copies that an acknowledgement stands for.
+    pub w: u8,
 }
 
 impl View {
-    /// R and W of the keys with this prefix.
-    fn quorums(&self, prefix: &str, replicas: u8, founding: (u8, u8)) -> (u8, u8) {
-        let by = |keyspaces: &[(String, Keyspace)]| {
-            let of = |prefix: &str| keyspaces.iter().find(|(known, _)| known == prefix).map(|(_, one)| one);
-            let own = keyspaces.iter().filter(|(known, _)| prefix.starts_with(&**known));
-            let own = own.max_by_key(|(known, _)| known.len()).map(|(_, one)| one);
+    /// R and W of a key with so many copies.
+    pub(super) fn rules(&self, key: &[u8], replicas: u8) -> (u8, u8) {
+        let levels = |keyspaces: &[(String, Keyspace)]| {
+            let fits = keyspaces.iter().filter(|(prefix, _)| key.starts_with(prefix.as_bytes()));
+            let own = fits.max_by_key(|(prefix, _)| prefix.len()).map(|(_, one)| one);
+            let others = keyspaces.iter().find(|(prefix, _)| prefix.is_empty()).map(|(_, one)| one);
             let choose = |of_one: fn(&Keyspace) -> Option<Level>, founding: u8| {
-                let level = own.and_then(of_one).or_else(|| of("").and_then(of_one));
-                at_most(level.unwrap_or(Level::Count(founding)), replicas)
+                let level = own.and_then(of_one).or_else(|| others.and_then(of_one));
+                level.unwrap_or(Level::Count(founding))
             };
-            (choose(|one| one.r, founding.0), choose(|one| one.w, founding.1))
+            [choose(|one| one.r, self.founding.0), choose(|one| one.w, self.founding.1)]
         };
-        let now = by(&self.keyspaces);
-        let before = self.before.as_ref().map_or(now, |before| by(before));
-        (now.0.max(before.0), now.1.max(before.1))
+        let now = levels(&self.keyspaces);
+        let before = self.before.as_ref().map(|(before, n)| (levels(before), *n));
+        let [r, w] = [0, 1].map(|of| {
+            let count = at_most(now[of], replicas);
+            // What does not change but for N goes by the N of each layout.
+            let before = before.as_ref().filter(|(levels, _)| levels[of] != now[of]);
+            count.max(before.map_or(0, |(levels, n)| at_most(levels[of], *n).min(replicas)))
+        });
+        (r, w)
+    }
+
+    /// What a request asks for by a layout with so many copies of each key.
+    #[must_use]
+    pub fn quorum(&self, op: &Op, layout: u64, replicas: u8) -> Quorum {
+        let rules = self.rules(op.key(), replicas);
+        let level = |level: Option<Level>| level.and_then(|level| level.resolve(replicas));
+        let (r, w) = match op {
+            Op::Get { options, .. } => {
+                (level(options.r).unwrap_or(rules.0).max(level(options.pr).unwrap_or(0)), 0)
+            }
+            Op::Put { options, .. } | Op::Delete { options, .. } => {
+                let [pw, dw] = [options.pw, options.dw].map(|named| level(named).unwrap_or(0));
+                // A plain delete reads first, and from as many primaries as it is to write to.
+                (rules.0.max(pw), level(options.w).unwrap_or(rules.1).max(pw).max(dw))
+            }
+        };
+        Quorum { layout, r, w }
     }
 }
 
@@ -74,18 +107,13 @@ impl Key {
 impl Checker {
     /// The operator is about to commit to this. Clients use keys with a new prefix only when all nodes go by it.
     pub fn commits(&mut self, prefix: &str, keyspace: &Keyspace) {
-        let replicas = self.replicas.0;
         let mut rules = Rules {
             lww: keyspace.policy == Policy::Lww,
             buffered: keyspace.durability != Durability::Group,
-            r: keyspace.r.map_or(self.keyspaces[0].1.r, |r| at_most(r, replicas)),
-            w: keyspace.w.map_or(self.keyspaces[0].1.w, |w| at_most(w, replicas)),
             ttls: BTreeSet::from([keyspace.ttl_ms]),
         };
         if let Some((_, former)) = self.keyspaces.iter_mut().find(|(known, _)| known == prefix) {
             former.buffered |= rules.buffered;
-            former.r = former.r.min(rules.r);
-            former.w = former.w.min(rules.w);
             former.ttls.append(&mut rules.ttls);
             return;
         }
@@ -95,36 +123,12 @@ impl Checker {
         }
     }
 
-    /// The cluster goes by this: every view that some node has of it, its largest N, and R and W for all keys that nobody has said
-    /// anything of. Of views that differ the smaller R and W count, for requests under way as well.
-    pub fn in_force(&mut self, views: &[View], most: u8, founding: (u8, u8)) {
-        let least = views.iter().map(|view| view.replicas).min().unwrap_or(self.replicas.0);
+    /// The least N that some node goes by, and the largest.
+    pub fn in_force(&mut self, least: u8, most: u8) {
         self.replicas = (least, most);
-        for number in 0..self.keyspaces.len() {
-            let prefix = self.keyspaces[number].0.clone();
-            let all = views.iter().map(|view| view.quorums(&prefix, least, founding));
-            if let Some((r, w)) = all.reduce(|a, b| (a.0.min(b.0), a.1.min(b.1))) {
-                (self.keyspaces[number].1.r, self.keyspaces[number].1.w) = (r, w);
-            }
-        }
-        for id in self.waiting.clone() {
-            let request = &self.requests[id.index()];
-            let (r, copies) = self.asked_for(request.key, &request.op);
+        for id in &self.waiting {
             let request = &mut self.requests[id.index()];
-            (request.r, request.copies) = (request.r.min(r), request.copies.min(copies));
             request.most = request.most.max(most);
-        }
-    }
-
-    /// How many owners a request has to ask, at the least, and how many copies its acknowledgement stands for.
-    pub(super) fn asked_for(&self, key: usize, op: &Op) -> (u8, u8) {
-        let level = |level: Option<Level>, default: u8| level.map_or(default, |level| self.resolve(level));
-        let rules = self.rules(key);
-        match op {
-            Op::Get { options, .. } => (level(options.r, rules.r), 0),
-            Op::Put { options, .. } | Op::Delete { options, .. } => {
-                (rules.r, level(options.w, rules.w).max(level(options.dw, 0)).max(level(options.pw, 0)))
-            }
         }
     }
 
@@ -132,6 +136,17 @@ impl Checker {
     pub fn goes_by<'a>(&mut self, node: usize, prefixes: impl Iterator<Item = &'a str>) {
         let number = |prefix: &str| self.keyspaces.iter().position(|(known, _)| known == prefix);
         self.shadows[node].keyspaces = prefixes.filter_map(number).collect();
+    }
+
+    /// Whether of what a request writes the last one stays.
+    #[must_use]
+    pub fn is_lww(&self, id: OpId) -> bool {
+        self.rules(self.requests[id.index()].key).lww
+    }
+
+    /// A node sees the rules so from now on.
+    pub fn sees(&mut self, node: usize, view: View) {
+        self.shadows[node].view = view;
     }
 
     /// A node goes by this layout from now on.

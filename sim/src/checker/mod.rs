@@ -27,7 +27,7 @@ pub use bounds::Load;
 pub use circumstances::Circumstances;
 pub use convergence::Unrest;
 pub use coordinators::Coordination;
-pub use keyspaces::View;
+pub use keyspaces::{Quorum, View};
 pub use replies::Standing;
 pub use requests::{Outcome, Request};
 pub use violation::{Invariant, Violation};
@@ -239,6 +239,8 @@ pub struct Checker {
     requests: Vec<Request>,
     waiting: BTreeSet<OpId>,
     shadows: Vec<Shadow>,
+    /// The rules as the cluster begins.
+    founding: View,
     /// Nodes that were given up for dead, a bit each.
     gone: u128,
     /// Nodes whose disks were set back and that have not heard of it, a bit each.
@@ -254,8 +256,8 @@ pub struct Checker {
     /// What changes of the layout move.
     changes: Changes,
     asks: Asks,
-    /// What nodes were told by others that those have, by node and key.
-    told: BTreeMap<(usize, usize), DotSet>,
+    /// What nodes were told by others that those have, by node and key, and by who said so.
+    told: BTreeMap<(usize, usize), BTreeMap<usize, DotSet>>,
     /// There are no more faults at once than the promises allow for.
     limited: bool,
     /// Members of the newest layout: what hints call them, and their numbers.
@@ -271,9 +273,10 @@ impl Checker {
     #[must_use]
     pub fn new(nodes: usize, replicas: u8, r: u8, w: u8) -> Checker {
         assert!(nodes <= 128, "holders are counted in 128 bits");
+        let view = View { founding: (r, w), ..View::default() };
         Checker {
             replicas: (replicas, replicas),
-            keyspaces: vec![(String::new(), Rules::new(r, w))],
+            keyspaces: vec![(String::new(), Rules::new())],
             keys: Vec::new(),
             numbers: BTreeMap::new(),
             dot_keys: BTreeMap::new(),
@@ -281,7 +284,8 @@ impl Checker {
             calls_by_age: VecDeque::new(),
             requests: Vec::new(),
             waiting: BTreeSet::new(),
-            shadows: vec![Shadow::default(); nodes],
+            shadows: vec![Shadow::new(view.clone()); nodes],
+            founding: view,
             gone: 0,
             unaware: 0,
             limits: Limits::default(),

@@ -105,7 +105,8 @@ impl Checker {
             return self.fail(now, Invariant::AcknowledgedCopies, Some(key), what);
         }
         let Ok(object) = gramme_quorum::object::decode(&object) else { return };
-        let Ok(_) = self.told.entry((to, key)).or_default().union(object.seen());
+        let told = self.told.entry((to, key)).or_default();
+        let Ok(_) = told.entry(node).or_default().union(object.seen());
         let copy = self.shadows[node].copies.get(&key);
         // It may have gone to its owner meanwhile, and then from here.
         if copy.is_some_and(|copy| copy.rotted || copy.drops > drops) {

@@ -39,9 +39,9 @@ pub struct Request {
     pub(super) strict: bool,
     /// A strict read or plain delete: the dots of strict writes acknowledged before it began.
     pub(super) must_see: DotSet,
-    /// Copies that an acknowledgement stands for.
+    /// Copies that an acknowledgement stands for, as its coordinator sees it.
     pub(super) copies: u8,
-    /// Owners that a read asks for, or a plain delete.
+    /// Owners that a read asks for, or a plain delete, as its coordinator sees it.
     pub(super) r: u8,
     /// The largest N since it began.
     pub(super) most: u8,
@@ -84,7 +84,8 @@ impl Checker {
             Op::Put { options, .. } | Op::Delete { options, .. } => options.pw,
         };
         let strict = primaries.is_some_and(|level| self.resolve(level) >= majority);
-        let (r, copies) = self.asked_for(key, &op);
+        // Whoever coordinates it says what it goes by.
+        let founding = self.founding.quorum(&op, 0, self.replicas.0);
         let sees = matches!(&op, Op::Get { .. } | Op::Delete { cover: Cover::Held, .. });
         let request = Request {
             key,
@@ -94,8 +95,8 @@ impl Checker {
             ended: None,
             strict,
             must_see: if strict && sees { self.keys[key].strict_done.clone() } else { DotSet::new() },
-            copies,
-            r,
+            copies: founding.w,
+            r: founding.r,
             most: self.replicas.1,
             unaware: self.unaware,
             absent: None,

@@ -103,6 +103,13 @@ impl Run<'_> {
                 let after = end.since(self.world.now());
                 self.world.restart(node, after);
             }
+            // The world counts those that come to it.
+            Kind::HalfStep => {
+                let node = self.node();
+                let appends = *self.rng.pick(&[1, 1, 1, 2, 3]);
+                self.world.kill_amid(node, appends, end.since(self.world.now()));
+                return false;
+            }
             Kind::Blackout => {
                 for node in 0..nodes {
                     self.world.crash(node, Crash::PowerCut);

@@ -29,14 +29,12 @@ pub(super) struct Clog {
     congested: bool,
 }
 
-impl Clog {
-    /// Whether the sender's engine knows.
-    pub(super) const fn is_congested(&self) -> bool {
-        self.congested
-    }
-}
-
 impl World {
+    /// Whether a node's engine knows of some peer that it takes nothing more.
+    pub(super) fn is_congested(&self, node: usize) -> bool {
+        self.clogs.iter().any(|((from, _), clog)| *from == node && clog.congested)
+    }
+
     /// From now on a receiver takes `rate` bytes in 20 ms of what one node sends it, until then; past `limit` bytes the sender's engine
     /// is told that it is congested.
     pub fn clog(&mut self, from: usize, to: usize, rate: usize, limit: usize, until: Time) {

@@ -4,6 +4,7 @@ use super::{Answer, Crash, Event, GRACE, HINTS, World};
 use crate::checker::{Circumstances, OpId};
 use crate::disk::SimDisk;
 use crate::network::Weather;
+use crate::node::Dying;
 use crate::swarm::Harm;
 use crate::time::Time;
 use crate::timeline::Mark;
@@ -59,6 +60,8 @@ impl World {
         self.hash.event(b'C', [self.now.0, node as u64, u64::from(how == Crash::Kill)], &[]);
         drop(host);
         let crashed = &mut self.nodes[node];
+        self.askings.remove(&node);
+        *crashed.dying.borrow_mut() = Dying::default();
         crashed.job = None;
         crashed.saving = None;
         crashed.order = None;
@@ -76,6 +79,7 @@ impl World {
         requests.append(&mut crashed.expected);
         for id in requests {
             self.forget_forwarded(id);
+            self.decisions.remove(&id);
             let at = self.now + self.network_rng.between(Duration::ZERO, Duration::from_millis(5));
             self.queue.push(at, Event::Answer { id, answer: Answer::Lost });
         }
@@ -202,8 +206,25 @@ impl World {
         disk.inner().cut_power_after(operations);
     }
 
-    /// Whether a node's power failed just now; then it is down, and nothing that it was about to do happens.
-    pub(super) fn lost_power(&mut self, node: usize) -> bool {
+    /// Kills a node's process in the midst of the next step that appends more often than this, after so many appends; it starts again
+    /// after a while.
+    pub fn kill_amid(&mut self, node: usize, appends: usize, restart_after: Duration) {
+        // Which of its appends a disk performs that refuses some nobody could tell.
+        if !self.nodes[node].disk.refuses {
+            self.nodes[node].dying.borrow_mut().amid = Some((appends, restart_after));
+        }
+    }
+
+    /// Whether a node's power failed just now, or its process was killed in the midst of a step; then it is down, and nothing that it was
+    /// about to do happens.
+    pub(super) fn has_died(&mut self, node: usize) -> bool {
+        if let Some(after) = self.nodes[node].was_killed() {
+            self.half_steps += 1;
+            self.note(&format!("node {node} is killed between two appends of one step"));
+            self.crash(node, Crash::Kill);
+            self.restart(node, after);
+            return true;
+        }
         if !self.nodes[node].disk.has_failed() {
             return false;
         }
@@ -216,6 +237,7 @@ impl World {
     /// Lets a node's next syncs fail: its store takes no more writes until it is opened anew.
     pub fn fail_syncs(&mut self, node: usize, count: u64) {
         self.fault(&format!("node {node}'s next {count} syncs fail"));
+        self.nodes[node].dying.borrow_mut().amid = None;
         self.nodes[node].disk.refuses = true;
         self.nodes[node].disk.fails = true;
         self.nodes[node].disk.inner().fail_next_syncs(count);
@@ -223,6 +245,9 @@ impl World {
 
     /// Fills a node's disk up to so many free bytes, or makes room again.
     pub fn fill_disk(&mut self, node: usize, free: Option<u64>) {
+        if free.is_some() {
+            self.nodes[node].dying.borrow_mut().amid = None;
+        }
         let disk = &mut self.nodes[node].disk;
         let capacity = free.map(|free| disk.inner().used_bytes() + free);
         disk.inner().set_capacity(capacity);
@@ -235,6 +260,7 @@ impl World {
 
     /// Forgets what was planned for a node's disk.
     pub fn calm_disk(&mut self, node: usize) {
+        self.nodes[node].dying.borrow_mut().amid = None;
         let disk = &mut self.nodes[node].disk;
         disk.disarm();
         disk.inner().fail_next_syncs(0);

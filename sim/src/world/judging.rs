@@ -4,7 +4,6 @@ use super::{HINTS, World};
 use crate::checker::{Circumstances, Invariant, Unrest};
 use crate::node::Node;
 use bytes::Bytes;
-use gramme_quorum::Status;
 use gramme_ring::Slot;
 use gramme_store::MemDisk;
 use std::collections::BTreeMap;
@@ -77,6 +76,12 @@ impl World {
     /// What still keeps the cluster from being at rest, if anything.
     #[must_use]
     pub fn unrest(&self) -> Option<Unrest> {
+        self.unrest_beside(None)
+    }
+
+    /// The same, with the disk of one node full, as it stays: what it can't take or remove is no unrest.
+    #[must_use]
+    pub fn unrest_beside(&self, full: Option<usize>) -> Option<Unrest> {
         let lacks = |node: &usize| self.nodes[*node].incomplete || self.nodes[*node].unsynced;
         if let Some(node) = self.members().into_iter().find(lacks) {
             let open = |node: &crate::node::Node| {
@@ -87,10 +92,11 @@ impl World {
             let what = format!("node {node} has not recovered what it lost; what all lack: {open:?}");
             return Some(Unrest { invariant: Invariant::Convergence, key: None, what });
         }
-        if let Some(unrest) = self.membership_unrest() {
+        if let Some(unrest) = self.membership_unrest(full) {
             return Some(unrest);
         }
-        self.checker.unrest(&self.members(), |key| self.owners(key), HINTS)
+        let full = full.map(|node| (node, self.nodes[node].id.0));
+        self.checker.unrest(&self.members(), |key| self.owners(key), HINTS, full)
     }
 
     /// The cluster has not come to rest in time.
@@ -100,6 +106,11 @@ impl World {
 
     /// With the cluster at rest: the stores hold what was written, nothing acknowledged is lost, nothing covered is back.
     pub fn check_rest(&mut self) {
+        self.check_rest_beside(None);
+    }
+
+    /// The same, with the disk of one node full.
+    pub fn check_rest_beside(&mut self, full: Option<usize>) {
         let keys: Vec<Bytes> = self.checker.keys().cloned().collect();
         for node in self.members() {
             // It has all that the others have, whether or not anybody could tell that it had lost something.
@@ -116,16 +127,18 @@ impl World {
         }
         let (layout, numbers) = (&self.layout, &self.numbers);
         let owners = |key: &[u8]| {
-            layout.owners(layout.partition_of(Slot::of(key))).map(|id| numbers[&id]).collect::<Vec<_>>()
+            let owners = layout.owners(layout.partition_of(Slot::of(key))).map(|id| numbers[&id]);
+            owners.filter(|node| Some(*node) != full).collect::<Vec<_>>()
         };
         self.checker.check_rest(self.now, owners);
     }
 
-    /// What each node that runs has done so far to make replicas equal: reads that repaired, hints handed over, slots pulled.
+    /// What each node that runs has done so far beyond saying that it is alive, what it knows of the cluster, and what all its copies
+    /// add up to: what it has asked of others, and records looked for, listed, written or dropped.
     #[must_use]
-    pub fn work(&self) -> Vec<Option<[u64; 3]>> {
-        let done = |status: Status| [status.repairs, status.hints_handed, status.slots_pulled];
-        (0..self.nodes.len()).map(|node| self.status(node).map(done)).collect()
+    pub fn work(&self) -> Vec<Option<[u64; 2]>> {
+        let done = |node: &Node| node.host.is_some().then_some([node.sent, node.disk_work]);
+        self.nodes.iter().map(done).collect()
     }
 
     /// Whether some process stands still.
@@ -135,11 +148,11 @@ impl World {
     }
 
     /// Since then a cluster at rest, of which nobody asked anything, has had nothing to do.
-    pub fn check_quiet(&mut self, before: &[Option<[u64; 3]>]) {
+    pub fn check_quiet(&mut self, before: &[Option<[u64; 2]>]) {
         let after = self.work();
         if let Some(node) = (0..after.len()).find(|node| after[*node] != before[*node]) {
             let what = format!(
-                "node {node} repairs, hands over or pulls at rest: {:?}, and {:?} before",
+                "node {node} sends, reads or writes at rest: {:?}, and {:?} before",
                 after[node], before[node]
             );
             self.checker.fail(self.now, Invariant::Convergence, None, what);

@@ -1,7 +1,8 @@
 //! Nodes come and go: what an operator does, and what the judge makes of it.
 
+use super::quorums::copies;
 use super::{Crash, Event, World};
-use crate::checker::{Coordination, Invariant, Unrest, View};
+use crate::checker::{Invariant, Unrest};
 use crate::keyspaces::Named;
 use core::time::Duration;
 use gramme_quorum::{ClusterError, ClusterOp, Input, Keyspace, RequestId};
@@ -106,29 +107,20 @@ impl World {
         self.tell_rules();
     }
 
-    /// Tells the judge by which rules nodes go, as they have written them down and as they run.
+    /// Tells the judge which N nodes go by, as they have written it down and as they run.
     pub(super) fn tell_rules(&mut self) {
         let nodes = self.nodes.iter().filter(|node| !node.gone);
         let memberships = nodes.flat_map(|node| {
             let runs_by = node.host.as_ref().map(|host| host.engine().membership());
             runs_by.into_iter().chain([&node.membership])
         });
-        let mut most = 0;
-        let view = |membership: &Membership| {
-            let to = membership.layout()?;
-            let before = membership.transition().map(|transition| transition.from());
-            let layouts = [Some(to), before].into_iter().flatten();
-            let copies = layouts.map(|layout| u8::try_from(layout.owner_count()).unwrap_or(u8::MAX));
-            let replicas = copies.fold((u8::MAX, 0), |(least, most), n| (n.min(least), n.max(most)));
-            most = replicas.1.max(most);
-            Some(View {
-                replicas: replicas.0,
-                keyspaces: Keyspace::all(membership).map(|(prefix, one)| (prefix.to_owned(), one)).collect(),
-                before: before.map(|before| self.settings.get(&before.hash()).cloned().unwrap_or_default()),
-            })
-        };
-        let views: Vec<View> = memberships.filter_map(view).collect();
-        self.checker.in_force(&views, most, (self.shape.r, self.shape.w));
+        let layouts = memberships.flat_map(|known| {
+            let from = known.transition().map(|transition| transition.from());
+            known.layout().into_iter().chain(from)
+        });
+        let (least, most) =
+            layouts.map(copies).fold((u8::MAX, 0), |(least, most), n| (n.min(least), n.max(most)));
+        self.checker.in_force(least, most);
     }
 
     /// A node declares a step of a transition, or hears of one.
@@ -259,29 +251,6 @@ impl World {
         all
     }
 
-    /// By what a node coordinates this key's requests. What it has begun before it heard of a change goes by the former layout alone,
-    /// until it declares that all goes by both.
-    pub(super) fn coordination(&self, node: usize, key: &[u8]) -> Coordination {
-        let Some(host) = &self.nodes[node].host else { return Coordination::default() };
-        let membership = host.engine().membership();
-        let (from, to) = match (membership.transition(), membership.layout()) {
-            (Some(transition), _) => (Some(transition.from()), Some(transition.to())),
-            (None, layout) => (layout, None),
-        };
-        let both =
-            membership.transition().is_some_and(|transition| transition.phase(self.nodes[node].id).is_some());
-        let writing = [from, to.filter(|_| both)].into_iter().flatten().map(|layout| {
-            let owners = layout.owners(layout.partition_of(Slot::of(key)));
-            owners.map(|id| (self.numbers[&id], id.0)).collect::<Vec<_>>()
-        });
-        // For an owner that was given up nobody keeps hints.
-        let gone = |owners: &Vec<(usize, u64)>| owners.iter().any(|(owner, _)| self.nodes[*owner].gone);
-        Coordination {
-            reading: [from, to].into_iter().flatten().map(Layout::hash).collect(),
-            writing: writing.filter(|owners| !gone(owners)).collect(),
-        }
-    }
-
     /// Tells the judge which keyspaces a node goes by.
     pub(super) fn tell_keyspaces(&mut self, node: usize) {
         if let Some(host) = &self.nodes[node].host {
@@ -289,6 +258,10 @@ impl World {
             self.checker.goes_by(node, known);
             self.checker.goes_by_layout(node, host.engine().membership().layout());
         }
+        if let Some(view) = self.view(node) {
+            self.checker.sees(node, view);
+        }
+        self.changes_its_mind(node);
         self.tell_rules();
     }
 
@@ -378,7 +351,7 @@ impl World {
     }
 
     /// What is not at rest about the membership.
-    pub(super) fn membership_unrest(&self) -> Option<Unrest> {
+    pub(super) fn membership_unrest(&self, full: Option<usize>) -> Option<Unrest> {
         let unrest = |what| Some(Unrest { invariant: Invariant::ViewsEqual, key: None, what });
         let members: Vec<NodeId> = self.layout.members().iter().map(|member| member.id).collect();
         let mut digests = Vec::new();
@@ -392,7 +365,8 @@ impl World {
                 return unrest(format!("{} is {step}, waiting for {late:?}: {status:?}", node.id));
             }
             let status = host.engine().status(gramme_quorum::Instant::default());
-            if status.sweeping_partitions > 0 {
+            let is_full = full.is_some_and(|full| self.nodes[full].id == node.id);
+            if status.sweeping_partitions > 0 && !is_full {
                 return unrest(format!("{} still sweeps: {status:?}", node.id));
             }
             digests.push((node.id, membership.digest()));

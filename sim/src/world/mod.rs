@@ -8,6 +8,7 @@ mod control;
 mod judging;
 mod membership;
 mod nodes;
+mod quorums;
 mod standstill;
 mod wire;
 
@@ -17,7 +18,7 @@ use crate::keyspaces::Named;
 use crate::network::Network;
 use crate::node::{Fetch, Node};
 use crate::queue::Queue;
-use crate::rng::Rng;
+use crate::rng::{Rng, Tape};
 use crate::time::Time;
 use crate::timeline::{Mark, Timeline};
 use bytes::Bytes;
@@ -28,6 +29,7 @@ use gramme_quorum::{ClusterOp, Input, Limits, LoadId, Reply, RequestId, Status, 
 use gramme_ring::{ClusterId, Layout, LayoutVersion, Member, Membership, NodeId, Slot};
 pub use membership::Alteration;
 pub(crate) use membership::Order;
+use quorums::Askings;
 use std::collections::BTreeMap;
 
 /// The first of the engine's slots for hints.
@@ -215,11 +217,15 @@ pub struct World {
     /// No storm rages.
     calm: bool,
     faults: u64,
+    half_steps: u64,
     events: u64,
     scratch: Vec<u8>,
     /// The request that a node is just being given, and requests by the calls in which they were forwarded.
     taking: Option<OpId>,
     forwarded: BTreeMap<u64, OpId>,
+    /// What those to whom they were forwarded have decided.
+    decisions: BTreeMap<OpId, Reply>,
+    askings: Askings,
     /// What nodes have answered since somebody looked.
     said: Vec<(OpId, Reply)>,
     /// Whether connections are reset when a link is cut, or just fall silent.
@@ -236,6 +242,12 @@ impl World {
     /// The same, with a timeline of one key.
     #[must_use]
     pub fn traced(seed: u64, shape: Shape, key: Option<Bytes>) -> World {
+        World::taped(seed, shape, key, &Tape::default())
+    }
+
+    /// The same, with the first choices of its network and its disks from a tape.
+    #[must_use]
+    pub fn taped(seed: u64, shape: Shape, key: Option<Bytes>, tape: &Tape) -> World {
         let mut boot_rng = Rng::stream(seed, 1);
         let count = shape.nodes + shape.spares;
         let ids: Vec<NodeId> = (0..count).map(|_| NodeId(boot_rng.bits())).collect();
@@ -257,15 +269,18 @@ impl World {
             checker: Checker::new(count, replicas, shape.r.min(replicas), shape.w.min(replicas)),
             hash: EventHash::default(),
             timeline: key.map(Timeline::new),
-            network_rng: Rng::stream(seed, 2),
-            disk_rng: Rng::stream(seed, 3),
+            network_rng: tape.stream(seed, 2),
+            disk_rng: tape.stream(seed, 3),
             boot_rng,
             calm: false,
             faults: 0,
+            half_steps: 0,
             events: 0,
             scratch: Vec::new(),
             taking: None,
             forwarded: BTreeMap::new(),
+            decisions: BTreeMap::new(),
+            askings: Askings::new(),
             said: Vec::new(),
             resets: true,
             moved: layout.version(),
@@ -318,6 +333,12 @@ impl World {
     #[must_use]
     pub const fn faults(&self) -> u64 {
         self.faults
+    }
+
+    /// How many processes were killed in the midst of a step so far.
+    #[must_use]
+    pub const fn half_steps(&self) -> u64 {
+        self.half_steps
     }
 
     /// How many events were handled so far.
@@ -510,12 +531,13 @@ impl World {
     /// A node takes a client's request, or says at once why not.
     fn take(&mut self, node: usize, id: OpId) {
         let Some(before) = self.status(node) else { return };
-        let congested = self.clogs.iter().any(|((from, _), clog)| *from == node && clog.is_congested());
+        let congested = self.is_congested(node);
         let Status { requests, local, unsynced, unsynced_copies: copies, local_bytes: bytes, .. } = before;
         let before = Load { requests, local, unsynced, copies, bytes, congested };
         let op = self.checker.request(id).op.clone();
         let saving = self.nodes[node].paused_until >= self.now;
         self.said.clear();
+        self.reaches(node, id);
         self.taking = Some(id);
         self.handle(node, Input::Client(RequestId(id.0), op));
         self.taking = None;

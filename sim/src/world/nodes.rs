@@ -43,7 +43,7 @@ impl World {
         if let Some(timeline) = &mut self.timeline {
             timeline.named(actor, node, self.nodes[node].runs);
         }
-        if self.lost_power(node) {
+        if self.has_died(node) {
             return;
         }
         if recovering {
@@ -79,7 +79,7 @@ impl World {
         if !outputs.is_empty() {
             self.observe(node, &outputs);
         }
-        if self.lost_power(node) {
+        if self.has_died(node) {
             return;
         }
         loop {
@@ -130,6 +130,10 @@ impl World {
 
     pub(super) fn observe(&mut self, node: usize, outputs: &[Output]) {
         for output in outputs {
+            self.nodes[node].disk_work += u64::from(matches!(
+                output,
+                Output::Append { .. } | Output::Load { .. } | Output::List { .. } | Output::DropSlot { .. }
+            ));
             if let Output::Append { place, key, value, .. } = output {
                 let value = value.as_ref().map_or(&[][..], |(bytes, _)| bytes);
                 self.hash.event(b'A', [self.now.0, node as u64, u64::from(place.0)], key);
@@ -179,7 +183,7 @@ impl World {
         self.checker.sync_begun(node);
         // The bytes may be safe long before anybody is told, or only just.
         site.job = Some(if early { Storage::Synced(job.run()) } else { Storage::Syncing(job) });
-        if self.lost_power(node) {
+        if self.has_died(node) {
             return;
         }
         let site = &mut self.nodes[node];
@@ -199,7 +203,7 @@ impl World {
             Some(Storage::Synced(done)) => done,
             None => return,
         };
-        if self.lost_power(node) {
+        if self.has_died(node) {
             return;
         }
         self.hash.event(b'Y', [self.now.0, node as u64, run], &[]);
@@ -240,7 +244,7 @@ impl World {
         let Some(host) = &mut self.nodes[node].host else { return };
         let more = host.maintain(64 << 10);
         self.hash.event(b'M', [self.now.0, node as u64, u64::from(more)], &[]);
-        if self.lost_power(node) {
+        if self.has_died(node) {
             return;
         }
         let clock = self.nodes[node].clock.now(self.now);

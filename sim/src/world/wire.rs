@@ -4,19 +4,21 @@ use super::{Answer, Event, World};
 use crate::checker::{Invariant, OpId, Standing};
 use bytes::Bytes;
 use core::time::Duration;
-use gramme_quorum::message::{CallId, Message, Purpose};
+use gramme_quorum::message::{CallId, Message, Purpose, SumsOf};
 use gramme_quorum::{Durability, Input, Keyspace, Reply, wire};
 use gramme_ring::NodeId;
 use gramme_ring::membership::VersionStanding;
 
 impl World {
     pub(super) fn reply(&mut self, node: usize, id: OpId, reply: Reply) {
+        self.forget_forwarded(id);
+        // Whoever coordinated it has told this node so, or it is this one.
+        if self.decisions.remove(&id).as_ref() != Some(&reply) {
+            self.decided(node, id, &reply);
+        }
         self.checker.answering(self.now, id, &reply);
         let circumstances = self.circumstances(self.checker.request(id).op.key());
         self.checker.answers(self.now, id, &reply, &circumstances);
-        if !self.forget_forwarded(id) {
-            self.decided(node, id, &reply);
-        }
         self.scratch.clear();
         wire::encode(&Message::Forwarded { call: CallId(0), reply: reply.clone() }, &mut self.scratch);
         self.hash.event(b'R', [self.now.0, node as u64, id.0], &self.scratch);
@@ -29,22 +31,15 @@ impl World {
         self.queue.push(at, Event::Answer { id, answer: Answer::Reply(reply) });
     }
 
-    /// A request that was forwarded, perhaps, is over. Whether it was.
-    pub(super) fn forget_forwarded(&mut self, id: OpId) -> bool {
-        let before = self.forwarded.len();
+    /// A request that was forwarded, perhaps, is over.
+    pub(super) fn forget_forwarded(&mut self, id: OpId) {
         self.forwarded.retain(|_, forwarded| *forwarded != id);
-        self.forwarded.len() < before
-    }
-
-    /// A coordinator has decided on a request.
-    fn decided(&mut self, node: usize, id: OpId, reply: &Reply) {
-        let by = self.coordination(node, self.checker.request(id).op.key());
-        self.checker.coordinated(self.now, id, reply, &by);
     }
 
     pub(super) fn send(&mut self, from: usize, to: NodeId, message: &Message) {
         let Some(peer) = self.numbers.get(&to).copied() else { return };
         self.checker.says(self.now, from, peer, message);
+        self.nodes[from].sent += u64::from(is_work(message));
         match message {
             // Asked elsewhere under the same name, it is the same request.
             Message::Forward { call, op, .. } if !self.forwarded.contains_key(&call.0) => {
@@ -55,11 +50,13 @@ impl World {
                 };
                 if let Some(id) = self.taking.or_else(again) {
                     self.forwarded.insert(call.0, id);
+                    self.passes_on(from, id);
                 }
             }
             Message::Forwarded { call, reply } => {
                 if let Some(id) = self.forwarded.get(&call.0).copied() {
                     self.decided(from, id, reply);
+                    self.decisions.insert(id, reply.clone());
                 }
             }
             _ => {}
@@ -147,6 +144,11 @@ impl World {
         if let Some(timeline) = &mut self.timeline {
             timeline.delivered(self.now, from, to, &message);
         }
+        if let Message::Forward { call, .. } = &message
+            && let Some(id) = self.forwarded.get(&call.0).copied()
+        {
+            self.reaches(to, id);
+        }
         let from = self.nodes[from].id;
         self.handle(to, Input::Peer(from, message));
         if outdated && self.is_up(to) && !self.nodes[to].warned {
@@ -192,5 +194,19 @@ impl World {
             let at = self.network_rng.soon(self.now, Duration::from_millis(300));
             self.queue.push(at, Event::Probe { node, peer });
         }
+    }
+}
+
+/// Whether this is asked of another node without need at rest. What is only an answer may be one to a message that came very late.
+fn is_work(message: &Message) -> bool {
+    match message {
+        Message::Write { .. }
+        | Message::Read { .. }
+        | Message::List { .. }
+        | Message::Offer { .. }
+        | Message::Forward { .. }
+        | Message::Outdated { .. } => true,
+        Message::Sums { of, .. } => *of != SumsOf::All,
+        _ => false,
     }
 }

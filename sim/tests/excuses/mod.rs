@@ -9,7 +9,7 @@ use gramme_quorum::{
     AppendId, Content, Cover, Level, Op, OpError, Output, Place, ReadOptions, Reading, Reply, Version,
 };
 use gramme_ring::{ClusterId, Layout, LayoutVersion, Member, Membership, NodeId};
-use gramme_sim::checker::{Circumstances, Coordination, Invariant, OpId, Standing};
+use gramme_sim::checker::{Circumstances, Coordination, Invariant, OpId, Quorum, Standing};
 use gramme_vclock::GrowableContext as Context;
 
 #[test]
@@ -145,19 +145,21 @@ fn an_absence_by_whatever_layout_its_coordinator_goes() {
         let differ =
             Circumstances { owners: vec![(7, vec![0, 1, 2]), (8, vec![0, 1])], ..Circumstances::default() };
         let nothing = Reply::Read(Reading { siblings: Vec::new(), context: Context::default() });
-        let by = Coordination { reading: by, ..Coordination::default() };
+        let asks = |r| by.iter().map(|layout| Quorum { layout: *layout, r, w: 2 }).collect();
+        let two = Coordination { reading: asks(2), ..Coordination::default() };
+        let one_of = Coordination { reading: asks(1), ..Coordination::default() };
         h.checker.begins(one, &differ);
         h.checker.answers(h.now, one, &nothing, &differ);
-        h.checker.coordinated(h.now, one, &nothing, &by);
+        h.checker.coordinated(h.now, one, &nothing, &one_of);
         if holds {
             h.holds()
         } else {
             h.breaks(Invariant::AbsenceIsAQuorum)
         }
         // Two of three are no more than one.
-        if by.reading == [7] {
+        if by == [7] {
             h.checker.begins(get, &differ);
-            h.checker.coordinated(h.now, get, &nothing, &by);
+            h.checker.coordinated(h.now, get, &nothing, &two);
             h.breaks(Invariant::AbsenceIsAQuorum);
         }
     }

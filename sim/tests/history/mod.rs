@@ -169,7 +169,7 @@ impl History {
     }
 
     pub(crate) fn rest(&mut self) {
-        let unrest = self.checker.unrest(&[0, 1, 2], |_| vec![0, 1, 2], HINTS);
+        let unrest = self.checker.unrest(&[0, 1, 2], |_| vec![0, 1, 2], HINTS, None);
         let now = self.tick();
         match unrest {
             Some(unrest) => self.checker.fail_unrest(now, unrest),

@@ -3,9 +3,12 @@
 use crate::history::{HINTS, History, KEY, dot, found, object, set, stamp, value};
 use bytes::Bytes;
 use gramme_quorum::object::encode;
-use gramme_quorum::{Cover, Durability, Expiry, Keyspace, Object, Policy, Reading, Reply, Version};
+use gramme_quorum::{
+    Cover, Durability, Expiry, Keyspace, Level, Object, Op, Policy, ReadOptions, Reading, Reply, Version,
+    WriteOptions,
+};
 use gramme_ring::LayoutVersion;
-use gramme_sim::checker::{Circumstances, Invariant, OpId};
+use gramme_sim::checker::{Circumstances, Invariant, OpId, View};
 use gramme_vclock::{Dot, GrowableContext as Context};
 
 /// A history in which these rules hold for the key, and node 0 to 2 go by them.
@@ -197,4 +200,37 @@ fn a_value_expires_when_its_keyspace_says() {
         h.write(0, Some(&object(&[(dot(0, 1), version)], &[dot(0, 1)])));
         if holds { h.holds() } else { h.breaks(Invariant::ExpiryHides) }
     }
+}
+
+#[test]
+fn what_a_node_asks_for_is_what_it_sees_of_the_rules_itself() {
+    let key = || Bytes::from_static(KEY);
+    let get = |r, pr| Op::Get { key: key(), options: ReadOptions { r, pr, timeout: None } };
+    let delete = |w, pw, dw| {
+        let options = WriteOptions { w, pw, dw, timeout: None };
+        Op::Delete { key: key(), cover: Cover::Held, options }
+    };
+    let named = |prefix: &str, r, w| (prefix.to_owned(), Keyspace { r, w, ..Keyspace::default() });
+    let (one, all, quorum) = (Some(Level::One), Some(Level::All), Some(Level::Quorum));
+    let asks = |view: &View, op: &Op, n| {
+        let quorum = view.quorum(op, 7, n);
+        (quorum.r, quorum.w)
+    };
+    let mut view = View { founding: (2, 2), ..View::default() };
+    assert_eq!(asks(&view, &get(None, None), 3), (2, 0));
+    assert_eq!(asks(&view, &delete(None, None, None), 1), (1, 1));
+    // The longest prefix counts, and says nothing of what it leaves to the others.
+    view.keyspaces = vec![named("", all, one), named("c", one, one), named("car", None, all)];
+    assert_eq!(asks(&view, &delete(None, None, None), 3), (3, 3));
+    assert_eq!(asks(&view, &get(one, None), 3), (1, 0));
+    assert_eq!(asks(&view, &get(one, quorum), 3), (2, 0));
+    assert_eq!(asks(&view, &delete(one, quorum, all), 4), (4, 4));
+    // While rules change the larger ones count, the former ones as N was then.
+    view.keyspaces = vec![named("", one, one)];
+    view.before = Some((vec![named("", quorum, all)], 2));
+    assert_eq!(asks(&view, &delete(None, None, None), 4), (2, 2));
+    // If only N changes, each layout has its own.
+    view.keyspaces = vec![named("", quorum, quorum)];
+    view.before = Some((view.keyspaces.clone(), 4));
+    assert_eq!(asks(&view, &delete(None, None, None), 3), (2, 2));
 }

@@ -31,7 +31,8 @@ fn acknowledges(h: &mut History, node: usize, to: usize) {
 
 #[test]
 fn the_last_copy_goes_only_if_who_lost_the_other_had_acknowledged_it() {
-    for (told, holds) in [(true, true), (false, false)] {
+    // Nobody had, it had itself, or another had that has let go of it since.
+    for (who, holds) in [(None, false), (Some(1), true), (Some(2), false)] {
         let mut h = History::new();
         let id = h.put(Cover::Nothing);
         let a = dot(0, 1);
@@ -39,9 +40,14 @@ fn the_last_copy_goes_only_if_who_lost_the_other_had_acknowledged_it() {
         h.store(0, &one);
         asked(&mut h, 1, &one);
         h.store(1, &one);
-        if told {
-            acknowledges(&mut h, 1, 0);
+        asked(&mut h, 2, &one);
+        h.store(2, &one);
+        if let Some(who) = who {
+            acknowledges(&mut h, who, 0);
         }
+        h.write(2, None);
+        h.checker.sync_begun(2);
+        h.checker.sync_done(2);
         h.checker.wiped(h.now, 1);
         h.write(0, None);
         if holds { h.holds() } else { h.breaks(Invariant::NothingDroppedEarly) }

@@ -6,7 +6,7 @@ use gramme_quorum::message::{CallId, Message, Purpose, Syncing};
 use gramme_quorum::object::encode;
 use gramme_quorum::{AppendId, Cover, Object, OpError, Output, Place, Reply};
 use gramme_ring::{ClusterId, Layout, LayoutVersion, Member, Membership, NodeId, Slot};
-use gramme_sim::checker::{Checker, Coordination, Invariant, Standing};
+use gramme_sim::checker::{Checker, Coordination, Invariant, Quorum, Standing};
 use gramme_sim::time::Time;
 use gramme_vclock::{Dot, GrowableContext as Context};
 
@@ -245,6 +245,7 @@ fn a_node_that_may_go_and_keeps_a_hint() {
 #[test]
 fn an_acknowledgement_by_the_old_owners_alone() {
     let owners = |nodes: [usize; 3]| nodes.map(|node| (node, node as u64 + 1)).to_vec();
+    let two = |layout| Quorum { layout, r: 2, w: 2 };
     // Node 0 owns it no more; as long as it has not heard of that, what it keeps it keeps for whoever owns it.
     for (second, heard, holds) in [(2, true, true), (0, true, false), (0, false, true)] {
         let mut h = four();
@@ -258,13 +259,55 @@ fn an_acknowledgement_by_the_old_owners_alone() {
         }
         let context = Context { seen: set(&[dot(1, 1)]), stamp: stamp(1) };
         let reply = Reply::Written { context, replaced: false };
-        let by = Coordination { writing: vec![owners([0, 1, 2])], ..Coordination::default() };
+        let by =
+            Coordination { writing: vec![(two(7), owners([0, 1, 2]))], copies: 2, ..Coordination::default() };
         h.checker.coordinated(h.now, id, &reply, &by);
         h.holds();
         // It has declared that its writes go by both.
-        let by = Coordination { writing: vec![owners([0, 1, 2]), owners([1, 2, 3])], ..by };
+        let by =
+            Coordination { writing: vec![(two(7), owners([0, 1, 2])), (two(8), owners([1, 2, 3]))], ..by };
         h.checker.coordinated(h.now, id, &reply, &by);
         if holds { h.holds() } else { h.breaks(Invariant::AcknowledgedCopies) }
+    }
+}
+
+#[test]
+fn an_acknowledgement_by_another_s_rules() {
+    // Its coordinator asks for three copies, or for two, whatever others ask for.
+    for (w, holds) in [(2, true), (3, false)] {
+        for owners in [vec![], vec![(Quorum { layout: 7, r: 2, w }, vec![(0, 1), (1, 2), (2, 3)])]] {
+            let mut h = four();
+            let id = h.put(Cover::Nothing);
+            for node in [0, 1] {
+                h.store(node, &object(&[(dot(0, 1), value(id))], &[dot(0, 1)]));
+            }
+            let context = Context { seen: set(&[dot(0, 1)]), stamp: stamp(1) };
+            let reply = Reply::Written { context, replaced: false };
+            let by = Coordination { writing: owners, copies: w, ..Coordination::default() };
+            h.checker.coordinated(h.now, id, &reply, &by);
+            h.checker.answering(h.now, id, &reply);
+            if holds { h.holds() } else { h.breaks(Invariant::AcknowledgedCopies) }
+        }
+    }
+}
+
+#[test]
+fn a_node_that_may_go_with_the_only_copy() {
+    // It was acknowledged, or nobody knows; it is elsewhere as well, or was.
+    for (acknowledged, elsewhere, holds) in [(true, false, false), (true, true, true), (false, false, true)] {
+        let mut h = four();
+        let id = h.put(Cover::Nothing);
+        let copy = object(&[(dot(3, 1), value(id))], &[dot(3, 1)]);
+        h.store(3, &copy);
+        if elsewhere {
+            h.store(0, &copy);
+        }
+        if acknowledged {
+            let context = Context { seen: set(&[dot(3, 1)]), stamp: stamp(1) };
+            h.checker.replied(h.now, id, &Reply::Written { context, replaced: false });
+        }
+        h.checker.leaves(h.now, 3);
+        if holds { h.holds() } else { h.breaks(Invariant::NothingDroppedEarly) }
     }
 }
 

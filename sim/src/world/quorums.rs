@@ -1,0 +1,153 @@
+//! By what a coordinator goes: the rules and layouts that it has itself, from when a request reaches it until it decides.
+
+use super::World;
+use crate::checker::{Coordination, OpId, Quorum, View};
+use crate::time::Time;
+use core::time::Duration;
+use gramme_quorum::{Cover, Keyspace, Op, Reply};
+use gramme_ring::{Layout, Slot, Step};
+use std::collections::BTreeMap;
+
+/// A request that has ended so long ago nobody coordinates any more.
+const FORGOTTEN: Duration = Duration::from_secs(6 * 3600);
+
+/// What a request asks for at a node that was asked to coordinate it.
+#[derive(Debug)]
+pub(super) struct Asking {
+    since: Time,
+    /// By the layout that reads go by, or by several.
+    reading: Vec<Quorum>,
+    /// By each layout that writes may go by.
+    writing: Vec<Quorum>,
+    /// It may begin later than it came, or begin again: what the node goes by then counts as well.
+    later: bool,
+}
+
+/// The requests that nodes were asked to coordinate, by node.
+pub(super) type Askings = BTreeMap<usize, BTreeMap<OpId, Asking>>;
+
+/// Copies of each key.
+pub(super) fn copies(layout: &Layout) -> u8 {
+    u8::try_from(layout.owner_count()).unwrap_or(u8::MAX)
+}
+
+/// Adds what holds by now: by each layout the least that ever did.
+fn fold(all: &mut Vec<Quorum>, more: Vec<Quorum>) {
+    for one in more {
+        match all.iter_mut().find(|known| known.layout == one.layout) {
+            Some(known) => (known.r, known.w) = (known.r.min(one.r), known.w.min(one.w)),
+            None => all.push(one),
+        }
+    }
+}
+
+impl World {
+    /// The rules as a node sees them, if it runs and knows of any layout.
+    pub(super) fn view(&self, node: usize) -> Option<View> {
+        let membership = self.nodes[node].host.as_ref()?.engine().membership();
+        membership.layout()?;
+        let from = membership.transition().map(|transition| transition.from());
+        let before = from.map(|from| {
+            let keyspaces = self.settings.get(&from.hash()).cloned().unwrap_or_default();
+            (keyspaces, from.replicas())
+        });
+        Some(View {
+            keyspaces: Keyspace::all(membership).map(|(prefix, one)| (prefix.to_owned(), one)).collect(),
+            before,
+            founding: (self.shape.r, self.shape.w),
+        })
+    }
+
+    /// What a node asks for by the layouts that it reads and writes by.
+    fn quorums(&self, node: usize, op: &Op) -> (Vec<Quorum>, Vec<Quorum>) {
+        let (Some(view), Some(host)) = (self.view(node), &self.nodes[node].host) else {
+            return Default::default();
+        };
+        let membership = host.engine().membership();
+        let transition = membership.transition();
+        let reading = match &transition {
+            Some(transition) if transition.step() < Step::Moving => Some(transition.from()),
+            _ => membership.layout(),
+        };
+        let writing =
+            transition.as_ref().map(|transition| transition.from()).into_iter().chain(membership.layout());
+        let quorum = |layout: &Layout| view.quorum(op, layout.hash(), copies(layout));
+        (reading.map(quorum).into_iter().collect(), writing.map(quorum).collect())
+    }
+
+    /// A request reaches a node that may coordinate it.
+    pub(super) fn reaches(&mut self, node: usize, id: OpId) {
+        let op = &self.checker.request(id).op;
+        let (reading, writing) = self.quorums(node, op);
+        // While it writes down something of the cluster it leaves all else for later, and a write may wait for congested replicas.
+        let saving = self.nodes[node].paused_until >= self.now;
+        let waits = op.is_write() && self.is_congested(node);
+        // A plain write may take several rounds, and so may any where the last write wins; a plain delete reads before it writes.
+        let several = match op {
+            Op::Put { cover, .. } => *cover == Cover::Held || self.checker.is_lww(id),
+            Op::Delete { .. } => true,
+            Op::Get { .. } => false,
+        };
+        let later = saving || waits || several;
+        let asking = Asking { since: self.now, reading: Vec::new(), writing: Vec::new(), later };
+        // The network may bring it twice.
+        let asking = self.askings.entry(node).or_default().entry(id).or_insert(asking);
+        fold(&mut asking.reading, reading);
+        fold(&mut asking.writing, writing);
+    }
+
+    /// It asks another to coordinate it first, and may do it itself after all.
+    pub(super) fn passes_on(&mut self, node: usize, id: OpId) {
+        if let Some(asking) = self.askings.get_mut(&node).and_then(|all| all.get_mut(&id)) {
+            asking.later = true;
+        }
+    }
+
+    /// A node goes by something else from now on, perhaps.
+    pub(super) fn changes_its_mind(&mut self, node: usize) {
+        let Some(mut all) = self.askings.remove(&node) else { return };
+        let now = self.now;
+        all.retain(|id, asking| {
+            self.checker.request(*id).ended.is_none() || now.since(asking.since) < FORGOTTEN
+        });
+        for (id, asking) in all.iter_mut().filter(|(_, asking)| asking.later) {
+            let (reading, writing) = self.quorums(node, &self.checker.request(*id).op);
+            fold(&mut asking.reading, reading);
+            fold(&mut asking.writing, writing);
+        }
+        self.askings.insert(node, all);
+    }
+
+    /// A coordinator has decided on a request.
+    pub(super) fn decided(&mut self, node: usize, id: OpId, reply: &Reply) {
+        if let Some(by) = self.coordination(node, id) {
+            self.checker.coordinated(self.now, id, reply, &by);
+        }
+    }
+
+    /// By what a node coordinates a request. What it has begun before it heard of a change goes by the former layout alone, until it
+    /// declares that all goes by both.
+    fn coordination(&self, node: usize, id: OpId) -> Option<Coordination> {
+        let asking = self.askings.get(&node)?.get(&id)?;
+        let membership = self.nodes[node].host.as_ref()?.engine().membership();
+        let (from, to) = match (membership.transition(), membership.layout()) {
+            (Some(transition), _) => (Some(transition.from()), Some(transition.to())),
+            (None, layout) => (layout, None),
+        };
+        let both =
+            membership.transition().is_some_and(|transition| transition.phase(self.nodes[node].id).is_some());
+        let slot = Slot::of(self.checker.request(id).op.key());
+        let writing = [from, to.filter(|_| both)].into_iter().flatten().filter_map(|layout| {
+            let quorum = asking.writing.iter().find(|quorum| quorum.layout == layout.hash())?;
+            let owners = layout.owners(layout.partition_of(slot));
+            Some((*quorum, owners.map(|id| (self.numbers[&id], id.0)).collect::<Vec<_>>()))
+        });
+        let mut writing: Vec<_> = writing.collect();
+        // By a layout that was entered since then it asked nobody.
+        let least = asking.writing.iter().map(|quorum| quorum.w).min().unwrap_or(0);
+        let copies = writing.iter().map(|(quorum, _)| quorum.w).max().unwrap_or(least);
+        // For an owner that was given up nobody keeps hints.
+        writing.retain(|(_, owners)| owners.iter().all(|(owner, _)| !self.nodes[*owner].gone));
+        Some(Coordination { reading: asking.reading.clone(), writing, copies })
+    }
+}
