@@ -267,7 +267,7 @@ pub(crate) fn members(ring: &Ring) -> Vec<Member> {
 }
 
 const MEMBERSHIP_MAGIC: &[u8] = b"gramme/m";
-const MEMBERSHIP_FORMAT: u16 = 2;
+const MEMBERSHIP_FORMAT: u16 = 3;
 
 /// Why a data directory can't be used. Nothing in it was changed.
 #[derive(Debug)]

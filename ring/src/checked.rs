@@ -22,8 +22,8 @@ use crate::node::NodeId;
 /// ```
 /// use gramme_ring::{Checked, Layout, LayoutError, Malformed, NodeId};
 ///
-/// // Version 1, no parent, N = 1, Q = 1, one node with weight 0.
-/// let bytes = [1, 0, 1, 1, 1, 7, 0, 0, 1, 0];
+/// // Version 1, no parent, N = 1, Q = 1, one node with weight 0; the table, some hash.
+/// let bytes = [1, 0, 1, 1, 1, 7, 0, 0, 1, 0, 0];
 /// assert!(postcard::from_bytes::<Layout>(&bytes).is_err());
 /// let Checked(decoded) = postcard::from_bytes::<Checked<Layout>>(&bytes)?;
 /// assert_eq!(decoded, Err(Malformed::Layout(LayoutError::ZeroWeight(NodeId(7)))));

@@ -5,6 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use gramme_ring::{Layout, LayoutError, LayoutVersion, Member, NodeId, PartitionCount, Slot, Zone};
 use proptest::prelude::*;
 
+mod hashed;
+
+use hashed::hashed;
+
 fn member(id: u64, weight: u32, zone: &str) -> Member {
     Member { id: NodeId(id), weight, zone: Zone::new(zone).unwrap() }
 }
@@ -185,7 +189,7 @@ fn decoded_tables_are_checked() {
     let bytes = |rows: [u8; 4]| {
         let mut bytes = vec![1, 0, 2, 2, 3, 1, 1, 1, b'a', 2, 1, 1, b'a', 3, 1, 1, b'b', 4];
         bytes.extend(rows);
-        bytes
+        hashed(&bytes)
     };
     let read = |rows| postcard::from_bytes::<Layout>(&bytes(rows));
     let layout = read([0, 2, 2, 1]).unwrap();
@@ -205,6 +209,8 @@ fn decoded_tables_are_checked() {
     for (weight, good) in [([0xff, 0xff, 0xff, 0xff, 0x0f], true), ([0x80, 0x80, 0x80, 0x80, 0x10], false)] {
         let mut heavy = bytes([0, 2, 2, 1]);
         heavy.splice(6..7, weight);
+        heavy.truncate(26);
+        let heavy = hashed(&heavy);
         assert_eq!(postcard::from_bytes::<Layout>(&heavy).is_ok(), good);
         if good {
             let layout = postcard::from_bytes::<Layout>(&heavy).unwrap();
@@ -212,7 +218,7 @@ fn decoded_tables_are_checked() {
         }
     }
     let mut short = bytes([0, 2, 2, 1]);
-    short.pop();
+    short.remove(21);
     short[17] = 3;
     assert!(postcard::from_bytes::<Layout>(&short).is_err());
 }
@@ -222,12 +228,17 @@ fn what_is_wrong_with_a_decoded_table_is_named() {
     // The same layout in a format that keeps an error's text.
     type Members<'a> = &'a [(u64, u32, &'a str)];
     const MEMBERS: Members<'_> = &[(1, 1, "a"), (2, 1, "a"), (3, 1, "b")];
-    let read = |(version, replicas, partitions): (u64, u8, u32), members: Members<'_>, table: &[u16]| {
-        let members: Vec<_> = members.iter().map(|(id, weight, zone)| (NodeId(*id), weight, zone)).collect();
-        let parts = (version, NodeId(0), replicas, partitions, members, table);
-        serde_json::from_str::<Layout>(&serde_json::to_string(&parts).unwrap())
-    };
-    let good = read((1, 2, 2), MEMBERS, &[0, 2, 2, 1]).unwrap();
+    let read_with =
+        |(version, replicas, partitions): (u64, u8, u32), members: Members<'_>, table: &[u16], hash: u64| {
+            let members: Vec<_> =
+                members.iter().map(|(id, weight, zone)| (NodeId(*id), weight, zone)).collect();
+            let parts = (version, NodeId(0), replicas, partitions, members, table, NodeId(hash));
+            serde_json::from_str::<Layout>(&serde_json::to_string(&parts).unwrap())
+        };
+    let read = |head, members: Members<'_>, table: &[u16]| read_with(head, members, table, 1);
+    let hash = 0xc45d_b728_ecb7_3328;
+    let good = read_with((1, 2, 2), MEMBERS, &[0, 2, 2, 1], hash).unwrap();
+    assert_eq!(good.hash(), hash);
     let second = good.partition_count().partition(1).unwrap();
     for (head, members, table, error) in [
         ((0, 2, 2), MEMBERS, &[0, 2, 2, 1][..], LayoutError::Version(LayoutVersion(0))),
@@ -241,6 +252,7 @@ fn what_is_wrong_with_a_decoded_table_is_named() {
         ((1, 2, 2), MEMBERS, &[0, 2, 2, 3], LayoutError::UnknownOwner(second)),
         ((1, 2, 2), MEMBERS, &[0, 2, 2, 2], LayoutError::RepeatedOwner(second)),
         ((1, 2, 2), MEMBERS, &[0, 2, 1, 0], LayoutError::Zones(second)),
+        ((1, 2, 2), MEMBERS, &[0, 2, 2, 1], LayoutError::Hash { expected: hash, found: 1 }),
     ] {
         let text = read(head, members, table).unwrap_err().to_string();
         assert!(text.starts_with(&error.to_string()), "{error:?} expected: {text}");

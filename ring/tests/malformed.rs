@@ -9,6 +9,10 @@ use gramme_ring::{
 };
 use serde_json::{Value, json};
 
+mod hashed;
+
+use hashed::hashed;
+
 /// A live transition from two nodes to three, with a tracker, a removed node, a setting, and something staged.
 fn membership() -> Value {
     let mut m = Membership::new();
@@ -90,6 +94,13 @@ fn each_flaw_of_a_membership_has_its_name() {
     let mut spoilt = whole.clone();
     *spoilt.pointer_mut("/committed/layout/replicas").unwrap() = json!(0);
     assert_eq!(decoded(&spoilt), Err(Malformed::Layout(LayoutError::NoReplicas)));
+    // Two owners of one partition change places, in the layout entered or in the one left.
+    for layout in ["/committed/layout", "/committed/from"] {
+        let mut spoilt = whole.clone();
+        spoilt.pointer_mut(&format!("{layout}/table")).unwrap().as_array_mut().unwrap().swap(0, 1);
+        let refused = decoded(&spoilt).unwrap_err();
+        assert!(matches!(refused, Malformed::Layout(LayoutError::Hash { .. })), "{layout}: {refused}");
+    }
 }
 
 /// Of two orders, or of a key that stands twice, a reader would have to choose: it takes neither.
@@ -115,9 +126,18 @@ fn a_layout_is_named_through_postcard() {
     let mut bytes = postcard::to_allocvec(&Layout::compute(2, 2, &members, None).unwrap()).unwrap();
     let Checked(layout) = postcard::from_bytes::<Checked<Layout>>(&bytes).unwrap();
     assert!(layout.is_ok());
-    *bytes.last_mut().unwrap() = 7;
+    let hash = layout.unwrap().hash();
+    let end = bytes.len() - postcard::to_allocvec(&hash).unwrap().len();
+    bytes[end - 1] = 7;
     let Checked(layout) = postcard::from_bytes::<Checked<Layout>>(&bytes).unwrap();
     assert!(matches!(layout, Err(Malformed::Layout(LayoutError::UnknownOwner(_)))));
+    // A table that would do, but is not the one that was computed.
+    bytes[end - 1] = 1 - bytes[end - 2];
+    bytes.swap(end - 1, end - 2);
+    let Checked(layout) = postcard::from_bytes::<Checked<Layout>>(&bytes).unwrap();
+    assert!(
+        matches!(layout, Err(Malformed::Layout(LayoutError::Hash { expected, found })) if found == hash && expected != hash)
+    );
 }
 
 /// A stamp near the end would leave no later ones, so that nothing could be staged any more.
@@ -171,7 +191,7 @@ fn weights_and_zones_by_themselves() {
     refused::<Standing>(&postcard::to_allocvec(&(0_u8, 1_u64, &long)).unwrap(), &Malformed::ZoneTooLong);
     refused::<Zone>(&postcard::to_allocvec(&long).unwrap(), &Malformed::ZoneTooLong);
     // Version 1, no parent, N = 1, Q = 1, one member.
-    let layout = |parts| [&[1, 0, 1, 1, 1][..], &bytes(parts), &[1, 0]].concat();
+    let layout = |parts| hashed(&[&[1, 0, 1, 1, 1][..], &bytes(parts), &[1, 0]].concat());
     assert!(postcard::from_bytes::<Layout>(&layout((7, 1, ""))).is_ok());
     refused::<Layout>(&layout(weight(1 << 32)), &Malformed::WeightTooLarge(1 << 32));
     refused::<Layout>(&layout((7, 1, &long)), &Malformed::ZoneTooLong);

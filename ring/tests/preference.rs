@@ -6,6 +6,10 @@ use gramme_ring::token::{Token, TokenTable};
 use gramme_ring::{Layout, NodeId};
 use serde::Serialize;
 
+mod hashed;
+
+use hashed::hashed;
+
 /// A layout as it is encoded, so that a table can be written down by hand.
 #[derive(Serialize)]
 struct Written {
@@ -43,7 +47,7 @@ fn run(name: &str, text: &str) {
         members: members.iter().map(|(c, zone)| (u64::from(*c), 1, zone.clone())).collect(),
         table: owners.values().flat_map(|row| row.chars().map(place)).collect(),
     };
-    let layout: Layout = postcard::from_bytes(&postcard::to_allocvec(&written).unwrap()).unwrap();
+    let layout: Layout = postcard::from_bytes(&hashed(&postcard::to_allocvec(&written).unwrap())).unwrap();
     assert!(!expected.is_empty(), "{name}");
     for (p, list) in expected {
         let partition = layout.partition_count().partition(p.into()).unwrap();

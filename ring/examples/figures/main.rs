@@ -6,6 +6,7 @@
 mod departure;
 mod extremes;
 mod flow;
+mod least;
 
 use std::hint::black_box;
 use std::time::Instant;

@@ -57,6 +57,8 @@ struct Written<'a> {
     partitions: u32,
     members: &'a [Member],
     table: &'a [u16],
+    #[serde(with = "crate::hex")]
+    hash: u64,
 }
 
 #[derive(Deserialize)]
@@ -71,6 +73,8 @@ struct Read {
     members: Vec<Checked<Member>>,
     #[serde(deserialize_with = "at_most::<_, u16, MAX_TABLE>")]
     table: Vec<u16>,
+    #[serde(with = "crate::hex")]
+    hash: u64,
 }
 
 /// Every partition with the most replicas.
@@ -116,20 +120,22 @@ impl Serialize for Layout {
             partitions: self.partitions.get(),
             members: &self.members,
             table: &self.places,
+            hash: self.hash,
         }
         .serialize(serializer)
     }
 }
 
 /// Everything is checked: an owner table that a decoder lets through satisfies every promise that [`Layout`] makes, the
-/// quality of balance apart.
+/// quality of balance apart, and is the one over which its proposer took the hash.
 impl<'de> Deserialize<'de> for Checked<Layout> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let Read { version, parent, replicas, partitions, members, table } = Read::deserialize(deserializer)?;
+        let Read { version, parent, replicas, partitions, members, table, hash } =
+            Read::deserialize(deserializer)?;
         let members = members.into_iter().map(|Checked(member)| member).collect::<Result<_, _>>();
         Ok(Checked(members.and_then(|members| {
-            Layout::from_parts(version, parent, replicas, partitions, members, table)
-                .map_err(Malformed::Layout)
+            let layout = Layout::from_parts(version, parent, replicas, partitions, members, table);
+            layout.and_then(|layout| layout.with_hash(hash)).map_err(Malformed::Layout)
         })))
     }
 }

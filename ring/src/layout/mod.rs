@@ -71,6 +71,13 @@ pub enum LayoutError {
     RepeatedOwner(Partition),
     /// Decoding only: a partition's owners don't span as many zones as they can.
     Zones(Partition),
+    /// Decoding only: the hash beside the table is of another layout.
+    Hash {
+        /// Of what was decoded.
+        expected: u64,
+        /// What stands beside it.
+        found: u64,
+    },
 }
 
 impl fmt::Display for LayoutError {
@@ -90,6 +97,9 @@ impl fmt::Display for LayoutError {
             LayoutError::UnknownOwner(p) => write!(f, "partition {p} names an owner that is no member"),
             LayoutError::RepeatedOwner(p) => write!(f, "partition {p} names an owner twice"),
             LayoutError::Zones(p) => write!(f, "partition {p} is not spread over the zones"),
+            LayoutError::Hash { expected, found } => {
+                write!(f, "the layout's hash is {expected:016x}, the one beside it {found:016x}")
+            }
         }
     }
 }
@@ -98,8 +108,8 @@ impl core::error::Error for LayoutError {}
 
 /// Who owns which partition.
 ///
-/// A layout is computed by one node and carried to the others as a table; they adopt it and never compute it
-/// themselves. It promises, whether computed or decoded:
+/// A layout is computed by one node and carried to the others as a table, with its hash beside it; they check and adopt it,
+/// and never compute it themselves. It promises, whether computed or decoded:
 /// - every partition has min(replicas, members) owners, all different;
 /// - they span as many zones as there are, or one each if there are enough, and are spread over them as flatly as the
 ///   zones' sizes allow;
@@ -231,6 +241,14 @@ impl Layout {
             }
         }
         Ok(Layout::assemble(version, parent, replicas, count, members, table))
+    }
+
+    /// The layout, if this is its hash.
+    fn with_hash(self, found: u64) -> Result<Layout, LayoutError> {
+        match self.hash {
+            expected if expected != found => Err(LayoutError::Hash { expected, found }),
+            _ => Ok(self),
+        }
     }
 
     fn assemble(
