@@ -34,10 +34,16 @@ pub(crate) struct Handoff {
     resting: bool,
     /// A hint was added, or one could not be handed over, since the listing began.
     again: bool,
+    /// It offers one hint alone.
+    probes: bool,
     /// A hint was added in this run.
     expected: bool,
     /// Hints can be removed no more in this run, whoever has been handed what they speak of.
     stays: bool,
+    /// Some hint may not have been offered, by this connection, since there was last no room to remove one.
+    due: bool,
+    /// There was no room to remove a hint. When all have been offered one alone is, now and then, until it can be removed.
+    unremoved: bool,
     listing: Option<ListId>,
     cursor: Option<ListCursor>,
     queue: VecDeque<Bytes>,
@@ -82,7 +88,7 @@ impl Engine {
             return self.rehint();
         }
         let handoff = self.handoffs.entry(owner).or_default();
-        handoff.expected = true;
+        (handoff.expected, handoff.due) = (true, true);
         if !self.replica.journal.is_writable() {
             handoff.stays = true;
         } else if handoff.active {
@@ -91,6 +97,24 @@ impl Engine {
             // Pending already, it may wait for a connection that has come before its owner was a member.
             handoff.pending = true;
             self.arm_handoff(now, owner);
+        }
+    }
+
+    /// There was no room to remove a hint: it stays, and is handed over again.
+    pub(crate) fn hint_not_removed(&mut self, now: Now, owner: NodeId) {
+        let due = self.handoffs.get(&owner).is_some_and(|handoff| handoff.due);
+        self.expect_handoff(now, owner);
+        if let Some(handoff) = self.handoffs.get_mut(&owner) {
+            (handoff.due, handoff.unremoved) = (due, true);
+        }
+    }
+
+    /// A hint is gone, durably.
+    pub(crate) fn hint_removed(&mut self, now: Now, owner: NodeId) {
+        if let Some(handoff) = self.handoffs.get_mut(&owner)
+            && core::mem::replace(&mut handoff.unremoved, false)
+        {
+            self.expect_handoff(now, owner);
         }
     }
 
@@ -105,6 +129,8 @@ impl Engine {
         }
         handoff.active = true;
         handoff.again = false;
+        let due = core::mem::replace(&mut handoff.due, false);
+        handoff.probes = handoff.unremoved && !due;
         handoff.progress = now.instant;
         let place = hint_place(owner);
         handoff.listing = Some(self.out.list(place, place, None, PAGE));
@@ -153,12 +179,13 @@ impl Engine {
             Some(page) => {
                 let prefix = owner.0.to_be_bytes();
                 let keys = page.keys.iter().filter(|(key, _)| key.starts_with(&prefix));
-                handoff.queue.extend(keys.map(|(key, _)| key.slice(prefix.len()..)));
-                handoff.cursor = page.next;
+                let most = if handoff.probes { 1 } else { usize::MAX };
+                handoff.queue.extend(keys.map(|(key, _)| key.slice(prefix.len()..)).take(most));
+                handoff.cursor = page.next.filter(|_| !handoff.probes || handoff.queue.is_empty());
             }
             None => {
                 handoff.cursor = None;
-                handoff.again = true;
+                (handoff.again, handoff.due) = (true, true);
             }
         }
         self.pump_handoff(now, owner);
@@ -262,7 +289,7 @@ impl Engine {
         if handoff.in_flight.remove(&call).is_none() {
             return false;
         }
-        handoff.again = true;
+        (handoff.again, handoff.due) = (true, true);
         handoff.resting |= matches!(why, Refusal::Unwritable | Refusal::Overloaded);
         self.pump_handoff(now, owner);
         true
@@ -323,8 +350,11 @@ impl Default for Handoff {
             active: false,
             resting: false,
             again: false,
+            probes: false,
             expected: false,
             stays: false,
+            due: true,
+            unremoved: false,
             listing: None,
             cursor: None,
             queue: VecDeque::new(),
@@ -353,10 +383,12 @@ impl Handoff {
     }
 
     fn stop(&mut self) {
+        self.due = true;
         if self.active {
             // Reads under way come back and are put off; their count goes on.
-            let Handoff { reading, armed, expected, stays, .. } = *self;
-            *self = Handoff { pending: true, reading, armed, expected, stays, ..Handoff::default() };
+            let Handoff { reading, armed, expected, stays, unremoved, .. } = *self;
+            *self =
+                Handoff { pending: true, reading, armed, expected, stays, unremoved, ..Handoff::default() };
         }
     }
 }

@@ -104,7 +104,10 @@ impl Engine {
             Waiting::PullEnd(pull) => self.end_pull(now, pull, true),
             Waiting::Hint => self.hints_kept += 1,
             Waiting::Inherited(owner, key) => self.inherited(now, owner, &key, true),
-            Waiting::HintGone(_) => self.replica.hints_going -= 1,
+            Waiting::HintGone(owner) => {
+                self.replica.hints_going -= 1;
+                self.hint_removed(now, owner);
+            }
         }
     }
 
@@ -121,10 +124,9 @@ impl Engine {
             }
             Waiting::Hint => self.hints_refused += 1,
             Waiting::Inherited(owner, key) => self.inherited(now, owner, &key, false),
-            // It is handed over again, and removed when there is room.
             Waiting::HintGone(owner) => {
                 self.replica.hints_going -= 1;
-                self.expect_handoff(now, owner);
+                self.hint_not_removed(now, owner);
             }
             Waiting::Pulled(pull) => self.pull_not_stored(now, pull),
             Waiting::PullEnd(pull) => self.end_pull(now, pull, false),

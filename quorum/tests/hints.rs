@@ -317,6 +317,43 @@ fn a_hint_that_a_full_disk_keeps_goes_when_there_is_room() {
     assert_eq!(cluster.hints(A), 0);
 }
 
+/// All is handed over, once for each connection, while no hint can be removed for want of room; then one of them is, now and then, to see
+/// whether there is room.
+#[test]
+fn hints_that_a_full_disk_keeps_are_not_handed_over_again_and_again() {
+    let mut cluster = Cluster::new(3);
+    cluster.crash(C);
+    let keys: Vec<String> = (0..200).map(|i| format!("key {i}")).collect();
+    for key in &keys {
+        cluster.put(A, key, "v", Cover::Held);
+    }
+    cluster.nodes.get_mut(&A).unwrap().disk_full = true;
+    cluster.delivered.clear();
+    cluster.start(C);
+    cluster.pass(Duration::from_secs(60));
+    let offered = |cluster: &Cluster| {
+        let handed = |(from, to, message): &&_| {
+            (*from, *to) == (A, C) && matches!(message, Message::Write { purpose: Purpose::Handoff, .. })
+        };
+        cluster.delivered.iter().filter(handed).count()
+    };
+    let offers = offered(&cluster);
+    assert!((200..=265).contains(&offers), "{offers} offers of 200 hints in a minute");
+    assert_eq!(cluster.hints(A), 200);
+    // Who comes back may have lost them.
+    cluster.crash(C);
+    cluster.start(C);
+    cluster.pass(Duration::from_secs(10));
+    assert!((offers + 200..=offers + 215).contains(&offered(&cluster)), "{} offers", offered(&cluster));
+    // When there is room one after the other goes.
+    cluster.nodes.get_mut(&A).unwrap().disk_full = false;
+    cluster.pass(Duration::from_secs(10));
+    assert_eq!(cluster.hints(A), 0);
+    for key in &keys {
+        assert_eq!(cluster.copy(C, key).unwrap(), ["v"]);
+    }
+}
+
 /// A fallback whose knowledge of the cluster is an old one keeps a write for an owner of which it has not heard. It makes of that hints for
 /// those whom it takes for the owners, and when it has heard of the change it offers them what it holds and does not own.
 #[test]

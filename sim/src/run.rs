@@ -378,10 +378,11 @@ impl Run<'_> {
         self.world.check_rest();
         // And then, when the last reads have ended everywhere, there is nothing left to do.
         self.advance(self.world.now() + Duration::from_secs(5));
-        let before = (!self.world.is_stopped()).then(|| self.world.work());
+        // Unless somebody goes on only now, with what was asked before the calm, or what was lost was removed only now.
+        let is_idle = |world: &World| !world.is_stopped() && !world.is_changing() && world.unrest().is_none();
+        let before = is_idle(&self.world).then(|| self.world.work());
         self.advance(self.world.now() + Duration::from_secs(5));
-        // Unless somebody goes on only now, with what was asked before the calm.
-        if let Some(before) = before {
+        if let Some(before) = before.filter(|_| is_idle(&self.world)) {
             self.world.check_quiet(&before);
         }
     }

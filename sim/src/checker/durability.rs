@@ -34,6 +34,8 @@ pub(super) struct Shadow {
     pub(super) remade: BTreeSet<Bytes>,
     /// What it had when it lost its disk.
     pub(super) owed: Owed,
+    /// Its machine has lost its power, and it has not opened since.
+    pub(super) is_dark: bool,
     /// Its disk was set back to an old copy, of which nothing is known until it is opened.
     pub(super) set_back: bool,
     appended: u64,
@@ -186,7 +188,7 @@ impl Checker {
             let what = format!("node {node} opened with node {other}'s actor {actor:?}");
             self.fail(now, Invariant::DotNamesOneValue, None, what);
         }
-        self.shadows[node].actor = Some(actor);
+        (self.shadows[node].actor, self.shadows[node].is_dark) = (Some(actor), false);
     }
 
     /// A node's store takes an append; `slot`: all of its slot goes with it.

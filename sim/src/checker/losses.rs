@@ -28,8 +28,12 @@ impl Checker {
             (birth.lost_at, birth.missed_at) = (birth.lost_at | 1 << node, birth.missed_at | 1 << node);
         }
         let held = |dot: Dot| {
-            let copies = self.shadows.iter().filter_map(|shadow| shadow.copies.get(&number));
-            copies.into_iter().any(|copy| copy.durable_seen.contains(dot) || copy.object.seen().contains(dot))
+            self.shadows.iter().any(|shadow| {
+                let copy = shadow.copies.get(&number);
+                copy.is_some_and(|copy| {
+                    copy.durable_seen.contains(dot) || !shadow.is_dark && copy.object.seen().contains(dot)
+                })
+            })
         };
         let dots = self.keys[number].dots.keys().copied();
         let alone: Vec<Dot> = dots.filter(|dot| had(*dot) && !held(*dot)).collect();
@@ -74,6 +78,11 @@ impl Checker {
                 absent.chain(absences).for_each(|absent| *absent += 1);
             }
         }
+    }
+
+    /// A node's machine loses its power: until it opens nobody knows what is left of what it had not synced.
+    pub fn goes_dark(&mut self, node: usize) {
+        self.shadows[node].is_dark = true;
     }
 
     /// A node knows that its disk may lack what it acknowledged, or has had time to hear of it.

@@ -75,6 +75,9 @@ impl World {
             Crash::Kill => crashed.disk.inner().kill(),
             Crash::PowerCut => crashed.disk.inner().crash(self.disk_rng.bits()),
         }
+        if how == Crash::PowerCut {
+            self.checker.goes_dark(node);
+        }
         let mut requests = std::mem::take(&mut crashed.requests);
         requests.append(&mut crashed.expected);
         for id in requests {

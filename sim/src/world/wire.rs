@@ -204,8 +204,7 @@ fn is_work(message: &Message) -> bool {
         | Message::Read { .. }
         | Message::List { .. }
         | Message::Offer { .. }
-        | Message::Forward { .. }
-        | Message::Outdated { .. } => true,
+        | Message::Forward { .. } => true,
         Message::Sums { of, .. } => *of != SumsOf::All,
         _ => false,
     }
