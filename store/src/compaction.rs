@@ -153,7 +153,8 @@ impl<D: Disk> Store<D> {
         let idle = candidates.iter().any(|(number, segment)| kept(*number, segment) == 0);
         let all_held: u64 = candidates.iter().map(|(number, segment)| held(*number, segment)).sum();
         let crowded = all_held > (live - all_held) / HELD_PART + self.options.segment_bytes;
-        if !wasteful && !idle && !crowded && small < MANY_SMALL {
+        let given_up = candidates.iter().any(|(_, segment)| segment.accepted);
+        if !wasteful && !idle && !crowded && !given_up && small < MANY_SMALL {
             return None;
         }
         let rank = |number: u16, segment: &Segment<D::File>| {
@@ -173,6 +174,7 @@ impl<D: Disk> Store<D> {
         });
         let worth = |number: u16, segment: &Segment<D::File>| {
             segment.live == 0
+                || segment.accepted
                 || dead(number, segment) * 8 > segment.tail
                 || segment.tail < small_bound
                 || holding(segment)
@@ -191,7 +193,8 @@ impl<D: Disk> Store<D> {
             }
         }
         let gain: u64 = victims.iter().map(|number| dead(*number, &self.segments[*number])).sum();
-        let releases = victims.iter().any(|number| holding(&self.segments[*number]));
+        let releases =
+            victims.iter().any(|number| holding(&self.segments[*number]) || self.segments[*number].accepted);
         // One segment without waste would only be copied in place.
         if victims.is_empty() || (gain == 0 && victims.len() < MANY_SMALL && !idle && !releases) {
             return None;
@@ -219,9 +222,11 @@ impl<D: Disk> Store<D> {
         others.all(|(_, segment)| segment.hides_from() > sequence)
     }
 
-    /// Whether no segment but these victims has a record as old as this, dead or live.
-    fn is_oldest(&self, victims: &[u16], sequence: u64) -> bool {
-        let mut others = self.segments.iter().filter(|(number, _)| !victims.contains(number));
+    /// Whether no segment but the victims has a record as old as this, dead or live. What was copied from them was live: nothing
+    /// that is lost had removed it.
+    fn is_oldest(&self, merge: &Merge<D::File>, sequence: u64) -> bool {
+        let inside = |number| merge.victims.contains(&number) || merge.output == Some(number);
+        let mut others = self.segments.iter().filter(|(number, _)| !inside(*number));
         others.all(|(_, segment)| segment.first > sequence)
     }
 
@@ -282,27 +287,29 @@ impl<D: Disk> Store<D> {
                 Found::End { offset } => {
                     merge.done += 1;
                     let segment = &self.segments[victim];
-                    merge.lossy |= offset < segment.tail && !segment.may_end_early();
+                    merge.lossy |= offset < segment.tail
+                        && !segment.may_end_early()
+                        && !segment.has_accepted(offset, segment.tail);
                     // A record that can't be read may have been a delete, which an index file may know of: while there is
                     // something older, it must not be forgotten. The index may point to that: nobody told it of the delete.
                     // Where nothing can be read, nothing is known of its age.
                     let lost = core::mem::take(&mut merge.lossy)
-                        && (segment.is_empty() || !self.is_oldest(&merge.victims, segment.last));
+                        && (segment.is_empty() || !self.is_oldest(merge, segment.last));
                     let segment = &mut self.segments[victim];
                     // What the index still points to here became unreadable since the opening, header and all.
                     segment.quarantined = segment.live > 0 || lost;
                     merge.spoiled |= segment.quarantined;
                     continue;
                 }
-                Found::Gap { .. } => {
-                    merge.lossy = true;
+                Found::Gap { start, end, .. } => {
+                    merge.lossy |= !segment.has_accepted(start, end);
                     Ok(0)
                 }
                 // It may be read another day: nothing takes its place.
                 Found::Record { offset, header, intact: false, .. }
                     if scan.is_unreadable(offset, offset + header.record_len() as u64) =>
                 {
-                    merge.lossy = true;
+                    merge.lossy |= !segment.has_accepted(offset, scan.position());
                     Ok(0)
                 }
                 Found::Record { offset, header, intact, .. } => {

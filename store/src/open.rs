@@ -105,6 +105,8 @@ impl<D: Disk> Store<D> {
             let mut kinds = recovery.damage.iter().filter(|damage| damage.segment == Some(segment.id));
             let damaged = kinds.clone().next().is_some();
             segment.damaged = damaged;
+            segment.losses =
+                kinds.clone().filter(|one| one.is_lossy()).map(|one| (one.start, one.end)).collect();
             segment.unaccounted = kinds.clone().any(|damage| damage.kind.is_unaccounted());
             // Compaction would only fail there.
             segment.quarantined = kinds.any(|damage| damage.kind == DamageKind::Unreadable);

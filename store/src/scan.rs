@@ -211,7 +211,8 @@ impl<F: DiskFile> Scan<F> {
         }
         let offset = self.position;
         if offset >= self.limit {
-            return Ok(Found::End { offset: self.limit });
+            // A file that is shorter than its header has lost what comes after that.
+            return Ok(Found::End { offset: self.limit.max(SEGMENT_HEADER_BYTES as u64) });
         }
         let mut found = self.record_at(offset)?;
         if !matches!(found, Some((_, false, true)))

@@ -147,6 +147,9 @@ pub(crate) struct Segment<F> {
     /// Of that, places of which nobody knows what they held: it stays, so that each opening tells of them, until the caller
     /// has [accepted](crate::Store::accept_losses) what is lost.
     pub(crate) unaccounted: bool,
+    /// Where the opening found records lost, and whether the caller has accepted that: it is merged away, then, and nothing is kept for it.
+    pub(crate) losses: alloc::vec::Vec<(u64, u64)>,
+    pub(crate) accepted: bool,
     /// It holds a record that the index points to and that can't be found any more: it stays, so that this is not forgotten.
     pub(crate) quarantined: bool,
     /// The manifest names it, or will from its next version on.
@@ -188,6 +191,8 @@ impl<F> Segment<F> {
             died: u64::MAX,
             damaged: false,
             unaccounted: false,
+            losses: alloc::vec::Vec::new(),
+            accepted: false,
             quarantined: false,
             listed: true,
             trimmed: false,
@@ -219,6 +224,11 @@ impl<F> Segment<F> {
     /// Its end could not be read when it was sealed, so that nobody knew whether it had records up to there: an empty range says so.
     pub(crate) fn may_end_early(&self) -> bool {
         self.torn.last() == Some(&(self.tail, self.tail))
+    }
+
+    /// Whether all that is lost in this range was told and accepted.
+    pub(crate) fn has_accepted(&self, start: u64, end: u64) -> bool {
+        self.accepted && self.losses.iter().any(|told| told.0 <= start && end <= told.1)
     }
 
     pub(crate) fn room(&self) -> u64 {

@@ -206,7 +206,9 @@ fn a_segment_cut_beside_its_index_file_shows_the_same_at_every_opening() {
             let disk = original.fork();
             disk.plant(&name, &whole[..len]);
             let (mut store, first) = Store::open(disk.clone(), options(2)).expect("opens");
-            assert!(first.is_lossy(), "{len} bytes of {name}");
+            // One that has no record has none to lose; its header is missed all the same.
+            assert!(first.is_lossy() || whole.len() == 64, "{len} bytes of {name}");
+            assert!(!first.damage.is_empty(), "{len} bytes of {name}");
             let expected = shown(&mut store);
             for (n, seen) in (0..KEYS).zip(&expected) {
                 let tag = (n % 9 != 0).then_some(2000 + u64::from(n));

@@ -1,0 +1,134 @@
+//! Losses that the caller has accepted: their segments are merged away, and openings tell of them no more.
+
+use gramme_store::{DamageKind, Disk, MemDisk, Options, Read, Recovery, Store};
+
+const KEYS: u32 = 60;
+
+/// Every record is read at an opening: what is damaged is found there.
+fn options(seed: u8) -> Options {
+    Options::new([seed; 16]).with_segment_bytes(4096).with_index_files(false)
+}
+
+fn open(disk: &MemDisk, seed: u8) -> (Store<MemDisk>, Recovery) {
+    Store::open(disk.clone(), options(seed)).expect("opens")
+}
+
+/// Does all the upkeep that there is.
+fn upkeep(store: &mut Store<MemDisk>) {
+    for _ in 0..1000 {
+        let done = store.maintain(1 << 20).expect("maintains");
+        store.sync().expect("syncs");
+        if !done.more && !done.needs_sync {
+            return;
+        }
+    }
+    panic!("upkeep comes to no end");
+}
+
+fn segments(disk: &MemDisk) -> Vec<String> {
+    let mut names = disk.list().expect("lists");
+    names.retain(|name| name.ends_with(".seg"));
+    names.sort();
+    names
+}
+
+/// Sixty keys, all live, in several segments.
+fn written(closes: bool) -> MemDisk {
+    let disk = MemDisk::new();
+    let (mut store, _) = open(&disk, 1);
+    for n in 0..KEYS {
+        store.put(1, &n.to_le_bytes(), &[1; 300], 1).expect("room");
+    }
+    store.sync().expect("syncs");
+    if closes {
+        store.close().expect("closes");
+    } else {
+        drop(store);
+        disk.kill();
+    }
+    assert!(segments(&disk).len() > 4);
+    disk
+}
+
+/// Opens, finds the loss and accepts it; nothing of it is told after the upkeep. Answers how many keys were lost.
+fn accept(disk: &MemDisk, what: &str) -> usize {
+    let (store, recovery) = open(disk, 2);
+    assert!(recovery.is_lossy(), "{what}: {recovery:?}");
+    drop(store);
+    let (mut store, recovery) = open(disk, 3);
+    assert!(recovery.is_lossy(), "{what}: {recovery:?}");
+    // Of some it is known whose they were: putting them again heals them.
+    let mut healed = 0;
+    for n in 0..KEYS {
+        if store.get(1, &n.to_le_bytes()).is_err() {
+            store.put(1, &n.to_le_bytes(), &[2; 300], 1).expect("room");
+            healed += 1;
+        }
+    }
+    store.sync().expect("syncs");
+    let held = |store: &mut Store<MemDisk>| {
+        (0..KEYS).filter(|n| matches!(store.get(1, &n.to_le_bytes()), Ok(Read::Value { .. }))).count()
+    };
+    let before = held(&mut store);
+    store.accept_losses();
+    upkeep(&mut store);
+    assert_eq!(held(&mut store), before, "{what}");
+    store.close().expect("closes");
+    let (mut store, recovery) = open(disk, 4);
+    assert!(!recovery.is_lossy(), "{what}: {recovery:?}");
+    assert_eq!(held(&mut store), before, "{what}");
+    KEYS as usize - before + healed
+}
+
+#[test]
+fn a_damaged_segment_goes_wherever_it_stands_and_whatever_else_it_holds() {
+    for closes in [false, true] {
+        let original = written(closes);
+        for (at, name) in segments(&original).iter().enumerate() {
+            // The header of a record in its midst, and what follows it.
+            let disk = original.fork();
+            let whole = disk.contents(name).expect("there");
+            if whole[1000..].iter().all(|byte| *byte == 0) {
+                continue;
+            }
+            assert!(disk.overwrite(name, 1000, &[0xee; 400]));
+            let lost = accept(&disk, &format!("segment {at}, closed: {closes}"));
+            assert!((1..=3).contains(&lost), "segment {at}, closed: {closes}: {lost}");
+        }
+    }
+}
+
+#[test]
+fn a_segment_of_no_bytes_goes_too() {
+    for closes in [false, true] {
+        let original = written(closes);
+        for (at, name) in segments(&original).iter().enumerate() {
+            let disk = original.fork();
+            disk.plant(name, &[]);
+            let (_, recovery) = open(&disk.fork(), 2);
+            if recovery.is_lossy() {
+                accept(&disk, &format!("segment {at}, closed: {closes}"));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_loss_has_one_range_at_every_opening() {
+    for closes in [false, true] {
+        let original = written(closes);
+        for name in segments(&original) {
+            for len in [0, 32, 64, 1000] {
+                let disk = original.fork();
+                let whole = disk.contents(&name).expect("there");
+                disk.plant(&name, &whole[..len]);
+                let told = [2, 3, 4].map(|seed| {
+                    let (_, mut recovery) = open(&disk, seed);
+                    recovery.damage.retain(|damage| damage.kind != DamageKind::SegmentHeader);
+                    recovery.damage
+                });
+                assert!(told[0] == told[1] && told[1] == told[2], "{name} of {len}: {told:?}");
+            }
+        }
+    }
+}
