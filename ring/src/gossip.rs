@@ -56,7 +56,7 @@ use core::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::membership::{MAX_KNOWN_NODES, Membership, MergeError, Merged, Progress, Standing};
-use crate::mix::{mix, mix2};
+use crate::mix::{SequenceHash, mix};
 use crate::node::NodeId;
 
 /// Longest facts of a record, in bytes.
@@ -78,6 +78,19 @@ pub struct Record {
     /// At most [`MAX_FACTS`] bytes, to which gossip gives no meaning.
     pub facts: Vec<u8>,
 }
+
+impl Record {
+    /// Of everything in it: what a node says anew, under numbers that it used before it was rolled back, differs.
+    fn hash(&self, id: NodeId) -> u64 {
+        let mut hash = SequenceHash::new(DOMAIN);
+        hash.numbers([id.0, self.head.incarnation, self.head.version]);
+        hash.bytes(&self.facts);
+        hash.finish()
+    }
+}
+
+/// Separates this hash from others over like numbers ("GrRecord" in ASCII).
+const DOMAIN: u64 = 0x4772_5265_636f_7264;
 
 /// The age of a record. The larger is the newer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -107,7 +120,7 @@ pub enum Message {
         /// [`Membership::digest`].
         #[serde(with = "crate::hex")]
         membership: u64,
-        /// Over the heads of all records.
+        /// Over all records.
         #[serde(with = "crate::hex")]
         records: u64,
     },
@@ -199,7 +212,7 @@ pub struct Received {
     pub layout_changed: bool,
     /// Nodes whose records are news, by id.
     pub records: Vec<NodeId>,
-    /// Others have a newer record of this node than it has itself: its store was rolled back, copied or replaced. It is
+    /// Others have a newer record of this node than it has itself, or another of the same age: its store was rolled back, copied or replaced. It is
     /// not believed until it comes back with a larger incarnation ([`Gossip::restart`]).
     pub ahead_of_self: Option<Head>,
 }
@@ -339,9 +352,7 @@ impl Gossip {
     /// layout.
     pub fn summary(&self) -> Message {
         // A sum, so that the order of records does not matter.
-        let records = self.records.iter().fold(0u64, |sum, (id, r)| {
-            sum.wrapping_add(mix2(mix2(id.0, r.head.incarnation), r.head.version))
-        });
+        let records = self.records.iter().fold(0u64, |sum, (&id, r)| sum.wrapping_add(r.hash(id)));
         Message::Summary { membership: self.membership.digest(), records }
     }
 
@@ -363,7 +374,7 @@ impl Gossip {
                 if heads.len() > MAX_KNOWN_NODES + MAX_STRANGERS {
                     return Err(GossipError::TooMany);
                 }
-                Ok(self.compare(membership, commit, &heads))
+                Ok(self.compare(from, membership, commit, &heads))
             }
             Message::Delta { membership, records, ask_membership, ask } => {
                 if ask.len().max(records.len()) > MAX_KNOWN_NODES + MAX_STRANGERS {
@@ -380,7 +391,12 @@ impl Gossip {
                     };
                     (received.membership_changed, received.layout_changed) = (changed, layout_changed);
                 }
+                let mut ask = ask;
                 for (id, record) in records {
+                    if id == from && self.contradicts(id, &record) {
+                        // It does not know what it said before.
+                        ask.push(id);
+                    }
                     self.take_record(id, record, &mut received);
                 }
                 self.forget();
@@ -418,11 +434,17 @@ impl Gossip {
     }
 
     /// Answers the heads of another: gives what it lacks, asks for what is lacking here.
-    fn compare(&mut self, membership: u64, commit: Option<u64>, heads: &[(NodeId, Head)]) -> Received {
+    fn compare(
+        &mut self,
+        from: NodeId,
+        membership: u64,
+        commit: Option<u64>,
+        heads: &[(NodeId, Head)],
+    ) -> Received {
         let mut received = Received::default();
         let theirs: BTreeMap<NodeId, Head> = heads.iter().copied().collect();
         let lacks = self.records.iter().filter(|(id, r)| theirs.get(id).is_none_or(|&head| head < r.head));
-        let lacks: Vec<NodeId> = lacks.map(|(&id, _)| id).collect();
+        let mut lacks: Vec<NodeId> = lacks.map(|(&id, _)| id).collect();
         let mut ask = Vec::new();
         let would_be_kept = self.newcomers();
         for (&id, &head) in &theirs {
@@ -436,6 +458,10 @@ impl Gossip {
         }
         drop(would_be_kept);
         let differs = membership != self.membership.digest();
+        if !differs && lacks.is_empty() && ask.is_empty() && theirs.len() == self.records.len() {
+            // Heads are sent where a hash differs: one of the two says something else of itself than it did, at an equal head.
+            lacks.extend([self.me, from]);
+        }
         if differs || !lacks.is_empty() || !ask.is_empty() {
             received.reply = Some(Message::Delta {
                 membership: differs.then(|| self.tell(commit)),
@@ -465,9 +491,14 @@ impl Gossip {
         records
     }
 
+    /// Whether something else is known of the node, of the same age.
+    fn contradicts(&self, id: NodeId, record: &Record) -> bool {
+        self.records.get(&id).is_some_and(|known| known.head == record.head && known.facts != record.facts)
+    }
+
     fn take_record(&mut self, id: NodeId, record: Record, received: &mut Received) {
         if id == self.me {
-            if record.head > self.records[&id].head {
+            if record.head > self.records[&id].head || self.contradicts(id, &record) {
                 received.ahead_of_self = Some(record.head);
             }
             return;
