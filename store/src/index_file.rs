@@ -337,6 +337,9 @@ pub(crate) fn read<F: DiskFile>(
         let mut from = Lines { bytes: &block[BLOCK_HEAD_BYTES..total], at: 0, last: Last::default(), least };
         for _ in 0..count {
             let Some(line) = from.next(subject.len / 8) else { return Ok(None) };
+            if line.kind == Kind::Lost {
+                summary.lost.push(line);
+            }
             batch.push(line);
         }
         if from.at != bytes {

@@ -103,7 +103,8 @@ pub enum DamageKind {
         slot: u16,
     },
     /// A record's key or value. Its header tells which key it was: reads of that key answer
-    /// [`ReadError::Damaged`](crate::ReadError::Damaged), never absent, unless a later record settles it.
+    /// [`ReadError::Damaged`](crate::ReadError::Damaged), never absent, unless a later record settles it. Compaction
+    /// leaves a mark in its place, which is told likewise for as long as it counts.
     Record {
         /// The record's slot.
         slot: u16,

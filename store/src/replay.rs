@@ -65,6 +65,8 @@ pub(crate) struct Replay<'p, F> {
     /// Records at the end of the log of whose headers one bit is to be set right on the disk: segments and offsets.
     pub(crate) to_mend: Vec<(u16, u64)>,
     suspects: Vec<(u16, Suspect)>,
+    /// Marks in the place of lost records, and their segments.
+    lost: Vec<(u16, Line)>,
     /// What is not in the index yet: batches, each of one segment, in the order of the log.
     pub(crate) pending: Vec<(u16, Batch)>,
     /// The sequences of deletes, for puts that are read after them but were written before.
@@ -100,6 +102,7 @@ impl<'p, F: DiskFile> Replay<'p, F> {
             plan,
             to_mend: Vec::new(),
             suspects: Vec::new(),
+            lost: Vec::new(),
             pending: Vec::new(),
             deleted: BTreeMap::new(),
             dropped: BTreeMap::new(),
@@ -268,6 +271,7 @@ impl<'p, F: DiskFile> Replay<'p, F> {
             self.note_damage(number, summary.read_to, due, DamageKind::CutOff);
         }
         self.suspects.extend(summary.suspects.into_iter().map(|suspect| (number, suspect)));
+        self.lost.extend(summary.lost.into_iter().map(|line| (number, line)));
         self.recovery.records += summary.records;
         self.recovery.bytes += summary.bytes_read;
         self.recovery.segments += 1;
@@ -356,8 +360,22 @@ impl<'p, F: DiskFile> Replay<'p, F> {
             self.segments[number].tail = durable;
         }
         self.look_for_cuts();
+        self.tell_lost();
         self.recovery.damage.sort_by_key(|damage| (damage.segment, damage.start));
         Ok(())
+    }
+
+    /// A record that was damaged stays so when compaction has left a mark in its place, until its key is put again or deleted.
+    fn tell_lost(&mut self) {
+        for (number, line) in core::mem::take(&mut self.lost) {
+            let hit = self.index.get(line.slot, line.fingerprint & self.plan.fingerprint_mask);
+            let location = Location { segment: number, unit: line.unit, size: line.size };
+            if hit.is_some_and(|hit| hit.location == location) {
+                let start = location.offset();
+                let end = start + location.size.bytes();
+                self.note_damage(number, start, end, DamageKind::Record { slot: line.slot });
+            }
+        }
     }
 
     /// A segment that was durable, and of which no manifest says where it ends, may have been cut off where a record ends:

@@ -109,11 +109,15 @@ impl<D: Disk> State<D> {
         let store = self.store.as_mut().expect(OPEN);
         match catch_unwind(AssertUnwindSafe(|| act(store))) {
             Ok(done) => done,
-            Err(panic) => {
-                store.give_up();
-                resume_unwind(panic);
-            }
+            Err(panic) => self.give_up(panic),
         }
+    }
+
+    /// Goes on with a panic of the disk, as that of a thread with which writing has stopped for good.
+    fn give_up(&mut self, panic: Box<dyn Any + Send>) -> ! {
+        self.store.iter_mut().for_each(Store::give_up);
+        self.upkeep_error = Some(WriteError::Poisoned);
+        resume_unwind(panic)
     }
 }
 
@@ -323,8 +327,9 @@ impl<D: Disk + Send + 'static> SharedStore<D> {
     /// room wakes the upkeep thread: try again later.
     ///
     /// # Errors
-    /// As for [`Store::put`] (nothing changed), or the sync failed ([`WriteError::Disk`], [`WriteError::Poisoned`]: the write can be
-    /// read, but may be gone after the next opening).
+    /// As for [`Store::put`] (nothing changed), or the sync failed ([`WriteError::Disk`], [`WriteError::Poisoned`], and
+    /// [`WriteError::NoSpace`] with a [buffer](Options::with_write_buffer) on a disk that reserves no room: the write can be read, but
+    /// may be gone after the next opening).
     pub fn put(&self, slot: u16, key: &[u8], value: &[u8], tag: u64) -> Result<Durable, WriteError> {
         self.write_durably(slot, key, key.len() + value.len(), |store| store.put(slot, key, value, tag))
     }

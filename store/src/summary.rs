@@ -66,6 +66,8 @@ pub(crate) struct Summary {
     /// The last sequence that was durable, by its watermarks; known from a scan only.
     pub(crate) durable: u64,
     pub(crate) suspects: Vec<Suspect>,
+    /// The marks that compaction left for records that it could not copy.
+    pub(crate) lost: Vec<Line>,
     /// Where the last record ends, or what a crash left between two.
     pub(crate) end: u64,
     /// Where the reading ended: at the segment's end, or before it if the file is too short.
@@ -95,6 +97,7 @@ impl Summary {
             watermark: (SegmentId(0), 0),
             durable: 0,
             suspects: Vec::new(),
+            lost: Vec::new(),
             end: crate::segment::SEGMENT_HEADER_BYTES as u64,
             read_to: 0,
             bytes_read: 0,
@@ -141,6 +144,9 @@ impl Summary {
                 if mended || !intact {
                     let fate = if mended { Fate::Mended(line) } else { Fate::Headed(line) };
                     let unreadable = scan.is_unreadable(offset, self.end);
+                    if mended && line.kind == Kind::Lost {
+                        self.lost.push(line);
+                    }
                     self.suspects.push(Suspect { start: offset, end: self.end, fate, unreadable });
                 } else {
                     self.note(&line, header.record_len());
@@ -156,6 +162,9 @@ impl Summary {
         self.last = self.last.max(line.sequence);
         if matches!(line.kind, Kind::Delete | Kind::DropSlot) {
             self.removals += bytes as u64;
+        }
+        if line.kind == Kind::Lost {
+            self.lost.push(*line);
         }
     }
 }

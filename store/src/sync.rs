@@ -1,6 +1,6 @@
 //! Making writes durable, in two phases, and the proof that they are.
 
-use crate::disk::{Disk, DiskError, DiskErrorKind, DiskFile};
+use crate::disk::{Disk, DiskFile};
 use crate::error::WriteError;
 use crate::record::{Draft, HEADER_BYTES, Kind};
 use crate::segment::SegmentId;
@@ -60,7 +60,7 @@ pub(crate) struct SyncedTo {
 pub struct SyncJob<D: Disk> {
     pub(crate) files: Vec<D::File>,
     /// Why not all that it is to cover was written.
-    pub(crate) failed: Option<DiskError>,
+    pub(crate) failed: Option<WriteError>,
     pub(crate) ticket: Ticket,
 }
 
@@ -80,7 +80,7 @@ impl<D: Disk> SyncJob<D> {
     pub fn run(self) -> SyncDone {
         let result = match self.failed {
             Some(error) => Err(error),
-            None => self.files.iter().try_for_each(DiskFile::sync_data),
+            None => self.files.iter().try_for_each(DiskFile::sync_data).map_err(WriteError::Disk),
         };
         SyncDone { result, ticket: self.ticket }
     }
@@ -96,7 +96,7 @@ impl<D: Disk> fmt::Debug for SyncJob<D> {
 #[derive(Debug)]
 #[must_use = "the store learns of the sync only from complete_sync"]
 pub struct SyncDone {
-    pub(crate) result: Result<(), DiskError>,
+    pub(crate) result: Result<(), WriteError>,
     pub(crate) ticket: Ticket,
 }
 
@@ -110,11 +110,7 @@ impl<D: Disk> Store<D> {
         if self.poisoned || self.in_flight.is_some() || (through.0 == self.durable && merged.is_none()) {
             return None;
         }
-        let failed = match self.flush() {
-            Ok(()) => None,
-            Err(WriteError::Disk(error)) => Some(error),
-            Err(_) => Some(DiskError::new(DiskErrorKind::NoSpace, "write")),
-        };
+        let failed = self.flush().err();
         self.syncs_begun += 1;
         self.in_flight = Some(self.syncs_begun);
         // Older segments first, the active one last: its tail is the watermark.
@@ -134,6 +130,8 @@ impl<D: Disk> Store<D> {
     /// Ends a sync that was run. One small write to the disk, the watermark.
     ///
     /// # Errors
+    /// [`WriteError::NoSpace`]: what is [buffered](crate::Options::write_buffer_bytes) found no room, so nothing was synced. It can be
+    /// read, and is written when there is room.
     /// [`WriteError::Disk`]: the sync failed, nothing that it was to cover is known to be durable, and writing has stopped
     /// for good. [`WriteError::ForeignSync`]: another store's, or not the one under way; nothing changed.
     pub fn complete_sync(&mut self, done: SyncDone) -> Result<Durable, WriteError> {
@@ -144,8 +142,9 @@ impl<D: Disk> Store<D> {
         }
         self.in_flight = None;
         if let Err(error) = result {
-            self.poisoned = true;
-            return Err(WriteError::Disk(error));
+            // A sync that failed leaves nothing known of what it was to cover; one that was not begun leaves all as it was.
+            self.poisoned |= error != WriteError::NoSpace;
+            return Err(error);
         }
         if self.poisoned {
             return Err(WriteError::Poisoned);

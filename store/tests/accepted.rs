@@ -1,6 +1,7 @@
-//! Losses that the caller has accepted: their segments are merged away, and openings tell of them no more.
+//! What becomes of losses: those that the caller has accepted are merged away with their segments, those whose key is known are told
+//! until it is put again.
 
-use gramme_store::{DamageKind, Disk, MemDisk, Options, Read, Recovery, Store};
+use gramme_store::{DamageKind, Disk, MemDisk, Options, Read, ReadError, Recovery, Store, verify};
 
 const KEYS: u32 = 60;
 
@@ -130,5 +131,51 @@ fn a_loss_has_one_range_at_every_opening() {
                 assert!(told[0] == told[1] && told[1] == told[2], "{name} of {len}: {told:?}");
             }
         }
+    }
+}
+
+#[test]
+fn a_record_that_compaction_left_a_mark_for_is_told_until_its_key_is_put_again() {
+    for index_files in [false, true] {
+        let options = |seed| options(seed).with_index_files(index_files);
+        let disk = written(true);
+        let name = segments(&disk).swap_remove(2);
+        let whole = disk.contents(&name).expect("there");
+        // In the midst of a value.
+        assert!(disk.overwrite(&name, 64 + 344 * 2 + 200, &[0xee; 8]), "{}", whole.len());
+        let open = |seed| Store::open(disk.clone(), options(seed)).expect("opens");
+        let lost = |store: &mut Store<MemDisk>| {
+            (0..KEYS).find(|n| matches!(store.get(1, &n.to_le_bytes()), Err(ReadError::Damaged { .. })))
+        };
+        let (mut store, _) = open(2);
+        let key = lost(&mut store).expect("one is damaged");
+        // All others are written anew, and the segment goes.
+        for n in (0..KEYS).filter(|n| *n != key) {
+            store.put(1, &n.to_le_bytes(), &[2; 300], 1).expect("room");
+        }
+        store.sync().expect("syncs");
+        upkeep(&mut store);
+        assert!(disk.contents(&name).is_none(), "it was merged");
+        assert_eq!(lost(&mut store), Some(key));
+        store.close().expect("closes");
+        for seed in 3..5 {
+            let found = verify(&disk, None).expect("a store").report;
+            let (mut store, recovery) = open(seed);
+            assert_eq!(recovery.index_files > 0, index_files);
+            for report in [found, recovery] {
+                assert!(report.is_lossy() && report.affects(1) && !report.affects(2), "{report:?}");
+                assert_eq!(report.damage.len(), 1, "{report:?}");
+            }
+            assert_eq!(lost(&mut store), Some(key));
+            store.close().expect("closes");
+        }
+        let (mut store, _) = open(5);
+        store.put(1, &key.to_le_bytes(), &[2; 300], 1).expect("room");
+        store.close().expect("closes");
+        let (mut store, recovery) = open(6);
+        assert!(recovery.damage.is_empty() && lost(&mut store).is_none(), "{recovery:?}");
+        assert!(verify(&disk, None).is_err(), "it is open");
+        drop(store);
+        assert!(verify(&disk, None).expect("a store").report.damage.is_empty());
     }
 }

@@ -138,3 +138,24 @@ fn a_last_record_that_the_file_ends_in_is_torn_once_and_no_damage_later() {
     let (_, recovery) = Store::open(disk, options(3)).expect("opens");
     assert!(recovery.damage.is_empty() && recovery.torn.is_empty(), "{recovery:?}");
 }
+
+#[test]
+fn what_is_buffered_on_a_full_disk_is_synced_when_there_is_room() {
+    let disk = unreserving();
+    let (mut store, _) = Store::open(disk.clone(), options(1).with_write_buffer(4 << 10)).expect("opens");
+    store.put(1, &1u32.to_le_bytes(), &[1; 300], 0).expect("room");
+    store.sync().expect("syncs");
+    disk.set_capacity(Some(disk.used_bytes()));
+    store.put(1, &2u32.to_le_bytes(), &[1; 300], 0).expect("it is buffered");
+    for _ in 0..3 {
+        assert_eq!(store.sync(), Err(WriteError::NoSpace));
+        assert!(store.writable() && value(&mut store, 2) == Some(300), "nothing has changed");
+    }
+    disk.set_capacity(None);
+    assert!(store.sync().expect("there is room").expect("something").covers(store.position()));
+    drop(store);
+    disk.crash(7);
+    let (mut store, recovery) = Store::open(disk, options(2)).expect("opens");
+    assert!(recovery.damage.is_empty() && recovery.torn.is_empty(), "{recovery:?}");
+    assert_eq!((value(&mut store, 1), value(&mut store, 2)), (Some(300), Some(300)));
+}

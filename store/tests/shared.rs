@@ -378,6 +378,46 @@ fn a_disk_that_panics_in_a_write_is_written_to_no_more() {
     }
 }
 
+/// Waits for what another thread is to do.
+fn until(what: &str, is_so: impl Fn() -> bool) {
+    let began = Instant::now();
+    while !is_so() {
+        assert!(began.elapsed() < Duration::from_secs(60), "{what}");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn a_disk_that_panics_while_a_segment_is_sealed_stops_writing_and_says_so() {
+    let panics = Arc::new(AtomicBool::new(false));
+    let disk = Watched::new(MemDisk::new(), {
+        let panics = panics.clone();
+        move |op| {
+            if let Op::Write(name, _) = op
+                && name.ends_with(".idx")
+            {
+                assert!(panics.swap(true, Ordering::SeqCst), "a disk that panics once");
+            }
+            Ok(())
+        }
+    });
+    let (store, _) =
+        SharedStore::open(disk, Options::new([1; 16]).with_segment_bytes(64 << 10)).expect("opens");
+    // Upkeep comes after a megabyte.
+    let mut refused = None;
+    for n in 0..4000u32 {
+        if let Err(error) = store.put_unsynced(0, &n.to_le_bytes(), &[1; 300], 1).and_then(|_| store.sync()) {
+            refused = Some(error);
+            break;
+        }
+    }
+    until("a segment is sealed", || panics.load(Ordering::SeqCst));
+    until("upkeep says so", || store.upkeep_error() == Some(WriteError::Poisoned));
+    assert!(matches!(refused, None | Some(WriteError::Poisoned)), "{refused:?}");
+    assert_eq!(store.put(0, b"more", b"value", 1), Err(WriteError::Poisoned), "there is no upkeep any more");
+    assert!(store.get(0, &1u32.to_le_bytes()).expect("reads go on").is_some());
+}
+
 fn options_of_a_look() -> Options {
     Options::new([2; 16]).with_segment_bytes(4096)
 }

@@ -5,6 +5,7 @@ use crate::disk::Disk;
 use crate::error::WriteError;
 use crate::store::Store;
 use crate::upkeep::MergeProgress;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{MutexGuard, PoisonError};
 
 /// What the upkeep thread copies before it lets others go on.
@@ -36,8 +37,12 @@ impl<D: Disk> Inside<D> {
             if let Some(mut job) = state.act(Store::begin_seal) {
                 loop {
                     drop(state);
-                    let more = matches!(job.step(STEP_BYTES as u64), Ok(true));
+                    let step = catch_unwind(AssertUnwindSafe(|| job.step(STEP_BYTES as u64)));
                     state = self.state();
+                    let more = match step {
+                        Ok(more) => matches!(more, Ok(true)),
+                        Err(panic) => state.give_up(panic),
+                    };
                     if !more || state.closing {
                         break;
                     }
@@ -113,7 +118,8 @@ impl<D: Disk + Send + 'static> SharedStore<D> {
         self.read(|store| store.merge_progress())
     }
 
-    /// Why the upkeep thread's last round ended early; `None` if it got through. A full disk is met by the writers too, an
+    /// Why the upkeep thread's last round ended early; `None` if it got through. [`WriteError::Poisoned`] after a panic of the disk: there
+    /// is no upkeep any more, and nothing is written. A full disk is met by the writers too, an
     /// [unreadable](WriteError::Unreadable) record only here.
     pub fn upkeep_error(&self) -> Option<WriteError> {
         self.0.inside.state().upkeep_error.clone()
