@@ -249,7 +249,8 @@ where
 
     /// Removes the values that `context` covers, puts nothing in their place, and says how many there were. The history
     /// takes in the context, which must be one that was handed out here or [sealed](crate::Context::open): one that comes bare from
-    /// outside may name dots yet to be minted, whose values would be lost. [`Minter::is_behind`] tells it for the actor of this store.
+    /// outside may name dots yet to be minted. No value is lost to them without a word: the store of their actor refuses to
+    /// [`write`](Siblings::write) over them ([`WriteError::Ahead`]). [`Minter::is_behind`] tells it before, for the actor of this store.
     ///
     /// # Errors
     /// `Full` if the history needs more room than there is; nothing is changed then.

@@ -149,9 +149,15 @@ fn a_write_over_dots_that_were_never_minted_is_refused() {
     assert_eq!(object.write(&ahead, &mut minter, "hidden").err(), Some(WriteError::Ahead));
     assert_eq!((&object, minter.minted()), (&before, 4));
     // Believed, dot 5 would have been born replaced.
-    let mut object = Object::from_parts([], ahead).unwrap();
-    let refused = object.write(&GrowableDotSet::new(), &mut minter, "hidden");
-    assert_eq!(refused.err(), Some(WriteError::Ahead));
+    let told = Object::from_parts([], ahead.clone()).unwrap();
+    // However the history came here: the write is refused, and no later one is lost either.
+    let (mut merged, mut discarded) = (Object::new(), Object::new());
+    merged.merge(told.clone()).unwrap();
+    discarded.discard(&ahead).unwrap();
+    for mut object in [told, merged, discarded] {
+        let refused = object.write(&GrowableDotSet::new(), &mut minter, "hidden");
+        assert_eq!((refused.err(), minter.minted(), object.len()), (Some(WriteError::Ahead), 4, 0));
+    }
 }
 
 #[test]

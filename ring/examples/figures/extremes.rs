@@ -1,4 +1,4 @@
-//! How long layouts take at the bounds of their input.
+//! How long layouts take at the bounds of their input, and what they move then.
 
 use std::fs;
 use std::time::Instant;
@@ -45,7 +45,12 @@ fn timed(
         (Some(before), Some(after)) => (after - before) / 100.0,
         _ => start.elapsed().as_secs_f64(),
     };
-    println!("{replicas:>4} {what:<40} {seconds:>7.2} s");
+    let moved = before.map_or(String::new(), |before| {
+        let plan = before.plan(&layout);
+        let over = f64::from(plan.moved_slots()) / f64::from(plan.least_moved_slots().max(1));
+        format!(", moved {over:.3} times the bound")
+    });
+    println!("{replicas:>4} {what:<40} {seconds:>7.2} s{moved}");
     Ok(layout)
 }
 
@@ -70,11 +75,12 @@ pub(crate) fn show() -> Result<(), LayoutError> {
     }
     println!("64 members of weights 1 to 64³, no zones, Q = {PARTITIONS}");
     let few: Vec<Member> = (1..=64).map(|n| Member::new(NodeId(n.into())).with_weight(n * n * n)).collect();
-    for replicas in [16, 32] {
+    for replicas in [16, 32, 48] {
         let first = timed("first", replicas, &few, None)?;
         timed("one leaves", replicas, &[&few[..10], &few[11..]].concat(), Some(&first))?;
         let even: Vec<Member> = few.iter().map(|m| m.clone().with_weight(1)).collect();
-        timed("all weights change", replicas, &even, Some(&first))?;
+        let even = timed("all weights change", replicas, &even, Some(&first))?;
+        timed("and back", replicas, &few, Some(&even))?;
     }
     // As many replicas as there may be, none of whose owners was one.
     let first = timed("first", u8::MAX, &list[..MAX_MEMBERS / 2], None)?;

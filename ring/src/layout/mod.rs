@@ -193,8 +193,11 @@ impl Layout {
             held[usize::from(m)] += 1;
         }
         let quotas = quota::quotas(&shape, &held);
-        let kept = (!former.iter().all(Vec::is_empty)).then(|| reassign::reassign(&shape, &former, &quotas));
-        let mut table = kept.flatten().unwrap_or_else(|| fresh::place(&shape, &members, &quotas, &former));
+        let mut table = if former.iter().all(Vec::is_empty) {
+            fresh::place(&shape, &members, &quotas, &former)
+        } else {
+            reassign::reassign(&shape, &members, &quotas, &former)
+        };
         heirs::provide(&mut table, replicas, &shape, &members, &quotas, &former);
         rank::order(&mut table, shape.owners, members.len(), &former);
         Ok(Layout::assemble(version, parent, replicas, count, members, table))

@@ -1,10 +1,13 @@
 //! Placing replicas when most are held already: as few as possible move.
 
+mod anew;
+
 use alloc::collections::VecDeque;
 use alloc::vec;
 use alloc::vec::Vec;
 
 use super::quota::Shape;
+use crate::member::Member;
 use crate::mix::mix2;
 
 /// Owners for each partition, `shape.owners` in a row, meeting `quotas` exactly; `former` lists who held each partition
@@ -15,15 +18,18 @@ use crate::mix::mix2;
 /// cheapest alternating path to a member below its quota (Dynamo's tokens stolen and given, section 6.2, made exact);
 /// last, cycles that bring a replica back to a former holder for nothing are turned.
 ///
-/// `None` if that takes too long. A replica that can't be placed is excluded by the theory.
-pub(super) fn reassign(shape: &Shape, former: &[Vec<u16>], quotas: &[usize]) -> Option<Vec<u16>> {
+/// If that takes too long, a part of the partitions that has room for what is left is placed anew, without search. A
+/// replica that can't be placed is excluded by the theory.
+pub(super) fn reassign(shape: &Shape, members: &[Member], quotas: &[usize], former: &[Vec<u16>]) -> Vec<u16> {
     let mut plan = Reassignment::keep(shape, former, quotas);
     plan.fill_holes_directly();
     plan.shed_surplus_directly();
-    plan.place_rest()?;
+    if plan.place_rest().is_none() {
+        plan.place_anew(members);
+    }
     plan.turn_cycles();
     assert!((0..quotas.len()).all(|m| plan.rows_of[m].len() == quotas[m]), "every quota is met");
-    Some(plan.rows.into_iter().flatten().collect())
+    plan.rows.into_iter().flatten().collect()
 }
 
 /// A replica that has to go to a member below its quota.
@@ -43,9 +49,9 @@ struct Step {
     to: usize,
 }
 
-/// Replicas looked at before the search for paths gives up, some seconds' work. It takes about a thousand members, a dozen
-/// replicas, weights of a thousand million to one and many changes at once to come here.
-const SEARCH_BUDGET: u64 = 400_000_000;
+/// Replicas looked at before the search for paths gives up, about a second's work. It takes thousands of members or dozens of
+/// replicas, and many changes at once, to come here.
+const SEARCH_BUDGET: u64 = 100_000_000;
 /// Replicas looked at before the search for exchanges ends, about a second's work. When weights or zones of hundreds of
 /// members change at once it ends here.
 const EXCHANGE_BUDGET: u64 = 24_000_000;
