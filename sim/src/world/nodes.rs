@@ -97,6 +97,8 @@ impl World {
                 Effect::Incomplete => {
                     self.nodes[node].incomplete = true;
                     self.nodes[node].warned = true;
+                    // Perhaps not for the first time: by a layout in which it was to own little it has recovered at once.
+                    self.nodes[node].outdated = true;
                     self.checker.warned(node);
                     self.note(&format!("node {node} is told that its store is an old one"));
                 }

@@ -165,6 +165,20 @@ fn what_all_machines_lost_before_they_synced_is_let_go() {
 }
 
 #[test]
+fn what_a_machine_without_power_may_have_kept_counts_when_it_opens() {
+    for (dark, holds) in [(true, true), (false, false)] {
+        let (mut h, _) = buffered();
+        if dark {
+            h.checker.goes_dark(1);
+        }
+        reopened(&mut h, 0, None, false);
+        let read = h.get();
+        h.read(read, &[], &[]);
+        if holds { h.holds() } else { h.breaks(Invariant::ReadYourWrites) }
+    }
+}
+
+#[test]
 fn what_one_machine_has_kept_is_not() {
     let (mut h, copy) = buffered();
     reopened(&mut h, 0, None, false);
