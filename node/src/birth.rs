@@ -7,7 +7,7 @@ use crate::log::say;
 use crate::server::{PARTITIONS, REPLICAS, ServeError};
 use gramme_quorum::Keyspace;
 use gramme_ring::{ClusterId, Layout, Member, Membership as Ring, NodeId};
-use gramme_store::{Damage, FileDisk, OpenError, Options, Recovery, Store};
+use gramme_store::{Damage, FileDisk, OpenError, Options, Recovery, Store, Torn};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
@@ -161,9 +161,26 @@ fn lost_places(recovery: &Recovery) -> String {
     lost.map(line).collect()
 }
 
+/// What the opening cut off, a line for each place.
+fn torn_places(recovery: &Recovery) -> String {
+    let line = |torn: &Torn| {
+        let slot = torn.slot.map_or(String::new(), |slot| format!(" (slot {slot})"));
+        format!(
+            "segment {}: bytes {} to {}{slot} are no whole records: writes that the last stop cut short, or damage to the last \
+             ones before it\n",
+            torn.segment, torn.start, torn.end
+        )
+    };
+    recovery.torn.iter().map(line).collect()
+}
+
 /// Why acknowledged data may be missing here, if it may. Once it may, that is remembered: a later run finds the same store
 /// without a trace of what it lost. Or it finds the same damage again, though all is back, or was given up by the operator.
 fn judge(dir: &DataDir, recovery: &Recovery, ring: &Ring) -> Result<Option<String>, DirError> {
+    // First of all: the opening has cut it off, and the next one will not tell of it.
+    if !recovery.torn.is_empty() {
+        dir.add_torn_places(&torn_places(recovery))?;
+    }
     let boot = boot();
     let last = dir.last_boot()?;
     let went_down = !recovery.clean && (boot.is_none() || boot != last);
@@ -190,13 +207,8 @@ fn judge(dir: &DataDir, recovery: &Recovery, ring: &Ring) -> Result<Option<Strin
     if let Some(boot) = boot.filter(|boot| last.as_ref() != Some(boot)) {
         dir.save_boot(&boot)?;
     }
-    for torn in &recovery.torn {
-        say!(
-            "segment {}: bytes {} to {} are no whole records: writes that the last stop cut short, or damage to the last ones before it",
-            torn.segment,
-            torn.start,
-            torn.end
-        );
+    for place in torn_places(recovery).lines() {
+        say!("{place}");
     }
     let incomplete = dir.incomplete()?;
     if let Some(why) = &incomplete {
@@ -253,6 +265,28 @@ mod tests {
         assert_eq!(judged(&again), None);
         destroy(&disk, 90);
         assert_eq!(judged(&open(6)), why);
+        std::fs::remove_dir_all(&path).expect("it is there");
+    }
+
+    #[test]
+    fn what_an_opening_cuts_off_is_written_down() {
+        let path = std::env::temp_dir().join(format!("gramme-torn-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&path);
+        std::fs::create_dir_all(&path).expect("room");
+        let (dir, ring, disk) = (DataDir::new(&path), Ring::new(), MemDisk::new());
+        let (mut store, _) = Store::open(disk.clone(), options(1)).expect("opens");
+        store.put(1, b"key", &[7; 200], 0).expect("room");
+        drop(store);
+        disk.kill();
+        destroy(&disk, 7);
+        for seed in 2..5 {
+            let (_, recovery) = Store::open(disk.clone(), options(seed)).expect("opens");
+            assert_eq!(recovery.torn.is_empty(), seed > 2, "it is told once: {recovery:?}");
+            assert_eq!(judge(&dir, &recovery, &ring).expect("room"), None);
+            let noted = dir.torn_places().expect("readable");
+            assert!(noted.starts_with("segment 0000000000000001: bytes 64 to "), "{noted}");
+            assert_eq!(noted.lines().count(), 1, "{noted}");
+        }
         std::fs::remove_dir_all(&path).expect("it is there");
     }
 }

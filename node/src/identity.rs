@@ -9,6 +9,7 @@
 //! DIR/incomplete    there if the store was found missing or damaged, until all is back from the other owners: this node's
 //!                   copies count toward no quorum
 //! DIR/damage        the places that cost the store records: found again, they are no new loss
+//! DIR/torn          what starts cut off from the ends of the store's segments, the newest last: nothing else tells of it later
 //! ```
 //!
 //! Founding creates the store first (and stops if there is one with data), then writes the membership, then the
@@ -31,6 +32,9 @@ const IDENTITY: &str = "identity";
 const MEMBERSHIP: &str = "membership";
 const INCOMPLETE: &str = "incomplete";
 const DAMAGE: &str = "damage";
+const TORN: &str = "torn";
+/// Lines of it that are kept.
+const TORN_LINES: usize = 1000;
 const BOOT: &str = "boot";
 /// Locked by the process that runs the node.
 pub(crate) const LOCK: &str = "lock";
@@ -419,6 +423,19 @@ impl DataDir {
         self.write(DAMAGE, places.as_bytes(), 0o644)
     }
 
+    /// What starts have cut off from the store, a line for each place.
+    pub(crate) fn torn_places(&self) -> Result<String, DirError> {
+        Ok(self.read(TORN)?.map_or(String::new(), |text| String::from_utf8_lossy(&text).into_owned()))
+    }
+
+    /// Notes such places besides those that are noted.
+    pub(crate) fn add_torn_places(&self, places: &str) -> Result<(), DirError> {
+        let all = self.torn_places()? + places;
+        let start = all.lines().count().saturating_sub(TORN_LINES);
+        let kept: String = all.lines().skip(start).map(|line| format!("{line}\n")).collect();
+        self.write(TORN, kept.as_bytes(), 0o644)
+    }
+
     /// Creates the directory, with its parents, durably.
     fn create(&self) -> Result<(), DirError> {
         fs::create_dir_all(&self.0).map_err(|e| DirError::Io(self.0.clone(), e))?;
@@ -437,7 +454,7 @@ impl DataDir {
         };
         for entry in entries {
             let name = entry.map_err(io)?.file_name().to_string_lossy().into_owned();
-            let ours = [IDENTITY, MEMBERSHIP, SETTINGS, STORE, INCOMPLETE, DAMAGE, BOOT, LOCK]
+            let ours = [IDENTITY, MEMBERSHIP, SETTINGS, STORE, INCOMPLETE, DAMAGE, TORN, BOOT, LOCK]
                 .contains(&name.trim_end_matches(".new"));
             if !ours && name != "lost+found" {
                 return Err(DirError::Foreign(self.0.clone(), name));

@@ -148,7 +148,7 @@ impl<D: Disk> Store<D> {
             next_segment: leftovers.next_segment,
         };
         let has_unread = segments.iter().any(|(_, segment)| segment.quarantined);
-        let reserve_bytes = Self::finds_reserve(&disk, &options);
+        let reserve_bytes = Self::finds_reserve(&disk);
         let mut store = Self {
             disk,
             _lock: lock,
@@ -171,6 +171,7 @@ impl<D: Disk> Store<D> {
             now: 0,
             starved: false,
             reserve_bytes,
+            fill_failed: false,
             next_sequence: last_sequence + 1,
             durable: last_sequence,
             in_flight: None,

@@ -274,6 +274,11 @@ impl<F: DiskFile> Scan<F> {
     fn is_record(&mut self, offset: u64) -> Result<bool, DiskError> {
         let Some(header) = self.header_at(offset)? else { return Ok(false) };
         if self.wasted > self.limit.saturating_mul(WASTED_PART) {
+            // Whether records follow is not known: as if it could not be read, so that nobody takes it for a torn end.
+            let rest = (offset, self.limit);
+            if self.unreadable.last().is_none_or(|last| last.1 < rest.1) {
+                self.unreadable.push(rest);
+            }
             return Ok(false);
         }
         let before = self.bytes_read;
@@ -323,11 +328,17 @@ mod tests {
             let sum = crc(place.seeds(at as u64).header, &header[4..]);
             header[..4].copy_from_slice(&sum.to_le_bytes());
         }
+        // What stands behind them is not looked for, so nobody may take it for a torn end.
+        let last = LIMIT - 4 * HEADER_BYTES;
+        let mut whole = Vec::new();
+        Draft { value: b"value", ..draft }.append_to(&mut whole, place, last as u64);
+        bytes[last..last + whole.len()].copy_from_slice(&whole);
         let disk = MemDisk::new();
         disk.plant("crafted", &bytes);
         let file = disk.open("crafted").expect("there");
         let mut scan = Scan::new(file, place, LIMIT as u64, Vec::new()).expect("the disk is well");
-        assert!(matches!(scan.next(), Ok(Found::Gap { trailing: true, .. })));
+        let Ok(Found::Gap { start, end, trailing: true }) = scan.next() else { panic!("a gap to the end") };
         assert!(scan.bytes_read < 100 * LIMIT as u64, "{} bytes were read", scan.bytes_read);
+        assert!(scan.is_unreadable(start, end));
     }
 }

@@ -15,6 +15,8 @@ pub(crate) struct Round<F> {
     segment: SegmentId,
     number: u16,
     scan: Scan<F>,
+    /// Where nothing is left to say whose records they were, in order; records stand between them.
+    gaps: Vec<Range<u64>>,
 }
 
 /// What a step of [`scrub`](Store::scrub) found.
@@ -44,7 +46,8 @@ impl<D: Disk> Store<D> {
     /// opening by index files does not look at records, and a read only at the one that it wants: this looks at all, in rounds.
     ///
     /// To be called now and then; `budget_bytes` bounds what one call reads (it may go over by a megabyte, or by a record that is
-    /// longer). Where a record's header is gone it goes through the index once to find whose it was. What the disk refuses to read, a
+    /// longer). Where headers of records are gone it goes through the index, once for each segment and at its end, to find whose they
+    /// were. What the disk refuses to read, a
     /// block of 4 KiB twice in a row, is damaged. Nothing is changed.
     ///
     /// # Errors
@@ -79,13 +82,14 @@ impl<D: Disk> Store<D> {
                 }
                 Ok(Found::End { offset }) => {
                     let segment = &self.segments[round.number];
-                    if !segment.may_end_early() {
-                        self.note_unreadable(&round, offset..segment.tail, &mut found);
+                    if !segment.may_end_early() && offset < segment.tail {
+                        round.gaps.push(offset..segment.tail);
                     }
+                    self.note_gaps(&round, &mut found);
                     self.scrubbed = round.segment;
                     continue;
                 }
-                Ok(Found::Gap { start, end, .. }) => self.note_unreadable(&round, start..end, &mut found),
+                Ok(Found::Gap { start, end, .. }) => round.gaps.push(start..end),
                 // Compaction leaves a mark in the place of what it could not copy: that is as lost as it was.
                 Ok(Found::Record { offset, header, intact, mended })
                     if mended || !intact || header.kind == Kind::Lost =>
@@ -122,23 +126,25 @@ impl<D: Disk> Store<D> {
         let Some((number, segment)) = next.min_by_key(|(_, segment)| segment.id) else { return Ok(false) };
         let mut scan = Scan::new(segment.file.clone(), segment.place, segment.tail, segment.torn.clone())?;
         scan.read_around();
-        self.scrub_round = Some(Round { segment: segment.id, number, scan });
+        self.scrub_round = Some(Round { segment: segment.id, number, scan, gaps: Vec::new() });
         Ok(true)
     }
 
-    /// Nothing is left in this range to say whose records they were; the index still knows.
-    fn note_unreadable(&self, round: &Round<D::File>, range: Range<u64>, found: &mut Scrubbed) {
-        if range.is_empty() {
+    /// The index still knows whose records stood in the gaps. It is gone through once, however many they are.
+    fn note_gaps(&self, round: &Round<D::File>, found: &mut Scrubbed) {
+        if round.gaps.is_empty() {
             return;
         }
-        let mut idle = range.end - range.start;
+        let mut idle: u64 = round.gaps.iter().map(|gap| gap.end - gap.start).sum();
         for slot in (0..=u16::MAX).filter(|slot| self.index.slot_len(*slot) > 0) {
             for hit in self.index.page(slot, 0, usize::MAX) {
                 let start = hit.location.offset();
-                if hit.location.segment != round.number || !range.contains(&start) {
+                let at = round.gaps.partition_point(|gap| gap.end <= start);
+                let Some(gap) = round.gaps.get(at).filter(|gap| gap.contains(&start)) else { continue };
+                if hit.location.segment != round.number {
                     continue;
                 }
-                let end = (start + hit.location.size.bytes()).min(range.end);
+                let end = (start + hit.location.size.bytes()).min(gap.end);
                 idle = idle.saturating_sub(end - start);
                 let (segment, kind) = (Some(round.segment), DamageKind::Record { slot });
                 found.damage.push(Damage { segment, start, end, kind });

@@ -7,7 +7,6 @@ use crate::disk::{Disk, DiskError, DiskErrorKind, DiskFile};
 use crate::error::WriteError;
 use crate::key_index::Location;
 use crate::manifest::{Entry, Manifest, SaveError, derive_word};
-use crate::options::Options;
 use crate::record::{HEADER_BYTES, MAX_OPENED_NUMBER};
 use crate::segment::{SEGMENT_HEADER_BYTES, Segment, SegmentHeader, SegmentId, SegmentKind};
 use crate::store::{Identity, Store, Urgency};
@@ -189,6 +188,10 @@ impl<D: Disk> Store<D> {
         if before >= wanted || (before >= needed && self.starved && !all) {
             return Ok(());
         }
+        // Each try would write it full of zeros again.
+        if self.fill_failed && !all {
+            return if before < needed { Err(WriteError::NoSpace) } else { Ok(()) };
+        }
         self.reserve_bytes = 0;
         match self.make_reserve(wanted) {
             // Better too little than none.
@@ -221,22 +224,22 @@ impl<D: Disk> Store<D> {
             _ => {}
         }
         let made = self.disk.create(RESERVE, bytes).map_err(not_made)?;
+        let is_filled = made.size().map_err(not_made)? < bytes;
         // What a power cut takes back is not room.
         if let Err(error) =
             fill(&made, bytes).and_then(|()| made.sync_data()).and_then(|()| self.disk.sync_dir())
         {
             let _ = self.disk.remove(RESERVE);
+            self.fill_failed |= is_filled && error.kind() == DiskErrorKind::NoSpace;
             return Err(not_made(error));
         }
         self.reserve_bytes = bytes;
         Ok(())
     }
 
-    /// The room that an earlier opening put aside, if it is enough. It is too little where the disk reserves none, of
-    /// segments of another size, and after some power cuts.
-    pub(crate) fn finds_reserve(disk: &D, options: &Options) -> u64 {
-        let found = disk.open(RESERVE).and_then(|file| file.size()).unwrap_or(0);
-        if found >= options.segment_bytes { found } else { 0 }
+    /// The room that an earlier opening put aside. It may be too little: of segments of another size, and after some power cuts.
+    pub(crate) fn finds_reserve(disk: &D) -> u64 {
+        disk.open(RESERVE).and_then(|file| file.size()).unwrap_or(0)
     }
 
     /// Gives the room that was put aside to compaction. Answers whether there was any.

@@ -55,6 +55,8 @@ pub struct Store<D: Disk> {
     pub(crate) now: u64,
     /// Room that is put aside for compaction.
     pub(crate) reserve_bytes: u64,
+    /// The disk reserves no room and had too little of it when that was last to be filled: `maintain` tries again, puts don't.
+    pub(crate) fill_failed: bool,
     /// The disk was full when a segment was last asked for.
     pub(crate) starved: bool,
     pub(crate) next_sequence: u64,
@@ -385,7 +387,7 @@ impl<D: Disk> Store<D> {
     }
 
     /// Whether the disk had no room when a segment was last asked for: puts are refused, or will be when the segments that there are
-    /// have been filled. [`maintain`](Self::maintain) and puts ask again.
+    /// have been filled. [`maintain`](Self::maintain) and puts ask again; where the disk reserves no room `maintain` alone does.
     pub fn is_full(&self) -> bool {
         self.starved
     }

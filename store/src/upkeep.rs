@@ -70,6 +70,8 @@ impl<D: Disk> Store<D> {
             active.tail > active.capacity / 2
         });
         let mut failed = None;
+        // Not at each step of a merge, which ends with a try.
+        self.fill_failed &= self.merge.is_some();
         if self.spare.is_none() && wanted {
             match self.hold_reserve(false).and_then(|()| self.create_segment(self.options.segment_bytes)) {
                 Ok(spare) => {

@@ -100,11 +100,11 @@ fn hash_of<D: Disk>(
         let want = usize::try_from((len - at).min(1 << 20)).expect("a megabyte at most");
         let mut refused = |start, end| unreadable.push((start, end));
         let read = read_around(&file, at, &mut piece[..want], &mut refused)?;
-        if read == 0 {
-            break;
-        }
-        hasher.update(&piece[..read]);
-        at += read as u64;
+        // Past the end of a file that was cut: sealing took it for zeros, too.
+        let taken = if read == 0 { want } else { read };
+        piece[read..taken].fill(0);
+        hasher.update(&piece[..taken]);
+        at += taken as u64;
     }
     Ok((hasher.finalize().into(), unreadable))
 }

@@ -179,3 +179,26 @@ fn a_record_that_compaction_left_a_mark_for_is_told_until_its_key_is_put_again()
         assert!(verify(&disk, None).expect("a store").report.damage.is_empty());
     }
 }
+
+#[test]
+fn what_was_sealed_short_is_cut_off_and_not_altered() {
+    let original = written(false);
+    for name in segments(&original) {
+        for records in [3, 4] {
+            let disk = original.fork();
+            let whole = disk.contents(&name).expect("there");
+            disk.plant(&name, &whole[..64 + 344 * records]);
+            let (mut store, recovery) = open(&disk, 2);
+            let is_cut = |report: &Recovery| report.damage.iter().any(|one| one.kind == DamageKind::CutOff);
+            if !is_cut(&recovery) {
+                continue;
+            }
+            upkeep(&mut store);
+            store.close().expect("closes");
+            let verified = verify(&disk, None).expect("a store");
+            assert!(verified.sealed_segments > 2 && is_cut(&verified.report), "{verified:?}");
+            let altered = verified.report.damage.iter().find(|one| one.kind == DamageKind::Altered);
+            assert_eq!(altered, None, "{name}");
+        }
+    }
+}

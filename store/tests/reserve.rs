@@ -1,6 +1,12 @@
 //! The room that is put aside for a full disk is there when it is needed, power cuts or not.
 
-use gramme_store::{MemDisk, Options, Store};
+#[path = "common/watched.rs"]
+mod watched;
+
+use gramme_store::{MemDisk, Options, Store, WriteError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use watched::{Op, Watched};
 
 fn options(segment_bytes: u64) -> Options {
     Options::new([1; 16]).with_segment_bytes(segment_bytes)
@@ -39,4 +45,65 @@ fn a_reserve_that_is_too_small_is_made_anew() {
     rolled(&disk, 4096);
     rolled(&disk, 16 << 10);
     assert!(is_enough(&disk, 16 << 10));
+}
+
+#[test]
+fn a_reserve_that_is_too_small_is_kept_where_there_is_no_room_for_more() {
+    for reserves in [true, false] {
+        let disk = MemDisk::new();
+        disk.reserve_room(reserves);
+        rolled(&disk, 4096);
+        disk.kill();
+        assert!(is_enough(&disk, 4096));
+        let (mut store, _) = Store::open(disk.clone(), options(64 << 10)).expect("opens");
+        disk.set_capacity(Some(disk.used_bytes()));
+        let refused = loop {
+            if let Err(error) = store.put(0, b"key", &[1; 300], 1) {
+                break error;
+            }
+        };
+        assert_eq!(refused, WriteError::NoSpace);
+        assert!(is_enough(&disk, 4096), "reserves: {reserves}");
+    }
+}
+
+#[test]
+fn a_refused_put_does_not_fill_the_reserve_again() {
+    const SEGMENT: u64 = 64 << 10;
+    let (disk, filled) = (MemDisk::new(), Arc::new(AtomicU64::new(0)));
+    disk.reserve_room(false);
+    let watched = Watched::new(disk.clone(), {
+        let filled = filled.clone();
+        move |op| {
+            if let Op::Write("RESERVE", range) = op {
+                filled.fetch_add(range.end - range.start, Ordering::SeqCst);
+            }
+            Ok(())
+        }
+    });
+    let (mut store, _) = Store::open(watched, options(SEGMENT)).expect("opens");
+    // What is left when the segment is full is half a reserve: before there is one, and when there is.
+    for room in [SEGMENT * 3 / 2, SEGMENT * 3 / 2] {
+        disk.set_capacity(Some(disk.used_bytes() + room));
+        let mut refused = 0;
+        while refused < 1000 {
+            match store.put(0, &[1], &[1; 300], 1) {
+                Ok(_) => {}
+                Err(error) => {
+                    assert_eq!(error, WriteError::NoSpace);
+                    refused += 1;
+                }
+            }
+        }
+        let bytes = filled.swap(0, Ordering::SeqCst);
+        assert!(bytes < 5 * SEGMENT, "{bytes} bytes of zeros for a thousand puts");
+        disk.set_capacity(None);
+        store.sync().expect("syncs");
+        for _ in 0..10 {
+            store.maintain(1 << 20).expect("there is room");
+            store.sync().expect("syncs");
+        }
+        assert!(!store.is_full());
+        store.put(0, &[2], &[1; 300], 1).expect("there is room");
+    }
 }

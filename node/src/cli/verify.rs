@@ -2,7 +2,7 @@
 //! changes nothing.
 
 use super::{Failure, print};
-use crate::identity::STORE;
+use crate::identity::{DataDir, STORE};
 use gramme_store::{DamageKind, FileDisk, Head, OpenError, verify};
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -56,6 +56,10 @@ impl Verify {
                 "segment {}, bytes {} to {}: no whole records: a write cut short, or damage to the last ones",
                 torn.segment, torn.start, torn.end
             );
+        }
+        // What starts have cut off before is no longer in the store.
+        for place in DataDir::new(&self.dir).torn_places().map_err(|e| failed(&e))?.lines() {
+            let _ = writeln!(out, "noted by an earlier start: {place}");
         }
         for damage in &found.damage {
             let place = match damage.segment {
