@@ -15,6 +15,7 @@ use alloc::collections::{BTreeSet, VecDeque};
 use alloc::vec::Vec;
 use bytes::Bytes;
 use gramme_ring::NodeId;
+use gramme_vclock::Actor;
 
 /// What a question for a page or sums costs in bytes, however short its answer.
 const QUESTION: usize = 1024;
@@ -34,7 +35,7 @@ pub(crate) struct Peer {
     pub(crate) seen: Seen,
     /// When the connection was made, and the clock of the peer in its last heartbeat since.
     pub(crate) since: Instant,
-    pub(crate) heard: Option<Instant>,
+    pub(crate) heard: Option<(Actor, Instant)>,
     pub(crate) detector: FailureDetector,
     pub(crate) paces: Paces,
     /// What is answered to its questions for pages and sums.
@@ -151,7 +152,9 @@ impl Engine {
 
     pub(crate) fn heartbeat_from(&mut self, node: NodeId, run: Run, mark: u64, at: Instant) {
         if let Some(peer) = self.peers.get_mut(&node) {
-            peer.heard = peer.heard.max(Some(at));
+            // The clock of a former run, which may still be heard when the next one is connected, tells nothing of this one's.
+            let before = peer.heard.filter(|(actor, _)| *actor == run.actor).map(|(_, at)| at);
+            peer.heard = Some((run.actor, before.max(Some(at)).unwrap_or(at)));
         }
         let Some(peer) = self.peers.get_mut(&node).filter(|_| mark <= MAX_MARK) else { return };
         if !peer.seen.outdates(run) {
@@ -226,6 +229,7 @@ impl Engine {
     pub(crate) fn lost(&mut self, now: Now, node: NodeId) {
         self.stop_handoff(node);
         self.offers.retain(|offer| offer.peer != node);
+        self.sweep_lost(node);
         self.stop_exchange(node);
         self.stop_pulls(now, |pull| pull.peer == node);
         self.writes_lost_peer(now, node);

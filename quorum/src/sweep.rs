@@ -41,9 +41,20 @@ struct Current {
     slots: (u16, u16),
     /// Whether there is anything at all.
     listing: Option<ListId>,
-    calls: BTreeMap<CallId, NodeId>,
+    /// Who was asked, and when.
+    calls: BTreeMap<CallId, (NodeId, Instant)>,
     took: BTreeSet<NodeId>,
-    asked: Instant,
+}
+
+impl Current {
+    /// Whether this was a call to that node, which is open no more.
+    fn answered(&mut self, call: CallId, from: NodeId) -> bool {
+        let ours = self.calls.get(&call).is_some_and(|(to, _)| *to == from);
+        if ours {
+            self.calls.remove(&call);
+        }
+        ours
+    }
 }
 
 impl Sweep {
@@ -77,6 +88,8 @@ pub(crate) struct Departed {
     /// Where the next page begins; and whether this one could be read.
     next: Option<ListCursor>,
     whole: bool,
+    /// It could not be read.
+    failed: bool,
 }
 
 impl Engine {
@@ -118,13 +131,15 @@ impl Engine {
         };
         self.replica.watch(Some(slots));
         let listing = Some(self.out.list(Place(slots.0), Place(slots.1), None, 1));
-        self.sweep.current = Some(Current {
-            slots,
-            listing,
-            calls: BTreeMap::new(),
-            took: BTreeSet::new(),
-            asked: now.instant,
-        });
+        self.sweep.current = Some(Current { slots, listing, calls: BTreeMap::new(), took: BTreeSet::new() });
+    }
+
+    /// A peer is lost: its answer may be, too, and it may come back without what it took.
+    pub(crate) fn sweep_lost(&mut self, node: NodeId) {
+        if let Some(current) = &mut self.sweep.current {
+            current.calls.retain(|_, (to, _)| *to != node);
+            current.took.remove(&node);
+        }
     }
 
     fn arm_sweep(&mut self, now: Now, after: core::time::Duration) {
@@ -172,9 +187,9 @@ impl Engine {
         if current.took.len() >= wanted || self.config.planted.is(Bug::DroppedBeforeTaken) {
             return self.offered_enough(now);
         }
-        let due = now.instant.since(current.asked) >= AGAIN * self.config.timing.retry;
-        let open: BTreeSet<NodeId> =
-            if due { BTreeSet::new() } else { current.calls.values().copied().collect() };
+        let patience = AGAIN * self.config.timing.retry;
+        let open = current.calls.values().filter(|(_, asked)| now.instant.since(*asked) < patience);
+        let open: BTreeSet<NodeId> = open.map(|(node, _)| *node).collect();
         let ask = |node: &NodeId| *node != me && !open.contains(node) && self.is_alive(*node);
         let ask: Vec<NodeId> =
             owners.into_iter().filter(|node| !current.took.contains(node)).filter(ask).collect();
@@ -182,9 +197,8 @@ impl Engine {
             let call = self.out.call();
             self.out.send(node, Message::Offer { call, layout, slots });
             if let Some(current) = &mut self.sweep.current {
-                current.calls.retain(|_, to| *to != node);
-                current.calls.insert(call, node);
-                current.asked = now.instant;
+                current.calls.retain(|_, (to, _)| *to != node);
+                current.calls.insert(call, (node, now.instant));
             }
         }
         self.arm_sweep(now, self.config.timing.retry);
@@ -201,10 +215,9 @@ impl Engine {
     /// An owner has pulled the partition, or could not.
     pub(crate) fn offer_taken(&mut self, now: Now, call: CallId, from: NodeId, whole: bool) {
         let Some(current) = &mut self.sweep.current else { return };
-        if current.calls.get(&call) != Some(&from) {
+        if !current.answered(call, from) {
             return;
         }
-        current.calls.remove(&call);
         if whole {
             current.took.insert(from);
             self.offer(now);
@@ -213,12 +226,7 @@ impl Engine {
 
     /// Whether that was an offer's call; it is made again later.
     pub(crate) fn offer_refused(&mut self, call: CallId, from: NodeId) -> bool {
-        let Some(current) = &mut self.sweep.current else { return false };
-        let ours = current.calls.get(&call) == Some(&from);
-        if ours {
-            current.calls.remove(&call);
-        }
-        ours
+        self.sweep.current.as_mut().is_some_and(|current| current.answered(call, from))
     }
 
     fn offered_enough(&mut self, now: Now) {
@@ -285,13 +293,19 @@ impl Engine {
             } else {
                 self.drop_hint(owner, key);
             }
-        } else if self.replica.journal.is_writable() && !core::mem::replace(&mut self.rehint_armed, true) {
-            self.timers.insert((now.instant + AGAIN * self.config.timing.retry, Timer::Rehint));
+        } else if self.replica.journal.is_writable() {
+            self.rehint_later(now);
         }
         if let Some(departed) = &mut self.departed {
             departed.open -= 1;
         }
         self.look_on(now);
+    }
+
+    fn rehint_later(&mut self, now: Now) {
+        if !core::mem::replace(&mut self.rehint_armed, true) {
+            self.timers.insert((now.instant + AGAIN * self.config.timing.retry, Timer::Rehint));
+        }
     }
 
     fn drop_hint(&mut self, owner: NodeId, key: &Bytes) {
@@ -310,6 +324,7 @@ impl Engine {
             return false;
         }
         let members = self.view.members();
+        let failed = page.is_none();
         // With no member known there is nobody to hand anything to.
         let page = page.as_ref().filter(|_| !members.is_empty());
         for (record, _) in page.iter().flat_map(|page| &page.keys) {
@@ -327,6 +342,7 @@ impl Engine {
         if let Some(departed) = &mut self.departed {
             departed.listing = None;
             (departed.next, departed.whole) = (page.and_then(|page| page.next), page.is_some());
+            departed.failed |= failed;
         }
         self.look_on(now);
         true
@@ -343,7 +359,13 @@ impl Engine {
             departed.seen.clear();
             return self.list_hints(None);
         }
-        let Some(Departed { seen, whole: true, .. }) = self.departed.take() else { return };
+        let Some(Departed { seen, whole, failed, .. }) = self.departed.take() else { return };
+        if failed {
+            self.rehint_later(now);
+        }
+        if !whole {
+            return;
+        }
         let quiet = self.handoffs.iter_mut().filter(|(owner, _)| !seen.contains(owner));
         quiet.for_each(|(_, handoff)| handoff.found_none());
         // Who was no member when it was kept may be one by now.

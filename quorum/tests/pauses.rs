@@ -3,7 +3,9 @@
 mod common;
 
 use common::{A, B, C, Cluster, delete, put};
+use gramme_quorum::message::Message;
 use gramme_quorum::*;
+use gramme_ring::NodeId;
 
 /// What the stopped node was asked to do is given up by those who asked; later writes are acknowledged without it. When it goes on it
 /// does nothing of what it finds in its sockets that could undo those.
@@ -66,4 +68,27 @@ fn what_is_forwarded_in_time_is_done() {
         matches!(message, message::Message::Refused { why: message::Refusal::Overloaded, .. })
     });
     assert!(!refused);
+}
+
+/// The last words of a run, still in a socket when the next one is connected: its clock is no measure of how fresh a request is.
+#[test]
+fn a_former_run_of_a_coordinator_makes_no_request_old() {
+    let mut cluster = Cluster::new(4);
+    let list = cluster.preference("k");
+    let (coordinator, outside) = (list[0], list[3]);
+    cluster.pass(Duration::from_secs(1));
+    let run = cluster.nodes[&coordinator].engine.run();
+    cluster.crash(coordinator);
+    cluster.start(coordinator);
+    let at = cluster.now.instant + Duration::from_secs(1_000_000);
+    cluster.input(outside, Input::Peer(coordinator, Message::Heartbeat { run, mark: 0, at }));
+    cluster.pass(Duration::from_secs(1));
+    cluster.delivered.clear();
+    for _ in 0..20 {
+        cluster.put(outside, "k", "v", Cover::Held);
+    }
+    let refused = |(_, to, message): &&(NodeId, NodeId, Message)| {
+        *to == outside && matches!(message, Message::Refused { .. })
+    };
+    assert_eq!(cluster.delivered.iter().filter(refused).count(), 0);
 }

@@ -130,7 +130,7 @@ impl Engine {
     }
 
     fn send_forward(&mut self, to: NodeId, call: CallId, op: Op) {
-        let heard = self.peers.get(&to).and_then(|peer| peer.heard);
+        let heard = self.peers.get(&to).and_then(|peer| peer.heard).map(|(_, at)| at);
         self.out.send(to, Message::Forward { call, op, heard });
     }
 

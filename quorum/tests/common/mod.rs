@@ -37,6 +37,7 @@ pub(crate) struct Node {
     /// Answers of loads that are held back.
     held_loads: Vec<Input>,
     pub(crate) lists: bool,
+    pub(crate) hint_lists_fail: bool,
     /// Answers of listings that are held back.
     held_lists: Vec<Input>,
     /// Records whose bytes can't be read.
@@ -168,6 +169,7 @@ impl Cluster {
             loads: true,
             held_loads: Vec::new(),
             lists: true,
+            hint_lists_fail: false,
             held_lists: Vec::new(),
             damaged: BTreeSet::new(),
             nameless: false,
@@ -298,7 +300,12 @@ impl Cluster {
                     };
                     let next = records.clone().nth(limit - 1).map(|(at, _)| *at);
                     let keys = records.map(|(_, ((_, key), bytes))| (key.clone(), tag(bytes))).collect();
-                    let listed = Input::Listed(list, Some(Page { keys, unreadable, next }));
+                    let page = (!(node.hint_lists_fail && first.0 > 16_383)).then_some(Page {
+                        keys,
+                        unreadable,
+                        next,
+                    });
+                    let listed = Input::Listed(list, page);
                     if node.lists { inputs.push_back(listed) } else { node.held_lists.push(listed) }
                 }
                 Output::Sums { id: sums, ranges } => {
