@@ -369,7 +369,9 @@ where
              has what it may lack from the other owners"
         );
         if let Err(error) = self.parts.dir.mark_incomplete(why) {
-            say!("can't write that down: {error}; the next start finds it out anew");
+            // Nothing of it is in the store yet. With a new number there, and no such note, the next start would take it for whole.
+            say!("can't write that down: {error}; this node ends here, and the next start finds it out anew");
+            std::process::exit(1);
         }
     }
 

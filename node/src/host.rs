@@ -70,6 +70,8 @@ pub struct Host<D: Disk> {
     wanted: bool,
     /// A membership is being written down; what comes next waits for that.
     saving: bool,
+    /// The caller is writing down that this node's store is an old one, which comes before all else.
+    warning: bool,
     observer: Option<Observer>,
 }
 
@@ -105,6 +107,7 @@ impl<D: Disk> Host<D> {
             syncing: false,
             wanted: false,
             saving: false,
+            warning: false,
             observer: None,
         };
         host.pump(now);
@@ -124,8 +127,12 @@ impl<D: Disk> Host<D> {
         self.pump(now);
     }
 
-    /// The next thing for the caller to do.
+    /// The next thing for the caller to do. Asking for it says that what was named before is done: nothing is performed past
+    /// [`Effect::Incomplete`] until then.
     pub fn poll(&mut self) -> Option<Effect<D>> {
+        if self.effects.is_empty() && core::mem::take(&mut self.warning) {
+            self.perform();
+        }
         self.effects.pop_front()
     }
 
@@ -244,6 +251,7 @@ impl<D: Disk> Host<D> {
     fn pump(&mut self, now: Now) {
         self.perform();
         while !self.saving
+            && !self.warning
             && let Some(input) = self.inputs.pop_front()
         {
             self.engine.handle(now, input);
@@ -253,6 +261,7 @@ impl<D: Disk> Host<D> {
 
     fn perform(&mut self) {
         while !self.saving
+            && !self.warning
             && let Some(output) = self.engine.poll()
         {
             if let Some(observer) = &mut self.observer {
@@ -304,7 +313,10 @@ impl<D: Disk> Host<D> {
                 }
                 Output::Known(node, facts) => self.effects.push_back(Effect::Known(node, facts)),
                 Output::Cluster(id, done) => self.effects.push_back(Effect::Cluster(id, done)),
-                Output::Incomplete => self.effects.push_back(Effect::Incomplete),
+                Output::Incomplete => {
+                    self.warning = true;
+                    self.effects.push_back(Effect::Incomplete);
+                }
                 Output::Recovered => {
                     self.store.accept_losses();
                     self.effects.push_back(Effect::Recovered);

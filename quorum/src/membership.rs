@@ -170,13 +170,16 @@ impl Engine {
         if ignored || mark < self.opening.number() || mark > MAX_MARK {
             return;
         }
-        self.renumber(self.opening.past(mark));
         // A run that began incomplete, or was told before, gets everything in any case, or has it already.
-        if core::mem::replace(&mut self.config.incomplete, true) {
-            return;
+        let news = !core::mem::replace(&mut self.config.incomplete, true);
+        if news {
+            // First, since peers won't find out a run that follows the new number.
+            self.tell_incomplete();
         }
-        self.tell_incomplete();
-        self.lost_all(now, Missing::Lost);
+        self.renumber(self.opening.past(mark));
+        if news {
+            self.lost_all(now, Missing::Lost);
+        }
     }
 
     /// An operator's change.

@@ -89,6 +89,9 @@ impl Record {
     }
 }
 
+/// Records of others told at a time where the hash over all differs, and no head does.
+const SOME: usize = 4;
+
 /// Separates this hash from others over like numbers ("GrRecord" in ASCII).
 const DOMAIN: u64 = 0x4772_5265_636f_7264;
 
@@ -393,11 +396,13 @@ impl Gossip {
                 }
                 let mut ask = ask;
                 for (id, record) in records {
-                    if id == from && self.contradicts(id, &record) {
-                        // It does not know what it said before.
+                    let ours = id == from || !self.prefers(id, &record);
+                    if id != self.me && ours && self.contradicts(id, &record) {
+                        // Who says this of itself does not know what it said before, and is to hear of it.
                         ask.push(id);
+                    } else {
+                        self.take_record(id, record, &mut received);
                     }
-                    self.take_record(id, record, &mut received);
                 }
                 self.forget();
                 received.records.sort_unstable();
@@ -459,7 +464,10 @@ impl Gossip {
         drop(would_be_kept);
         let differs = membership != self.membership.digest();
         if !differs && lacks.is_empty() && ask.is_empty() && theirs.len() == self.records.len() {
-            // Heads are sent where a hash differs: one of the two says something else of itself than it did, at an equal head.
+            // Heads are sent where a hash differs: somebody said something else of itself than it did, at an equal head. One of these two,
+            // most likely; else of the others, a few at a time.
+            let start = self.random_below(self.records.len());
+            lacks.extend(self.records.keys().cycle().skip(start).take(SOME.min(self.records.len())));
             lacks.extend([self.me, from]);
         }
         if differs || !lacks.is_empty() || !ask.is_empty() {
@@ -496,6 +504,12 @@ impl Gossip {
         self.records.get(&id).is_some_and(|known| known.head == record.head && known.facts != record.facts)
     }
 
+    /// Whether a record is to replace what is known of the node. Of two of one age, of which one is forgotten by the node itself, all take
+    /// the same: it may be dead, and say no more.
+    fn prefers(&self, id: NodeId, record: &Record) -> bool {
+        self.records.get(&id).is_none_or(|known| (known.head, &known.facts) < (record.head, &record.facts))
+    }
+
     fn take_record(&mut self, id: NodeId, record: Record, received: &mut Received) {
         if id == self.me {
             if record.head > self.records[&id].head || self.contradicts(id, &record) {
@@ -503,7 +517,7 @@ impl Gossip {
             }
             return;
         }
-        if self.records.get(&id).is_none_or(|known| known.head < record.head) {
+        if self.prefers(id, &record) {
             self.records.insert(id, record);
             received.records.push(id);
         }

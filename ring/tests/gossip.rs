@@ -315,6 +315,57 @@ fn a_node_that_was_rolled_back_to_an_equal_head_learns_of_it() {
     }
 }
 
+/// It dies before anybody tells it: the others still come to say one thing of it, and are quiet.
+#[test]
+fn what_a_dead_node_said_twice_is_one_thing_to_all_in_the_end() {
+    for first in [b"elsewhere", b"elsewhen!"] {
+        let mut net = Net::new(4, 1);
+        net.nodes[1].set_facts(first.to_vec()).unwrap();
+        while !net.agree() {
+            net.round();
+        }
+        let head = net.nodes[1].record(id(1)).unwrap().head;
+        let told = |facts: &[u8]| Message::Delta {
+            membership: None,
+            records: vec![(id(1), Record { head, facts: facts.to_vec() })],
+            ask_membership: false,
+            ask: vec![],
+        };
+        // What it says after it was rolled back reaches two of them that know nothing of it yet.
+        for node in [2, 3] {
+            let mut fresh = Gossip::new(id(node), 2, 5);
+            *fresh.membership_mut() = net.nodes[0].membership().clone();
+            fresh.receive(id(1), told(b"elsewhen?")).unwrap();
+            net.nodes[node] = fresh;
+        }
+        let living = [0, 2, 3];
+        let meet = |net: &mut Net, a: usize, b: usize| {
+            let mut said = 0;
+            let (mut from, mut to) = (a, b);
+            let mut message = Some(net.nodes[from].summary());
+            while let Some(next) = message.take() {
+                said += 1;
+                message = net.nodes[to].receive(id(from), next).unwrap().reply;
+                (from, to) = (to, from);
+            }
+            said
+        };
+        for _ in 0..10 {
+            for a in living {
+                for b in living.into_iter().filter(|b| *b != a) {
+                    meet(&mut net, a, b);
+                }
+            }
+        }
+        for a in living {
+            assert_eq!(net.nodes[a].record(id(1)), net.nodes[0].record(id(1)));
+            for b in living.into_iter().filter(|b| *b != a) {
+                assert_eq!(meet(&mut net, a, b), 1, "a summary says that all is known");
+            }
+        }
+    }
+}
+
 /// No head tells that its membership is an old copy: the digest does, whoever begins.
 #[test]
 fn a_membership_that_was_rolled_back_is_made_good() {
