@@ -23,6 +23,9 @@ const QUESTION: usize = 1024;
 const MAX_RECENT: usize = 1024;
 /// The key of the [notes](Notes), beside this run's record.
 const NOTES_KEY: &[u8] = b"peers";
+/// Writes of a peer after which it is noted how far its log has come. A note is a write as well, which others note in their turn: with
+/// so many between, that comes to an end.
+const NOTED: u64 = 256;
 /// Peers, members and others.
 const MAX_PEERS: usize = gramme_ring::membership::MAX_KNOWN_NODES + gramme_ring::gossip::MAX_STRANGERS;
 
@@ -33,6 +36,8 @@ pub(crate) struct Peer {
     /// So much waits to be sent to it that no more should be said than needs be.
     pub(crate) congested: bool,
     pub(crate) seen: Seen,
+    /// How far its log had come when that was last noted.
+    noted: u64,
     /// When the connection was made, and the clock of the peer in its last heartbeat since.
     pub(crate) since: Instant,
     pub(crate) heard: Option<(Actor, Instant)>,
@@ -85,6 +90,7 @@ impl Engine {
             suspected: false,
             congested: false,
             seen: Seen::default(),
+            noted: 0,
             since: now.instant,
             heard: None,
             detector: FailureDetector::new(heartbeat, now.instant),
@@ -129,16 +135,19 @@ impl Engine {
         for (node, seen) in notes {
             if let Some(peer) = self.peers.get_mut(&node) {
                 peer.seen.recall(seen);
+                peer.noted = peer.noted.max(seen.mark());
             }
         }
         true
     }
 
-    /// Writes down what there is new. How far a peer's log has come is noted whenever the peer or its connection has come or gone.
+    /// Writes down what there is new. How far a peer's log has come is noted whenever the peer or its connection has come or gone, and
+    /// after every few writes of it: all may lose power at one time, and one of them come back as an old copy.
     fn write_notes(&mut self) {
         if self.notes.load.is_some() || !core::mem::take(&mut self.notes.new) {
             return;
         }
+        self.peers.values_mut().for_each(|peer| peer.noted = peer.seen.mark());
         let notes: Vec<(NodeId, Seen)> = self.peers.iter().map(|(id, peer)| (*id, peer.seen)).collect();
         let notes = postcard::to_allocvec(&notes).expect("serializing into memory does not fail");
         self.out.append(replica::RUN, Bytes::from_static(NOTES_KEY), Some((notes.into(), 0)));
@@ -158,7 +167,8 @@ impl Engine {
         }
         let Some(peer) = self.peers.get_mut(&node).filter(|_| mark <= MAX_MARK) else { return };
         if !peer.seen.outdates(run) {
-            self.notes.new |= peer.seen.see(run, mark);
+            let other = peer.seen.see(run, mark);
+            self.notes.new |= other || peer.seen.mark() >= peer.noted.saturating_add(NOTED);
         } else {
             let mark = peer.seen.mark();
             self.out.send(node, Message::Outdated { run, mark });

@@ -288,3 +288,31 @@ fn a_node_that_was_wiped_between_leaving_and_joining_is_not_accused_by_an_old_co
         assert_eq!(cluster.nodes[&id].engine.status(cluster.now.instant).incomplete_partitions, 0);
     }
 }
+
+/// All lose power at once, so that no connection breaks for anybody, and one comes back from a backup of the week before.
+#[test]
+fn an_old_copy_is_found_out_after_all_have_lost_power() {
+    let mut cluster = Cluster::new(3);
+    fill(&mut cluster, 20);
+    cluster.pass(Duration::from_secs(5));
+    let old = cluster.nodes[&C].durable.clone();
+    for i in 0..400 {
+        cluster.put(A, &format!("key {i}"), "newer", Cover::Held);
+    }
+    cluster.pass(Duration::from_secs(1));
+    cluster.put(A, "key 7", "newest", Cover::Held);
+    for id in [A, B, C] {
+        cluster.crash(id);
+    }
+    cluster.replace_disk(C, old);
+    // One of the two that have it is missing.
+    cluster.start(C);
+    cluster.start(A);
+    cluster.pass(Duration::from_secs(2));
+    let read = Op::Get { key: "key 7".into(), options: ReadOptions::default() };
+    assert!(matches!(cluster.request(C, read), Reply::Failed(OpError::Quorum { .. })));
+    cluster.start(B);
+    cluster.pass(Duration::from_secs(20));
+    assert_eq!(cluster.copy(C, "key 7"), Some(vec![String::from("newest")]));
+    assert!(cluster.incomplete.is_empty());
+}
