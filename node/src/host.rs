@@ -70,8 +70,8 @@ pub struct Host<D: Disk> {
     wanted: bool,
     /// A membership is being written down; what comes next waits for that.
     saving: bool,
-    /// The caller is writing down that this node's store is an old one, which comes before all else.
-    warning: bool,
+    /// Since when the caller is writing down that this node's store is an old one, which comes before all else.
+    warning: Option<Now>,
     observer: Option<Observer>,
 }
 
@@ -107,7 +107,7 @@ impl<D: Disk> Host<D> {
             syncing: false,
             wanted: false,
             saving: false,
-            warning: false,
+            warning: None,
             observer: None,
         };
         host.pump(now);
@@ -127,11 +127,18 @@ impl<D: Disk> Host<D> {
         self.pump(now);
     }
 
+    /// Whether all else waits for the caller to do [`Effect::Incomplete`].
+    pub fn is_warning(&self) -> bool {
+        self.warning.is_some()
+    }
+
     /// The next thing for the caller to do. Asking for it says that what was named before is done: nothing is performed past
     /// [`Effect::Incomplete`] until then.
     pub fn poll(&mut self) -> Option<Effect<D>> {
-        if self.effects.is_empty() && core::mem::take(&mut self.warning) {
-            self.perform();
+        if self.effects.is_empty()
+            && let Some(now) = self.warning.take()
+        {
+            self.pump(now);
         }
         self.effects.pop_front()
     }
@@ -249,19 +256,19 @@ impl<D: Disk> Host<D> {
     }
 
     fn pump(&mut self, now: Now) {
-        self.perform();
+        self.perform(now);
         while !self.saving
-            && !self.warning
+            && self.warning.is_none()
             && let Some(input) = self.inputs.pop_front()
         {
             self.engine.handle(now, input);
-            self.perform();
+            self.perform(now);
         }
     }
 
-    fn perform(&mut self) {
+    fn perform(&mut self, now: Now) {
         while !self.saving
-            && !self.warning
+            && self.warning.is_none()
             && let Some(output) = self.engine.poll()
         {
             if let Some(observer) = &mut self.observer {
@@ -314,7 +321,7 @@ impl<D: Disk> Host<D> {
                 Output::Known(node, facts) => self.effects.push_back(Effect::Known(node, facts)),
                 Output::Cluster(id, done) => self.effects.push_back(Effect::Cluster(id, done)),
                 Output::Incomplete => {
-                    self.warning = true;
+                    self.warning = Some(now);
                     self.effects.push_back(Effect::Incomplete);
                 }
                 Output::Recovered => {
