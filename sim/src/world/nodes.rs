@@ -75,16 +75,17 @@ impl World {
 
     /// Looks at what a node did, and carries it out.
     pub(super) fn after(&mut self, node: usize) {
-        let outputs = std::mem::take(&mut *self.nodes[node].outputs.borrow_mut());
-        if !outputs.is_empty() {
-            self.observe(node, &outputs);
-        }
-        if self.has_died(node) {
-            return;
-        }
         loop {
-            let Some(host) = &mut self.nodes[node].host else { return };
-            let Some(effect) = host.poll() else { break };
+            // More is done when what has to be noted first is.
+            let effect = self.nodes[node].host.as_mut().and_then(Host::poll);
+            let outputs = std::mem::take(&mut *self.nodes[node].outputs.borrow_mut());
+            if !outputs.is_empty() {
+                self.observe(node, &outputs);
+            }
+            if self.nodes[node].host.is_none() || self.has_died(node) {
+                return;
+            }
+            let Some(effect) = effect else { break };
             match effect {
                 Effect::Send(to, message) => self.send(node, to, &message),
                 Effect::Reply(id, reply) => self.reply(node, OpId(id.0), reply),
