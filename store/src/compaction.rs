@@ -309,8 +309,15 @@ impl<D: Disk> Store<D> {
                 Found::Record { offset, header, intact: false, .. }
                     if scan.is_unreadable(offset, offset + header.record_len() as u64) =>
                 {
-                    merge.lossy |= !segment.has_accepted(offset, scan.position());
-                    Ok(0)
+                    let accepted = segment.has_accepted(offset, scan.position());
+                    merge.lossy |= !accepted;
+                    // A removal whose header can be read is not lost, and what it hides may live elsewhere.
+                    match header.kind {
+                        Kind::Delete | Kind::DropSlot if accepted => {
+                            self.copy_record(merge, victim, offset, &header, &[])
+                        }
+                        _ => Ok(0),
+                    }
                 }
                 Found::Record { offset, header, intact, .. } => {
                     let body = if intact { scan.bytes(offset, header.record_len()) } else { &[] };

@@ -347,3 +347,48 @@ fn upkeep_by_hand_returns_whatever_cannot_be_read() {
         assert!(store.get(0, &key(n)).expect("readable").is_some(), "key {n}");
     }
 }
+
+/// Of the delete the header can be read, which names what it deletes by its fingerprint; its key runs into a sector that can't.
+#[test]
+fn a_delete_in_an_accepted_segment_is_no_part_of_the_loss() {
+    let rotting = Rotting::default();
+    let key = [b'k'; 9000];
+    let open = |seed| {
+        let options = options(seed).with_segment_bytes(128 << 10).with_index_files(false);
+        Store::open(rotting.watched(), options).expect("opens")
+    };
+    let (mut store, _) = open(1);
+    store.put(1, &key, b"old", 1).expect("room");
+    for n in 0..250u32 {
+        store.put(1, &n.to_le_bytes(), &[1; 500], 1).expect("room");
+    }
+    store.sync().expect("syncs");
+    store.delete(1, &key).expect("room");
+    // What stands in that sector beside it is overwritten.
+    for n in (10_000..10_010u32).chain(250..600).chain(10_000..10_010) {
+        store.put(1, &n.to_le_bytes(), &[1; 500], 1).expect("room");
+    }
+    store.close().expect("closes");
+    let at = |name: &String| {
+        let bytes = rotting.disk.contents(name).expect("there");
+        bytes.windows(key.len()).position(|window| window == key).map(|at| at as u64)
+    };
+    let holders: Vec<String> = rotting.segments().into_iter().filter(|name| at(name).is_some()).collect();
+    let [older, name] = &holders[..] else { panic!("{holders:?}") };
+    let end = at(name).expect("it is there") + 9000;
+    let sector = end / 4096 * 4096;
+    rotting.spoil(name, sector..sector + 4096);
+    let (mut store, recovery) = open(2);
+    assert!(recovery.is_lossy(), "{recovery:?}");
+    assert!(matches!(store.get(1, &key), Ok(gramme_store::Read::Absent)));
+    store.accept_losses();
+    // It is told once that the segment could not be read to be sealed.
+    assert!(matches!(maintain_all(&mut store), Err(WriteError::Unreadable(_))));
+    maintain_all(&mut store).expect("maintains");
+    assert!(!rotting.segments().contains(name), "{name} of {:?}", rotting.segments());
+    assert!(rotting.segments().contains(older), "{older} of {:?}", rotting.segments());
+    store.close().expect("closes");
+    rotting.heal();
+    let (mut store, _) = open(3);
+    assert!(matches!(store.get(1, &key), Ok(gramme_store::Read::Absent)), "it is back");
+}
