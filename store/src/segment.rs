@@ -147,7 +147,7 @@ pub(crate) struct Segment<F> {
     /// Of that, places of which nobody knows what they held: it stays, so that each opening tells of them, until the caller
     /// has [accepted](crate::Store::accept_losses) what is lost.
     pub(crate) unaccounted: bool,
-    /// Where the opening found records lost, and whether the caller has accepted that: it is merged away, then, and nothing is kept for it.
+    /// Where the opening found records lost, and whether the caller has accepted that: it is merged away, then, and of what is lost nothing is kept.
     pub(crate) losses: alloc::vec::Vec<(u64, u64)>,
     pub(crate) accepted: bool,
     /// It holds a record that the index points to and that can't be found any more: it stays, so that this is not forgotten.
