@@ -7,7 +7,7 @@ use crate::log::say;
 use crate::server::{PARTITIONS, REPLICAS, ServeError};
 use gramme_quorum::Keyspace;
 use gramme_ring::{ClusterId, Layout, Member, Membership as Ring, NodeId};
-use gramme_store::{Damage, FileDisk, OpenError, Options, Recovery, Store, Torn};
+use gramme_store::{Damage, DamageKind, FileDisk, OpenError, Options, Recovery, Store, Torn};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
@@ -151,12 +151,15 @@ fn boot() -> Option<String> {
     Some(boot.trim().to_owned()).filter(|boot| !boot.is_empty())
 }
 
-/// The places that cost the store records, a line for each.
-fn lost_places(recovery: &Recovery) -> String {
+/// What the store has lost, a line for each place. Compaction moves what is left of a record, so that goes by the write that it was.
+fn lost_places(recovery: &Recovery) -> BTreeSet<String> {
     let lost = recovery.damage.iter().filter(|damage| damage.is_lossy());
     let line = |damage: &Damage| {
+        if let DamageKind::Record { slot, position: Some(position) } = damage.kind {
+            return format!("slot {slot} write {}", position.as_u64());
+        }
         let segment = damage.segment.map_or("-".to_owned(), |segment| segment.to_string());
-        format!("{segment} {} {}\n", damage.start, damage.end)
+        format!("{segment} {} {}", damage.start, damage.end)
     };
     lost.map(line).collect()
 }
@@ -177,17 +180,22 @@ fn torn_places(recovery: &Recovery) -> String {
 /// Why acknowledged data may be missing here, if it may. Once it may, that is remembered: a later run finds the same store
 /// without a trace of what it lost. Or it finds the same damage again, though all is back, or was given up by the operator.
 fn judge(dir: &DataDir, recovery: &Recovery, ring: &Ring) -> Result<Option<String>, DirError> {
-    // First of all: the opening has cut it off, and the next one will not tell of it.
-    if !recovery.torn.is_empty() {
-        dir.add_torn_places(&torn_places(recovery))?;
+    // First of all: the opening has cut it off, and the next one will not tell of it. A full disk is no reason not to start.
+    let torn = torn_places(recovery);
+    for place in torn.lines() {
+        say!("{place}");
+    }
+    if !torn.is_empty()
+        && let Err(error) = dir.add_torn_places(&torn)
+    {
+        say!("{error}; this is said here alone");
     }
     let boot = boot();
     let last = dir.last_boot()?;
     let went_down = !recovery.clean && (boot.is_none() || boot != last);
     let lost = lost_places(recovery);
     let noted = dir.lost_places()?;
-    let is_settled =
-        dir.incomplete()?.is_none() && lost.lines().all(|place| noted.lines().any(|line| line == place));
+    let is_settled = dir.incomplete()?.is_none() && lost.is_subset(&noted);
     let loss = if recovery.created {
         Some("the store was missing although this node was founded before")
     } else if recovery.is_lossy() && !is_settled {
@@ -200,15 +208,16 @@ fn judge(dir: &DataDir, recovery: &Recovery, ring: &Ring) -> Result<Option<Strin
     if let Some(loss) = loss {
         dir.mark_incomplete(loss)?;
     }
-    // After that: what is noted and not marked counts as settled.
-    if lost != noted {
-        dir.save_lost_places(&lost)?;
+    // After that: what is noted and not marked counts as settled. What can't be noted is a new loss to the next start.
+    if lost != noted
+        && let Err(error) = dir.save_lost_places(&lost)
+    {
+        say!("{error}");
     }
-    if let Some(boot) = boot.filter(|boot| last.as_ref() != Some(boot)) {
-        dir.save_boot(&boot)?;
-    }
-    for place in torn_places(recovery).lines() {
-        say!("{place}");
+    if let Some(boot) = boot.filter(|boot| last.as_ref() != Some(boot))
+        && let Err(error) = dir.save_boot(&boot)
+    {
+        say!("{error}");
     }
     let incomplete = dir.incomplete()?;
     if let Some(why) = &incomplete {
@@ -231,14 +240,15 @@ mod tests {
         Options::new([seed; 16]).with_segment_bytes(4096).with_index_files(false)
     }
 
-    /// Destroys the record whose value is all these bytes.
-    fn destroy(disk: &MemDisk, byte: u8) {
+    /// Destroys the record whose value is all these bytes, or its value alone.
+    fn destroy(disk: &MemDisk, byte: u8, with_header: bool) {
         let find = |name: String| {
             let bytes = disk.contents(&name)?;
             Some((name, bytes.windows(200).position(|window| window == [byte; 200])?))
         };
         let (name, at) = disk.list().expect("lists").into_iter().find_map(find).expect("its record");
-        assert!(disk.overwrite(&name, at as u64 - 48, &[0xee; 100]));
+        let start = if with_header { at - 41 } else { at };
+        assert!(disk.overwrite(&name, start as u64, &[0xee; 100]));
     }
 
     #[test]
@@ -255,7 +265,7 @@ mod tests {
         let open = |seed| Store::open(disk.clone(), options(seed)).expect("opens").1;
         let judged = |recovery: &Recovery| judge(&dir, recovery, &ring).expect("room");
         assert_eq!(judged(&open(2)), None);
-        destroy(&disk, 3);
+        destroy(&disk, 3, false);
         let why = judged(&open(3));
         assert!(why.is_some());
         assert_eq!(judged(&open(4)), why, "not before all is back");
@@ -263,8 +273,60 @@ mod tests {
         let again = open(5);
         assert!(again.is_lossy(), "the store tells of it until the room is had back");
         assert_eq!(judged(&again), None);
-        destroy(&disk, 90);
+        // Compaction leaves a mark in the place of the record, elsewhere.
+        let (mut store, _) = Store::open(disk.clone(), options(7)).expect("opens");
+        store.accept_losses();
+        for n in (1..40u8).filter(|n| *n != 3) {
+            store.delete(1, &[n]).expect("room");
+        }
+        loop {
+            let step = store.maintain(1 << 20).expect("room");
+            if step.needs_sync {
+                store.sync().expect("syncs");
+            } else if !step.more {
+                break;
+            }
+        }
+        store.close().expect("closes");
+        let moved = open(8);
+        let places = |recovery: &Recovery| {
+            let lossy = recovery.damage.iter().filter(|damage| damage.is_lossy());
+            lossy.map(|damage| (damage.segment, damage.start)).collect::<Vec<_>>()
+        };
+        assert_eq!(places(&moved).len(), 1, "{moved:?}");
+        assert_ne!(places(&moved), places(&again));
+        assert_eq!(judged(&moved), None);
+        destroy(&disk, 90, true);
         assert_eq!(judged(&open(6)), why);
+        std::fs::remove_dir_all(&path).expect("it is there");
+    }
+
+    #[test]
+    fn what_can_not_be_noted_is_no_reason_not_to_start() {
+        let path = std::env::temp_dir().join(format!("gramme-notes-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&path);
+        let (dir, ring, disk) = (DataDir::new(&path), Ring::new(), MemDisk::new());
+        // As on a full disk no file can be written, but for the one that must.
+        for name in ["torn.new", "damage.new", "boot.new"] {
+            std::fs::create_dir_all(path.join(name)).expect("room");
+        }
+        let (mut store, _) = Store::open(disk.clone(), options(1)).expect("opens");
+        for n in 1..100u8 {
+            store.put(1, &[n], &[n; 200], 0).expect("room");
+        }
+        store.sync().expect("syncs");
+        store.put(1, b"key", &[200; 200], 0).expect("room");
+        drop(store);
+        disk.kill();
+        destroy(&disk, 3, true);
+        destroy(&disk, 200, true);
+        let (_, recovery) = Store::open(disk.clone(), options(2)).expect("opens");
+        assert!(!recovery.torn.is_empty() && recovery.is_lossy(), "{recovery:?}");
+        assert!(judge(&dir, &recovery, &ring).expect("started").is_some());
+        std::fs::create_dir_all(path.join("incomplete.new")).expect("room");
+        dir.clear_incomplete().expect("it is there");
+        let refused = judge(&dir, &recovery, &ring).expect_err("this must not be forgotten");
+        assert!(refused.to_string().contains("incomplete"), "{refused}");
         std::fs::remove_dir_all(&path).expect("it is there");
     }
 
@@ -278,7 +340,7 @@ mod tests {
         store.put(1, b"key", &[7; 200], 0).expect("room");
         drop(store);
         disk.kill();
-        destroy(&disk, 7);
+        destroy(&disk, 7, true);
         for seed in 2..5 {
             let (_, recovery) = Store::open(disk.clone(), options(seed)).expect("opens");
             assert_eq!(recovery.torn.is_empty(), seed > 2, "it is told once: {recovery:?}");

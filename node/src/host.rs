@@ -196,7 +196,7 @@ impl<D: Disk> Host<D> {
         // What the disk refuses to read comes again.
         let Ok(found) = self.store.scrub(budget_bytes) else { return 0 };
         let slots = found.damage.iter().filter_map(|damage| match damage.kind {
-            DamageKind::Record { slot } => Some(slot),
+            DamageKind::Record { slot, .. } => Some(slot),
             // It can still be read.
             _ => None,
         });

@@ -22,7 +22,7 @@ use gramme_vclock::SealKey;
 use hmac::{Hmac, KeyInit, Mac};
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -32,6 +32,8 @@ const IDENTITY: &str = "identity";
 const MEMBERSHIP: &str = "membership";
 const INCOMPLETE: &str = "incomplete";
 const DAMAGE: &str = "damage";
+/// Lines of it that are kept. What is beyond them is a new loss to each start.
+const LOST_LINES: usize = 1 << 20;
 const TORN: &str = "torn";
 /// Lines of it that are kept.
 const TORN_LINES: usize = 1000;
@@ -414,13 +416,15 @@ impl DataDir {
     }
 
     /// The damaged places of the store that an earlier opening found, a line for each.
-    pub(crate) fn lost_places(&self) -> Result<String, DirError> {
-        Ok(self.read(DAMAGE)?.map_or(String::new(), |text| String::from_utf8_lossy(&text).into_owned()))
+    pub(crate) fn lost_places(&self) -> Result<BTreeSet<String>, DirError> {
+        let text = self.read(DAMAGE)?.unwrap_or_default();
+        Ok(String::from_utf8_lossy(&text).lines().map(str::to_owned).collect())
     }
 
-    /// Notes them. They are told again by each opening, until compaction is through with them.
-    pub(crate) fn save_lost_places(&self, places: &str) -> Result<(), DirError> {
-        self.write(DAMAGE, places.as_bytes(), 0o644)
+    /// Notes them, or the first [`LOST_LINES`] of them. They are told again by each opening, until compaction is through with them.
+    pub(crate) fn save_lost_places(&self, places: &BTreeSet<String>) -> Result<(), DirError> {
+        let text: String = places.iter().take(LOST_LINES).map(|place| format!("{place}\n")).collect();
+        self.write(DAMAGE, text.as_bytes(), 0o644)
     }
 
     /// What starts have cut off from the store, a line for each place.

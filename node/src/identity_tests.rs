@@ -170,3 +170,15 @@ fn a_node_among_the_files_of_another_is_refused() {
     found(&dir, &other, &membership).expect("founding trusts its caller");
     assert!(matches!(dir.load(), Err(DirError::OtherNode(_, node)) if node != other.node));
 }
+
+#[test]
+fn more_lost_places_than_are_noted_leave_a_directory_that_opens() {
+    let scratch = Scratch::new("lost-places");
+    fs::create_dir_all(&scratch.0).expect("room");
+    let dir = DataDir::new(&scratch.0);
+    let longest = |n: u64| format!("{:016x} {} {}", u64::MAX, u64::MAX - n, u64::MAX - n);
+    let places: BTreeSet<String> = (0..LOST_LINES as u64 + 10).map(longest).collect();
+    dir.save_lost_places(&places).expect("room");
+    let noted = dir.lost_places().expect("as much as is read");
+    assert!(noted.len() == LOST_LINES && noted.is_subset(&places), "{} places", noted.len());
+}

@@ -1,6 +1,7 @@
 //! What was found at the opening of a store, and what it means.
 
 use crate::segment::SegmentId;
+use crate::sync::Position;
 use alloc::vec::Vec;
 
 /// The report of an opening.
@@ -55,7 +56,7 @@ impl Recovery {
     pub fn affects(&self, slot: u16) -> bool {
         let mut lossy = self.damage.iter().filter(|damage| damage.is_lossy());
         lossy.any(|damage| match damage.kind {
-            DamageKind::Record { slot: damaged } => damaged == slot,
+            DamageKind::Record { slot: damaged, .. } => damaged == slot,
             _ => true,
         }) || self.torn.iter().any(|torn| torn.slot.is_none_or(|torn| torn == slot))
     }
@@ -108,6 +109,8 @@ pub enum DamageKind {
     Record {
         /// The record's slot.
         slot: u16,
+        /// The write that it was, wherever compaction moves the mark; `None` if its header went since the opening.
+        position: Option<Position>,
     },
     /// Records whose headers are gone, too: which keys they were is not known. An older value of one may have come back.
     Unknown,

@@ -7,6 +7,7 @@ use crate::recovery::{Damage, DamageKind};
 use crate::scan::{Found, Scan};
 use crate::segment::SegmentId;
 use crate::store::Store;
+use crate::sync::Position;
 use alloc::vec::Vec;
 use core::ops::Range;
 
@@ -104,7 +105,7 @@ impl<D: Disk> Store<D> {
                         let kind = if mended && header.kind != Kind::Lost {
                             DamageKind::Mended { slot }
                         } else {
-                            DamageKind::Record { slot }
+                            DamageKind::Record { slot, position: Some(Position(header.sequence)) }
                         };
                         let segment = Some(round.segment);
                         found.damage.push(Damage { segment, start: offset, end, kind });
@@ -146,7 +147,7 @@ impl<D: Disk> Store<D> {
                 }
                 let end = (start + hit.location.size.bytes()).min(gap.end);
                 idle = idle.saturating_sub(end - start);
-                let (segment, kind) = (Some(round.segment), DamageKind::Record { slot });
+                let (segment, kind) = (Some(round.segment), DamageKind::Record { slot, position: None });
                 found.damage.push(Damage { segment, start, end, kind });
             }
         }

@@ -88,7 +88,7 @@ fn slots_of(damage: &[Damage], wanted: fn(DamageKind) -> Option<u16>) -> Vec<u16
 }
 
 fn lost(kind: DamageKind) -> Option<u16> {
-    if let DamageKind::Record { slot } = kind { Some(slot) } else { None }
+    if let DamageKind::Record { slot, .. } = kind { Some(slot) } else { None }
 }
 
 #[test]

@@ -90,7 +90,7 @@ fn describe(kind: DamageKind) -> String {
         DamageKind::Mended { slot } => {
             format!("one bit of a record of slot {slot} is wrong and can be mended")
         }
-        DamageKind::Record { slot } => format!("a record of slot {slot} is damaged"),
+        DamageKind::Record { slot, .. } => format!("a record of slot {slot} is damaged"),
         DamageKind::Unknown => "records are damaged beyond telling which".to_owned(),
         DamageKind::Unreadable => {
             "unreadable: the disk refuses to read it; should it read it again, what is there counts"
