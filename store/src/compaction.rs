@@ -168,9 +168,11 @@ impl<D: Disk> Store<D> {
         let last_held = last_held.map(|(_, segment)| segment.last).max().unwrap_or(0);
         let holding = |segment: &Segment<D::File>| crowded && segment.hides_from() <= last_held;
         candidates.sort_by_key(|(number, segment)| match holding(segment) {
+            // Behind others they might never fit in.
+            _ if segment.accepted => (0, 0, segment.id),
             // Those that hold back most come first.
-            true => (false, segment.hides_from(), segment.id),
-            false => (true, rank(*number, segment), segment.id),
+            true => (1, segment.hides_from(), segment.id),
+            false => (2, rank(*number, segment), segment.id),
         });
         let worth = |number: u16, segment: &Segment<D::File>| {
             segment.live == 0

@@ -100,6 +100,32 @@ fn a_damaged_segment_goes_wherever_it_stands_and_whatever_else_it_holds() {
 }
 
 #[test]
+fn a_damaged_segment_goes_beside_any_that_would_be_merged_before_it() {
+    // Two segments full, of records of 136 bytes that count as 144.
+    let full = 54u32;
+    for len in (8..900).step_by(60) {
+        let disk = MemDisk::new();
+        let (mut store, _) = open(&disk, 1);
+        for n in 0..full {
+            store.put(1, &n.to_le_bytes(), &[1; 92], 1).expect("room");
+        }
+        // Of what comes next one record is left, in a segment of its own.
+        store.put(1, b"small", &vec![1; len], 1).expect("room");
+        for _ in 0..40 {
+            store.put(1, b"dead", &[1; 300], 1).expect("room");
+        }
+        store.delete(1, b"dead").expect("room");
+        store.sync().expect("syncs");
+        upkeep(&mut store);
+        store.close().expect("closes");
+        let names = segments(&disk);
+        assert!(disk.overwrite(&names[0], 64 + 136 * 5, &[0xee; 136]));
+        let lost = accept(&disk, &format!("beside {len} bytes"));
+        assert_eq!(lost, (KEYS - full) as usize + 1, "beside {len} bytes");
+    }
+}
+
+#[test]
 fn a_segment_of_no_bytes_goes_too() {
     for closes in [false, true] {
         let original = written(closes);
