@@ -9,7 +9,7 @@
 //! them to half of what is live and a segment, and the log to 1.49 times both: 2.25 times what is live, and a few segments.
 
 use crate::chain::Event;
-use crate::disk::{Disk, DiskErrorKind, DiskFile};
+use crate::disk::{Disk, DiskError, DiskErrorKind, DiskFile};
 use crate::error::WriteError;
 use crate::index_file;
 use crate::key_index::{FINGERPRINT_MASK, Location, SizeClass};
@@ -67,6 +67,11 @@ impl<F> Merge<F> {
     /// The output, if it waits to be synced.
     pub(crate) fn output_to_sync(&self) -> Option<u16> {
         self.output.filter(|_| self.phase == Phase::Copied)
+    }
+
+    /// Whether all that is missing is a sync and a change of the manifest.
+    pub(crate) fn is_copied(&self) -> bool {
+        self.phase != Phase::Copying
     }
 
     /// A sync is through: of the output too, if it was `with_output`, and of all writes up to `durable`.
@@ -149,7 +154,7 @@ impl<D: Disk> Store<D> {
         let small = candidates.iter().filter(|(_, segment)| segment.tail < small_bound).count();
         // The balance of space and copying: 1.49 times the space, which index files make 1.7 at most, for less than 0.8 copies
         // of each write.
-        let wasteful = total * 100 > live * 149 || self.starved;
+        let wasteful = total * 100 > live * 149 || self.is_full();
         let idle = candidates.iter().any(|(number, segment)| kept(*number, segment) == 0);
         let all_held: u64 = candidates.iter().map(|(number, segment)| held(*number, segment)).sum();
         let crowded = all_held > (live - all_held) / HELD_PART + self.options.segment_bytes;
@@ -181,10 +186,15 @@ impl<D: Disk> Store<D> {
                 || segment.tail < small_bound
                 || holding(segment)
         };
+        // Where there is no room, first those that need none.
+        let only_idle = idle && self.is_full();
         let mut victims = Vec::new();
         let mut bound = SEGMENT_HEADER_BYTES as u64;
         for (number, segment) in candidates {
             let more = bound + segment.live + segment.removals;
+            if only_idle && kept(number, segment) > 0 {
+                continue;
+            }
             if !worth(number, segment) || (!victims.is_empty() && more > self.options.segment_bytes) {
                 continue;
             }
@@ -435,12 +445,20 @@ impl<D: Disk> Store<D> {
             Some(output) => output,
             None => *merge.output.insert(self.create_output(merge.bound)?),
         };
-        let segment = &mut self.segments[output];
+        let segment = &self.segments[output];
         let (offset, len) = (segment.tail, draft.record_len());
         self.copy_buffer.clear();
         draft.append_to(&mut self.copy_buffer, segment.place, offset);
-        if let Err(error) = segment.file.write_at(offset, &self.copy_buffer) {
-            if error.kind() == DiskErrorKind::NoSpace {
+        let mut written = segment.file.write_at(offset, &self.copy_buffer);
+        let is_full = |error: &DiskError| error.kind() == DiskErrorKind::NoSpace;
+        if written.as_ref().is_err_and(is_full) {
+            // The disk reserves no room, and has too little left.
+            let file = segment.file.clone();
+            self.lend_to_output(&file, merge.bound)?;
+            written = file.write_at(offset, &self.copy_buffer);
+        }
+        if let Err(error) = written {
+            if is_full(&error) {
                 return Err(WriteError::NoSpace);
             }
             self.poisoned = true;
@@ -449,6 +467,7 @@ impl<D: Disk> Store<D> {
         if self.copy_buffer.capacity() > KEPT_BUFFER_BYTES {
             self.copy_buffer = Vec::new();
         }
+        let segment = &mut self.segments[output];
         segment.tail += len as u64;
         segment.note_sequence(draft.sequence);
         if matches!(draft.kind, Kind::Delete | Kind::DropSlot) {
@@ -464,7 +483,7 @@ impl<D: Disk> Store<D> {
     /// Makes the output, on a full disk from the room that was put aside.
     fn create_output(&mut self, capacity: u64) -> Result<u16, WriteError> {
         match self.create_unlisted(capacity, SegmentKind::Merged) {
-            Err(WriteError::NoSpace) if self.release_reserve() => {
+            Err(WriteError::NoSpace) if self.lend_for_output(capacity) => {
                 self.create_unlisted(capacity, SegmentKind::Merged)
             }
             made => made,

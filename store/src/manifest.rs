@@ -239,7 +239,11 @@ impl Manifest {
 
     /// Puts this manifest in the place of the last one, durably.
     pub(crate) fn save<D: Disk>(&self, disk: &D) -> Result<(), SaveError> {
-        self.write_next(disk).map_err(SaveError::Unchanged)?;
+        if let Err(error) = self.write_next(disk) {
+            // On a full disk the part of it that was written is in the way.
+            let _ = disk.remove(MANIFEST_NEXT);
+            return Err(SaveError::Unchanged(error));
+        }
         match disk.rename(MANIFEST_NEXT, MANIFEST) {
             Ok(()) => disk.sync_dir().map_err(SaveError::Unknown),
             Err(error) if error.kind() == DiskErrorKind::NoSpace => Err(SaveError::Unchanged(error)),

@@ -170,6 +170,7 @@ impl<D: Disk> Store<D> {
             has_unread,
             now: 0,
             starved: false,
+            refused_bytes: 0,
             reserve_bytes,
             fill_failed: false,
             next_sequence: last_sequence + 1,

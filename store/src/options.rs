@@ -28,7 +28,8 @@ pub struct Options {
     /// Writes are gathered up to so many bytes and then written together, with one call to the disk; 0 unless set: each is
     /// written as it is made. Reads see them at once. What is not written (by a [flush](crate::Store::flush), a sync, or because it has
     /// become enough) goes with the process if that is killed, not only with the power. On a disk that reserves no room
-    /// for segments, one that turns out to be full when a sync begins stops writing for good. At most 1 GiB.
+    /// for segments and turns out to be full when a sync begins, the sync is refused, and what is gathered stays so until there is
+    /// room. Twice as much of the disk is put aside for compaction. At most 1 GiB.
     pub write_buffer_bytes: usize,
     /// Fewer bits in tests, to force collisions.
     pub(crate) fingerprint_mask: u64,

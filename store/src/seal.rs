@@ -105,7 +105,7 @@ impl<D: Disk> Store<D> {
     pub(crate) fn begin_seal_of(&mut self, number: u16) -> Option<SealJob<D::File>> {
         let store = self.identity.store;
         let tree = self.hashes.tree.map_or(0, |tree| tree.check());
-        let wants_index = self.options.index_files && !self.starved && !self.segments[number].indexed;
+        let wants_index = self.options.index_files && !self.is_full() && !self.segments[number].indexed;
         let segment = &mut self.segments[number];
         let subject = Subject {
             store,

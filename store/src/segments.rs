@@ -2,7 +2,7 @@
 
 use crate::chain::ENTRY_BYTES;
 use crate::checksum::Place;
-use crate::compaction::MAX_VICTIMS;
+use crate::compaction::{MAX_VICTIMS, Merge};
 use crate::disk::{Disk, DiskError, DiskErrorKind, DiskFile};
 use crate::error::WriteError;
 use crate::key_index::Location;
@@ -19,6 +19,8 @@ pub(crate) const RESERVE: &str = "RESERVE";
 
 /// Numbers that no new segment is made without: more than the records of those that there are already.
 const KEPT_NUMBERS: u64 = 1 << 33;
+/// File systems give room and take it back in blocks of this many bytes, most of them.
+const BLOCK_BYTES: u64 = 4096;
 /// Zeros that are written at once.
 const PIECE_BYTES: usize = 64 << 10;
 
@@ -171,19 +173,26 @@ impl<D: Disk> Store<D> {
         Ok(())
     }
 
-    /// What a merge needs on a full disk: a segment, and what goes with a change of the manifest.
-    fn merge_bytes(&self) -> u64 {
+    /// What a change of the manifest takes on a full disk.
+    fn manifest_bytes(&self) -> u64 {
         // A few segments more, so that the reserve need not be made anew for each.
         let entries = (self.segments.iter().count() + 1).next_multiple_of(32);
         let chained = (MAX_VICTIMS + 1) * ENTRY_BYTES;
-        self.options.segment_bytes + Manifest::file_bytes(entries) + chained as u64
+        Manifest::file_bytes(entries) + chained as u64
+    }
+
+    /// What a merge needs on a full disk: a segment, what is buffered and has to be written before the victims go, and a manifest.
+    fn merge_bytes(&self) -> u64 {
+        self.options.segment_bytes + self.options.write_buffer_bytes as u64 + self.manifest_bytes()
     }
 
     /// Puts room aside for a full disk: for compaction, without which writers get no new segment, and for a small segment of
     /// removals, which is made up for with `all` or while the disk is not full.
     pub(crate) fn hold_reserve(&mut self, all: bool) -> Result<(), WriteError> {
         let needed = self.merge_bytes();
-        let wanted = needed + SEGMENT_HEADER_BYTES as u64 + 2 * self.options.removal_reserve();
+        // Removals may have to be written with all that is buffered.
+        let removals = 2 * self.options.removal_reserve() + self.options.write_buffer_bytes as u64;
+        let wanted = needed + SEGMENT_HEADER_BYTES as u64 + removals + 2 * BLOCK_BYTES;
         let before = self.reserve_bytes;
         if before >= wanted || (before >= needed && self.starved && !all) {
             return Ok(());
@@ -245,6 +254,42 @@ impl<D: Disk> Store<D> {
     /// Gives the room that was put aside to compaction. Answers whether there was any.
     pub(crate) fn release_reserve(&mut self) -> bool {
         core::mem::take(&mut self.reserve_bytes) > 0 && self.disk.remove(RESERVE).is_ok()
+    }
+
+    /// Gives so much of the room that was put aside, if that leaves what is to be kept.
+    fn cut_reserve(&mut self, bytes: u64, kept: u64) -> bool {
+        // A block more, for what is written need not begin where one does.
+        let left = self.reserve_bytes.saturating_sub(bytes + BLOCK_BYTES) / BLOCK_BYTES * BLOCK_BYTES;
+        let is_enough = left > 0 && left >= kept;
+        let cut = is_enough && self.disk.open(RESERVE).and_then(|file| file.truncate(left)).is_ok();
+        if cut {
+            self.reserve_bytes = left;
+        }
+        cut
+    }
+
+    /// Gives what is buffered room from the reserve, where more room comes of it: removals, and what a merge waits for.
+    pub(crate) fn lend_to_pending(&mut self) -> bool {
+        let bytes = self.pending.bytes.len() as u64;
+        if self.merge.as_ref().is_some_and(Merge::is_copied) {
+            return self.cut_reserve(bytes, self.manifest_bytes());
+        }
+        self.pending.urgent && self.cut_reserve(bytes, self.merge_bytes())
+    }
+
+    /// Gives so much room to the output of a merge, and if there is no more in the reserve all of that.
+    pub(crate) fn lend_for_output(&mut self, bytes: u64) -> bool {
+        let kept = self.options.write_buffer_bytes as u64 + self.manifest_bytes();
+        self.cut_reserve(bytes, kept) || self.release_reserve()
+    }
+
+    /// The same where the disk reserves no room: the output is written full, or others would take it.
+    pub(crate) fn lend_to_output(&mut self, file: &D::File, capacity: u64) -> Result<(), WriteError> {
+        let missing = capacity.saturating_sub(file.size().map_err(not_made)?);
+        if !self.lend_for_output(missing) {
+            return Err(WriteError::NoSpace);
+        }
+        fill(file, capacity).map_err(not_made)
     }
 
     /// Makes a log segment and names it in the manifest. On an error nothing has changed.

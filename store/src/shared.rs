@@ -216,11 +216,9 @@ impl<D: Disk> Inside<D> {
 
     /// Ends this thread's sync after a panic of the disk: the others must not wait for it for ever.
     fn step_down(&self, mut state: MutexGuard<'_, State<D>>, panic: Box<dyn Any + Send>) -> ! {
-        state.store.iter_mut().for_each(Store::give_up);
         state.leader = false;
         self.synced.notify_all();
-        drop(state);
-        resume_unwind(panic);
+        state.give_up(panic)
     }
 
     /// Begins a sync when none is under way, and ends it.

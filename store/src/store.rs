@@ -59,6 +59,8 @@ pub struct Store<D: Disk> {
     pub(crate) fill_failed: bool,
     /// The disk was full when a segment was last asked for.
     pub(crate) starved: bool,
+    /// Bytes of a write that found the disk full, which then had reserved no room for it; 0 once as many were written.
+    pub(crate) refused_bytes: usize,
     pub(crate) next_sequence: u64,
     /// The last sequence that a sync has covered.
     pub(crate) durable: u64,
@@ -80,6 +82,8 @@ pub(crate) struct Pending {
     pub(crate) bytes: Vec<u8>,
     /// Where in the active segment they belong.
     pub(crate) start: u64,
+    /// A removal is among them.
+    pub(crate) urgent: bool,
 }
 
 /// Who the store is, from its manifest.
@@ -284,7 +288,7 @@ impl<D: Disk> Store<D> {
         let len = draft.record_len();
         self.make_room(len as u64, urgency)?;
         let active = self.active.expect("room was made in it");
-        self.push_pending(active, draft)?;
+        self.push_pending(active, draft, urgency)?;
         let segment = &mut self.segments[active];
         let offset = segment.tail;
         segment.tail = offset + len as u64;
@@ -302,12 +306,18 @@ impl<D: Disk> Store<D> {
 
     /// Adds a record to those that wait to be written behind the active segment's tail, and writes them if they are
     /// enough. On an error the record is not among them.
-    pub(crate) fn push_pending(&mut self, active: u16, draft: &Draft<'_>) -> Result<(), WriteError> {
+    pub(crate) fn push_pending(
+        &mut self,
+        active: u16,
+        draft: &Draft<'_>,
+        urgency: Urgency,
+    ) -> Result<(), WriteError> {
         let segment = &self.segments[active];
-        let before = self.pending.bytes.len();
+        let (before, was_urgent) = (self.pending.bytes.len(), self.pending.urgent);
         if before == 0 {
             self.pending.start = segment.tail;
         }
+        self.pending.urgent |= urgency == Urgency::Removal;
         draft.append_to(&mut self.pending.bytes, segment.place, segment.tail);
         if self.pending.bytes.len() < self.options.write_buffer_bytes {
             return Ok(());
@@ -315,6 +325,7 @@ impl<D: Disk> Store<D> {
         let flushed = self.flush();
         if flushed.is_err() {
             self.pending.bytes.truncate(before);
+            self.pending.urgent = was_urgent;
         }
         flushed
     }
@@ -332,27 +343,60 @@ impl<D: Disk> Store<D> {
         if self.poisoned {
             return Err(WriteError::Poisoned);
         }
-        let active = self.active.expect("records were appended to it");
-        if let Err(error) = self.segments[active].file.write_at(self.pending.start, &self.pending.bytes) {
-            // A part may have been written: records that are refused, or written elsewhere later. None of them may be met by a
-            // recovery. A disk that had no room for them had reserved none, so that cutting the file gives nothing up.
-            let undone = match error.kind() {
-                DiskErrorKind::NoSpace => self.segments[active].file.truncate(self.pending.start),
-                _ => Err(error),
-            };
-            return Err(match undone {
-                Ok(()) => WriteError::NoSpace,
-                Err(error) => {
-                    self.poisoned = true;
-                    WriteError::Disk(error)
+        let bytes = self.pending.bytes.len();
+        match self.write_pending() {
+            Err(WriteError::NoSpace) => {
+                self.refused_bytes = bytes;
+                if !self.lend_to_pending() {
+                    return Err(WriteError::NoSpace);
                 }
-            });
+                self.write_pending()?;
+            }
+            written => {
+                written?;
+                if bytes >= self.refused_bytes {
+                    self.refused_bytes = 0;
+                }
+            }
         }
         self.pending.bytes.clear();
+        self.pending.urgent = false;
         if self.pending.bytes.capacity() > KEPT_BUFFER_BYTES.max(2 * self.options.write_buffer_bytes) {
             self.pending.bytes = Vec::new();
         }
         Ok(())
+    }
+
+    /// Whether there is room again for what was refused: zeros go where it would.
+    pub(crate) fn ask_for_room(&mut self) -> Result<(), WriteError> {
+        let Some(active) = self.active.filter(|_| self.refused_bytes > 0) else { return Ok(()) };
+        let bytes = self.segments[active].room().min(self.refused_bytes as u64);
+        self.pending.start = self.segments[active].tail;
+        self.pending.bytes.resize(usize::try_from(bytes).expect("no more than was refused"), 0);
+        let written = self.write_pending();
+        self.pending.bytes.clear();
+        written?;
+        self.refused_bytes = 0;
+        Ok(())
+    }
+
+    fn write_pending(&mut self) -> Result<(), WriteError> {
+        let active = self.active.expect("records were appended to it");
+        let file = &self.segments[active].file;
+        let Err(error) = file.write_at(self.pending.start, &self.pending.bytes) else { return Ok(()) };
+        // A part may have been written: records that are refused, or written elsewhere later. None of them may be met by a
+        // recovery. A disk that had no room for them had reserved none, so that cutting the file gives nothing up.
+        let undone = match error.kind() {
+            DiskErrorKind::NoSpace => file.truncate(self.pending.start),
+            _ => Err(error),
+        };
+        undone.map_or_else(
+            |error| {
+                self.poisoned = true;
+                Err(WriteError::Disk(error))
+            },
+            |()| Err(WriteError::NoSpace),
+        )
     }
 
     /// The tag that was put with a key, from memory alone. The key itself is not compared: another one with the same slot
@@ -387,9 +431,10 @@ impl<D: Disk> Store<D> {
     }
 
     /// Whether the disk had no room when a segment was last asked for: puts are refused, or will be when the segments that there are
-    /// have been filled. [`maintain`](Self::maintain) and puts ask again; where the disk reserves no room `maintain` alone does.
+    /// have been filled. [`maintain`](Self::maintain) and puts ask again; where the disk reserves no room `maintain` alone does. There it is
+    /// full also when a write found it so, until one goes through.
     pub fn is_full(&self) -> bool {
-        self.starved
+        self.starved || self.refused_bytes > 0
     }
 
     /// The last write's position, whether durable or not.

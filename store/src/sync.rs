@@ -5,7 +5,7 @@ use crate::error::WriteError;
 use crate::record::{Draft, HEADER_BYTES, Kind};
 use crate::segment::SegmentId;
 use crate::segments::SegmentTable;
-use crate::store::Store;
+use crate::store::{Store, Urgency};
 use alloc::vec::Vec;
 use core::fmt;
 
@@ -219,7 +219,7 @@ impl<D: Disk> Store<D> {
             key: &[],
             value: &[],
         };
-        match self.push_pending(active, &draft) {
+        match self.push_pending(active, &draft, Urgency::Put) {
             Ok(()) => self.segments[active].tail += HEADER_BYTES as u64,
             Err(WriteError::NoSpace) => {}
             // The sync is true all the same, but a disk that fails to write is written to no more.

@@ -59,7 +59,7 @@ impl<D: Disk> Store<D> {
         if self.poisoned {
             return Err(WriteError::Poisoned);
         }
-        match self.flush() {
+        match self.flush().and_then(|()| self.ask_for_room()) {
             // Compaction may make the room that is missing.
             Err(WriteError::NoSpace) => {}
             flushed => flushed?,

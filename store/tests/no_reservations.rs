@@ -159,3 +159,98 @@ fn what_is_buffered_on_a_full_disk_is_synced_when_there_is_room() {
     assert!(recovery.damage.is_empty() && recovery.torn.is_empty(), "{recovery:?}");
     assert_eq!((value(&mut store, 1), value(&mut store, 2)), (Some(300), Some(300)));
 }
+
+/// Puts new keys until the disk is full, upkeep or not.
+fn fill(store: &mut Store<MemDisk>, keys: &mut Vec<u32>, from: u32) {
+    for n in from.. {
+        let mut done = store.put(1, &n.to_le_bytes(), &[1; 300], 1);
+        if done.is_err() {
+            upkeep(store);
+            done = store.put(1, &n.to_le_bytes(), &[1; 300], 1);
+        }
+        match done {
+            Ok(_) => keys.push(n),
+            Err(WriteError::NoSpace) => return,
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+/// All upkeep that the room allows.
+fn upkeep(store: &mut Store<MemDisk>) {
+    for _ in 0..1000 {
+        let synced = store.sync();
+        assert!(matches!(synced, Ok(_) | Err(WriteError::NoSpace)), "{synced:?}");
+        match store.maintain(1 << 20) {
+            Ok(done) if done.more || done.needs_sync => {}
+            Ok(_) | Err(WriteError::NoSpace) => return,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    panic!("upkeep comes to no end");
+}
+
+/// Fills a disk on which all is live, deletes what `goes` says, and has as much put again.
+fn is_emptied(what: &str, buffer: usize, room: u64, goes: impl Fn(u32) -> bool) {
+    let disk = unreserving();
+    let options = |seed| options(seed).with_write_buffer(buffer);
+    let (mut store, _) = Store::open(disk.clone(), options(1)).expect("opens");
+    let mut keys = Vec::new();
+    for n in 0..200u32 {
+        store.put(1, &n.to_le_bytes(), &[1; 300], 1).expect("room");
+        keys.push(n);
+        store.maintain(1 << 20).expect("room");
+    }
+    store.sync().expect("syncs");
+    disk.set_capacity(Some(disk.used_bytes() + room));
+    fill(&mut store, &mut keys, 200);
+    upkeep(&mut store);
+    let before = keys.len();
+    keys.retain(|n| {
+        if !goes(*n) {
+            return true;
+        }
+        // Where it is refused upkeep makes the room.
+        let mut deleted = store.delete(1, &n.to_le_bytes());
+        for _ in 0..3 {
+            if deleted.is_ok() {
+                break;
+            }
+            assert_eq!(deleted, Err(WriteError::NoSpace), "{what}, {room}, {buffer}: key {n}");
+            upkeep(&mut store);
+            deleted = store.delete(1, &n.to_le_bytes());
+        }
+        assert!(deleted.is_ok(), "{what}, {room}, {buffer}: {deleted:?} for key {n}");
+        false
+    });
+    upkeep(&mut store);
+    assert!(store.sync().is_ok(), "{what}, {room}, {buffer}");
+    let left = keys.len();
+    fill(&mut store, &mut keys, 10_000);
+    let again = keys.len() - left;
+    assert!(again * 2 > before - left, "{what}, {room}, {buffer}: {again} of {} again", before - left);
+    // What could be synced is there after a power cut.
+    let synced = store.sync();
+    drop(store);
+    disk.crash(room);
+    let (mut store, recovery) = Store::open(disk, options(2)).expect("opens");
+    assert!(recovery.damage.is_empty(), "{what}, {room}, {buffer}: {recovery:?}");
+    if synced.is_ok() {
+        keys.iter()
+            .for_each(|n| assert_eq!(value(&mut store, *n), Some(300), "{what}, {room}, {buffer}: {n}"));
+    }
+    (0..200)
+        .filter(|n| goes(*n))
+        .for_each(|n| assert_eq!(value(&mut store, n), None, "{what}, {room}, {buffer}: {n}"));
+}
+
+#[test]
+fn a_full_disk_of_live_keys_can_be_emptied_with_a_buffer_and_without() {
+    for buffer in [0, 1 << 10, 4 << 10] {
+        for room in (0..40_000).step_by(1300).chain((0..1500).step_by(100)) {
+            is_emptied("each second", buffer, room, |n| n % 2 == 0);
+            is_emptied("all", buffer, room, |_| true);
+            is_emptied("the first", buffer, room, |n| n < 100);
+        }
+    }
+}

@@ -3,7 +3,7 @@
 #[path = "common/watched.rs"]
 mod watched;
 
-use gramme_store::{MemDisk, Options, Store, WriteError};
+use gramme_store::{Disk, MemDisk, Options, Store, WriteError};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use watched::{Op, Watched};
@@ -65,6 +65,34 @@ fn a_reserve_that_is_too_small_is_kept_where_there_is_no_room_for_more() {
         assert_eq!(refused, WriteError::NoSpace);
         assert!(is_enough(&disk, 4096), "reserves: {reserves}");
     }
+}
+
+#[test]
+fn dead_segments_go_where_nothing_is_put_aside_to_merge_others_with() {
+    let disk = MemDisk::new();
+    let (mut store, _) = Store::open(disk.clone(), options(4096)).expect("opens");
+    // Every other record of the first segments is dead, and all of the last ones.
+    for n in 0..200u32 {
+        store.put(0, &n.to_le_bytes(), &[1; 300], 1).expect("room");
+    }
+    for n in (0..200u32).filter(|n| n % 2 == 0 || *n > 150) {
+        store.put(0, b"elsewhere", &n.to_le_bytes(), 1).expect("room");
+        store.delete(0, &n.to_le_bytes()).expect("room");
+    }
+    store.close().expect("closes");
+    disk.remove("RESERVE").expect("it is there");
+    // Enough for a small segment or a manifest, and not for both and the output of a merge.
+    disk.set_capacity(Some(disk.used_bytes() + 10_000));
+    let (mut store, _) = Store::open(disk.clone(), options(4096)).expect("opens");
+    let before = disk.used_bytes();
+    for _ in 0..100 {
+        match store.maintain(1 << 20) {
+            Ok(done) if done.more || done.needs_sync => drop(store.sync().expect("syncs")),
+            Ok(_) | Err(WriteError::NoSpace) => break,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert!(disk.used_bytes() + 8192 < before, "{} of {before} bytes", disk.used_bytes());
 }
 
 #[test]

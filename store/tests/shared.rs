@@ -4,8 +4,9 @@
 mod watched;
 
 use gramme_store::{FileDisk, MemDisk, Options, SharedStore, Store, ValueRef, WriteError};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Barrier, Condvar, Mutex, mpsc};
+use std::sync::{Arc, Barrier, Condvar, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 use watched::{Op, Watched};
 
@@ -289,7 +290,12 @@ fn a_full_disk_is_emptied_and_filled_again() {
             }
         };
         let mut stored = 0u32;
-        while store.put_unsynced(0, &stored.to_le_bytes(), &[1; 1000], 1).is_ok() {
+        loop {
+            let put = || store.put_unsynced(0, &stored.to_le_bytes(), &[1; 1000], 1);
+            // Upkeep gives back what segments have past their ends.
+            if put().is_err() && (store.maintain().is_err() || put().is_err()) {
+                break;
+            }
             stored += 1;
         }
         assert!(stored > 3000, "{stored}");
@@ -379,7 +385,7 @@ fn a_disk_that_panics_in_a_write_is_written_to_no_more() {
 }
 
 /// Waits for what another thread is to do.
-fn until(what: &str, is_so: impl Fn() -> bool) {
+fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     let began = Instant::now();
     while !is_so() {
         assert!(began.elapsed() < Duration::from_secs(60), "{what}");
@@ -416,6 +422,47 @@ fn a_disk_that_panics_while_a_segment_is_sealed_stops_writing_and_says_so() {
     assert!(matches!(refused, None | Some(WriteError::Poisoned)), "{refused:?}");
     assert_eq!(store.put(0, b"more", b"value", 1), Err(WriteError::Poisoned), "there is no upkeep any more");
     assert!(store.get(0, &1u32.to_le_bytes()).expect("reads go on").is_some());
+}
+
+#[test]
+fn a_disk_that_panics_in_the_sync_of_a_merge_stops_writing_and_says_so() {
+    let (writers, panics) = (std::thread::current().id(), Arc::new(AtomicBool::new(false)));
+    // Of what upkeep writes, the output of a merge alone is a segment with more than a header.
+    let written = Mutex::new(BTreeMap::<String, u32>::new());
+    let disk = Watched::new(MemDisk::new(), {
+        let panics = panics.clone();
+        move |op| {
+            let mut written = written.lock().unwrap_or_else(PoisonError::into_inner);
+            match op {
+                _ if std::thread::current().id() == writers => {}
+                Op::Write(name, _) if name.ends_with(".seg") => {
+                    *written.entry(name.to_owned()).or_default() += 1;
+                }
+                Op::Sync(name) if written.get(name).is_some_and(|writes| *writes > 1) => {
+                    written.clear();
+                    panics.store(true, Ordering::SeqCst);
+                    panic!("a disk that panics once");
+                }
+                _ => {}
+            }
+            Ok(())
+        }
+    });
+    let (store, _) =
+        SharedStore::open(disk, Options::new([1; 16]).with_segment_bytes(64 << 10)).expect("opens");
+    let mut n = 0u32;
+    until("a merge is synced", || {
+        n += 1;
+        // Every tenth key stays.
+        let key = if n.is_multiple_of(10) { n } else { 0 };
+        let _ = store.put_unsynced(0, &key.to_le_bytes(), &[1; 1000], 1);
+        if n.is_multiple_of(100) {
+            let _ = store.sync();
+        }
+        panics.load(Ordering::SeqCst)
+    });
+    until("upkeep says so", || store.upkeep_error() == Some(WriteError::Poisoned));
+    assert_eq!(store.put(0, b"more", b"value", 1), Err(WriteError::Poisoned), "there is no upkeep any more");
 }
 
 fn options_of_a_look() -> Options {
