@@ -450,3 +450,61 @@ fn writes_that_find_no_room_are_not_looked_for() {
     assert_eq!(cluster.delivered.iter().filter(offers).count(), 0);
     assert_eq!(cluster.nodes[&fallback].engine.status(cluster.now.instant).sweeping_partitions, 0);
 }
+
+/// Whether others still wait for a copy was looked up once before, for one that was written anew since: those answers, which come late, say
+/// nothing of the hints that came with it.
+#[test]
+fn what_was_looked_up_for_a_former_copy_lets_no_later_one_go() {
+    let mut cluster = Cluster::new(4);
+    let [first, second, third, fallback] = cluster.preference("k")[..] else { panic!("four nodes") };
+    // The first one has what was kept for it; whether the others wait for the copy is being looked up.
+    let served = |cluster: &mut Cluster| {
+        let handed = |(from, to, m): &(NodeId, NodeId, Message)| {
+            (*from, *to) == (fallback, first) && matches!(m, Message::Write { purpose: Purpose::Handoff, .. })
+        };
+        cluster.delivered.clear();
+        while !cluster.delivered.iter().any(handed) {
+            cluster.pass(Duration::from_millis(1));
+        }
+        cluster.nodes.get_mut(&fallback).unwrap().loads = false;
+        cluster.sync(first);
+        cluster.run();
+        let copy = std::mem::take(&mut cluster.nodes.get_mut(&fallback).unwrap().held_loads);
+        assert_eq!(copy.len(), 1);
+        copy.into_iter().for_each(|loaded| cluster.input(fallback, loaded));
+        assert_eq!(cluster.nodes[&fallback].held_loads.len(), 2);
+    };
+    cluster.pause(first);
+    cluster.put(second, "k", "one", Cover::Held);
+    cluster.pass(Duration::from_secs(2));
+    assert_eq!(cluster.hints(fallback), 1);
+    cluster.nodes.get_mut(&first).unwrap().syncs = false;
+    cluster.wake(first);
+    served(&mut cluster);
+    let node = cluster.nodes.get_mut(&fallback).unwrap();
+    let late = std::mem::take(&mut node.held_loads);
+    node.loads = true;
+
+    // A later write that two of them miss.
+    cluster.loses = |_, _, message| matches!(message, Message::Write { purpose: Purpose::Handoff, .. });
+    cluster.pause(first);
+    cluster.put(third, "k", "two", Cover::Held);
+    cluster.pass(Duration::from_secs(2));
+    cluster.resume(first);
+    cluster.pause(second);
+    cluster.pass(Duration::from_secs(10));
+    cluster.nodes.get_mut(&first).unwrap().syncs = false;
+    cluster.put(third, "k", "three", Cover::Held);
+    cluster.pass(Duration::from_secs(2));
+    assert_eq!(cluster.hints(fallback), 2);
+    cluster.loses = |_, _, _| false;
+    served(&mut cluster);
+    late.into_iter().for_each(|loaded| cluster.input(fallback, loaded));
+    cluster.load(fallback);
+    cluster.run();
+    assert!(cluster.copy(fallback, "k").is_some(), "a copy for which an owner waits");
+    cluster.resume(second);
+    cluster.pass(Duration::from_secs(30));
+    assert_eq!(cluster.copy(second, "k"), Some(vec![String::from("three")]));
+    assert_eq!((cluster.hints(fallback), cluster.copy(fallback, "k")), (0, None));
+}

@@ -38,7 +38,7 @@ pub(crate) struct Node {
     wanted: bool,
     pub(crate) loads: bool,
     /// Answers of loads that are held back.
-    held_loads: Vec<Input>,
+    pub(crate) held_loads: Vec<Input>,
     pub(crate) lists: bool,
     pub(crate) hint_lists_fail: bool,
     /// Answers of listings that are held back.
@@ -468,9 +468,14 @@ impl Cluster {
 
     /// Lets it go on, with everything that has piled up.
     pub(crate) fn resume(&mut self, id: NodeId) {
+        self.wake(id);
+        self.run();
+    }
+
+    /// The same, and nothing is delivered yet.
+    pub(crate) fn wake(&mut self, id: NodeId) {
         let pile = self.paused.remove(&id).expect("the node is paused");
         self.wire.extend(pile);
-        self.run();
     }
 
     fn advance(&mut self, to: Instant) {
