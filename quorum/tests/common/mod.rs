@@ -6,6 +6,7 @@ mod requests;
 
 use bytes::Bytes;
 use gramme_quorum::message::Message;
+use gramme_quorum::planted::Planted;
 use gramme_quorum::*;
 use gramme_ring::{ClusterId, Member, Membership, NodeId};
 use gramme_vclock::Actor;
@@ -137,18 +138,24 @@ impl Cluster {
 
     /// Starts a node on what its last crash left, with a new actor.
     pub(crate) fn start(&mut self, id: NodeId) {
-        self.start_with(id, false);
+        self.start_with(id, false, Planted::default());
+    }
+
+    /// The same with a mistake in its engine.
+    pub(crate) fn start_planted(&mut self, id: NodeId, planted: Planted) {
+        self.start_with(id, false, planted);
     }
 
     pub(crate) fn start_on_a_full_disk(&mut self, id: NodeId) {
-        self.start_with(id, true);
+        self.start_with(id, true, Planted::default());
     }
 
-    fn start_with(&mut self, id: NodeId, disk_full: bool) {
+    fn start_with(&mut self, id: NodeId, disk_full: bool, planted: Planted) {
         let disk = self.down.remove(&id).expect("the node is down");
         self.runs += 1;
         let mut config = Config::new(id, Actor(1000 * id.0 + self.runs));
         (self.config)(&mut config);
+        config.planted = planted;
         config.incomplete |= self.incomplete.contains(&id);
         let run = disk.get(&(RUN_PLACE, Bytes::from_static(RUN_KEY)));
         config.opening = Opening::new(run.map(|bytes| &bytes[..]), position(&disk));
