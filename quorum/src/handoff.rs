@@ -59,7 +59,8 @@ pub(crate) struct Handoff {
 #[derive(Debug)]
 pub(crate) struct Forgetting {
     digest: u64,
-    loads: usize,
+    /// What looks whether others wait for it.
+    loads: Vec<LoadId>,
 }
 
 impl Engine {
@@ -317,24 +318,28 @@ impl Engine {
         if others.is_empty() || self.config.planted.is(Bug::ForgottenWhileOwed) {
             return self.replica.start(&mut self.out, &key, Task::Forget { digest });
         }
-        self.forgetting.insert(key.clone(), Forgetting { digest, loads: others.len() });
+        let mut loads = Vec::new();
         for other in others {
             let (place, hint) = hint_record(other, &key);
             let load = self.out.load(place, hint);
             self.hint_loads.insert(load, key.clone());
+            loads.push(load);
         }
+        self.forgetting.insert(key, Forgetting { digest, loads });
     }
 
     /// Whether another owner still waits for a fallback's copy. `false` if the load is not of a hint.
     pub(crate) fn hint_loaded(&mut self, load: LoadId, loaded: &Loaded) -> bool {
         let Some(key) = self.hint_loads.remove(&load) else { return false };
-        let Some(forgetting) = self.forgetting.get_mut(&key) else { return true };
+        // Answers that come late are of a former copy, and say nothing of the hints that came with this one.
+        let ours = |forgetting: &&mut Forgetting| forgetting.loads.contains(&load);
+        let Some(forgetting) = self.forgetting.get_mut(&key).filter(ours) else { return true };
         if *loaded != Loaded::Absent {
             self.forgetting.remove(&key);
             return true;
         }
-        forgetting.loads -= 1;
-        if forgetting.loads == 0 {
+        forgetting.loads.retain(|other| *other != load);
+        if forgetting.loads.is_empty() {
             let digest = forgetting.digest;
             self.forgetting.remove(&key);
             self.replica.start(&mut self.out, &key, Task::Forget { digest });

@@ -135,20 +135,17 @@ impl Engine {
         }
     }
 
-    /// A transition brings these.
-    pub(crate) fn gain(&mut self, now: Now, units: Vec<(u16, u16)>) {
-        self.recovery.insert(units, |unit| unit.gained = true);
-        self.begin_recovery(now);
-        self.continue_recovery(now);
-    }
-
-    /// A transition lets reads rely on these being everywhere. What was pulled before has not seen all that was written by the
-    /// former rules.
-    pub(crate) fn compare_all(&mut self, now: Now, units: Vec<(u16, u16)>) {
-        if units.is_empty() {
+    /// A transition brings some partitions, and lets reads rely on others being everywhere. What was pulled before has not seen all that
+    /// was written by the former layout or rules alone.
+    pub(crate) fn gain(&mut self, now: Now, gained: Vec<(u16, u16)>, compared: Vec<(u16, u16)>) {
+        if gained.is_empty() && compared.is_empty() {
             return;
         }
-        self.recovery.insert(units, |unit| {
+        self.recovery.insert(gained, |unit| {
+            unit.gained = true;
+            unit.done.clear();
+        });
+        self.recovery.insert(compared, |unit| {
             unit.compared = true;
             unit.done.clear();
         });

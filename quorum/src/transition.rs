@@ -38,8 +38,7 @@ impl Engine {
                         true => units(to).filter(stays).collect(),
                         false => Vec::new(),
                     };
-                    self.gain(now, gains);
-                    self.compare_all(now, compared);
+                    self.gain(now, gains, compared);
                 }
                 let hidden = self.config.planted.is(Bug::LossHidesGains) && self.recovery.has_lost();
                 !self.recovery.has_gains() || hidden || self.config.planted.is(Bug::ReadsMovedEarly)

@@ -5,6 +5,7 @@ mod common;
 use bytes::Bytes;
 use common::{A, B, C, Cluster};
 use gramme_quorum::message::{CallId, Message, Purpose, Syncing};
+use gramme_quorum::planted::Planted;
 use gramme_quorum::*;
 use gramme_ring::{Change, NodeId};
 use std::time::Duration;
@@ -21,8 +22,15 @@ fn left_behind(cluster: &mut Cluster) -> String {
     let key = (0..).map(|i| format!("key {i}")).find(owners).unwrap();
     cluster.put(A, &key, "v", Cover::Held);
     cluster.pass(Duration::from_secs(1));
-    let bytes = Bytes::from(key.clone());
-    let object = cluster.nodes[&A].durable[&(common::place(&key), bytes.clone())].clone();
+    send_copy(cluster, &key);
+    assert!(cluster.copy(D, &key).is_some());
+    key
+}
+
+/// A write of what A has comes to D, from a coordinator by whose layout D was an owner.
+fn send_copy(cluster: &mut Cluster, key: &str) {
+    let bytes = Bytes::copy_from_slice(key.as_bytes());
+    let object = cluster.nodes[&A].durable[&(common::place(key), bytes.clone())].clone();
     let layout = cluster.memberships[&A].layout().unwrap().version();
     let write = Message::Write {
         call: CallId(1),
@@ -35,8 +43,6 @@ fn left_behind(cluster: &mut Cluster) -> String {
         outranked_by: None,
     };
     cluster.input(D, Input::Peer(A, write));
-    assert!(cluster.copy(D, &key).is_some());
-    key
 }
 
 fn sweeping(cluster: &Cluster) -> usize {
@@ -86,6 +92,95 @@ fn an_owner_that_was_wiped_since_it_took_something_takes_it_again() {
     cluster.loses = |_, _, _| false;
     cluster.pass(Duration::from_secs(60));
     assert_eq!(cluster.copy(D, &key), None);
+}
+
+/// A has taken all, and B is about to, when something comes that neither has been shown.
+fn something_comes_between(planted: Planted) {
+    let mut cluster = Cluster::with(4, |config| config.timing.exchange = Duration::from_secs(5));
+    cluster.crash(D);
+    cluster.start_planted(D, planted);
+    cluster.pass(Duration::from_secs(2));
+    let key = left_behind(&mut cluster);
+    // B has something to sync before it can say that all is durable.
+    cluster.nodes.get_mut(&B).unwrap().syncs = false;
+    cluster.put(A, "other", "v", Cover::Held);
+    cluster.loses = |from, to, message| match message {
+        Message::Offered { .. } => from == C,
+        Message::Write { .. } => to == B || to == C,
+        _ => false,
+    };
+    let offered = |(from, to, message): &(NodeId, NodeId, Message)| {
+        (*from, *to) == (B, D) && matches!(message, Message::List { .. })
+    };
+    while !cluster.delivered.iter().any(offered) {
+        cluster.pass(Duration::from_millis(100));
+    }
+    let options = WriteOptions { w: Some(Level::One), ..WriteOptions::default() };
+    let (name, value) = (Bytes::from(key.clone()), Bytes::from_static(b"late"));
+    let late = Op::Put { key: name, value, content_type: None, expiry: None, cover: Cover::Held, options };
+    assert!(matches!(cluster.request(A, late), Reply::Written { .. }));
+    send_copy(&mut cluster, &key);
+    cluster.sync(B);
+    cluster.run();
+    cluster.loses = |_, _, _| false;
+    for _ in 0..600 {
+        let late = Some(vec![String::from("late")]);
+        let owners = [A, B, C].into_iter().filter(|owner| cluster.copy(*owner, &key) == late);
+        let few = owners.count() < 2;
+        assert!(!few || cluster.copy(D, &key).is_some(), "a copy goes that fewer than two owners have");
+        cluster.pass(Duration::from_millis(100));
+    }
+    assert_eq!(cluster.copy(D, &key), None);
+}
+
+#[test]
+fn what_comes_while_a_partition_is_taken_is_offered_too() {
+    something_comes_between(Planted::default());
+}
+
+#[cfg(feature = "planted")]
+#[test]
+#[should_panic(expected = "fewer than two owners have")]
+fn a_sweep_that_ignores_what_comes_is_found() {
+    something_comes_between(Planted::one(gramme_quorum::planted::Bug::SweepIgnoresArrivals));
+}
+
+/// By another layout it is an owner of what it offers: answers that come late let nothing go.
+#[test]
+fn who_becomes_an_owner_of_what_it_offers_keeps_it() {
+    let mut cluster = Cluster::with(4, |config| config.timing.exchange = Duration::from_secs(5));
+    let key = left_behind(&mut cluster);
+    cluster.loses = |from, _, message| from != A && matches!(message, Message::Offered { .. });
+    cluster.delivered.clear();
+    cluster.pass(Duration::from_secs(10));
+    assert_eq!(sweeping(&cluster), 1);
+    let offers = cluster.delivered.iter().filter_map(|(_, to, message)| match message {
+        Message::Offer { call, .. } if *to != A => Some((*to, *call)),
+        _ => None,
+    });
+    let offers: Vec<_> = offers.collect();
+    assert!(offers.len() > 1);
+    common::changes::commit(&mut cluster, A, vec![Change::Leave(C)]);
+    let layout = |cluster: &Cluster| cluster.memberships[&D].layout().unwrap().version();
+    let before = layout(&cluster);
+    let answer = |cluster: &mut Cluster| {
+        for (node, call) in &offers {
+            cluster.input(D, Input::Peer(*node, Message::Offered { call: *call, whole: true }));
+        }
+        assert!(cluster.copy(D, &key).is_some());
+    };
+    while layout(&cluster) == before {
+        assert!(cluster.deliver());
+    }
+    answer(&mut cluster);
+    cluster.loses = |_, _, _| false;
+    while cluster.nodes[&D].engine.membership().transition().is_some() {
+        cluster.pass(Duration::from_millis(100));
+        answer(&mut cluster);
+    }
+    cluster.pass(Duration::from_secs(20));
+    answer(&mut cluster);
+    assert_eq!(sweeping(&cluster), 0);
 }
 
 /// The hints of an owner that was removed are looked for again where they could not be listed.

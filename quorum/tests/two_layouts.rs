@@ -2,10 +2,10 @@
 
 mod common;
 
-use common::{Cluster, put};
+use common::{Cluster, changes, put};
 use gramme_quorum::message::Message;
 use gramme_quorum::*;
-use gramme_ring::{Change, Member, NodeId, Slot, Step};
+use gramme_ring::{Change, Layout, Member, NodeId, Phase, Slot, Step};
 use std::time::Duration;
 
 const JOINER: NodeId = NodeId(5);
@@ -120,4 +120,59 @@ fn a_write_that_is_cut_short_leaves_its_hint_with_the_copy_here() {
     let lingering = cluster.nodes[&coordinator].engine.status(cluster.now.instant).lingering_writes;
     assert!(lingering <= 4, "{lingering}");
     assert_eq!(cluster.hints(coordinator) + lingering, keys.len());
+}
+
+/// A node that lost its disk is to gain a partition, and has asked one of its owners before all went by both layouts: what that one was sent
+/// afterwards, by who went by the former layout alone, it does not have.
+#[test]
+fn what_was_pulled_before_all_write_by_both_layouts_is_no_gain() {
+    let [a, b, c, gainer] = [1, 2, 3, 4].map(NodeId);
+    let mut cluster = Cluster::with(4, |config| config.timing.exchange = Duration::from_secs(3600));
+    cluster.pass(Duration::from_secs(5));
+    cluster.loses =
+        |from, to, message| [from, to].contains(&NodeId(2)) && matches!(message, Message::Gossip(_));
+    changes::commit(&mut cluster, a, vec![Change::Member(Member::new(gainer).with_weight(9))]);
+    cluster.pass(Duration::from_secs(1));
+    let membership = cluster.nodes[&gainer].engine.membership();
+    let transition = membership.transition().expect("it waits for one who has yet to hear of it");
+    assert_eq!(transition.step(), Step::Acknowledging);
+    let owns =
+        |layout: &Layout, key: &str| layout.is_owner(layout.partition_of(Slot::of(key.as_bytes())), gainer);
+    let gained = |key: &String| !owns(transition.from(), key) && owns(transition.to(), key);
+    let key = (0..10_000).map(|i| format!("k{i}")).find(gained).expect("it gains some");
+
+    cluster.crash(gainer);
+    cluster.incomplete.insert(gainer);
+    cluster.cut(gainer, b, true);
+    cluster.cut(gainer, c, true);
+    cluster.start(gainer);
+    cluster.pass(Duration::from_secs(5));
+    cluster.loses = |from, to, message| match message {
+        Message::Gossip(_) => [from, to].contains(&NodeId(2)),
+        Message::Write { .. } => to == NodeId(3),
+        _ => false,
+    };
+    cluster.put(b, &key, "v", Cover::Held);
+    assert_eq!(cluster.copy(a, &key).unwrap(), ["v"]);
+    assert_eq!(cluster.copy(c, &key), None);
+
+    cluster.loses = |_, to, message| matches!(message, Message::Write { .. }) && to == NodeId(3);
+    let transition = |cluster: &Cluster| {
+        let transition = cluster.memberships[&gainer].transition().expect("it is live");
+        (transition.step(), transition.phase(gainer))
+    };
+    while transition(&cluster).0 < Step::Transferring {
+        cluster.pass(Duration::from_millis(100));
+    }
+    cluster.cut(gainer, c, false);
+    for _ in 0..1_000_000 {
+        if transition(&cluster).1 >= Some(Phase::Synced) {
+            assert_eq!(cluster.copy(gainer, &key), Some(vec![String::from("v")]));
+            return;
+        }
+        if !cluster.deliver() {
+            cluster.pass(Duration::from_millis(1));
+        }
+    }
+    panic!("it never has what it gains");
 }

@@ -60,6 +60,8 @@ pub(crate) struct Node {
     pub(crate) timer: Option<Time>,
     pub(crate) job: Option<Storage>,
     pub(crate) paused_until: Time,
+    /// The same, but for what it writes down of the cluster.
+    pub(crate) stopped_until: Time,
     /// Until then it stands still for so long that nobody can connect to it.
     pub(crate) asleep_until: Time,
     /// Requests on their way to it.
@@ -119,6 +121,7 @@ impl Node {
             timer: None,
             job: None,
             paused_until: Time(0),
+            stopped_until: Time(0),
             asleep_until: Time(0),
             expected: BTreeSet::new(),
             requests: BTreeSet::new(),

@@ -376,10 +376,12 @@ impl Run<'_> {
             }
         }
         self.world.check_rest();
-        // And then, when the last reads have ended everywhere, there is nothing left to do.
-        self.advance(self.world.now() + Duration::from_secs(5));
-        // Unless somebody goes on only now, with what was asked before the calm, or what was lost was removed only now.
-        let is_idle = |world: &World| !world.is_stopped() && !world.is_changing() && world.unrest().is_none();
+        // And then, when who stood still has gone on, with what was asked before the calm, and the last reads have ended everywhere, there
+        // is nothing left to do.
+        let awake = self.world.now().max(self.world.awake());
+        self.advance(awake + Duration::from_secs(5));
+        // Unless what was lost was removed only now.
+        let is_idle = |world: &World| !world.is_changing() && world.unrest().is_none();
         let before = is_idle(&self.world).then(|| self.world.work());
         self.advance(self.world.now() + Duration::from_secs(5));
         if let Some(before) = before.filter(|_| is_idle(&self.world)) {

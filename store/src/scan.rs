@@ -251,10 +251,12 @@ impl<F: DiskFile> Scan<F> {
             offset += ALIGN as u64;
             used = offset;
         }
-        self.position = self.limit;
         if used == start {
+            self.position = self.limit;
             return Ok(Found::End { offset: start });
         }
+        // The zeros that follow are the end, and where that is matters to whoever knows where the records ended.
+        self.position = used;
         Ok(Found::Gap { start, end: used, trailing: true })
     }
 

@@ -273,6 +273,33 @@ fn a_shared_store_can_be_scrubbed() {
     assert!(found > 0);
 }
 
+/// The last record of a segment stands where the one before it should, and where it should stand there is nothing: nothing but zeros
+/// follows what can't be read.
+#[test]
+fn zeros_after_damage_at_a_segment_s_end_are_as_damaged() {
+    let disk = prepared();
+    let mut store = open(&disk);
+    let len = 40 + 4 + value(0).len();
+    let mut found = 0;
+    for name in segments(&disk) {
+        let contents = disk.contents(&name).expect("there");
+        let puts = contents.windows(120).enumerate().filter(|(_, window)| *window == [0x5a; 120]);
+        let starts: Vec<usize> = puts.map(|(at, _)| at - 48).collect();
+        let [.., before, last] = starts[..] else { continue };
+        if last + len != contents.len() || before + len != last {
+            continue;
+        }
+        found += 1;
+        assert!(disk.overwrite(&name, before as u64, &contents[last..]));
+        assert!(disk.overwrite(&name, last as u64, &vec![0; len]));
+    }
+    assert!(found > 1, "segments end with two puts");
+    let unreadable = unreadable(&mut store);
+    assert!(unreadable.len() > 2);
+    let (damage, _, _) = round(&mut store, 3000);
+    assert_eq!(slots_of(&damage, lost), unreadable);
+}
+
 #[test]
 fn a_write_that_went_to_another_s_place_costs_two_records_under_an_open_store() {
     let disk = prepared();

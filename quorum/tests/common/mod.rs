@@ -2,15 +2,19 @@
 #![allow(dead_code, reason = "each test file uses its part")]
 
 pub(crate) mod changes;
+mod requests;
 
 use bytes::Bytes;
 use gramme_quorum::message::Message;
+use gramme_quorum::planted::Planted;
 use gramme_quorum::*;
 use gramme_ring::{ClusterId, Member, Membership, NodeId};
-use gramme_vclock::{Actor, GrowableContext as Context};
+use gramme_vclock::Actor;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::Bound;
+
+pub(crate) use requests::*;
 
 pub(crate) type Disk = BTreeMap<(Place, Bytes), Bytes>;
 
@@ -35,7 +39,7 @@ pub(crate) struct Node {
     wanted: bool,
     pub(crate) loads: bool,
     /// Answers of loads that are held back.
-    held_loads: Vec<Input>,
+    pub(crate) held_loads: Vec<Input>,
     pub(crate) lists: bool,
     pub(crate) hint_lists_fail: bool,
     /// Answers of listings that are held back.
@@ -134,18 +138,24 @@ impl Cluster {
 
     /// Starts a node on what its last crash left, with a new actor.
     pub(crate) fn start(&mut self, id: NodeId) {
-        self.start_with(id, false);
+        self.start_with(id, false, Planted::default());
+    }
+
+    /// The same with a mistake in its engine.
+    pub(crate) fn start_planted(&mut self, id: NodeId, planted: Planted) {
+        self.start_with(id, false, planted);
     }
 
     pub(crate) fn start_on_a_full_disk(&mut self, id: NodeId) {
-        self.start_with(id, true);
+        self.start_with(id, true, Planted::default());
     }
 
-    fn start_with(&mut self, id: NodeId, disk_full: bool) {
+    fn start_with(&mut self, id: NodeId, disk_full: bool, planted: Planted) {
         let disk = self.down.remove(&id).expect("the node is down");
         self.runs += 1;
         let mut config = Config::new(id, Actor(1000 * id.0 + self.runs));
         (self.config)(&mut config);
+        config.planted = planted;
         config.incomplete |= self.incomplete.contains(&id);
         let run = disk.get(&(RUN_PLACE, Bytes::from_static(RUN_KEY)));
         config.opening = Opening::new(run.map(|bytes| &bytes[..]), position(&disk));
@@ -465,89 +475,20 @@ impl Cluster {
 
     /// Lets it go on, with everything that has piled up.
     pub(crate) fn resume(&mut self, id: NodeId) {
+        self.wake(id);
+        self.run();
+    }
+
+    /// The same, and nothing is delivered yet.
+    pub(crate) fn wake(&mut self, id: NodeId) {
         let pile = self.paused.remove(&id).expect("the node is paused");
         self.wire.extend(pile);
-        self.run();
     }
 
     fn advance(&mut self, to: Instant) {
         let passed = to.since(self.now.instant);
         self.now.instant = self.now.instant + passed;
         self.now.wall_ms += u64::try_from(passed.as_millis()).unwrap();
-    }
-
-    /// Starts a request and gives its number.
-    pub(crate) fn start_request(&mut self, at: NodeId, op: Op) -> RequestId {
-        self.requests += 1;
-        let request = RequestId(self.requests);
-        self.input(at, Input::Client(request, op));
-        request
-    }
-
-    /// Makes a request and lets the cluster talk, and time pass if it must, until the answer is there.
-    pub(crate) fn request(&mut self, at: NodeId, op: Op) -> Reply {
-        let request = self.start_request(at, op);
-        self.run();
-        for _ in 0..100 {
-            if self.replies.contains_key(&request) {
-                break;
-            }
-            self.pass(Duration::from_millis(100));
-        }
-        self.replies.get(&request).cloned().expect("every request is answered by its deadline")
-    }
-
-    pub(crate) fn put(&mut self, at: NodeId, key: &str, value: &str, cover: Cover) -> Context {
-        match self.request(at, put(key, value, cover)) {
-            Reply::Written { context, .. } => context,
-            other => panic!("put {key} = {value}: {other:?}"),
-        }
-    }
-
-    pub(crate) fn get(&mut self, at: NodeId, key: &str) -> (Vec<String>, Context) {
-        self.get_with(at, key, ReadOptions::default())
-    }
-
-    pub(crate) fn get_with(&mut self, at: NodeId, key: &str, options: ReadOptions) -> (Vec<String>, Context) {
-        match self.request(at, Op::Get { key: Bytes::copy_from_slice(key.as_bytes()), options }) {
-            Reply::Read(reading) => {
-                let values = reading.siblings.iter().map(|s| String::from_utf8(s.value.to_vec()).unwrap());
-                (values.collect(), reading.context)
-            }
-            other => panic!("get {key}: {other:?}"),
-        }
-    }
-
-    /// The values in a node's own copy, sorted; `None` if it has no record.
-    pub(crate) fn copy(&self, id: NodeId, key: &str) -> Option<Vec<String>> {
-        let record = (place(key), Bytes::copy_from_slice(key.as_bytes()));
-        let disk = self.nodes.get(&id).map_or_else(|| &self.down[&id], |n| &n.written);
-        let object = object::decode(disk.get(&record)?).unwrap();
-        let mut values: Vec<String> = object
-            .iter()
-            .map(|(_, v)| match &v.content {
-                Content::Value { bytes, .. } => String::from_utf8(bytes.to_vec()).unwrap(),
-                Content::Tombstone => String::from("(deleted)"),
-            })
-            .collect();
-        values.sort();
-        Some(values)
-    }
-
-    /// How many hints a node's disk holds.
-    pub(crate) fn hints(&self, id: NodeId) -> usize {
-        let disk = self.nodes.get(&id).map_or_else(|| &self.down[&id], |n| &n.written);
-        disk.keys().filter(|(place, _)| place.0 >= 0x8000).count()
-    }
-
-    pub(crate) fn records(&self, id: NodeId) -> impl Iterator<Item = &(Place, Bytes)> {
-        self.nodes[&id].written.keys()
-    }
-
-    /// The key's preference list.
-    pub(crate) fn preference(&self, key: &str) -> Vec<NodeId> {
-        let engine = &self.nodes.values().next().unwrap().engine;
-        engine.preference(key.as_bytes()).into_iter().map(|(id, ..)| id).collect()
     }
 }
 
@@ -581,25 +522,6 @@ fn position(disk: &Disk) -> u64 {
 
 pub(crate) fn place(key: &str) -> Place {
     Place(gramme_ring::Slot::of(key.as_bytes()).index())
-}
-
-pub(crate) fn put(key: &str, value: &str, cover: Cover) -> Op {
-    Op::Put {
-        key: Bytes::copy_from_slice(key.as_bytes()),
-        value: Bytes::copy_from_slice(value.as_bytes()),
-        content_type: None,
-        expiry: None,
-        cover,
-        options: WriteOptions::default(),
-    }
-}
-
-pub(crate) fn delete(key: &str, cover: Cover) -> Op {
-    Op::Delete { key: Bytes::copy_from_slice(key.as_bytes()), cover, options: WriteOptions::default() }
-}
-
-pub(crate) fn r(level: Level) -> ReadOptions {
-    ReadOptions { r: Some(level), ..ReadOptions::default() }
 }
 
 pub(crate) const A: NodeId = NodeId(1);

@@ -159,14 +159,14 @@ impl Checker {
             return;
         }
         let Some(copy) = self.shadows[node].copies.get(&number) else { return };
-        let has = self.shadows[owner].copies.get(&number).map(|copy| &copy.durable_seen);
+        // What it has passed on since it was no owner it gets again, with all that it is to own by now.
+        let owners = self.shadows[owner].copies.get(&number);
+        let has = |dot: Dot| {
+            owners.is_some_and(|copy| copy.durable_seen.contains(dot) || copy.passed_on.contains(dot))
+        };
         // What it had and lost it has acknowledged.
         let lost = |dot: Dot| self.keys[number].dots[&dot].lost_at >> owner & 1 == 1;
-        let lacks = copy
-            .object
-            .iter()
-            .map(|(dot, _)| dot)
-            .find(|dot| has.is_none_or(|has| !has.contains(*dot)) && !lost(*dot));
+        let lacks = copy.object.iter().map(|(dot, _)| dot).find(|dot| !has(*dot) && !lost(*dot));
         if let Some(dot) = lacks {
             let what =
                 format!("node {node} forgets to hand {dot} to node {owner}, which does not have it durably");

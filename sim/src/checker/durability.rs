@@ -161,6 +161,9 @@ pub(super) struct ShadowCopy {
     pub(super) durable_seen: DotSet,
     /// It came through a restart. The hint beside it may not have: a crash came between the two.
     pub(super) orphaned: bool,
+    /// What it had when it went with its slot, which the node did not own, until that has all that it is to own. One sync may have
+    /// covered both, and the acknowledgement of the one is on its way.
+    pub(super) passed_on: DotSet,
     /// How often it was dropped.
     pub(super) drops: u64,
     /// It was damaged once.
@@ -271,6 +274,9 @@ impl Checker {
             let number = self.numbers[&key];
             if self.shadows[node].copies.get(&number).is_some_and(|copy| copy.record.live.is_some()) {
                 self.check_dropped(now, node, number);
+                if let Some(copy) = self.shadows[node].copies.get_mut(&number) {
+                    let Ok(_) = copy.passed_on.union(copy.object.seen());
+                }
                 self.appended(now, node, slot, &key, None, true);
             }
         }

@@ -96,6 +96,7 @@ impl Checker {
 
     /// A node declares that it has all that it is to own by a layout and did not by another.
     pub fn has_gained(&mut self, now: Time, node: usize, from: &Layout, to: &Layout) {
+        self.shadows[node].copies.values_mut().for_each(|copy| copy.passed_on = DotSet::new());
         let gained = |key: usize| {
             let name = &self.keys[key].name;
             self.owners_by(to, name).contains(&node) && !self.owners_by(from, name).contains(&node)

@@ -68,7 +68,8 @@ impl World {
         crashed.orders.clear();
         crashed.timer = None;
         // A new process is not stopped.
-        (crashed.paused_until, crashed.asleep_until) = (self.now, self.now);
+        (crashed.paused_until, crashed.stopped_until) = (self.now, self.now);
+        crashed.asleep_until = self.now;
         crashed.clock.resume(self.now);
         crashed.kept_all = how == Crash::Kill;
         match how {

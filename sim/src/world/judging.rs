@@ -141,12 +141,6 @@ impl World {
         self.nodes.iter().map(done).collect()
     }
 
-    /// Whether some process stands still.
-    #[must_use]
-    pub fn is_stopped(&self) -> bool {
-        self.nodes.iter().any(|node| node.paused_until > self.now)
-    }
-
     /// Since then a cluster at rest, of which nobody asked anything, has had nothing to do.
     pub fn check_quiet(&mut self, before: &[Option<[u64; 2]>]) {
         let after = self.work();

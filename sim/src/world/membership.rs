@@ -336,6 +336,11 @@ impl World {
             // It was just learning something.
             let run = self.nodes[at].runs;
             self.queue.push(self.now + Duration::from_millis(20), Event::Order { node: at, run, op });
+        } else if let (ClusterOp::Commit(_), Err(ClusterError::Apart(_) | ClusterError::Keyspace(_))) =
+            (op, done)
+        {
+            // What can't be committed as things are stands in the way of all else that is staged: it is taken back.
+            self.cluster_op(at, ClusterOp::Clear);
         } else {
             self.operate(at);
         }

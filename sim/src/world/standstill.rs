@@ -11,7 +11,7 @@ impl World {
     /// Stops a node's process for a while, as a debugger or a stalled machine does; everything for it waits.
     pub fn pause(&mut self, node: usize, length: Duration) {
         self.fault(&format!("node {node} is stopped for {length:?}"));
-        self.stop(node, self.now + length);
+        self.stand_still(node, self.now + length);
     }
 
     /// Stops a node's process for longer than connections to it last. `suspended`: its whole machine, whose monotonic clock stands
@@ -26,7 +26,7 @@ impl World {
                 self.checker.extend_deadline(id, length);
             }
         }
-        self.stop(node, until);
+        self.stand_still(node, until);
         self.nodes[node].asleep_until = self.nodes[node].asleep_until.max(until);
         for peer in (0..self.nodes.len()).filter(|peer| *peer != node) {
             for (at, of) in [(node, peer), (peer, node)] {
@@ -36,6 +36,18 @@ impl World {
                 self.queue.push(found, Event::Probe { node: at, peer: of });
             }
         }
+    }
+
+    fn stand_still(&mut self, node: usize, until: Time) {
+        self.stop(node, until);
+        let stopped = &mut self.nodes[node].stopped_until;
+        *stopped = until.max(*stopped);
+    }
+
+    /// When the last process that stands still goes on, or has gone on.
+    #[must_use]
+    pub fn awake(&self) -> Time {
+        self.nodes.iter().map(|node| node.stopped_until).max().unwrap_or(self.now)
     }
 
     /// Nothing happens on a node until then. What it has begun it ends when it goes on, what has yet to reach it then begins; whatever

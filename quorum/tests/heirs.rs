@@ -1,0 +1,175 @@
+//! Hints for nodes that are no members, or of which their keeper has yet to hear that they are.
+
+mod common;
+
+use common::*;
+use gramme_quorum::message::{CallId, Message, Purpose, Syncing};
+use gramme_quorum::*;
+use gramme_ring::{Change, Member, NodeId};
+use std::time::Duration;
+
+/// A fallback whose knowledge of the cluster is an old one keeps a write for an owner of which it has not heard. It makes of that hints for
+/// those whom it takes for the owners, and when it has heard of the change it offers them what it holds and does not own.
+#[test]
+fn a_write_kept_for_an_owner_not_heard_of_reaches_it() {
+    let mut cluster = Cluster::with(5, |config| config.timing.exchange = Duration::from_secs(10_000));
+    let new = NodeId(6);
+    cluster.add(new);
+    cluster.pass(Duration::from_secs(5));
+    let books = cluster.memberships.clone();
+    let join = Change::Member(Member::new(new));
+    cluster.change(A, ClusterOp::Stage(join)).unwrap();
+    let hash = cluster.nodes[&A].engine.membership().propose().unwrap().hash();
+    cluster.change(A, ClusterOp::Commit(hash)).unwrap();
+    cluster.pass(Duration::from_secs(20));
+    assert!(cluster.nodes.values().all(|node| node.engine.membership().transition().is_none()));
+    let mut tried = 0;
+    for key in (0..).map(|i| format!("key {i}")) {
+        let list = cluster.preference(&key);
+        if tried == 5 {
+            break;
+        } else if !list[..3].contains(&new) {
+            continue;
+        }
+        tried += 1;
+        let keeper = list[3];
+        let has = *list.iter().find(|id| **id != new).unwrap();
+        let settled = cluster.memberships[&keeper].clone();
+        cluster.crash(keeper);
+        cluster.memberships.insert(keeper, books[&keeper].clone());
+        cluster.loses = |_, _, message| matches!(message, Message::Gossip(_));
+        cluster.start(keeper);
+        // The keeper sees it, as a stranger; the coordinator does not.
+        cluster.cut(has, new, true);
+        let request = cluster.start_request(has, put(&key, "v", Cover::Held));
+        cluster.run();
+        cluster.pass(Duration::from_millis(300));
+        assert!(matches!(cluster.replies[&request], Reply::Written { .. }), "{key}");
+        cluster.pass(Duration::from_secs(5));
+        assert_eq!(cluster.nodes[&keeper].engine.membership().layout(), books[&keeper].layout());
+        cluster.loses = |_, _, _| false;
+        cluster.pass(Duration::from_secs(8));
+        assert_eq!(cluster.memberships[&keeper].layout(), settled.layout());
+        assert_eq!(cluster.copy(new, &key).unwrap(), ["v"], "{key}");
+        cluster.cut(has, new, false);
+        cluster.pass(Duration::from_secs(20));
+        assert_eq!(cluster.hints(keeper), 0);
+    }
+}
+
+/// It hears of the change while it looks for hints of nodes that are no members.
+#[test]
+fn a_write_kept_for_an_owner_just_heard_of_reaches_it() {
+    let mut cluster = Cluster::with(3, |config| config.timing.exchange = Duration::from_secs(10_000));
+    let new = NodeId(4);
+    cluster.add(new);
+    cluster.put(B, "k", "v", Cover::Held);
+    cluster.pass(Duration::from_secs(5));
+    let (key, layout) = (bytes::Bytes::from("k"), cluster.memberships[&A].layout().unwrap().version());
+    let object = cluster.nodes[&B].durable[&(common::place("k"), key.clone())].clone();
+    let write = Message::Write {
+        call: CallId(1),
+        layout,
+        purpose: Purpose::Write,
+        key,
+        object,
+        hints: vec![new],
+        sync: Syncing::First,
+        outranked_by: None,
+    };
+    cluster.nodes.get_mut(&A).unwrap().lists = false;
+    cluster.input(A, Input::Peer(B, write));
+    assert_eq!(cluster.hints(A), 1);
+    cluster.change(B, ClusterOp::Stage(Change::Member(Member::new(new)))).unwrap();
+    let hash = cluster.nodes[&B].engine.membership().propose().unwrap().hash();
+    cluster.change(B, ClusterOp::Commit(hash)).unwrap();
+    cluster.pass(Duration::from_secs(5));
+    assert!(cluster.nodes[&A].engine.layout().unwrap().is_member(new));
+    cluster.list(A);
+    cluster.pass(Duration::from_secs(30));
+    assert_eq!(cluster.hints(A), 0);
+    assert!(cluster.copy(new, "k").is_some());
+}
+
+/// A full disk still takes what removes something. A hint for who was removed goes only when those for its heirs are there.
+#[test]
+fn a_hint_stays_until_its_heirs_have_theirs() {
+    let mut cluster = Cluster::with(5, |config| config.timing.exchange = Duration::from_secs(10_000));
+    let list = cluster.preference("k");
+    let (gone, keeper) = (list[2], list[3]);
+    cluster.crash(gone);
+    cluster.put(list[0], "k", "v", Cover::Held);
+    assert_eq!(cluster.hints(keeper), 1);
+    // Removals alone find room.
+    cluster.nodes.get_mut(&keeper).unwrap().takes_only_removals = true;
+    changes::commit(&mut cluster, list[0], vec![Change::Remove(gone)]);
+    cluster.pass(Duration::from_secs(20));
+    assert_eq!(cluster.hints(keeper), 1, "it is all that tells of the write");
+    cluster.nodes.get_mut(&keeper).unwrap().takes_only_removals = false;
+    cluster.pass(Duration::from_secs(20));
+    assert_eq!(cluster.hints(keeper), 0);
+    for owner in &cluster.preference("k")[..3] {
+        assert_eq!(cluster.copy(*owner, "k").unwrap(), ["v"], "{owner}");
+    }
+}
+
+/// A power cut may tear the one and leave the other.
+#[test]
+fn a_hint_stays_until_its_heirs_are_durable() {
+    let mut cluster = Cluster::with(5, |config| config.timing.exchange = Duration::from_secs(10_000));
+    let list = cluster.preference("k");
+    let (gone, keeper) = (list[2], list[3]);
+    cluster.crash(gone);
+    cluster.put(list[0], "k", "v", Cover::Held);
+    changes::commit(&mut cluster, list[0], vec![Change::Remove(gone)]);
+    cluster.nodes.get_mut(&keeper).unwrap().syncs = false;
+    cluster.run();
+    let of_gone =
+        |(place, key): &(Place, bytes::Bytes)| place.0 >= 0x8000 && key.starts_with(&gone.0.to_be_bytes());
+    assert!(cluster.hints(keeper) > 1, "those for its heirs are in the log");
+    assert_eq!(cluster.records(keeper).filter(|record| of_gone(record)).count(), 1);
+    cluster.sync(keeper);
+    assert_eq!(cluster.records(keeper).filter(|record| of_gone(record)).count(), 0);
+}
+
+/// Who was no member when its hint was looked at may be one when those for its heirs are durable.
+#[test]
+fn a_hint_for_one_that_becomes_a_member_meanwhile_stays() {
+    let mut cluster = Cluster::with(4, |config| config.timing.exchange = Duration::from_secs(10_000));
+    let (keeper, joiner) = (A, NodeId(5));
+    cluster.add(joiner);
+    cluster.pass(Duration::from_secs(5));
+    cluster.put(B, "k", "v", Cover::Held);
+    let layout = cluster.memberships[&A].layout().unwrap().version();
+    let holder = cluster.preference("k")[0];
+    let object = cluster.nodes[&holder].durable[&(place("k"), "k".into())].clone();
+    cluster.nodes.get_mut(&keeper).unwrap().syncs = false;
+    let write = Message::Write {
+        call: CallId(1),
+        layout,
+        purpose: Purpose::Write,
+        key: "k".into(),
+        object,
+        hints: vec![joiner],
+        sync: Syncing::First,
+        outranked_by: None,
+    };
+    // Its sender knows of a commit that this node has not heard of.
+    cluster.input(keeper, Input::Peer(B, write));
+    let of_joiner =
+        |(place, key): &&(Place, bytes::Bytes)| place.0 >= 0x8000 && key.starts_with(&joiner.0.to_be_bytes());
+    assert!(cluster.hints(keeper) > 1, "heirs are to have it");
+    cluster.change(B, ClusterOp::Stage(Change::Member(Member::new(joiner)))).unwrap();
+    let hash = cluster.nodes[&B].engine.membership().propose().unwrap().hash();
+    cluster.change(B, ClusterOp::Commit(hash)).unwrap();
+    cluster.run();
+    assert!(cluster.nodes[&keeper].engine.membership().transition().is_some(), "it has heard");
+    cluster.loses = |_, _, message| matches!(message, Message::Write { .. });
+    cluster.sync(keeper);
+    cluster.run();
+    assert_eq!(cluster.records(keeper).filter(of_joiner).count(), 1);
+    cluster.loses = |_, _, _| false;
+    cluster.pass(Duration::from_secs(20));
+    assert_eq!(cluster.records(keeper).filter(of_joiner).count(), 0);
+    assert_eq!(cluster.copy(joiner, "k"), cluster.copy(holder, "k"));
+}
