@@ -17,6 +17,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
+use core::ops::RangeInclusive;
 
 const MAGIC: &[u8; 8] = b"gramidx\n";
 const SUFFIX: &str = ".idx";
@@ -59,6 +60,9 @@ pub(crate) struct Subject {
     pub(crate) hash: Option<SegmentHash>,
     /// What tells the key of the hash tree; 0 without a tree.
     pub(crate) tree: u64,
+    /// Bounds of the sequences in it. Empty: `first > last`.
+    pub(crate) first: u64,
+    pub(crate) last: u64,
 }
 
 impl Subject {
@@ -200,6 +204,8 @@ struct Lines<'b> {
     last: Last,
     /// The unit that the next record begins at, at the earliest: records don't overlap.
     least: u64,
+    /// By the header: which of two records is newer is told by that.
+    sequences: RangeInclusive<u64>,
 }
 
 impl Lines<'_> {
@@ -254,7 +260,7 @@ impl Lines<'_> {
             || !ends_inside
             || size.is_empty()
             || kind == Kind::Watermark
-            || sequence > MAX_NUMBER
+            || !self.sequences.contains(&sequence)
         {
             return None;
         }
@@ -334,7 +340,9 @@ pub(crate) fn read<F: DiskFile>(
         if u64::from(crc(place.seeds(at).body, body)) != word(sum, 0) {
             return Ok(None);
         }
-        let mut from = Lines { bytes: &block[BLOCK_HEAD_BYTES..total], at: 0, last: Last::default(), least };
+        let bytes_of_lines = &block[BLOCK_HEAD_BYTES..total];
+        let sequences = summary.first..=summary.last;
+        let mut from = Lines { bytes: bytes_of_lines, at: 0, last: Last::default(), least, sequences };
         for _ in 0..count {
             let Some(line) = from.next(subject.len / 8) else { return Ok(None) };
             if line.kind == Kind::Lost {
@@ -372,7 +380,7 @@ fn check_header(header: &[u8; HEADER_BYTES], subject: &Subject, place: Place) ->
         && (subject.tree == 0 || word(header, 112) == subject.tree);
     let lines = word(header, 56);
     let (first, last, removals) = (word(header, 72), word(header, 80), word(header, 88));
-    let makes_sense = (first > last || last <= MAX_NUMBER)
+    let makes_sense = (first > last || (subject.first <= first && last <= subject.last.min(MAX_NUMBER)))
         && removals <= subject.len
         && word(header, 96) <= MAX_NUMBER
         && word(header, 104) <= MAX_SEGMENT_BYTES;
@@ -414,7 +422,8 @@ mod tests {
         assert!(lens[4] - lens[3] <= MAX_LINE_BYTES);
         bytes.extend_from_slice(&[0xff; BLOCK_SUM_BYTES]);
         let read = |units| {
-            let mut from = Lines { bytes: &bytes, at: 0, last: Last::default(), least: FIRST_UNIT };
+            let (last, sequences) = (Last::default(), 0..=MAX_NUMBER);
+            let mut from = Lines { bytes: &bytes, at: 0, last, least: FIRST_UNIT, sequences };
             lines.iter().map_while(|_| from.next(units)).collect::<Vec<_>>()
         };
         assert_eq!(read(1 << 33), lines);
@@ -436,8 +445,16 @@ mod tests {
         let mut sound = Vec::new();
         encode(&line, &mut Last::default(), &mut sound);
         sound.extend_from_slice(&[0xff; BLOCK_SUM_BYTES]);
-        let read = |bytes: &[u8]| Lines { bytes, at: 0, last: Last::default(), least: FIRST_UNIT }.next(1000);
+        let within = |bytes: &[u8], sequences| {
+            Lines { bytes, at: 0, last: Last::default(), least: FIRST_UNIT, sequences }.next(1000)
+        };
+        let read = |bytes: &[u8]| within(bytes, 2..=2);
         assert_eq!(read(&sound), Some(line));
+        assert_eq!(
+            (within(&sound, 0..=1), within(&sound, 3..=MAX_NUMBER)),
+            (None, None),
+            "not by its header"
+        );
         // Size class, tag bytes, position, kind.
         for (at, value) in [(7, 0), (7, 255), (8, 0x5f), (11, 1), (13, 4), (13, 99)] {
             let mut bad = sound.clone();
@@ -451,8 +468,16 @@ mod tests {
     #[test]
     fn records_that_overlap_are_refused_in_one_block_or_in_two() {
         let disk = MemDisk::new();
-        let subject =
-            Subject { store: [1; 16], segment: SegmentId(1), salt: 2, len: 1 << 20, hash: None, tree: 0 };
+        let subject = Subject {
+            store: [1; 16],
+            segment: SegmentId(1),
+            salt: 2,
+            len: 1 << 20,
+            hash: None,
+            tree: 0,
+            first: 2,
+            last: 2,
+        };
         for (before, step, believed) in
             [(0, 5, true), (0, 4, false), (0, 0, false), (1023, 5, true), (1023, 0, false)]
         {
@@ -474,10 +499,15 @@ mod tests {
             writer.push(&line).expect("room");
             line.unit += step;
             writer.push(&line).expect("room");
-            writer.finish(&subject, &Summary::new(Source::Scan)).expect("room");
+            let summary = Summary { first: 2, last: 2, ..Summary::new(Source::Scan) };
+            writer.finish(&subject, &summary).expect("room");
             let file = disk.open(&file_name(subject.segment)).expect("there");
-            let found = read(&file, &subject, &mut |_| true).expect("the disk is well");
-            assert_eq!(found.is_some(), believed, "{step} units after {before} records");
+            let believes =
+                |subject: &Subject| read(&file, subject, &mut |_| true).expect("the disk is well").is_some();
+            assert_eq!(believes(&subject), believed, "{step} units after {before} records");
+            for (first, last) in [(3, 4), (1, 1)] {
+                assert!(!believes(&Subject { first, last, ..subject }), "the manifest has {first} to {last}");
+            }
         }
     }
 }

@@ -165,6 +165,8 @@ impl<'p, F: DiskFile> Replay<'p, F> {
                 len,
                 hash: entry.hash,
                 tree: self.hashes.tree.map_or(0, |tree| tree.check()),
+                first: entry.first,
+                last: entry.last,
             });
             let place = Place::new(entry.salt, entry.id.0);
             let job = Job { entry, file, place, base, subject, index: None, index_is_bad: false };

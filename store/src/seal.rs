@@ -114,6 +114,8 @@ impl<D: Disk> Store<D> {
             len: segment.tail,
             hash: segment.hash,
             tree,
+            first: segment.first,
+            last: segment.last,
         };
         let limit = segment.tail.min(MAX_SEGMENT_BYTES);
         let Ok(scan) = Scan::new(segment.file.clone(), segment.place, limit, segment.torn.clone()) else {

@@ -121,7 +121,8 @@ fn check_index_file<D: Disk>(
         opened => opened?,
     };
     let (store, segment, salt, hash) = (manifest.store, entry.id, entry.salt, entry.hash);
-    let subject = Subject { store, segment, salt, len, hash, tree: 0 };
+    let (first, last) = (entry.first, entry.last);
+    let subject = Subject { store, segment, salt, len, hash, tree: 0, first, last };
     match index_file::read(&file, &subject, &mut |_| true) {
         Ok(Some(_)) => report.index_files += 1,
         // An opening passes over one that can't be read, too.
