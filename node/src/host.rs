@@ -286,6 +286,10 @@ impl<D: Disk> Host<D> {
                 Output::Append { id, place, key, value } => {
                     self.performed = id;
                     let done = match &value {
+                        // What the engine notes of itself: without it a node that starts on a full disk could not even delete.
+                        Some((bytes, tag)) if place == RUN_PLACE => {
+                            self.store.put_urgent(place.0, &key, bytes, *tag)
+                        }
                         Some((bytes, tag)) => self.store.put(place.0, &key, bytes, *tag),
                         None => self.store.delete(place.0, &key),
                     };

@@ -50,6 +50,28 @@ fn beside_a_disk_that_stays_full_all_goes_on() {
     s.rest();
 }
 
+/// A node that starts on a full disk can note that it did, so that what it holds can be deleted there.
+#[test]
+fn a_full_disk_can_be_emptied_after_a_start() {
+    let mut s = Script::new(33, 1);
+    let written: Vec<_> = (0..20).map(|n| s.set(0, &format!("old{n}")).unwrap()).collect();
+    s.rest();
+    s.world.fill_disk(0, Some(0));
+    // More of them, each of which is to note something.
+    for _ in 0..5 {
+        s.world.crash(0, Crash::Kill);
+        s.restart(0);
+        s.wait(5 * SECOND);
+    }
+    for (n, written) in written.iter().enumerate() {
+        assert_eq!(s.get(0, &format!("old{n}")).unwrap().values, [written.value]);
+        s.delete(0, &format!("old{n}"), None).unwrap();
+        assert_eq!(s.get(0, &format!("old{n}")).unwrap().values, []);
+    }
+    s.world.fill_disk(0, None);
+    s.rest();
+}
+
 /// A fallback stores a copy and its hint in one step, and dies between the two.
 #[test]
 fn a_process_killed_between_a_copy_and_its_hint() {

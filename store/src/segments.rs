@@ -203,24 +203,31 @@ impl<D: Disk> Store<D> {
         }
         self.reserve_bytes = 0;
         match self.make_reserve(wanted) {
-            // Better too little than none.
-            Err(WriteError::NoSpace) if before > 0 => {
-                self.make_reserve(before)?;
-                if before < needed { Err(WriteError::NoSpace) } else { Ok(()) }
-            }
-            made => made,
+            Err(WriteError::NoSpace) => {}
+            made => return made,
         }
+        // Better too little than none. Of what removals are to have as much as there is: left out of it it serves nobody.
+        let parts = if all { 4 } else { 0 };
+        let some = (0..parts).rev().map(|part| needed + (wanted - needed) * part / 4);
+        for less in some.chain([before]) {
+            if less > 0 && self.make_reserve(less).is_ok() {
+                break;
+            }
+        }
+        if self.reserve_bytes < needed { Err(WriteError::NoSpace) } else { Ok(()) }
     }
 
     /// Makes a small segment of removals from the reserve, if that leaves enough for compaction.
     fn create_from_reserve(&mut self, capacity: u64) -> Result<u16, WriteError> {
         let (before, needed) = (self.reserve_bytes, self.merge_bytes());
-        if before < needed + capacity || !self.release_reserve() {
+        // The manifest may get longer by it.
+        let entries = self.segments.iter().count();
+        let spent = capacity + Manifest::file_bytes(entries + 1) - Manifest::file_bytes(entries);
+        if before < needed + spent || !self.release_reserve() {
             return Err(WriteError::NoSpace);
         }
         let made = self.create_segment(capacity);
-        // The manifest may have got longer.
-        if self.make_reserve(before - capacity).is_err() {
+        if self.make_reserve(before - spent).is_err() {
             let _ = self.make_reserve(needed);
         }
         made

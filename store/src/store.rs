@@ -129,7 +129,22 @@ impl<D: Disk> Store<D> {
     /// # Errors
     /// As [`WriteError`] says: lengths, no space, a disk that failed. The key then is what it was before.
     pub fn put(&mut self, slot: u16, key: &[u8], value: &[u8], tag: u64) -> Result<Position, WriteError> {
-        self.put_record(slot, key, value, tag, None)
+        self.put_record(slot, key, value, tag, None, Urgency::Put)
+    }
+
+    /// As [`put`](Self::put), and has the room kept for it on a full disk that a [`delete`](Self::delete) has: for a few small
+    /// records that the caller must be able to write there, a counter of its starts, say. Compaction has back what they replace.
+    ///
+    /// # Errors
+    /// As for [`put`](Self::put).
+    pub fn put_urgent(
+        &mut self,
+        slot: u16,
+        key: &[u8],
+        value: &[u8],
+        tag: u64,
+    ) -> Result<Position, WriteError> {
+        self.put_record(slot, key, value, tag, None, Urgency::Removal)
     }
 
     /// [Puts](Self::put) a value that is there until the store's time ([`set_time`](Self::set_time)) is `expires` or later,
@@ -149,7 +164,7 @@ impl<D: Disk> Store<D> {
         tag: u64,
         expires: u64,
     ) -> Result<Position, WriteError> {
-        self.put_record(slot, key, value, tag, Some(expires))
+        self.put_record(slot, key, value, tag, Some(expires), Urgency::Put)
     }
 
     /// Tells the time, by which records [expire](Self::put_expiring): 0 after an opening. It never goes back; an earlier
@@ -165,6 +180,7 @@ impl<D: Disk> Store<D> {
         value: &[u8],
         tag: u64,
         expires: Option<u64>,
+        urgency: Urgency,
     ) -> Result<Position, WriteError> {
         check_key(key)?;
         if value.len() > MAX_VALUE_BYTES {
@@ -174,7 +190,7 @@ impl<D: Disk> Store<D> {
         let kind = if expires.is_some() { Kind::Expiring } else { Kind::Put };
         let sequence = self.next_sequence;
         let draft = Draft { kind, slot, sequence, fingerprint, tag, expires, key, value };
-        let urgency = if self.shrinks(&draft) { Urgency::Removal } else { Urgency::Put };
+        let urgency = if self.shrinks(&draft) { Urgency::Removal } else { urgency };
         let location = self.append(&draft, urgency)?;
         self.segments.gain(location);
         let old = self.index.set(slot, fingerprint, location, tag);

@@ -68,6 +68,39 @@ fn a_reserve_that_is_too_small_is_kept_where_there_is_no_room_for_more() {
 }
 
 #[test]
+fn what_is_urgent_is_put_on_a_full_disk_again_and_again() {
+    // Where none is reserved they stay in the segment that is written to, which compaction leaves alone.
+    for (reserves, times) in [(true, 3000u32), (false, 1000)] {
+        let disk = MemDisk::new();
+        disk.reserve_room(reserves);
+        rolled(&disk, 64 << 10);
+        disk.kill();
+        // What the opening clears away may make room for a segment.
+        disk.set_capacity(Some(disk.used_bytes()));
+        let (mut store, _) = Store::open(disk.clone(), options(64 << 10)).expect("opens");
+        while store.put(0, &1u32.to_le_bytes(), &[2; 300], 1).is_ok() {}
+        for n in 0..times {
+            let mut done = store.put_urgent(9, b"counter", &n.to_le_bytes(), 1);
+            if done.is_err() {
+                assert_eq!(done, Err(WriteError::NoSpace), "reserves: {reserves}");
+                for _ in 0..100 {
+                    store.sync().expect("syncs");
+                    match store.maintain(1 << 20) {
+                        Ok(step) if step.more || step.needs_sync => {}
+                        Ok(_) | Err(WriteError::NoSpace) => break,
+                        Err(error) => panic!("{error}"),
+                    }
+                }
+                done = store.put_urgent(9, b"counter", &n.to_le_bytes(), 1);
+            }
+            done.unwrap_or_else(|error| panic!("reserves: {reserves}, {n}: {error}"));
+        }
+        store.sync().expect("syncs");
+        assert_eq!(store.len(), 301);
+    }
+}
+
+#[test]
 fn dead_segments_go_where_nothing_is_put_aside_to_merge_others_with() {
     let disk = MemDisk::new();
     let (mut store, _) = Store::open(disk.clone(), options(4096)).expect("opens");
