@@ -263,7 +263,7 @@ fn quorum() {
         ("outdated", Message::Outdated { run, mark: 300 }),
         ("offer", Message::Offer { call, layout, slots: (64, 127) }),
         ("offered", Message::Offered { call, whole: true }),
-        ("summary", Message::Gossip(Gossip::new(NodeId(1), 2, 3).summary())),
+        ("summary", Message::Gossip(Gossip::new(NodeId(1), 2, 3).expect("a small incarnation").summary())),
         ("delta", Message::Gossip(delta(all))),
         ("progress", Message::Gossip(delta(progress))),
         ("write", write(vec![], Some(Policy::Siblings.rank(first, dot)))),

@@ -1,7 +1,7 @@
 //! A schedule for a few gossiping nodes, some messages of which are made up.
 
 use crate::source::Source;
-use gramme_ring::gossip::{Gossip, MAX_FACTS, MAX_STRANGERS, Message, Target};
+use gramme_ring::gossip::{Gossip, INCARNATION_END, MAX_FACTS, MAX_STRANGERS, Message, Target};
 use gramme_ring::{Change, ClusterId, Member, NodeId};
 
 /// Messages under way at once; further ones are lost.
@@ -24,7 +24,9 @@ fn id(n: usize) -> NodeId {
 pub fn run(data: &[u8]) {
     let mut source = Source::new(data);
     let count = 2 + source.below(4);
-    let nodes = (0..count).map(|n| Gossip::new(id(n), 1, n as u64 + u64::from(source.byte()))).collect();
+    let mut seed = |n| n as u64 + u64::from(source.byte());
+    let node = |n| Gossip::new(id(n), 1, seed(n)).expect("a small incarnation");
+    let nodes = (0..count).map(node).collect();
     let mut net = Net { nodes, under_way: Vec::new() };
     *net.nodes[0].membership_mut() = crate::ring_membership_decode::founded(ClusterId(1));
     while !source.is_empty() {
@@ -116,8 +118,9 @@ impl Net {
         assert_eq!(received.membership_changed, before.0 != *node.membership());
         let members = node.membership().layout().map_or(0, |l| l.members().len());
         assert!(node.records().count() <= 1 + 2 * members.max(5) + MAX_STRANGERS);
-        if let Some(next) = received.ahead_of_self.and_then(|head| head.incarnation.checked_add(1)) {
-            node.restart(next);
+        if let Some(head) = received.ahead_of_self {
+            let next = head.incarnation + 1;
+            assert_eq!(node.restart(next).is_ok(), next < INCARNATION_END);
         }
         if let Some(reply) = received.reply {
             self.send(to, from, reply);

@@ -25,8 +25,8 @@
 //! use gramme_ring::gossip::{Gossip, Target};
 //! use gramme_ring::{Change, ClusterId, Member, NodeId};
 //!
-//! let mut a = Gossip::new(NodeId(1), 1, 42);
-//! let mut b = Gossip::new(NodeId(2), 1, 43);
+//! let mut a = Gossip::new(NodeId(1), 1, 42)?;
+//! let mut b = Gossip::new(NodeId(2), 1, 43)?;
 //! a.set_facts(b"10.0.0.1:7000".to_vec())?;
 //! for id in [1, 2] {
 //!     a.membership_mut().stage(NodeId(1), Change::Member(Member::new(NodeId(id))))?;
@@ -67,7 +67,8 @@ pub const MAX_DELTA: usize = 64 * 1024;
 /// its own summary, which counts itself, is answered each time.
 pub const MAX_STRANGERS: usize = 256;
 
-/// Incarnations are below this, or refused when they are decoded ([`IncarnationOutOfRange`](crate::Malformed::IncarnationOutOfRange)).
+/// Incarnations are below this, or refused ([`GossipError::IncarnationOutOfRange`]; of a message that is decoded,
+/// [`Malformed::IncarnationOutOfRange`](crate::Malformed::IncarnationOutOfRange)).
 pub const INCARNATION_END: u64 = 1 << 63;
 
 /// What a node says of itself.
@@ -103,6 +104,19 @@ pub struct Head {
     pub incarnation: u64,
     /// How often its facts changed since.
     pub version: u64,
+}
+
+impl Head {
+    /// Of a store that was just opened for this time.
+    fn of(incarnation: u64) -> Result<Head, GossipError> {
+        let head = Head { incarnation, version: 0 };
+        if head.is_in_range() { Ok(head) } else { Err(GossipError::IncarnationOutOfRange) }
+    }
+
+    /// So that a larger one exists: from the largest number a node could not come back ([`Gossip::restart`]).
+    fn is_in_range(&self) -> bool {
+        self.incarnation < INCARNATION_END
+    }
 }
 
 /// To whom a message goes.
@@ -170,7 +184,7 @@ impl Told {
     }
 }
 
-/// Why a message is not taken in. Nothing was changed.
+/// Why a message, or what a node says of itself, is not taken in. Nothing was changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum GossipError {
@@ -178,6 +192,8 @@ pub enum GossipError {
     Removed(NodeId),
     /// Facts longer than [`MAX_FACTS`].
     FactsTooLong,
+    /// An incarnation of [`INCARNATION_END`] or more.
+    IncarnationOutOfRange,
     /// A list longer than there are nodes.
     TooMany,
     /// The membership does not merge.
@@ -189,6 +205,7 @@ impl fmt::Display for GossipError {
         match self {
             GossipError::Removed(id) => write!(f, "node {id} was removed from the cluster"),
             GossipError::FactsTooLong => write!(f, "facts of more than {MAX_FACTS} bytes"),
+            GossipError::IncarnationOutOfRange => f.write_str("an incarnation is 2^63 or more"),
             GossipError::TooMany => f.write_str("a list longer than there are nodes"),
             GossipError::Merge(error) => error.fmt(f),
         }
@@ -232,9 +249,13 @@ pub struct Gossip {
 impl Gossip {
     /// For a node whose store is opened for the `incarnation`-th time. `seed` chooses the peers; each node should have its
     /// own.
-    pub fn new(me: NodeId, incarnation: u64, seed: u64) -> Self {
-        let own = Record { head: Head { incarnation, version: 0 }, facts: Vec::new() };
-        Gossip { me, membership: Membership::new(), records: BTreeMap::from([(me, own)]), random: mix(seed) }
+    ///
+    /// # Errors
+    /// [`GossipError::IncarnationOutOfRange`].
+    pub fn new(me: NodeId, incarnation: u64, seed: u64) -> Result<Self, GossipError> {
+        let own = Record { head: Head::of(incarnation)?, facts: Vec::new() };
+        let records = BTreeMap::from([(me, own)]);
+        Ok(Gossip { me, membership: Membership::new(), records, random: mix(seed) })
     }
 
     /// What is known of the cluster.
@@ -275,11 +296,16 @@ impl Gossip {
     }
 
     /// Goes on under a larger incarnation, after [`Received::ahead_of_self`]. A smaller one changes nothing.
-    pub fn restart(&mut self, incarnation: u64) {
+    ///
+    /// # Errors
+    /// [`GossipError::IncarnationOutOfRange`]; nothing was changed then.
+    pub fn restart(&mut self, incarnation: u64) -> Result<(), GossipError> {
+        let head = Head::of(incarnation)?;
         let own = self.records.get_mut(&self.me).expect("there is always one's own");
         if incarnation > own.head.incarnation {
-            own.head = Head { incarnation, version: 0 };
+            own.head = head;
         }
+        Ok(())
     }
 
     fn random_below(&mut self, end: usize) -> usize {

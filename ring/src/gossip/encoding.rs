@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use serde::{Deserialize, Deserializer};
 
-use super::{Head, INCARNATION_END, Message, Record, Told};
+use super::{Head, Message, Record, Told};
 use crate::checked::{Checked, Malformed};
 use crate::membership::{Membership, Progress};
 use crate::node::NodeId;
@@ -41,9 +41,8 @@ enum ReadTold {
     Progress(Box<Checked<Progress>>),
 }
 
-/// So that a larger one exists: from the largest a node could not come back ([`Gossip::restart`](super::Gossip::restart)).
 fn in_range(head: &Head) -> Result<(), Malformed> {
-    if head.incarnation < INCARNATION_END { Ok(()) } else { Err(Malformed::IncarnationOutOfRange) }
+    if head.is_in_range() { Ok(()) } else { Err(Malformed::IncarnationOutOfRange) }
 }
 
 impl Read {

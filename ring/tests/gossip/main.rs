@@ -37,7 +37,7 @@ impl Net {
     fn new(count: usize, seed: u64) -> Net {
         let nodes = (0..count)
             .map(|n| {
-                let mut node = Gossip::new(id(n), 1, seed.wrapping_mul(1000) + n as u64);
+                let mut node = Gossip::new(id(n), 1, seed.wrapping_mul(1000) + n as u64).unwrap();
                 node.set_facts(vec![u8::try_from(n % 256).unwrap(); n % 50]).unwrap();
                 node
             })
@@ -90,7 +90,7 @@ impl Net {
 }
 
 fn pair(n: u64) -> Gossip {
-    let mut node = Gossip::new(NodeId(n), 1, n);
+    let mut node = Gossip::new(NodeId(n), 1, n).unwrap();
     *node.membership_mut() =
         Membership::found(ClusterId(1), 3, 16, &[Member::new(NodeId(1)), Member::new(NodeId(2))]).unwrap();
     node

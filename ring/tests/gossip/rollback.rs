@@ -1,7 +1,7 @@
 //! A node whose store is an old copy.
 
 use super::{Net, finish, id};
-use gramme_ring::gossip::{Gossip, Head, Message, Record};
+use gramme_ring::gossip::{Gossip, GossipError, Head, INCARNATION_END, Message, Record};
 use gramme_ring::{Change, ClusterId, Member};
 
 #[test]
@@ -16,13 +16,13 @@ fn a_node_that_was_rolled_back_learns_of_it() {
         net.round();
     }
     // Restored from an old copy: same incarnation, older version.
-    net.nodes[1] = Gossip::new(id(1), 1, 5);
+    net.nodes[1] = Gossip::new(id(1), 1, 5).unwrap();
     let Message::Summary { .. } = &net.nodes[1].tick(1)[0].1 else { panic!() };
     let hello = net.nodes[1].tick(1).remove(0).1;
     let heads = net.nodes[0].receive(id(1), hello).unwrap().reply.unwrap();
     let received = net.nodes[1].receive(id(0), heads).unwrap();
     assert_eq!(received.ahead_of_self, Some(ahead));
-    net.nodes[1].restart(ahead.incarnation + 1);
+    net.nodes[1].restart(ahead.incarnation + 1).unwrap();
     while !net.agree() {
         net.round();
     }
@@ -39,7 +39,7 @@ fn a_node_that_was_rolled_back_to_an_equal_head_learns_of_it() {
         }
         let head = net.nodes[1].record(id(1)).unwrap().head;
         let membership = net.nodes[1].membership().clone();
-        net.nodes[1] = Gossip::new(id(1), head.incarnation, 5);
+        net.nodes[1] = Gossip::new(id(1), head.incarnation, 5).unwrap();
         *net.nodes[1].membership_mut() = membership;
         net.nodes[1].set_facts(b"elsewhere".to_vec()).unwrap();
         // It hears of the others again, by words of theirs that are no older than its own.
@@ -61,7 +61,7 @@ fn a_node_that_was_rolled_back_to_an_equal_head_learns_of_it() {
             (from, to) = (to, from);
         }
         assert_eq!(learnt, Some(head), "{starts} begins");
-        net.nodes[1].restart(head.incarnation + 1);
+        net.nodes[1].restart(head.incarnation + 1).unwrap();
         while !net.agree() {
             net.round();
         }
@@ -87,7 +87,7 @@ fn what_a_dead_node_said_twice_is_one_thing_to_all_in_the_end() {
         };
         // What it says after it was rolled back reaches two of them that know nothing of it yet.
         for node in [2, 3] {
-            let mut fresh = Gossip::new(id(node), 2, 5);
+            let mut fresh = Gossip::new(id(node), 2, 5).unwrap();
             *fresh.membership_mut() = net.nodes[0].membership().clone();
             fresh.receive(id(1), told(b"elsewhen?")).unwrap();
             net.nodes[node] = fresh;
@@ -153,4 +153,28 @@ fn a_membership_that_was_rolled_back_is_made_good() {
             assert_eq!(net.nodes[1].membership(), net.nodes[0].membership());
         }
     }
+}
+
+/// Under such a number it would speak, and nobody could read it.
+#[test]
+fn an_incarnation_out_of_range_is_refused() {
+    let refused = Err(GossipError::IncarnationOutOfRange);
+    let mut node = Gossip::new(id(0), INCARNATION_END - 2, 1).unwrap();
+    for out in [INCARNATION_END, u64::MAX] {
+        assert_eq!(Gossip::new(id(0), out, 1).map(drop), refused);
+        assert_eq!(node.restart(out), refused);
+        assert_eq!(node.record(id(0)).unwrap().head, Head { incarnation: INCARNATION_END - 2, version: 0 });
+    }
+    node.restart(INCARNATION_END - 1).unwrap();
+    let mut other = Gossip::new(id(1), 1, 1).unwrap();
+    let record = node.record(id(0)).unwrap().clone();
+    let told = Message::Delta {
+        membership: None,
+        records: vec![(id(0), record)],
+        ask_membership: false,
+        ask: vec![],
+    };
+    let bytes = postcard::to_allocvec(&told).unwrap();
+    let received = other.receive(id(0), postcard::from_bytes(&bytes).unwrap()).unwrap();
+    assert_eq!(received.records, [id(0)]);
 }

@@ -63,7 +63,7 @@ fn after_a_removal_all_is_quiet() {
     };
     assert!(removed.receive(id(0), news).unwrap().membership_changed);
     removed.set_facts(b"still here".to_vec()).unwrap();
-    removed.restart(9);
+    removed.restart(9).unwrap();
     assert_eq!(removed.record(id(2)).unwrap().head, Head { incarnation: 9, version: 0 });
     assert!(removed.tick(1).len() <= 2);
 
@@ -88,7 +88,7 @@ fn after_a_removal_all_is_quiet() {
 
 #[test]
 fn floods_are_bounded() {
-    let mut node = Gossip::new(id(0), 1, 1);
+    let mut node = Gossip::new(id(0), 1, 1).unwrap();
     assert_eq!(node.set_facts(vec![0; MAX_FACTS + 1]), Err(GossipError::FactsTooLong));
     let record = |len| Record { head: Head { incarnation: 1, version: 1 }, facts: vec![0; len] };
     let delta = |records| Message::Delta { membership: None, records, ask_membership: false, ask: vec![] };
