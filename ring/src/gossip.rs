@@ -48,6 +48,8 @@
 
 mod encoding;
 
+use encoding::Flaw;
+
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
@@ -149,18 +151,18 @@ pub enum Message {
         /// [`Membership::commit_hash`].
         #[serde(with = "crate::hex::option")]
         commit: Option<u64>,
-        /// By id.
+        /// By id, each node once.
         heads: Vec<(NodeId, Head)>,
     },
     /// What the receiver lacks and the sender would know.
     Delta {
         /// Where the hashes differed.
         membership: Option<Told>,
-        /// Newer than what the receiver has.
+        /// Newer than what the receiver has; of each node one.
         records: Vec<(NodeId, Record)>,
         /// Whether the receiver's membership is asked for.
         ask_membership: bool,
-        /// Whose records are asked for.
+        /// Whose records are asked for, each once.
         ask: Vec<NodeId>,
     },
 }
@@ -196,6 +198,8 @@ pub enum GossipError {
     IncarnationOutOfRange,
     /// A list longer than there are nodes.
     TooMany,
+    /// A node stands twice in a list.
+    Repeated,
     /// The membership does not merge.
     Merge(MergeError),
 }
@@ -207,6 +211,7 @@ impl fmt::Display for GossipError {
             GossipError::FactsTooLong => write!(f, "facts of more than {MAX_FACTS} bytes"),
             GossipError::IncarnationOutOfRange => f.write_str("an incarnation is 2^63 or more"),
             GossipError::TooMany => f.write_str("a list longer than there are nodes"),
+            GossipError::Repeated => f.write_str("a node stands twice in a list"),
             GossipError::Merge(error) => error.fmt(f),
         }
     }
@@ -394,21 +399,24 @@ impl Gossip {
         if self.membership.is_removed(from) {
             return Err(GossipError::Removed(from));
         }
+        let longest = match &message {
+            Message::Summary { .. } => 0,
+            Message::Heads { heads, .. } => heads.len(),
+            Message::Delta { records, ask, .. } => records.len().max(ask.len()),
+        };
+        if longest > MAX_KNOWN_NODES + MAX_STRANGERS {
+            return Err(GossipError::TooMany);
+        }
+        message.check().map_err(Flaw::of_received)?;
         match message {
             Message::Summary { .. } => {
                 let same = message == self.summary();
                 Ok(Received { reply: (!same).then(|| self.heads()), ..Received::default() })
             }
             Message::Heads { membership, commit, heads } => {
-                if heads.len() > MAX_KNOWN_NODES + MAX_STRANGERS {
-                    return Err(GossipError::TooMany);
-                }
                 Ok(self.compare(from, membership, commit, &heads))
             }
             Message::Delta { membership, records, ask_membership, ask } => {
-                if ask.len().max(records.len()) > MAX_KNOWN_NODES + MAX_STRANGERS {
-                    return Err(GossipError::TooMany);
-                }
                 if records.iter().any(|(_, r)| r.facts.len() > MAX_FACTS) {
                     return Err(GossipError::FactsTooLong);
                 }
@@ -432,7 +440,6 @@ impl Gossip {
                 }
                 self.forget();
                 received.records.sort_unstable();
-                received.records.dedup();
                 received.records.retain(|id| self.records.contains_key(id));
                 if ask_membership || !ask.is_empty() {
                     let records = self.select(ask);

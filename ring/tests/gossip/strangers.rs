@@ -2,8 +2,9 @@
 
 use super::{Net, finish, id, pair};
 use gramme_ring::gossip::{
-    Gossip, GossipError, Head, MAX_FACTS, MAX_STRANGERS, Message, Record, Target, Told,
+    Gossip, GossipError, Head, INCARNATION_END, MAX_FACTS, MAX_STRANGERS, Message, Record, Target, Told,
 };
+use gramme_ring::membership::MAX_KNOWN_NODES;
 use gramme_ring::{Change, ClusterId, Member, NodeId};
 
 #[test]
@@ -122,6 +123,42 @@ fn floods_are_bounded() {
         panic!()
     };
     assert!(records.is_empty() && ask.len() >= MAX_STRANGERS);
+}
+
+/// Nor do they have to be decoded: whoever makes one up is told the same.
+#[test]
+fn messages_that_no_node_sends_are_refused() {
+    let mut node = pair(1);
+    node.receive(id(1), said_by(500..600)).unwrap();
+    let before = node.clone();
+    let head = |incarnation| Head { incarnation, version: 1 };
+    let heads = |heads| Message::Heads { membership: 0, commit: None, heads };
+    let delta = |records: Vec<(NodeId, Head)>, ask| {
+        let records =
+            records.into_iter().map(|(id, head)| (id, Record { head, facts: vec![2; 20] })).collect();
+        Message::Delta { membership: None, records, ask_membership: true, ask }
+    };
+    let twice = vec![(id(7), head(1)), (id(8), head(1)), (id(7), head(2))];
+    let out = vec![(id(7), head(1)), (id(8), head(INCARNATION_END))];
+    // As many as are looked at, in an order that takes longest.
+    let most = MAX_KNOWN_NODES + MAX_STRANGERS;
+    let backwards: Vec<_> = (1..most).rev().chain([1]).map(|n| (id(n), head(1))).collect();
+    let more = [&backwards[..], &backwards[..1]].concat();
+    let ids = |heads: &[(NodeId, Head)]| heads.iter().map(|(id, _)| *id).collect::<Vec<_>>();
+    for (message, error) in [
+        (heads(twice.clone()), GossipError::Repeated),
+        (delta(twice.clone(), vec![]), GossipError::Repeated),
+        (delta(vec![], ids(&twice)), GossipError::Repeated),
+        (heads(out.clone()), GossipError::IncarnationOutOfRange),
+        (delta(out, vec![]), GossipError::IncarnationOutOfRange),
+        (delta(vec![], ids(&backwards)), GossipError::Repeated),
+        (heads(backwards), GossipError::Repeated),
+        (delta(vec![], ids(&more)), GossipError::TooMany),
+        (heads(more), GossipError::TooMany),
+    ] {
+        assert_eq!(node.receive(id(1), message), Err(error));
+        assert!(node.membership() == before.membership() && node.records().eq(before.records()));
+    }
 }
 
 fn said_by(ids: impl Iterator<Item = u64>) -> Message {
