@@ -48,13 +48,12 @@
 
 mod encoding;
 
-use encoding::Flaw;
-
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::fmt;
 
+use encoding::Flaw;
 use serde::{Deserialize, Serialize};
 
 use crate::membership::{MAX_KNOWN_NODES, Membership, MergeError, Merged, Progress, Standing};

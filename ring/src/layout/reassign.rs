@@ -6,6 +6,7 @@ use alloc::collections::VecDeque;
 use alloc::vec;
 use alloc::vec::Vec;
 
+use super::budget::Budget;
 use super::quota::Shape;
 use crate::member::Member;
 use crate::mix::mix2;
@@ -20,8 +21,14 @@ use crate::mix::mix2;
 ///
 /// If that takes too long, a part of the partitions that has room for what is left is placed anew, without search. A
 /// replica that can't be placed is excluded by the theory.
-pub(super) fn reassign(shape: &Shape, members: &[Member], quotas: &[usize], former: &[Vec<u16>]) -> Vec<u16> {
-    let mut plan = Reassignment::keep(shape, former, quotas);
+pub(super) fn reassign(
+    budget: Budget,
+    shape: &Shape,
+    members: &[Member],
+    quotas: &[usize],
+    former: &[Vec<u16>],
+) -> Vec<u16> {
+    let mut plan = Reassignment::keep(budget, shape, former, quotas);
     plan.fill_holes_directly();
     plan.shed_surplus_directly();
     if plan.place_rest().is_none() {
@@ -49,14 +56,8 @@ struct Step {
     to: usize,
 }
 
-/// Replicas looked at before the search for paths gives up, about a second's work. It takes thousands of members or dozens of
-/// replicas, and many changes at once, to come here.
-const SEARCH_BUDGET: u64 = 100_000_000;
-/// Replicas looked at before the search for exchanges ends, about a second's work. When weights or zones of hundreds of
-/// members change at once it ends here.
-const EXCHANGE_BUDGET: u64 = 24_000_000;
-
 struct Reassignment<'a> {
+    budget: Budget,
     shape: &'a Shape,
     former: &'a [Vec<u16>],
     quotas: &'a [usize],
@@ -70,7 +71,7 @@ struct Reassignment<'a> {
 
 impl<'a> Reassignment<'a> {
     /// Keeps of each partition's former owners all that its bounds allow; those most in surplus give way.
-    fn keep(shape: &'a Shape, former: &'a [Vec<u16>], quotas: &'a [usize]) -> Self {
+    fn keep(budget: Budget, shape: &'a Shape, former: &'a [Vec<u16>], quotas: &'a [usize]) -> Self {
         let mut surplus: Vec<i64> =
             quotas.iter().map(|&q| -(i64::try_from(q).expect("at most 2^14"))).collect();
         for &m in former.iter().flatten() {
@@ -109,7 +110,7 @@ impl<'a> Reassignment<'a> {
                 rows_of[usize::from(m)].push(p);
             }
         }
-        Reassignment { shape, former, quotas, rows, rows_of, dropped, work: 0 }
+        Reassignment { budget, shape, former, quotas, rows, rows_of, dropped, work: 0 }
     }
 
     fn surplus(&self, member: usize) -> usize {
@@ -255,7 +256,7 @@ impl<'a> Reassignment<'a> {
     }
 
     fn augment(&mut self, source: Source) -> Option<()> {
-        if self.work > SEARCH_BUDGET {
+        if self.work >= self.budget.paths {
             return None;
         }
         let cheapest = self.search(source, Costs::Counted, u32::MAX, |plan, m| plan.has_room(m))?;
@@ -286,11 +287,11 @@ impl<'a> Reassignment<'a> {
     /// Brings replicas back to former holders where an exchange allows it without moving another.
     fn turn_cycles(&mut self) {
         let mut avoidable = self.moved_beyond_bound();
-        let end = self.work + EXCHANGE_BUDGET;
+        let end = self.work + self.budget.exchanges;
         let mut counts = vec![0; self.shape.zones.len()];
         for partition in 0..self.rows.len() {
             'row: for from in self.rows[partition].clone().into_iter().map(usize::from) {
-                if avoidable == 0 || self.work > end {
+                if avoidable == 0 || self.work >= end {
                     return;
                 }
                 if self.held_before(from, partition) {
