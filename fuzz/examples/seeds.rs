@@ -162,13 +162,15 @@ fn ring() {
     seed("ring_membership_decode", "progress", progress.strip_prefix(&commit[..]).expect("it comes first"));
     // Three nodes; each heard of; a change staged, committed and acknowledged; a hostile list of heads.
     let talk = [0, 0, 0, 2, 0, 0, 2, 0, 0, 2, 0, 1, 0, 0, 2, 0, 0, 2, 0, 0, 2, 0];
-    let heads = Gossiped::Heads {
-        membership: 1,
-        commit: None,
-        heads: vec![(NodeId(2), Head { incarnation: 9, version: 1 })],
+    let made_up = |heads| {
+        let heads = Gossiped::Heads { membership: 1, commit: None, heads };
+        let heads = postcard::to_allocvec(&heads).expect("an encoding");
+        [&[1, 7, u8::try_from(heads.len()).expect("short")][..], &heads].concat()
     };
-    let heads = postcard::to_allocvec(&heads).expect("an encoding");
-    let made_up = [&[1, 7, u8::try_from(heads.len()).expect("short")][..], &heads].concat();
+    let head = |id, version| (NodeId(id), Head { incarnation: 9, version });
+    let twice = made_up(vec![head(2, 1), head(3, 1), head(2, 2)]);
+    seed("ring_gossip", "twice", &[&[1, 1, 2, 3][..], &talk, &twice, &talk].concat());
+    let made_up = made_up(vec![head(2, 1)]);
     let changes = [0, 6, 3, 0, 7, 0, 6, 0, 3, 0, 6, 0, 4];
     seed(
         "ring_gossip",
@@ -263,7 +265,7 @@ fn quorum() {
         ("outdated", Message::Outdated { run, mark: 300 }),
         ("offer", Message::Offer { call, layout, slots: (64, 127) }),
         ("offered", Message::Offered { call, whole: true }),
-        ("summary", Message::Gossip(Gossip::new(NodeId(1), 2, 3).summary())),
+        ("summary", Message::Gossip(Gossip::new(NodeId(1), 2, 3).expect("a small incarnation").summary())),
         ("delta", Message::Gossip(delta(all))),
         ("progress", Message::Gossip(delta(progress))),
         ("write", write(vec![], Some(Policy::Siblings.rank(first, dot)))),

@@ -1,8 +1,9 @@
 //! A schedule for a few gossiping nodes, some messages of which are made up.
 
 use crate::source::Source;
-use gramme_ring::gossip::{Gossip, MAX_FACTS, MAX_STRANGERS, Message, Target};
+use gramme_ring::gossip::{Gossip, INCARNATION_END, MAX_FACTS, MAX_STRANGERS, Message, Target};
 use gramme_ring::{Change, ClusterId, Member, NodeId};
+use std::collections::BTreeSet;
 
 /// Messages under way at once; further ones are lost.
 const UNDER_WAY: usize = 64;
@@ -24,7 +25,9 @@ fn id(n: usize) -> NodeId {
 pub fn run(data: &[u8]) {
     let mut source = Source::new(data);
     let count = 2 + source.below(4);
-    let nodes = (0..count).map(|n| Gossip::new(id(n), 1, n as u64 + u64::from(source.byte()))).collect();
+    let mut seed = |n| n as u64 + u64::from(source.byte());
+    let node = |n| Gossip::new(id(n), 1, seed(n)).expect("a small incarnation");
+    let nodes = (0..count).map(node).collect();
     let mut net = Net { nodes, under_way: Vec::new() };
     *net.nodes[0].membership_mut() = crate::ring_membership_decode::founded(ClusterId(1));
     while !source.is_empty() {
@@ -48,9 +51,11 @@ pub fn run(data: &[u8]) {
                 let len = usize::from(source.byte());
                 let bytes = source.bytes(len);
                 if let Ok(message) = postcard::from_bytes::<Message>(bytes) {
+                    assert!(!says_twice(&message), "read, and a node stands twice in a list");
                     // Such a state would be believed; nobody who knows the cluster's secret sends one.
                     if !matches!(message, Message::Delta { membership: Some(_), .. }) {
-                        net.deliver(99, n, message);
+                        net.deliver(99, n, message.clone());
+                        net.deliver(99, n, with_the_first_again(message));
                     }
                 }
             }
@@ -103,6 +108,7 @@ impl Net {
 
     fn deliver(&mut self, from: usize, to: usize, message: Message) {
         let node = &mut self.nodes[to];
+        let doubtful = says_twice(&message);
         let before =
             (node.membership().clone(), node.records().map(|(id, r)| (id, r.clone())).collect::<Vec<_>>());
         let received = match node.receive(id(from), message) {
@@ -113,16 +119,43 @@ impl Net {
                 return;
             }
         };
+        assert!(!doubtful, "something was said twice of one node");
         assert_eq!(received.membership_changed, before.0 != *node.membership());
         let members = node.membership().layout().map_or(0, |l| l.members().len());
         assert!(node.records().count() <= 1 + 2 * members.max(5) + MAX_STRANGERS);
-        if let Some(next) = received.ahead_of_self.and_then(|head| head.incarnation.checked_add(1)) {
-            node.restart(next);
+        if let Some(head) = received.ahead_of_self {
+            let next = head.incarnation + 1;
+            assert_eq!(node.restart(next).is_ok(), next < INCARNATION_END);
         }
         if let Some(reply) = received.reply {
             self.send(to, from, reply);
         }
     }
+}
+
+/// Whether a node stands twice in a list.
+fn says_twice(message: &Message) -> bool {
+    let twice = |ids: Vec<NodeId>| ids.iter().collect::<BTreeSet<_>>().len() < ids.len();
+    match message {
+        Message::Heads { heads, .. } => twice(heads.iter().map(|(id, _)| *id).collect()),
+        Message::Delta { records, ask, .. } => {
+            twice(records.iter().map(|(id, _)| *id).collect()) || twice(ask.clone())
+        }
+        _ => false,
+    }
+}
+
+/// The same, where each list ends with what it began with.
+fn with_the_first_again(mut message: Message) -> Message {
+    match &mut message {
+        Message::Heads { heads, .. } => heads.extend(heads.first().copied()),
+        Message::Delta { records, ask, .. } => {
+            records.extend(records.first().cloned());
+            ask.extend(ask.first().copied());
+        }
+        _ => {}
+    }
+    message
 }
 
 fn change(m: &mut gramme_ring::Membership, me: NodeId, source: &mut Source<'_>) {

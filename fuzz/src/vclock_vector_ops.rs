@@ -2,9 +2,9 @@
 
 use crate::source::Source;
 use gramme_vclock::{
-    Actor, Buf, Causality, Dot, Entry, IncrementError, InlineVec, Malformed, Stamp, VersionVector,
+    Actor, Buf, Causality, Checked, Dot, Entry, IncrementError, InlineVec, Malformed, Stamp, VersionVector,
 };
-use serde::{Serialize, de::DeserializeOwned};
+use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 
@@ -32,7 +32,7 @@ pub fn run(data: &[u8]) {
 }
 
 /// What stands beside each entry.
-trait Beside: Copy + Ord + Debug + Serialize + DeserializeOwned {
+trait Beside: gramme_vclock::Beside + Debug + Serialize {
     fn at(millis: u8) -> Self;
     /// Truncates a vector that can be, and says how many entries went.
     fn truncate<B: Buf<Entry<Self>>>(vector: &mut VersionVector<B, Self>, limit: usize) -> usize;
@@ -170,8 +170,9 @@ fn from_entries<B: Buf<Entry<T>> + Clone, T: Beside>(
 ) -> Option<(VersionVector<B, T>, Model<T>)> {
     let bytes = postcard::to_allocvec(entries).expect("entries have an encoding");
     let read = postcard::from_bytes::<VersionVector<B, T>>(&bytes).ok();
+    let Checked(named) = postcard::from_bytes::<Checked<VersionVector<B, T>>>(&bytes).expect("entries");
     let made = VersionVector::<B, T>::from_entries(entries.iter().copied());
-    assert!(read == made.as_ref().ok().cloned());
+    assert!(read == made.as_ref().ok().cloned() && named == made);
     let actors = || entries.iter().zip(entries.iter().skip(1)).map(|(a, b)| (a.actor, b.actor));
     let zero = entries.iter().any(|entry| entry.counter == 0);
     let good = actors().all(|(a, b)| a < b) && !zero && entries.len() <= room;

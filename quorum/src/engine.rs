@@ -145,7 +145,8 @@ impl Engine {
         let limits = config.limits;
         assert!(limits.siblings > 0 && limits.requests > 0 && limits.handoff > 0 && limits.repair > 0);
         assert!(limits.local > 0 && limits.local_bytes > 0);
-        let mut gossip = Gossip::new(config.node, config.opening.number(), config.actor.0);
+        let mut gossip = Gossip::new(config.node, config.opening.number(), config.actor.0)
+            .expect("an opening's number is in range");
         *gossip.membership_mut() = membership;
         let clock = Hlc::new(Stamp::ZERO);
         let mut engine = Engine {

@@ -336,9 +336,9 @@ impl Engine {
     /// This run goes by a larger number from now on.
     fn renumber(&mut self, opening: Opening) {
         self.opening = opening;
-        self.view.gossip.restart(opening.number());
-        if let Some(saving) = &mut self.saving {
-            saving.gossip.restart(opening.number());
+        let views = [Some(&mut self.view.gossip), self.saving.as_mut().map(|saving| &mut saving.gossip)];
+        for gossip in views.into_iter().flatten() {
+            gossip.restart(opening.number()).expect("an opening's number is in range");
         }
         // So that the next opening comes after this one.
         self.store_actor();

@@ -6,6 +6,7 @@
 //! over past all of that: whatever it told before, nobody misses it.
 
 use gramme_ring::LayoutVersion;
+use gramme_ring::gossip::INCARNATION_END;
 use gramme_vclock::Actor;
 use serde::{Deserialize, Serialize};
 
@@ -31,10 +32,11 @@ impl Opening {
         Opening { base: base.map_or(0, u64::from_be_bytes), position }
     }
 
-    /// The run's number, 1 or more.
+    /// The run's number, 1 or more. Below [`INCARNATION_END`], as gossip wants it: no log comes so far, but a spoilt record may.
     #[must_use]
     pub const fn number(self) -> u64 {
-        self.base.saturating_add(self.position).saturating_add(1)
+        let number = self.base.saturating_add(self.position).saturating_add(1);
+        if number < INCARNATION_END { number } else { INCARNATION_END - 1 }
     }
 
     /// What may be told when the log is durable up to here: less than the next opening's number.
@@ -134,6 +136,12 @@ mod tests {
         let record = [0u64.to_be_bytes(), found_out.base().to_be_bytes()].concat();
         let next = Opening::new(Some(&record), 12);
         assert_eq!(next.number(), found_out.number() + 3);
+    }
+
+    #[test]
+    fn a_spoilt_record_makes_no_number_that_gossip_refuses() {
+        let spoilt = Opening::new(Some(&[0xff; 16]), 5);
+        assert_eq!(spoilt.number(), INCARNATION_END - 1);
     }
 
     #[test]

@@ -36,15 +36,16 @@ impl Cluster {
         let members = [1, 2, 3].map(|id| Member::new(NodeId(id)));
         let founded = Membership::found(CLUSTER, N, Q, &members)?;
         let node = |id| {
-            let mut node =
-                Node { id: NodeId(id), gossip: Gossip::new(NodeId(id), 1, id), copies: BTreeSet::new() };
+            let gossip = Gossip::new(NodeId(id), 1, id)?;
+            let mut node = Node { id: NodeId(id), gossip, copies: BTreeSet::new() };
             if let Some(layout) = founded.layout().filter(|layout| layout.is_member(node.id)) {
                 *node.gossip.membership_mut() = founded.clone();
                 node.copies = layout.partitions_of(node.id).map(|(partition, _rank)| partition).collect();
             }
-            node
+            Ok::<_, Box<dyn Error>>(node)
         };
-        Ok(Cluster { nodes: [1, 2, 3, 4].map(node).into(), under_way: VecDeque::new(), sent: 0 })
+        let nodes = [node(1)?, node(2)?, node(3)?, node(4)?].into();
+        Ok(Cluster { nodes, under_way: VecDeque::new(), sent: 0 })
     }
 
     /// What a second brings: everybody tells somebody what it knows, and does what is due.

@@ -25,8 +25,8 @@
 //! use gramme_ring::gossip::{Gossip, Target};
 //! use gramme_ring::{Change, ClusterId, Member, NodeId};
 //!
-//! let mut a = Gossip::new(NodeId(1), 1, 42);
-//! let mut b = Gossip::new(NodeId(2), 1, 43);
+//! let mut a = Gossip::new(NodeId(1), 1, 42)?;
+//! let mut b = Gossip::new(NodeId(2), 1, 43)?;
 //! a.set_facts(b"10.0.0.1:7000".to_vec())?;
 //! for id in [1, 2] {
 //!     a.membership_mut().stage(NodeId(1), Change::Member(Member::new(NodeId(id))))?;
@@ -53,6 +53,7 @@ use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::fmt;
 
+use encoding::Flaw;
 use serde::{Deserialize, Serialize};
 
 use crate::membership::{MAX_KNOWN_NODES, Membership, MergeError, Merged, Progress, Standing};
@@ -67,7 +68,8 @@ pub const MAX_DELTA: usize = 64 * 1024;
 /// its own summary, which counts itself, is answered each time.
 pub const MAX_STRANGERS: usize = 256;
 
-/// Incarnations are below this, or refused when they are decoded ([`IncarnationOutOfRange`](crate::Malformed::IncarnationOutOfRange)).
+/// Incarnations are below this, or refused ([`GossipError::IncarnationOutOfRange`]; of a message that is decoded,
+/// [`Malformed::IncarnationOutOfRange`](crate::Malformed::IncarnationOutOfRange)).
 pub const INCARNATION_END: u64 = 1 << 63;
 
 /// What a node says of itself.
@@ -105,6 +107,19 @@ pub struct Head {
     pub version: u64,
 }
 
+impl Head {
+    /// Of a store that was just opened for this time.
+    fn of(incarnation: u64) -> Result<Head, GossipError> {
+        let head = Head { incarnation, version: 0 };
+        if head.is_in_range() { Ok(head) } else { Err(GossipError::IncarnationOutOfRange) }
+    }
+
+    /// So that a larger one exists: from the largest number a node could not come back ([`Gossip::restart`]).
+    fn is_in_range(&self) -> bool {
+        self.incarnation < INCARNATION_END
+    }
+}
+
 /// To whom a message goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Target {
@@ -135,18 +150,18 @@ pub enum Message {
         /// [`Membership::commit_hash`].
         #[serde(with = "crate::hex::option")]
         commit: Option<u64>,
-        /// By id.
+        /// By id, each node once.
         heads: Vec<(NodeId, Head)>,
     },
     /// What the receiver lacks and the sender would know.
     Delta {
         /// Where the hashes differed.
         membership: Option<Told>,
-        /// Newer than what the receiver has.
+        /// Newer than what the receiver has; of each node one.
         records: Vec<(NodeId, Record)>,
         /// Whether the receiver's membership is asked for.
         ask_membership: bool,
-        /// Whose records are asked for.
+        /// Whose records are asked for, each once.
         ask: Vec<NodeId>,
     },
 }
@@ -170,7 +185,7 @@ impl Told {
     }
 }
 
-/// Why a message is not taken in. Nothing was changed.
+/// Why a message, or what a node says of itself, is not taken in. Nothing was changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum GossipError {
@@ -178,8 +193,12 @@ pub enum GossipError {
     Removed(NodeId),
     /// Facts longer than [`MAX_FACTS`].
     FactsTooLong,
+    /// An incarnation of [`INCARNATION_END`] or more.
+    IncarnationOutOfRange,
     /// A list longer than there are nodes.
     TooMany,
+    /// A node stands twice in a list.
+    Repeated,
     /// The membership does not merge.
     Merge(MergeError),
 }
@@ -189,7 +208,9 @@ impl fmt::Display for GossipError {
         match self {
             GossipError::Removed(id) => write!(f, "node {id} was removed from the cluster"),
             GossipError::FactsTooLong => write!(f, "facts of more than {MAX_FACTS} bytes"),
+            GossipError::IncarnationOutOfRange => f.write_str("an incarnation is 2^63 or more"),
             GossipError::TooMany => f.write_str("a list longer than there are nodes"),
+            GossipError::Repeated => f.write_str("a node stands twice in a list"),
             GossipError::Merge(error) => error.fmt(f),
         }
     }
@@ -232,9 +253,13 @@ pub struct Gossip {
 impl Gossip {
     /// For a node whose store is opened for the `incarnation`-th time. `seed` chooses the peers; each node should have its
     /// own.
-    pub fn new(me: NodeId, incarnation: u64, seed: u64) -> Self {
-        let own = Record { head: Head { incarnation, version: 0 }, facts: Vec::new() };
-        Gossip { me, membership: Membership::new(), records: BTreeMap::from([(me, own)]), random: mix(seed) }
+    ///
+    /// # Errors
+    /// [`GossipError::IncarnationOutOfRange`].
+    pub fn new(me: NodeId, incarnation: u64, seed: u64) -> Result<Self, GossipError> {
+        let own = Record { head: Head::of(incarnation)?, facts: Vec::new() };
+        let records = BTreeMap::from([(me, own)]);
+        Ok(Gossip { me, membership: Membership::new(), records, random: mix(seed) })
     }
 
     /// What is known of the cluster.
@@ -275,11 +300,16 @@ impl Gossip {
     }
 
     /// Goes on under a larger incarnation, after [`Received::ahead_of_self`]. A smaller one changes nothing.
-    pub fn restart(&mut self, incarnation: u64) {
+    ///
+    /// # Errors
+    /// [`GossipError::IncarnationOutOfRange`]; nothing was changed then.
+    pub fn restart(&mut self, incarnation: u64) -> Result<(), GossipError> {
+        let head = Head::of(incarnation)?;
         let own = self.records.get_mut(&self.me).expect("there is always one's own");
         if incarnation > own.head.incarnation {
-            own.head = Head { incarnation, version: 0 };
+            own.head = head;
         }
+        Ok(())
     }
 
     fn random_below(&mut self, end: usize) -> usize {
@@ -368,21 +398,24 @@ impl Gossip {
         if self.membership.is_removed(from) {
             return Err(GossipError::Removed(from));
         }
+        let longest = match &message {
+            Message::Summary { .. } => 0,
+            Message::Heads { heads, .. } => heads.len(),
+            Message::Delta { records, ask, .. } => records.len().max(ask.len()),
+        };
+        if longest > MAX_KNOWN_NODES + MAX_STRANGERS {
+            return Err(GossipError::TooMany);
+        }
+        message.check().map_err(Flaw::of_received)?;
         match message {
             Message::Summary { .. } => {
                 let same = message == self.summary();
                 Ok(Received { reply: (!same).then(|| self.heads()), ..Received::default() })
             }
             Message::Heads { membership, commit, heads } => {
-                if heads.len() > MAX_KNOWN_NODES + MAX_STRANGERS {
-                    return Err(GossipError::TooMany);
-                }
                 Ok(self.compare(from, membership, commit, &heads))
             }
             Message::Delta { membership, records, ask_membership, ask } => {
-                if ask.len().max(records.len()) > MAX_KNOWN_NODES + MAX_STRANGERS {
-                    return Err(GossipError::TooMany);
-                }
                 if records.iter().any(|(_, r)| r.facts.len() > MAX_FACTS) {
                     return Err(GossipError::FactsTooLong);
                 }
@@ -406,7 +439,6 @@ impl Gossip {
                 }
                 self.forget();
                 received.records.sort_unstable();
-                received.records.dedup();
                 received.records.retain(|id| self.records.contains_key(id));
                 if ask_membership || !ask.is_empty() {
                     let records = self.select(ask);

@@ -236,6 +236,29 @@ fn what_gossip_tells_is_named_too() {
     assert_eq!(postcard::to_allocvec(&read.unwrap()).unwrap(), good);
 }
 
+/// What is said twice of one node would have to be chosen from.
+#[test]
+fn who_stands_twice_in_a_message_is_named() {
+    let list = |first: &[u8], entry: &[u8], ids: &[u8], behind: &[u8]| {
+        let mut message = [first, &[u8::try_from(ids.len()).unwrap()]].concat();
+        ids.iter().for_each(|id| message.extend([&[*id][..], entry].concat()));
+        [&message, behind].concat()
+    };
+    // Two hashes of nothing, and heads; records without facts, and no questions; questions.
+    let heads = |ids: &[u8]| list(&[1, 0, 0], &[1, 1], ids, &[]);
+    let records = |ids: &[u8]| list(&[2, 0], &[1, 1, 0], ids, &[0, 0]);
+    let ask = |ids: &[u8]| list(&[2, 0, 0, 0], &[], ids, &[]);
+    for message in [&heads as &dyn Fn(&[u8]) -> Vec<u8>, &records, &ask] {
+        // From any place on, as the records of a delta are.
+        for fine in [&[][..], &[5], &[5, 6, 7], &[6, 7, 5]] {
+            assert!(postcard::from_bytes::<Message>(&message(fine)).is_ok());
+        }
+        for twice in [&[5, 5][..], &[5, 6, 5], &[6, 7, 5, 7]] {
+            refused::<Message>(&message(twice), &Malformed::Repeated);
+        }
+    }
+}
+
 /// A number beyond 2^53 is another one to most readers of JSON that are not Rust's.
 #[test]
 fn in_json_ids_and_hashes_are_text() {

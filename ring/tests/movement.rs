@@ -115,7 +115,7 @@ proptest! {
 }
 
 proptest! {
-    // Always the same cases: the search does not find the optimum in all (`what_moves_beyond_the_optimum`).
+    // Always the same cases: that a search finds the optimum is no promise.
     #![proptest_config(ProptestConfig {
         failure_persistence: None, rng_seed: RngSeed::Fixed(1), ..ProptestConfig::with_cases(150)
     })]
@@ -275,33 +275,25 @@ fn four_changes(seed: u64) -> [(u64, u64); 4] {
     })
 }
 
-/// Three clusters in which the search misses the optimum, from the sweep below: 3 moved where 2 suffice, at worst.
+/// Three clusters, from the sweep below, in which nothing comes back for nothing: two replicas come back for one that goes. 3
+/// moved where 2 suffice, at worst.
 #[test]
-fn what_moves_beyond_the_optimum() {
-    let changes = [500_132, 501_645, 503_422].map(four_changes).concat();
-    let misses = changes.iter().filter(|(moved, optimum)| moved > optimum).count();
-    for (moved, optimum) in changes {
-        assert!(optimum <= moved && 2 * moved <= 3 * optimum, "{moved}, optimum {optimum}");
+fn two_come_back_for_one_that_goes() {
+    for (moved, optimum) in [500_132, 501_645, 503_422].map(four_changes).concat() {
+        assert_eq!(moved, optimum);
     }
-    assert!(misses <= 3);
 }
 
 /// `cargo test --release -p gramme-ring --test movement -- --nocapture` prints the README's figures.
 #[test]
 #[cfg_attr(debug_assertions, ignore = "unoptimized it takes minutes")]
 fn a_sweep_of_single_changes() {
-    let (mut changes, mut misses) = (0, Vec::new());
+    let mut changes = 0;
     for seed in 500_001..=506_414 {
         for (moved, optimum) in four_changes(seed) {
-            assert!(optimum <= moved, "seed {seed}: {moved}, optimum {optimum}");
+            assert_eq!(moved, optimum, "seed {seed}");
             changes += 1;
-            if moved > optimum {
-                println!("seed {seed}: {moved} moved, the optimum is {optimum}");
-                misses.push(moved as f64 / optimum as f64);
-            }
         }
     }
-    let most = misses.iter().copied().fold(1.0, f64::max);
-    println!("{changes} changes, {} moved more than the optimum, {most:.2} times it at most", misses.len());
-    assert!(misses.len() <= 3 && most <= 1.5);
+    println!("{changes} changes, each moved the least that is possible");
 }

@@ -83,7 +83,7 @@ impl Cluster {
         let founded = Membership::found(ClusterId(1), 3, PARTITIONS, &members).expect("a plain cluster");
         let mut cluster = Cluster { nodes: Vec::new(), events: BTreeMap::new(), order: 0, now: 0, sent: 0 };
         for node in 0..nodes {
-            let mut gossip = Gossip::new(id(node), 1, rng.bits());
+            let mut gossip = Gossip::new(id(node), 1, rng.bits()).expect("a small incarnation");
             *gossip.membership_mut() = founded.clone();
             gossip.set_facts(vec![b'f'; 100]).expect("short");
             cluster.nodes.push(gossip);

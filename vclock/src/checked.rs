@@ -24,7 +24,7 @@ use serde::de::{self, Deserialize, Deserializer, SeqAccess, Visitor};
 /// ```
 ///
 /// It can be decoded for `Dot`, `Span`, `Stamp`, `DotSet`, `Context`, `Siblings` and `VersionVector`. What is not this crate's to
-/// check, the value of a sibling or what stands beside an entry, is decoded as ever, and wrong as the format has it.
+/// check, the value of a sibling, is decoded as ever, and wrong as the format has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Checked<T>(pub Result<T, Malformed>);
 

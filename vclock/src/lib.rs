@@ -157,6 +157,8 @@ pub use siblings::GrowableSiblings;
 pub use siblings::{FixedSiblings, Merged, Siblings, SiblingsIter, Written};
 pub use stamp::{ParseStampError, Stamp, StampOutOfRange};
 pub use token::{MAX_TOKEN, SealError, SealKey, TokenError};
-pub use version_vector::{Entry, FixedTimedVector, FixedVersionVector, IncrementError, VersionVector};
+pub use version_vector::{
+    Beside, Entry, FixedTimedVector, FixedVersionVector, IncrementError, VersionVector,
+};
 #[cfg(feature = "alloc")]
 pub use version_vector::{GrowableTimedVector, GrowableVersionVector};

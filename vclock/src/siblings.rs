@@ -170,7 +170,8 @@ where
     /// Of an object that comes from outside, ask [`Minter::is_behind`] first.
     ///
     /// # Errors
-    /// `Full` if the result has more values or spans than there is room for; nothing is changed then.
+    /// `Full` if the result has more values or spans than there is room for; nothing is changed then. (`other` is dropped in any
+    /// case: who has no other copy of it merges a clone.)
     pub fn merge(&mut self, other: Self) -> Result<Merged, B::Full> {
         let seen = if self.seen.includes(&other.seen) { None } else { Some(self.seen.joined(&other.seen)?) };
         let stays = |dot: Dot| !other.seen.contains(dot) || other.find(dot).is_ok();
@@ -210,7 +211,7 @@ where
     ///
     /// # Errors
     /// If there is no room, if the minter's counter is used up, or if history or context name dots that the minter has
-    /// yet to mint. Nothing is changed then, nor minted.
+    /// yet to mint. Nothing is changed then, nor minted; `value` is dropped.
     pub fn write(
         &mut self,
         context: &DotSet<B>,
@@ -290,14 +291,17 @@ where
     /// The same object with other values under its dots.
     ///
     /// # Errors
-    /// `Full` if the new list has less room than there are values.
-    pub fn map<U, F>(self, mut change: impl FnMut(Dot, V) -> U) -> Result<Siblings<U, F, B>, B::Full>
+    /// `Full` if the new list has less room than there are values, and the object as it was: no value was changed.
+    pub fn map<U, F>(self, mut change: impl FnMut(Dot, V) -> U) -> Result<Siblings<U, F, B>, (Self, B::Full)>
     where
         F: Buf<(Dot, U), Full = B::Full>,
     {
         let mut entries = F::default();
+        if let Err(full) = entries.fits(self.len()) {
+            return Err((self, full));
+        }
         for (dot, value) in self.entries {
-            entries.push((dot, change(dot, value)))?;
+            entries.push((dot, change(dot, value))).expect("there is room for all");
         }
         Ok(Siblings { entries, seen: self.seen, value: PhantomData })
     }

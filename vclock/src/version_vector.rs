@@ -53,6 +53,39 @@ pub struct Entry<T = ()> {
     pub at: T,
 }
 
+/// What can be decoded beside each entry: `()`, or a [`Stamp`]. It can't be implemented elsewhere.
+pub trait Beside: Copy + Ord + sealed::Sealed {}
+
+impl Beside for () {}
+
+impl Beside for Stamp {}
+
+mod sealed {
+    use super::{Checked, Malformed, Stamp};
+    use serde::de::DeserializeOwned;
+
+    pub trait Sealed: Sized {
+        type Read: DeserializeOwned;
+        fn named(read: Self::Read) -> Result<Self, Malformed>;
+    }
+
+    impl Sealed for () {
+        type Read = ();
+
+        fn named((): ()) -> Result<(), Malformed> {
+            Ok(())
+        }
+    }
+
+    impl Sealed for Stamp {
+        type Read = Checked<Stamp>;
+
+        fn named(Checked(read): Checked<Stamp>) -> Result<Stamp, Malformed> {
+            read
+        }
+    }
+}
+
 /// A [`VersionVector`] that grows; no allocation up to 10 actors.
 #[cfg(feature = "alloc")]
 pub type GrowableVersionVector = VersionVector<crate::InlineVec<Entry, 10>>;
@@ -449,11 +482,14 @@ impl<B: Buf<Entry<T>>, T: Copy + Ord + Serialize> Serialize for VersionVector<B,
 impl<'de, B, T> Deserialize<'de> for Checked<VersionVector<B, T>>
 where
     B: Buf<Entry<T>>,
-    T: Copy + Ord + Deserialize<'de>,
+    T: Beside,
 {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let mut vector = VersionVector::<B, T>::new();
-        let well = each(deserializer, "entries sorted by actor", |entry| vector.push_sorted(entry))?;
+        let take = |(actor, counter, read): (Actor, u64, T::Read)| {
+            vector.push_sorted(Entry { actor, counter, at: T::named(read)? })
+        };
+        let well = each(deserializer, "entries sorted by actor", take)?;
         Ok(Checked(well.map(|()| vector)))
     }
 }
@@ -461,7 +497,7 @@ where
 impl<'de, B, T> Deserialize<'de> for VersionVector<B, T>
 where
     B: Buf<Entry<T>>,
-    T: Copy + Ord + Deserialize<'de>,
+    T: Beside,
 {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         Checked::<Self>::deserialize(deserializer)?.or_custom()

@@ -1,8 +1,8 @@
 //! Bad input has a name, whether it is decoded or handed in.
 
 use gramme_vclock::{
-    Actor, Checked, Dot, Entry, FixedContext, FixedDotSet, FixedSiblings, FixedVersionVector, GrowableDotSet,
-    GrowableSiblings, GrowableVersionVector, Malformed, Span, Stamp,
+    Actor, Checked, Dot, Entry, FixedContext, FixedDotSet, FixedSiblings, FixedTimedVector,
+    FixedVersionVector, GrowableDotSet, GrowableSiblings, GrowableVersionVector, Malformed, Span, Stamp,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -46,6 +46,19 @@ fn a_version_vector_of_bad_entries() {
     }
     let entries = [Entry { actor: A, counter: u64::MAX, at: () }, Entry { actor: B, counter: 1, at: () }];
     assert_eq!(GrowableVersionVector::from_entries(entries).unwrap().entries(), entries);
+}
+
+#[test]
+fn a_timed_vector_of_bad_entries() {
+    type Two = FixedTimedVector<2>;
+    refused::<Two>([(A, 1_u64, Raw(1 << 63))].as_slice(), Malformed::StampOutOfRange);
+    refused::<Two>([(A, 1_u64, Raw(7)), (B, 1, Raw(u64::MAX))].as_slice(), Malformed::StampOutOfRange);
+    refused::<Two>([(B, 1_u64, Raw(7)), (A, 1, Raw(7))].as_slice(), Malformed::Unsorted);
+    // What is wrong first, whatever follows.
+    refused::<Two>([(A, 0_u64, Raw(7)), (B, 1, Raw(1 << 63))].as_slice(), Malformed::CounterZero);
+    let last = postcard::to_allocvec(&[(A, 1_u64, Raw((1 << 63) - 1))].as_slice()).unwrap();
+    let read: Two = postcard::from_bytes(&last).unwrap();
+    assert_eq!(read.entries(), [Entry { actor: A, counter: 1, at: Stamp::MAX }]);
 }
 
 #[test]

@@ -57,7 +57,7 @@ struct FullView {
 }
 
 fn record(id: NodeId) -> Result<Record, Box<dyn Error>> {
-    let mut gossip = Gossip::new(id, 300, 1);
+    let mut gossip = Gossip::new(id, 300, 1)?;
     gossip.set_facts(vec![b'f'; FACTS])?;
     Ok(gossip.record(id).ok_or("its own")?.clone())
 }
@@ -68,7 +68,7 @@ fn full_view(nodes: usize) -> Result<FullView, Box<dyn Error>> {
     let members: Vec<Member> = ids.iter().map(|&id| Member::new(id)).collect();
     let view = |me: usize| {
         measured(|| {
-            let mut gossip = Gossip::new(ids[me], 300, me as u64);
+            let mut gossip = Gossip::new(ids[me], 300, me as u64)?;
             *gossip.membership_mut() = Membership::found(ClusterId(1), 3, PARTITIONS, &members)?;
             gossip.set_facts(vec![b'f'; FACTS])?;
             for &id in ids.iter().filter(|&&id| id != ids[me]) {

@@ -33,11 +33,11 @@ impl Cluster {
         let ids = ids(count);
         let membership = founded(&ids)?;
         let node = |(n, id): (u64, &NodeId)| {
-            let mut node = Gossip::new(*id, 1, n);
+            let mut node = Gossip::new(*id, 1, n)?;
             *node.membership_mut() = membership.clone();
-            node
+            Ok::<_, Box<dyn Error>>(node)
         };
-        let nodes = (0..).zip(&ids).map(node).collect();
+        let nodes = (0..).zip(&ids).map(node).collect::<Result<_, _>>()?;
         let mut cluster = Cluster { ids, nodes, sent: 0 };
         while !cluster.agree() {
             cluster.round()?;

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use serde::{Deserialize, Deserializer};
 
-use super::{Head, INCARNATION_END, Message, Record, Told};
+use super::{GossipError, Head, Message, Record, Told};
 use crate::checked::{Checked, Malformed};
 use crate::membership::{Membership, Progress};
 use crate::node::NodeId;
@@ -41,25 +41,67 @@ enum ReadTold {
     Progress(Box<Checked<Progress>>),
 }
 
-/// So that a larger one exists: from the largest a node could not come back ([`Gossip::restart`](super::Gossip::restart)).
-fn in_range(head: &Head) -> Result<(), Malformed> {
-    if head.incarnation < INCARNATION_END { Ok(()) } else { Err(Malformed::IncarnationOutOfRange) }
+/// What no message has, whether it was read or made up here.
+pub(super) enum Flaw {
+    Repeated,
+    IncarnationOutOfRange,
+}
+
+impl Flaw {
+    fn of_read(self) -> Malformed {
+        match self {
+            Flaw::Repeated => Malformed::Repeated,
+            Flaw::IncarnationOutOfRange => Malformed::IncarnationOutOfRange,
+        }
+    }
+
+    pub(super) fn of_received(self) -> GossipError {
+        match self {
+            Flaw::Repeated => GossipError::Repeated,
+            Flaw::IncarnationOutOfRange => GossipError::IncarnationOutOfRange,
+        }
+    }
+}
+
+impl Message {
+    pub(super) fn check(&self) -> Result<(), Flaw> {
+        match self {
+            Message::Summary { .. } => Ok(()),
+            Message::Heads { heads, .. } => in_range(heads.iter().map(|(_, head)| head))
+                .and_then(|()| distinct(heads.iter().map(|(id, _)| *id))),
+            Message::Delta { records, ask, .. } => in_range(records.iter().map(|(_, record)| &record.head))
+                .and_then(|()| distinct(records.iter().map(|(id, _)| *id)))
+                .and_then(|()| distinct(ask.iter().copied())),
+        }
+    }
+}
+
+fn in_range<'a>(mut heads: impl Iterator<Item = &'a Head>) -> Result<(), Flaw> {
+    if heads.all(Head::is_in_range) { Ok(()) } else { Err(Flaw::IncarnationOutOfRange) }
+}
+
+/// Most lists are in order, and compared as they stand; the records of a delta begin at any place.
+fn distinct(ids: impl Iterator<Item = NodeId> + Clone) -> Result<(), Flaw> {
+    if ids.clone().is_sorted_by(|a, b| a < b) {
+        return Ok(());
+    }
+    let mut sorted: Vec<NodeId> = ids.collect();
+    sorted.sort_unstable();
+    if sorted.is_sorted_by(|a, b| a < b) { Ok(()) } else { Err(Flaw::Repeated) }
 }
 
 impl Read {
     fn check(self) -> Result<Message, Malformed> {
-        Ok(match self {
+        let message = match self {
             Read::Summary { membership, records } => Message::Summary { membership, records },
-            Read::Heads { membership, commit, heads } => {
-                heads.iter().try_for_each(|(_, head)| in_range(head))?;
-                Message::Heads { membership, commit, heads }
-            }
+            Read::Heads { membership, commit, heads } => Message::Heads { membership, commit, heads },
             Read::Delta { membership, records, ask_membership, ask } => {
                 let membership = membership.map(|Checked(told)| told).transpose()?;
-                records.iter().try_for_each(|(_, record)| in_range(&record.head))?;
                 Message::Delta { membership, records, ask_membership, ask }
             }
-        })
+        };
+        message.check().map_err(Flaw::of_read)?;
+        Ok(message)
     }
 }
 

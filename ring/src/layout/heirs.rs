@@ -4,6 +4,7 @@ use alloc::collections::VecDeque;
 use alloc::vec;
 use alloc::vec::Vec;
 
+use super::budget::Budget;
 use super::quota::{self, Shape};
 use crate::member::Member;
 use crate::mix::mix2;
@@ -13,10 +14,6 @@ const MOST_MEMBERS: usize = 64;
 const ROUNDS: u64 = 8;
 /// Partitions tried as the other side of an exchange.
 const TRIES: u64 = 16;
-
-/// Demands and replicas looked at before the search ends, about two seconds' work. It takes a dozen
-/// owners to each of thousands of partitions, and dozens of members of very unequal weights, to come here.
-const SEARCH_BUDGET: u64 = 1_000_000_000;
 
 /// A set of members, one bit for each.
 type Set = u64;
@@ -29,6 +26,7 @@ type Set = u64;
 /// gain. Sets that fall short are found by matching, and exchanges then lessen what they lack. It can't always be had:
 /// a member that owns nearly everything is missing from few partitions, and grows by its share of any other's.
 pub(super) fn provide(
+    budget: Budget,
     table: &mut [u16],
     replicas: u8,
     shape: &Shape,
@@ -49,7 +47,7 @@ pub(super) fn provide(
         held: former.iter().map(|row| set(row)).collect(),
         zone_mates: shape.zone_of.iter().map(|&zone| zones[zone]).collect(),
         departures: departures(replicas, shape, members, quotas),
-        work: 0,
+        left: budget.heirs,
     };
     let Some(mut least) = heirs.note_shortages(&rows) else { return };
     let mut best = None;
@@ -86,8 +84,8 @@ struct Heirs {
     zone_mates: Vec<Set>,
     /// What would follow if the member of this place departed.
     departures: Vec<Departure>,
-    /// Counted against the budget.
-    work: u64,
+    /// Of the budget.
+    left: u64,
 }
 
 struct Departure {
@@ -137,14 +135,14 @@ impl Departure {
     ///
     /// A maximum matching of the departed's partitions with heirs, by augmenting paths; where partitions are left over, all
     /// heirs out of their reach together are that set (König).
-    fn shortage(&self, rows: &[Set], work: &mut u64) -> Option<(Set, usize)> {
+    fn shortage(&self, rows: &[Set], left: &mut u64) -> Option<(Set, usize)> {
         let heirs = (0..self.gains.len()).filter(|&m| self.gains[m] > 0).fold(0, |set: Set, m| set | 1 << m);
         let mut room = self.gains.clone();
         let mut given: Vec<Vec<Set>> = vec![Vec::new(); room.len()];
         // Heirs that can't take more, nor hand anything to others that can.
         let mut full: Set = 0;
         for &row in rows.iter().filter(|&&row| row >> self.departed & 1 == 1) {
-            if *work > SEARCH_BUDGET {
+            if *left == 0 {
                 return None;
             }
             let missing = heirs & !row & !full;
@@ -153,7 +151,7 @@ impl Departure {
                     room[m] -= 1;
                     given[m].push(row);
                 }
-                _ => full |= augment(row, missing, heirs & !full, &mut room, &mut given, work),
+                _ => full |= augment(row, missing, heirs & !full, &mut room, &mut given, left),
             }
         }
         let short = heirs & !full;
@@ -170,7 +168,7 @@ fn augment(
     heirs: Set,
     room: &mut [usize],
     given: &mut [Vec<Set>],
-    work: &mut u64,
+    left: &mut u64,
 ) -> Set {
     let mut by: Vec<Option<(usize, usize)>> = vec![None; room.len()];
     let mut queue: VecDeque<usize> = bits(missing).collect();
@@ -187,7 +185,7 @@ fn augment(
             given[at].push(row);
             return 0;
         }
-        *work += given[m].len() as u64;
+        *left = left.saturating_sub(given[m].len() as u64);
         for (i, &other) in given[m].iter().enumerate() {
             let next = heirs & !other & !seen;
             seen |= next;
@@ -206,7 +204,7 @@ impl Heirs {
     fn note_shortages(&mut self, rows: &[Set]) -> Option<i64> {
         let mut strain = 0;
         for departure in &mut self.departures {
-            if let Some((heirs, lack)) = departure.shortage(rows, &mut self.work) {
+            if let Some((heirs, lack)) = departure.shortage(rows, &mut self.left) {
                 strain += cost(lack, departure.quota);
                 if departure.demands.iter().all(|demand| demand.heirs != heirs) {
                     let need = bits(heirs).map(|m| departure.gains[m]).sum();
@@ -218,7 +216,7 @@ impl Heirs {
                 demand.met = rows.iter().filter(own).filter(|&row| demand.heirs & !row != 0).count();
             }
         }
-        (self.work <= SEARCH_BUDGET).then_some(strain)
+        (self.left > 0).then_some(strain)
     }
 
     /// Exchanges owners wherever that lowers the cost of what is demanded, until the budget is spent; answers whether it
@@ -226,7 +224,7 @@ impl Heirs {
     fn exchange(&mut self, rows: &mut [Set], round: u64) -> bool {
         let mut exchanged = false;
         for p in 0..rows.len() {
-            if self.work > SEARCH_BUDGET {
+            if self.left == 0 {
                 break;
             }
             let movable = self.movable(rows[p]);
@@ -241,7 +239,7 @@ impl Heirs {
                     bits(rows[p] | rows[q]).map(|m| 1 + self.departures[m].demands.len() as u64).sum::<u64>();
                 for x in bits(movable & !rows[q]) {
                     for y in bits(rows[q] & !rows[p] & self.zone_mates[x]) {
-                        self.work += demands;
+                        self.left = self.left.saturating_sub(demands);
                         let swap = 1 << x | 1 << y;
                         let gain = self.change([rows[p], rows[q]], swap);
                         if gain < best.0 && !self.moves_more((p, rows[p]), (q, rows[q]), swap) {

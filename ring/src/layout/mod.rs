@@ -1,5 +1,6 @@
 //! The table of owners, how it is computed and what it answers.
 
+mod budget;
 mod encoding;
 mod fresh;
 mod heirs;
@@ -20,6 +21,7 @@ use crate::partition::{Partition, PartitionCount};
 use crate::preference::Preference;
 use crate::slot::Slot;
 use crate::table::{OwnerTable, Owners};
+use budget::Budget;
 pub use plan::{Gain, Loss, NodeChange, Plan};
 use quota::Shape;
 pub(crate) use quota::single_quotas;
@@ -176,6 +178,16 @@ impl Layout {
         members: &[Member],
         previous: Option<&Layout>,
     ) -> Result<Layout, LayoutError> {
+        Layout::compute_within(Budget::USUAL, replicas, partitions, members, previous)
+    }
+
+    fn compute_within(
+        budget: Budget,
+        replicas: u8,
+        partitions: u32,
+        members: &[Member],
+        previous: Option<&Layout>,
+    ) -> Result<Layout, LayoutError> {
         let mut members = members.to_vec();
         members.sort_unstable();
         let count = check(replicas, partitions, &members)?;
@@ -196,9 +208,9 @@ impl Layout {
         let mut table = if former.iter().all(Vec::is_empty) {
             fresh::place(&shape, &members, &quotas, &former)
         } else {
-            reassign::reassign(&shape, &members, &quotas, &former)
+            reassign::reassign(budget, &shape, &members, &quotas, &former)
         };
-        heirs::provide(&mut table, replicas, &shape, &members, &quotas, &former);
+        heirs::provide(budget, &mut table, replicas, &shape, &members, &quotas, &former);
         rank::order(&mut table, shape.owners, members.len(), &former);
         Ok(Layout::assemble(version, parent, replicas, count, members, table))
     }

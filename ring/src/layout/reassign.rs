@@ -1,11 +1,13 @@
 //! Placing replicas when most are held already: as few as possible move.
 
 mod anew;
+mod cycles;
 
 use alloc::collections::VecDeque;
 use alloc::vec;
 use alloc::vec::Vec;
 
+use super::budget::Budget;
 use super::quota::Shape;
 use crate::member::Member;
 use crate::mix::mix2;
@@ -16,12 +18,19 @@ use crate::mix::mix2;
 /// This is a transportation problem with costs 0 (held before) and 1. What is held is kept as far as the bounds of each
 /// partition allow; then every replica that is missing, or that a member holds beyond its quota, is moved along a
 /// cheapest alternating path to a member below its quota (Dynamo's tokens stolen and given, section 6.2, made exact);
-/// last, cycles that bring a replica back to a former holder for nothing are turned.
+/// last, cycles that bring replicas back to former holders for fewer that go are turned. Where there are none, no
+/// assignment moves less.
 ///
 /// If that takes too long, a part of the partitions that has room for what is left is placed anew, without search. A
 /// replica that can't be placed is excluded by the theory.
-pub(super) fn reassign(shape: &Shape, members: &[Member], quotas: &[usize], former: &[Vec<u16>]) -> Vec<u16> {
-    let mut plan = Reassignment::keep(shape, former, quotas);
+pub(super) fn reassign(
+    budget: Budget,
+    shape: &Shape,
+    members: &[Member],
+    quotas: &[usize],
+    former: &[Vec<u16>],
+) -> Vec<u16> {
+    let mut plan = Reassignment::keep(budget, shape, former, quotas);
     plan.fill_holes_directly();
     plan.shed_surplus_directly();
     if plan.place_rest().is_none() {
@@ -49,14 +58,8 @@ struct Step {
     to: usize,
 }
 
-/// Replicas looked at before the search for paths gives up, about a second's work. It takes thousands of members or dozens of
-/// replicas, and many changes at once, to come here.
-const SEARCH_BUDGET: u64 = 100_000_000;
-/// Replicas looked at before the search for exchanges ends, about a second's work. When weights or zones of hundreds of
-/// members change at once it ends here.
-const EXCHANGE_BUDGET: u64 = 24_000_000;
-
 struct Reassignment<'a> {
+    budget: Budget,
     shape: &'a Shape,
     former: &'a [Vec<u16>],
     quotas: &'a [usize],
@@ -70,7 +73,7 @@ struct Reassignment<'a> {
 
 impl<'a> Reassignment<'a> {
     /// Keeps of each partition's former owners all that its bounds allow; those most in surplus give way.
-    fn keep(shape: &'a Shape, former: &'a [Vec<u16>], quotas: &'a [usize]) -> Self {
+    fn keep(budget: Budget, shape: &'a Shape, former: &'a [Vec<u16>], quotas: &'a [usize]) -> Self {
         let mut surplus: Vec<i64> =
             quotas.iter().map(|&q| -(i64::try_from(q).expect("at most 2^14"))).collect();
         for &m in former.iter().flatten() {
@@ -109,7 +112,7 @@ impl<'a> Reassignment<'a> {
                 rows_of[usize::from(m)].push(p);
             }
         }
-        Reassignment { shape, former, quotas, rows, rows_of, dropped, work: 0 }
+        Reassignment { budget, shape, former, quotas, rows, rows_of, dropped, work: 0 }
     }
 
     fn surplus(&self, member: usize) -> usize {
@@ -255,7 +258,7 @@ impl<'a> Reassignment<'a> {
     }
 
     fn augment(&mut self, source: Source) -> Option<()> {
-        if self.work > SEARCH_BUDGET {
+        if self.work >= self.budget.paths {
             return None;
         }
         let cheapest = self.search(source, Costs::Counted, u32::MAX, |plan, m| plan.has_room(m))?;
@@ -281,54 +284,6 @@ impl<'a> Reassignment<'a> {
             self.apply(step);
         }
         true
-    }
-
-    /// Brings replicas back to former holders where an exchange allows it without moving another.
-    fn turn_cycles(&mut self) {
-        let mut avoidable = self.moved_beyond_bound();
-        let end = self.work + EXCHANGE_BUDGET;
-        let mut counts = vec![0; self.shape.zones.len()];
-        for partition in 0..self.rows.len() {
-            'row: for from in self.rows[partition].clone().into_iter().map(usize::from) {
-                if avoidable == 0 || self.work > end {
-                    return;
-                }
-                if self.held_before(from, partition) {
-                    continue;
-                }
-                for to in self.former[partition].iter().map(|&m| usize::from(m)) {
-                    let back = Step { from: Some(from), partition, to };
-                    if !self.may_take(back, &mut counts) {
-                        continue;
-                    }
-                    self.apply(back);
-                    // `from` now lacks one and `to` has one too many: a path that costs nothing closes the cycle.
-                    let closed = self
-                        .search(Source::Surplus(to), Costs::Counted, 0, |_, m| m == from)
-                        .is_some_and(|path| self.try_path(&path));
-                    if closed {
-                        avoidable -= 1;
-                        continue 'row;
-                    }
-                    self.undo(back);
-                }
-            }
-        }
-    }
-
-    /// How many more replicas moved than members lacked to their quotas, which is the least that can move and mostly
-    /// all that does.
-    fn moved_beyond_bound(&self) -> usize {
-        let mut held = vec![0usize; self.quotas.len()];
-        for &m in self.former.iter().flatten() {
-            held[usize::from(m)] += 1;
-        }
-        let bound: usize =
-            self.quotas.iter().zip(&held).map(|(&quota, &held)| quota.saturating_sub(held)).sum();
-        let moved: usize = (0..self.rows.len())
-            .map(|p| self.rows[p].iter().filter(|&&m| !self.held_before(usize::from(m), p)).count())
-            .sum();
-        moved - bound
     }
 
     /// A cheapest path from the source to a member for which `goal` holds, if there is one of at most `limit`.

@@ -68,6 +68,7 @@ impl Reassignment<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::layout::budget::Budget;
     use crate::layout::quota;
     use crate::member::Zone;
     use crate::node::NodeId;
@@ -75,7 +76,7 @@ mod tests {
     /// What is left when a search took too long, be it nearly all or the last few, fits among some of the partitions.
     #[test]
     fn what_is_left_is_placed_anew_and_all_else_stays() {
-        let mut stayed = 0;
+        let (mut stayed, mut all) = (0, 0);
         for case in 0..200u64 {
             let below = |what: u64, end: u64| mix2(case, what) % end;
             let number = |n: u64| u32::try_from(n).unwrap();
@@ -105,7 +106,7 @@ mod tests {
                 table.chunks_exact(owners).map(|row| row.iter().filter_map(place).collect()).collect();
             let quotas = quota::quotas(&new, &vec![0; after.len()]);
 
-            let mut plan = Reassignment::keep(&new, &former, &quotas);
+            let mut plan = Reassignment::keep(Budget::USUAL, &new, &former, &quotas);
             if case % 3 > 0 {
                 plan.fill_holes_directly();
                 plan.shed_surplus_directly();
@@ -118,7 +119,11 @@ mod tests {
             }
             let rows = plan.rows.clone();
             plan.place_anew(&after);
-            stayed += rows.iter().zip(&plan.rows).filter(|(before, after)| before == after).count();
+            // Without the direct steps nearly all lack something.
+            if case % 3 > 0 {
+                stayed += rows.iter().zip(&plan.rows).filter(|(before, after)| before == after).count();
+                all += rows.len();
+            }
             let mut counts = vec![0; new.zones.len()];
             for (p, row) in plan.rows.iter().enumerate() {
                 counts.fill(0);
@@ -131,6 +136,6 @@ mod tests {
             }
             assert!((0..after.len()).all(|m| plan.rows_of[m].len() == quotas[m]), "{case}");
         }
-        assert!(stayed > 0);
+        assert!(all > 0 && stayed * 5 > all * 3, "{stayed} of {all}");
     }
 }
