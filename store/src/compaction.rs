@@ -17,6 +17,7 @@ use crate::manifest::SaveError;
 use crate::read::is_past;
 use crate::record::{Draft, HEADER_BYTES, Header, Kind};
 use crate::replay::count_anew;
+use crate::room::BLOCK_BYTES;
 use crate::scan::{Found, Scan};
 use crate::segment::{SEGMENT_HEADER_BYTES, Segment, SegmentKind};
 use crate::segments::SegmentTable;
@@ -125,7 +126,14 @@ impl<D: Disk> Store<D> {
             return Ok(Progress::Idle);
         };
         let progress = match merge.phase {
-            Phase::Copying => self.copy(&mut merge, budget),
+            Phase::Copying => match self.copy(&mut merge, budget) {
+                // Another one may need less room, or none.
+                Err(WriteError::NoSpace) if merge.output.is_none() => {
+                    self.starved = true;
+                    return Err(WriteError::NoSpace);
+                }
+                copied => copied,
+            },
             Phase::Copied => Ok(Progress::AwaitsSync),
             Phase::Synced => return self.replace(merge),
         };
@@ -179,23 +187,29 @@ impl<D: Disk> Store<D> {
             true => (1, segment.hides_from(), segment.id),
             false => (2, rank(*number, segment), segment.id),
         });
+        // Removals use up what is put aside for them: then anything that gives it back is worth its copying.
+        let (is_full, is_short) = (self.is_full(), self.is_full() && !self.reserve_is_whole());
+        let least = (self.options.segment_bytes / 64).min(BLOCK_BYTES);
         let worth = |number: u16, segment: &Segment<D::File>| {
             segment.live == 0
                 || segment.accepted
                 || dead(number, segment) * 8 > segment.tail
+                || (is_short && dead(number, segment) >= least)
                 || segment.tail < small_bound
                 || holding(segment)
         };
-        // Where there is no room, first those that need none.
-        let only_idle = idle && self.is_full();
+        // Where there is no room, first those that need none, and none that need more than is put aside.
+        let most = if is_full { self.output_room() } else { u64::MAX };
         let mut victims = Vec::new();
         let mut bound = SEGMENT_HEADER_BYTES as u64;
         for (number, segment) in candidates {
-            let more = bound + segment.live + segment.removals;
-            if only_idle && kept(number, segment) > 0 {
+            let records = segment.tail - SEGMENT_HEADER_BYTES as u64;
+            let more = bound + (segment.live + segment.removals).min(records);
+            let needs_room = kept(number, segment) > 0;
+            if !worth(number, segment) || (needs_room && is_full && (idle || more > most)) {
                 continue;
             }
-            if !worth(number, segment) || (!victims.is_empty() && more > self.options.segment_bytes) {
+            if !victims.is_empty() && more > self.options.segment_bytes {
                 continue;
             }
             bound = more;
@@ -269,7 +283,7 @@ impl<D: Disk> Store<D> {
             };
             let segment = &self.segments[victim];
             if segment.live == 0 && segment.removals == 0 && !segment.damaged {
-                merge.scan = None;
+                (merge.scan, merge.lossy) = (None, false);
                 merge.done += 1;
                 continue;
             }
@@ -484,7 +498,11 @@ impl<D: Disk> Store<D> {
     fn create_output(&mut self, capacity: u64) -> Result<u16, WriteError> {
         match self.create_unlisted(capacity, SegmentKind::Merged) {
             Err(WriteError::NoSpace) if self.lend_for_output(capacity) => {
-                self.create_unlisted(capacity, SegmentKind::Merged)
+                let made = self.create_unlisted(capacity, SegmentKind::Merged);
+                if made.is_err() {
+                    let _ = self.hold_reserve(true);
+                }
+                made
             }
             made => made,
         }

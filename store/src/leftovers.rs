@@ -8,9 +8,9 @@ use crate::index_file;
 use crate::manifest::{MANIFEST, MANIFEST_NEXT, Manifest};
 use crate::read_around::read_around;
 use crate::replay::read_header;
+use crate::room::RESERVE;
 use crate::scan::{Found, Scan};
 use crate::segment::{HeaderState, SegmentHeader, SegmentId, SegmentKind};
-use crate::segments::RESERVE;
 use alloc::string::String;
 use alloc::vec::Vec;
 

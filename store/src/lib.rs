@@ -101,6 +101,7 @@ mod read_around;
 mod record;
 mod recovery;
 mod replay;
+mod room;
 mod scan;
 mod scrub;
 mod seal;

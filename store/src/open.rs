@@ -171,6 +171,7 @@ impl<D: Disk> Store<D> {
             now: 0,
             starved: false,
             refused_bytes: 0,
+            lent: false,
             reserve_bytes,
             fill_failed: false,
             next_sequence: last_sequence + 1,

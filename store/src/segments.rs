@@ -1,8 +1,6 @@
 //! The table of segments, and the making of new ones.
 
-use crate::chain::ENTRY_BYTES;
 use crate::checksum::Place;
-use crate::compaction::{MAX_VICTIMS, Merge};
 use crate::disk::{Disk, DiskError, DiskErrorKind, DiskFile};
 use crate::error::WriteError;
 use crate::key_index::Location;
@@ -10,20 +8,11 @@ use crate::manifest::{Entry, Manifest, SaveError, derive_word};
 use crate::record::{HEADER_BYTES, MAX_OPENED_NUMBER};
 use crate::segment::{SEGMENT_HEADER_BYTES, Segment, SegmentHeader, SegmentId, SegmentKind};
 use crate::store::{Identity, Store, Urgency};
-use alloc::vec;
 use alloc::vec::Vec;
 use core::ops::{Index, IndexMut};
 
-/// The file that holds room for compaction on a full disk. It has no contents.
-pub(crate) const RESERVE: &str = "RESERVE";
-
 /// Numbers that no new segment is made without: more than the records of those that there are already.
 const KEPT_NUMBERS: u64 = 1 << 33;
-/// File systems give room and take it back in blocks of this many bytes, most of them.
-const BLOCK_BYTES: u64 = 4096;
-/// Zeros that are written at once.
-const PIECE_BYTES: usize = 64 << 10;
-
 /// Segments by the small numbers that index entries use for them.
 pub(crate) struct SegmentTable<F> {
     places: Vec<Option<Segment<F>>>,
@@ -142,7 +131,7 @@ impl<D: Disk> Store<D> {
             _ => {
                 let full = capacity.max(self.options.segment_bytes);
                 let made = match urgency {
-                    Urgency::Put => self.hold_reserve(false).and_then(|()| self.create_segment(full)),
+                    Urgency::Put => self.create_for_puts(full),
                     // The last room goes to small segments of removals, but not that of compaction, which makes more.
                     Urgency::Removal if self.hold_reserve(false).is_err() && self.merge.is_some() => {
                         Err(WriteError::NoSpace)
@@ -171,132 +160,6 @@ impl<D: Disk> Store<D> {
         self.spare = None;
         self.rolled.extend(self.active.replace(next));
         Ok(())
-    }
-
-    /// What a change of the manifest takes on a full disk.
-    fn manifest_bytes(&self) -> u64 {
-        // A few segments more, so that the reserve need not be made anew for each.
-        let entries = (self.segments.iter().count() + 1).next_multiple_of(32);
-        let chained = (MAX_VICTIMS + 1) * ENTRY_BYTES;
-        Manifest::file_bytes(entries) + chained as u64
-    }
-
-    /// What a merge needs on a full disk: a segment, what is buffered and has to be written before the victims go, and a manifest.
-    fn merge_bytes(&self) -> u64 {
-        self.options.segment_bytes + self.options.write_buffer_bytes as u64 + self.manifest_bytes()
-    }
-
-    /// Puts room aside for a full disk: for compaction, without which writers get no new segment, and for a small segment of
-    /// removals, which is made up for with `all` or while the disk is not full.
-    pub(crate) fn hold_reserve(&mut self, all: bool) -> Result<(), WriteError> {
-        let needed = self.merge_bytes();
-        // Removals may have to be written with all that is buffered.
-        let removals = 2 * self.options.removal_reserve() + self.options.write_buffer_bytes as u64;
-        let wanted = needed + SEGMENT_HEADER_BYTES as u64 + removals + 2 * BLOCK_BYTES;
-        let before = self.reserve_bytes;
-        if before >= wanted || (before >= needed && self.starved && !all) {
-            return Ok(());
-        }
-        // Each try would write it full of zeros again.
-        if self.fill_failed && !all {
-            return if before < needed { Err(WriteError::NoSpace) } else { Ok(()) };
-        }
-        self.reserve_bytes = 0;
-        match self.make_reserve(wanted) {
-            Err(WriteError::NoSpace) => {}
-            made => return made,
-        }
-        // Better too little than none. Of what removals are to have as much as there is: left out of it it serves nobody.
-        let parts = if all { 4 } else { 0 };
-        let some = (0..parts).rev().map(|part| needed + (wanted - needed) * part / 4);
-        for less in some.chain([before]) {
-            if less > 0 && self.make_reserve(less).is_ok() {
-                break;
-            }
-        }
-        if self.reserve_bytes < needed { Err(WriteError::NoSpace) } else { Ok(()) }
-    }
-
-    /// Makes a small segment of removals from the reserve, if that leaves enough for compaction.
-    fn create_from_reserve(&mut self, capacity: u64) -> Result<u16, WriteError> {
-        let (before, needed) = (self.reserve_bytes, self.merge_bytes());
-        // The manifest may get longer by it.
-        let entries = self.segments.iter().count();
-        let spent = capacity + Manifest::file_bytes(entries + 1) - Manifest::file_bytes(entries);
-        if before < needed + spent || !self.release_reserve() {
-            return Err(WriteError::NoSpace);
-        }
-        let made = self.create_segment(capacity);
-        if self.make_reserve(before - spent).is_err() {
-            let _ = self.make_reserve(needed);
-        }
-        made
-    }
-
-    /// Makes the file that holds room, in the place of one that holds too little.
-    fn make_reserve(&mut self, bytes: u64) -> Result<(), WriteError> {
-        match self.disk.remove(RESERVE) {
-            Err(error) if error.kind() != DiskErrorKind::NotFound => return Err(not_made(error)),
-            _ => {}
-        }
-        let made = self.disk.create(RESERVE, bytes).map_err(not_made)?;
-        let is_filled = made.size().map_err(not_made)? < bytes;
-        // What a power cut takes back is not room.
-        if let Err(error) =
-            fill(&made, bytes).and_then(|()| made.sync_data()).and_then(|()| self.disk.sync_dir())
-        {
-            let _ = self.disk.remove(RESERVE);
-            self.fill_failed |= is_filled && error.kind() == DiskErrorKind::NoSpace;
-            return Err(not_made(error));
-        }
-        self.reserve_bytes = bytes;
-        Ok(())
-    }
-
-    /// The room that an earlier opening put aside. It may be too little: of segments of another size, and after some power cuts.
-    pub(crate) fn finds_reserve(disk: &D) -> u64 {
-        disk.open(RESERVE).and_then(|file| file.size()).unwrap_or(0)
-    }
-
-    /// Gives the room that was put aside to compaction. Answers whether there was any.
-    pub(crate) fn release_reserve(&mut self) -> bool {
-        core::mem::take(&mut self.reserve_bytes) > 0 && self.disk.remove(RESERVE).is_ok()
-    }
-
-    /// Gives so much of the room that was put aside, if that leaves what is to be kept.
-    fn cut_reserve(&mut self, bytes: u64, kept: u64) -> bool {
-        // A block more, for what is written need not begin where one does.
-        let left = self.reserve_bytes.saturating_sub(bytes + BLOCK_BYTES) / BLOCK_BYTES * BLOCK_BYTES;
-        let is_enough = left > 0 && left >= kept;
-        let cut = is_enough && self.disk.open(RESERVE).and_then(|file| file.truncate(left)).is_ok();
-        if cut {
-            self.reserve_bytes = left;
-        }
-        cut
-    }
-
-    /// Gives what is buffered room from the reserve, where more room comes of it: removals, and what a merge waits for.
-    pub(crate) fn lend_to_pending(&mut self) -> bool {
-        let bytes = self.pending.bytes.len() as u64;
-        if self.merge.as_ref().is_some_and(Merge::is_copied) {
-            return self.cut_reserve(bytes, self.manifest_bytes());
-        }
-        self.pending.urgent && self.cut_reserve(bytes, self.merge_bytes())
-    }
-
-    /// Gives so much room to the output of a merge, and if there is no more in the reserve all of that.
-    pub(crate) fn lend_for_output(&mut self, bytes: u64) -> bool {
-        let kept = self.options.write_buffer_bytes as u64 + self.manifest_bytes();
-        self.cut_reserve(bytes, kept) || self.release_reserve()
-    }
-
-    /// The same where the disk reserves no room: the output is written full, or others would take it.
-    pub(crate) fn lend_to_output(&mut self, file: &D::File, capacity: u64) -> Result<(), WriteError> {
-        let missing = capacity.saturating_sub(file.size().map_err(not_made)?);
-        if !self.lend_for_output(missing) {
-            return Err(WriteError::NoSpace);
-        }
-        fill(file, capacity).map_err(not_made)
     }
 
     /// Makes a log segment and names it in the manifest. On an error nothing has changed.
@@ -366,19 +229,7 @@ impl<D: Disk> Store<D> {
     }
 }
 
-/// Writes zeros up to `bytes`, where the disk has not reserved so much.
-fn fill<F: DiskFile>(file: &F, bytes: u64) -> Result<(), DiskError> {
-    let mut at = file.size()?;
-    let zeros = vec![0; if at < bytes { PIECE_BYTES } else { 0 }];
-    while at < bytes {
-        let piece = usize::try_from(bytes - at).unwrap_or(usize::MAX).min(PIECE_BYTES);
-        file.write_at(at, &zeros[..piece])?;
-        at += piece as u64;
-    }
-    Ok(())
-}
-
-fn not_made(error: DiskError) -> WriteError {
+pub(crate) fn not_made(error: DiskError) -> WriteError {
     if error.kind() == DiskErrorKind::NoSpace { WriteError::NoSpace } else { WriteError::NewSegment(error) }
 }
 

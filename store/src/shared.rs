@@ -153,6 +153,11 @@ impl<D: Disk> Inside<D> {
             }
             let (after, result) = self.sync(state);
             state = after;
+            if result == Err(WriteError::NoSpace) {
+                // Upkeep may make the room that was missing.
+                state.unattended_bytes = UPKEEP_EVERY_BYTES;
+                self.upkeep.notify_one();
+            }
             result?;
         }
     }
@@ -366,7 +371,7 @@ impl<D: Disk + Send + 'static> SharedStore<D> {
     /// Returns when all writes so far are durable.
     ///
     /// # Errors
-    /// [`WriteError::Disk`], [`WriteError::Poisoned`]: it is not known which are.
+    /// [`WriteError::Disk`], [`WriteError::Poisoned`]: it is not known which are. [`WriteError::NoSpace`] as for [`put`](Self::put).
     pub fn sync(&self) -> Result<Durable, WriteError> {
         let state = self.0.inside.state();
         let position = state.store.as_ref().expect(OPEN).position();

@@ -5,6 +5,7 @@ use crate::disk::{Disk, DiskError, DiskErrorKind, DiskFile};
 use crate::error::WriteError;
 use crate::leftovers::is_a_stores;
 use crate::manifest::{Manifest, SaveError};
+use crate::read_around::read_around;
 use crate::segment::{Segment, SegmentId};
 use crate::segments::entries;
 use crate::store::Store;
@@ -99,7 +100,7 @@ impl<D: Disk> Snapshot<D> {
     /// Copies it to an empty disk, where it is a store of its own that can be opened, durable when this returns. The
     /// manifest comes last: a copy that was cut off is no store. `progress` is told after each piece.
     ///
-    /// The copy is byte for byte: damage is copied, too, and found there as it is here. It has the store's identity, so
+    /// The copy is byte for byte: damage is copied, too, and found there as it is here; a filler stands for what the disk refuses to read. It has the store's identity, so
     /// only one of the two should go on being written to.
     ///
     /// # Errors
@@ -144,7 +145,8 @@ fn copy<A: DiskFile, B: DiskFile>(
     let mut piece = vec![0; usize::try_from(end.min(PIECE_BYTES)).expect("a piece")];
     while at < end {
         let want = usize::try_from((end - at).min(PIECE_BYTES)).expect("a piece");
-        let read = from.read_at(at, &mut piece[..want])?;
+        // What the disk refuses to read is damage in the copy, and the rest of it is worth having.
+        let read = read_around(from, at, &mut piece[..want], &mut |_, _| ())?;
         if read == 0 {
             // A file that is cut off is damaged here, and shall be there.
             break;

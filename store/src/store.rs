@@ -61,6 +61,8 @@ pub struct Store<D: Disk> {
     pub(crate) starved: bool,
     /// Bytes of a write that found the disk full, which then had reserved no room for it; 0 once as many were written.
     pub(crate) refused_bytes: usize,
+    /// Since then some of the reserve was lent to others: what is left of that is not for plain puts.
+    pub(crate) lent: bool,
     pub(crate) next_sequence: u64,
     /// The last sequence that a sync has covered.
     pub(crate) durable: u64,
@@ -353,24 +355,35 @@ impl<D: Disk> Store<D> {
     /// [`WriteError::NoSpace`]: it is still buffered, and can be read. [`WriteError::Disk`]: the write failed, and writing has
     /// stopped for good.
     pub fn flush(&mut self) -> Result<(), WriteError> {
+        self.flush_for(false)
+    }
+
+    /// Flushes, for a sync that a merge may wait for: that gives more room than it takes.
+    pub(crate) fn flush_for(&mut self, sync: bool) -> Result<(), WriteError> {
         if self.pending.bytes.is_empty() {
             return Ok(());
         }
         if self.poisoned {
             return Err(WriteError::Poisoned);
         }
+        let is_awaited = sync && self.merge.as_ref().is_some_and(Merge::is_copied);
+        let may_borrow = self.pending.urgent || is_awaited;
+        if self.lent && !may_borrow {
+            self.ask_for_room()?;
+        }
         let bytes = self.pending.bytes.len();
         match self.write_pending() {
             Err(WriteError::NoSpace) => {
                 self.refused_bytes = bytes;
-                if !self.lend_to_pending() {
+                if !may_borrow || !self.lend_to_pending(is_awaited) {
                     return Err(WriteError::NoSpace);
                 }
+                self.lent = true;
                 self.write_pending()?;
             }
             written => {
                 written?;
-                if bytes >= self.refused_bytes {
+                if !may_borrow && bytes >= self.refused_bytes {
                     self.refused_bytes = 0;
                 }
             }
@@ -380,19 +393,6 @@ impl<D: Disk> Store<D> {
         if self.pending.bytes.capacity() > KEPT_BUFFER_BYTES.max(2 * self.options.write_buffer_bytes) {
             self.pending.bytes = Vec::new();
         }
-        Ok(())
-    }
-
-    /// Whether there is room again for what was refused: zeros go where it would.
-    pub(crate) fn ask_for_room(&mut self) -> Result<(), WriteError> {
-        let Some(active) = self.active.filter(|_| self.refused_bytes > 0) else { return Ok(()) };
-        let bytes = self.segments[active].room().min(self.refused_bytes as u64);
-        self.pending.start = self.segments[active].tail;
-        self.pending.bytes.resize(usize::try_from(bytes).expect("no more than was refused"), 0);
-        let written = self.write_pending();
-        self.pending.bytes.clear();
-        written?;
-        self.refused_bytes = 0;
         Ok(())
     }
 

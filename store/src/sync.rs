@@ -110,7 +110,7 @@ impl<D: Disk> Store<D> {
         if self.poisoned || self.in_flight.is_some() || (through.0 == self.durable && merged.is_none()) {
             return None;
         }
-        let failed = self.flush().err();
+        let failed = self.flush_for(true).err();
         self.syncs_begun += 1;
         self.in_flight = Some(self.syncs_begun);
         // Older segments first, the active one last: its tail is the watermark.

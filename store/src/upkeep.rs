@@ -73,7 +73,7 @@ impl<D: Disk> Store<D> {
         // Not at each step of a merge, which ends with a try.
         self.fill_failed &= self.merge.is_some();
         if self.spare.is_none() && wanted {
-            match self.hold_reserve(false).and_then(|()| self.create_segment(self.options.segment_bytes)) {
+            match self.create_for_puts(self.options.segment_bytes) {
                 Ok(spare) => {
                     self.spare = Some(spare);
                     self.starved = false;

@@ -126,6 +126,27 @@ fn a_damaged_segment_goes_beside_any_that_would_be_merged_before_it() {
 }
 
 #[test]
+fn what_is_damaged_in_one_victim_does_not_hold_back_the_next() {
+    let disk = MemDisk::new();
+    let (mut store, _) = open(&disk, 1);
+    // Nine records of 400 bytes fill a segment: the first stays whole, of the next two most is put again elsewhere, and one deleted.
+    let put =
+        |store: &mut Store<MemDisk>, n: u32| store.put(1, &n.to_le_bytes(), &[1; 356], 1).expect("room");
+    (0..26).for_each(|n| _ = put(&mut store, n));
+    store.delete(1, &10u32.to_le_bytes()).expect("room");
+    (9..17).chain(18..25).filter(|n| *n != 10).for_each(|n| _ = put(&mut store, n));
+    store.sync().expect("syncs");
+    let victims = ["0000000000000002.seg", "0000000000000003.seg"];
+    assert!(disk.overwrite(victims[0], 64, &[0xee; 40]), "the header of a record that is dead");
+    upkeep(&mut store);
+    let left = segments(&disk);
+    assert!(victims.iter().all(|victim| !left.contains(&(*victim).to_owned())), "{left:?}");
+    for n in (0..26u32).filter(|n| *n != 10) {
+        assert!(matches!(store.get(1, &n.to_le_bytes()), Ok(Read::Value { .. })), "key {n}");
+    }
+}
+
+#[test]
 fn a_segment_of_no_bytes_goes_too() {
     for closes in [false, true] {
         let original = written(closes);

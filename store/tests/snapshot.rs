@@ -1,7 +1,11 @@
 //! Snapshots: a backup without stopping.
 
+#[path = "common/watched.rs"]
+mod watched;
+
 use gramme_store::{Disk, DiskErrorKind, MemDisk, OpenError, Options, Read, SharedStore, Store, verify};
 use std::sync::atomic::{AtomicBool, Ordering};
+use watched::{Op, Watched};
 
 fn options(seed: u8) -> Options {
     Options::new([seed; 16]).with_segment_bytes(8192)
@@ -185,4 +189,28 @@ fn a_segment_of_which_nothing_can_be_read_is_reported_in_the_copy_and_after_comp
     drop(store);
     disk.kill();
     assert!(Store::open(disk, options(4)).expect("opens").1.is_lossy(), "compaction forgot it");
+}
+
+#[test]
+fn what_the_disk_refuses_to_read_is_damage_in_the_copy_and_the_rest_is_there() {
+    let disk = MemDisk::new();
+    let (mut store, _) = Store::open(disk.clone(), options(1)).expect("opens");
+    for n in 0..200u32 {
+        store.put(1, &n.to_le_bytes(), &[1; 200], u64::from(n)).expect("room");
+    }
+    store.close().expect("closes");
+    let failing = Watched::new(disk, |op| match op {
+        Op::Read("0000000000000002.seg", range) if range.start < 8192 && range.end > 4096 => {
+            Err(DiskErrorKind::Io)
+        }
+        _ => Ok(()),
+    });
+    let (mut store, _) = Store::open(failing, options(2)).expect("opens");
+    let copy = MemDisk::new();
+    store.snapshot().expect("taken").copy_to(&copy, |_| ()).expect("copied");
+    let (mut copied, recovery) = Store::open(copy, options(3).with_index_files(false)).expect("opens");
+    assert!(recovery.is_lossy(), "{recovery:?}");
+    let there =
+        (0..200).filter(|n| matches!(copied.get(1, &u32::to_le_bytes(*n)), Ok(Read::Value { .. }))).count();
+    assert!((180..200).contains(&there), "{there} of 200");
 }

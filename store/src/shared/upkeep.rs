@@ -16,10 +16,14 @@ impl<D: Disk> Inside<D> {
         &'a self,
         state: MutexGuard<'a, State<D>>,
     ) -> (MutexGuard<'a, State<D>>, Result<u64, WriteError>) {
-        match self.sync(state) {
-            (state, Ok(())) => self.attend(state),
-            (state, Err(error)) => (state, Err(error)),
+        let (state, synced) = self.sync(state);
+        if !matches!(synced, Ok(()) | Err(WriteError::NoSpace)) {
+            return (state, synced.map(|()| 0));
         }
+        // Where what is buffered finds no room, compaction may make it.
+        let (state, attended) = self.attend(state);
+        let is_in_vain = attended == Ok(0) && synced.is_err();
+        (state, if is_in_vain { Err(WriteError::NoSpace) } else { attended })
     }
 
     /// Steps of upkeep until there is nothing left to do. Others get their turn between the steps, and while a segment is sealed.

@@ -1,0 +1,158 @@
+//! Full disks, those that reserve room for files and those that don't: deletes and compaction go on, and what they free serves.
+
+use gramme_store::{MemDisk, Options, SharedStore, Store, WriteError};
+
+const SEGMENT: u64 = 16 << 10;
+
+fn options(seed: u8) -> Options {
+    Options::new([seed; 16]).with_segment_bytes(SEGMENT).with_index_files(false)
+}
+
+/// All upkeep that the room allows; whether there was any.
+fn upkeep(store: &mut Store<MemDisk>) -> bool {
+    let mut freed = 0;
+    for _ in 0..10_000 {
+        let synced = store.sync();
+        assert!(matches!(synced, Ok(_) | Err(WriteError::NoSpace)), "{synced:?}");
+        match store.maintain(1 << 20) {
+            Ok(done) => {
+                freed += done.freed_bytes;
+                if !done.more && !done.needs_sync {
+                    return freed > 0;
+                }
+            }
+            Err(WriteError::NoSpace) => return freed > 0,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    panic!("upkeep comes to no end");
+}
+
+/// A disk that is full of live records, and how many there are.
+fn filled(reserves: bool, value: usize) -> (MemDisk, Store<MemDisk>, u32) {
+    let disk = MemDisk::new();
+    disk.reserve_room(reserves);
+    disk.set_capacity(Some(1 << 20));
+    let (mut store, _) = Store::open(disk.clone(), options(1)).expect("opens");
+    let mut n = 0u32;
+    loop {
+        let mut put = || store.put(1, &n.to_le_bytes(), &vec![1; value], 1);
+        if put().is_err() {
+            break;
+        }
+        n += 1;
+    }
+    upkeep(&mut store);
+    disk.set_capacity(Some(disk.used_bytes()));
+    (disk, store, n)
+}
+
+#[test]
+fn deletes_that_are_spread_thin_all_go() {
+    for reserves in [true, false] {
+        for step in [2, 9, 40] {
+            let (_, mut store, stored) = filled(reserves, 100);
+            for n in (0..stored).step_by(step) {
+                let mut deleted = store.delete(1, &n.to_le_bytes());
+                if deleted == Err(WriteError::NoSpace) {
+                    upkeep(&mut store);
+                    deleted = store.delete(1, &n.to_le_bytes());
+                }
+                assert!(deleted.is_ok(), "{n} of {stored}, each {step}th, reserves {reserves}: {deleted:?}");
+            }
+            upkeep(&mut store);
+            store.sync().expect("syncs");
+        }
+    }
+}
+
+#[test]
+fn what_was_lent_to_a_delete_is_not_for_puts() {
+    let (_, mut store, stored) = filled(false, 300);
+    for round in 0..200u32 {
+        for n in [round * 2, round * 2 + 1] {
+            let mut deleted = store.delete(1, &n.to_le_bytes());
+            if deleted == Err(WriteError::NoSpace) {
+                upkeep(&mut store);
+                deleted = store.delete(1, &n.to_le_bytes());
+            }
+            assert!(deleted.is_ok(), "{n} of {stored}: {deleted:?}");
+        }
+        for key in 0u64.. {
+            if store.put(2, &(u64::from(round) << 32 | key).to_le_bytes(), &[1; 300], 1).is_err() {
+                break;
+            }
+        }
+        if round % 3 == 0 {
+            upkeep(&mut store);
+        }
+    }
+}
+
+#[test]
+fn a_merge_that_finds_no_room_is_not_in_the_way_of_others() {
+    for reserves in [true, false] {
+        let disk = MemDisk::new();
+        disk.reserve_room(reserves);
+        let (mut store, _) = Store::open(disk.clone(), options(1)).expect("opens");
+        store.put(1, b"big", &vec![1; 60_000], 1).expect("room");
+        store.sync().expect("syncs");
+        for n in 0..200u32 {
+            store.put(1, &n.to_le_bytes(), &[1; 300], 1).expect("room");
+        }
+        store.close().expect("closes");
+        // What stands behind the record in its segment is nobody knows what.
+        let big = (1..9)
+            .map(|n| format!("{n:016x}.seg"))
+            .find(|name| disk.contents(name).is_some_and(|bytes| bytes.len() > 50_000));
+        let big = big.expect("its segment");
+        let len = disk.contents(&big).expect("there").len() as u64;
+        assert!(disk.overwrite(&big, len - 40, &[0xee; 40]));
+        let (mut store, recovery) = Store::open(disk.clone(), options(2)).expect("opens");
+        assert!(recovery.is_lossy(), "{recovery:?}");
+        for n in 1000u32.. {
+            if store.put(1, &n.to_le_bytes(), &[1; 300], 1).is_err() {
+                break;
+            }
+            if n == 1050 {
+                disk.set_capacity(Some(disk.used_bytes() + 5000));
+            }
+        }
+        upkeep(&mut store);
+        disk.set_capacity(Some(disk.used_bytes()));
+        store.accept_losses();
+        upkeep(&mut store);
+        for n in 0..100u32 {
+            let mut deleted = store.delete(1, &n.to_le_bytes());
+            if deleted == Err(WriteError::NoSpace) {
+                upkeep(&mut store);
+                deleted = store.delete(1, &n.to_le_bytes());
+            }
+            assert!(deleted.is_ok(), "{n}, reserves {reserves}: {deleted:?}");
+        }
+        let before = disk.used_bytes();
+        upkeep(&mut store);
+        assert!(store.stats().log_bytes < before, "reserves {reserves}");
+        store.put(1, &5000u32.to_le_bytes(), &[1; 300], 1).expect("there is room");
+    }
+}
+
+#[test]
+fn many_threads_get_room_back_with_a_buffer_too() {
+    let disk = MemDisk::new();
+    disk.reserve_room(false);
+    let options = Options::new([1; 16]).with_segment_bytes(64 << 10).with_write_buffer(4096);
+    let (store, _) = SharedStore::open(disk.clone(), options).expect("opens");
+    for n in 0..2000u32 {
+        store.put_unsynced(0, &n.to_le_bytes(), &[1; 300], 1).expect("room");
+    }
+    store.sync().expect("syncs");
+    store.maintain().expect("room");
+    disk.set_capacity(Some(disk.used_bytes() + (100 << 10)));
+    let refused = (0..2000u32).find_map(|n| store.put(0, &n.to_le_bytes(), &[2; 300], 1).err());
+    assert_eq!(refused, Some(WriteError::NoSpace), "{:?} used {}", store.stats(), disk.used_bytes());
+    let freed = store.maintain();
+    assert!(matches!(freed, Ok(freed) if freed > 0), "{freed:?}, {:?}", store.stats());
+    store.put(0, b"another", &[2; 300], 1).expect("there is room");
+    assert!(store.sync().is_ok());
+}
