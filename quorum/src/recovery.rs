@@ -141,9 +141,10 @@ impl Engine {
         if gained.is_empty() && compared.is_empty() {
             return;
         }
+        let early = self.config.planted.is(Bug::EarlyPullCounts);
         self.recovery.insert(gained, |unit| {
             unit.gained = true;
-            unit.done.clear();
+            unit.done.retain(|_| early);
         });
         self.recovery.insert(compared, |unit| {
             unit.compared = true;
