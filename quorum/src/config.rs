@@ -74,7 +74,7 @@ pub struct Limits {
     /// that hangs, reads are still taken, as long as fewer than this wait for their records. Where acknowledgements wait for no sync, so
     /// many copies are synced before their time, and of four times as many, none of them synced, it is the same.
     pub local: usize,
-    /// Bytes of values that wait for a disk. The last one may go beyond.
+    /// Bytes of keys and values that wait for their records, and of values that wait for a sync. The last one may go beyond.
     pub local_bytes: usize,
     /// Writes that one peer's handoff keeps in flight.
     pub handoff: usize,

@@ -448,6 +448,9 @@ impl Engine {
                 let Ok(object) = object::decode(&object) else {
                     return self.out.send(from, Message::Refused { call, why: Refusal::Malformed });
                 };
+                if purpose == Purpose::Handoff && self.passes_on(from) {
+                    return self.out.send(from, Message::Refused { call, why: Refusal::Overloaded });
+                }
                 // What is for a node that was removed meanwhile is a copy that the owners get in other ways.
                 hints.retain(|owner| !self.view.membership().is_removed(*owner));
                 // Nobody stands in for this node here, nor for a stranger, nor for many.

@@ -4,7 +4,7 @@
 //! and told: a node that forgot what it has declared would write to the old owners alone while the others count on it.
 
 use crate::engine::{Engine, Timer};
-use crate::keyspace::{self, KeyspaceError, Rules};
+use crate::keyspace::{self, KeyspaceError, Keyspaces, Rules};
 use crate::message::Message;
 use crate::op::RequestId;
 use crate::opening::{MAX_MARK, Opening};
@@ -244,6 +244,13 @@ impl Engine {
                 }
                 let cluster = membership.cluster().unwrap_or(ClusterId(0));
                 membership.commit(cluster, hash).map_err(ClusterError::Commit)?;
+                // What is committed with other replicas is to keep its promise among those.
+                let mut planned = Keyspaces::new(self.config.r, self.config.w);
+                planned.adopt(membership);
+                let replicas = membership.layout().map_or(0, Layout::replicas);
+                if let Some(prefix) = planned.pulled_apart(self.replicas(), replicas) {
+                    return Err(ClusterError::Apart(prefix.into()));
+                }
             }
         }
         Ok(Ok(()))

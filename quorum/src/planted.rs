@@ -95,6 +95,8 @@ bugs! {
     NewLayoutOnly,
     /// A new or recovering owner copies from one of the others.
     TransferFromOne,
+    /// What a new owner has copied before all write by both layouts counts.
+    EarlyPullCounts,
     /// Copies of what moved away are dropped before the new owners have taken them.
     DroppedBeforeTaken,
     /// Copies of what moved away are dropped though something came after they were offered.

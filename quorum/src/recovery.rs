@@ -141,9 +141,10 @@ impl Engine {
         if gained.is_empty() && compared.is_empty() {
             return;
         }
+        let early = self.config.planted.is(Bug::EarlyPullCounts);
         self.recovery.insert(gained, |unit| {
             unit.gained = true;
-            unit.done.clear();
+            unit.done.retain(|_| early);
         });
         self.recovery.insert(compared, |unit| {
             unit.compared = true;
@@ -193,8 +194,9 @@ impl Engine {
     }
 
     /// From whom a partition can be had, and from how many of them it takes. Where so many owners were given up that there are
-    /// not enough, it takes all that are left; what was lost here takes one at least.
-    fn sources(&self, first: u16, lost: bool) -> (Vec<NodeId>, usize) {
+    /// not enough, it takes all that are left. What was lost here takes one at least, but for what may go with the machine: where nobody
+    /// else can have it, it has gone.
+    fn sources(&self, first: u16, missing: Option<Missing>) -> (Vec<NodeId>, usize) {
         let (Some(layout), Some(slot)) = (self.view.reading(), Slot::new(first)) else {
             return (Vec::new(), 1);
         };
@@ -204,7 +206,7 @@ impl Engine {
         let wanted = copies(layout) + 1 - self.replica.keyspaces.least_w(copies(layout));
         let wanted = usize::from(wanted.max(1));
         let wanted = if self.config.planted.is(Bug::TransferFromOne) { 1 } else { wanted };
-        let wanted = wanted.min(others.len()).max(usize::from(lost));
+        let wanted = wanted.min(others.len()).max(usize::from(missing == Some(Missing::Lost)));
         (others, wanted)
     }
 
@@ -217,7 +219,7 @@ impl Engine {
         let mut whole = Vec::new();
         for (&first, unit) in &self.recovery.open {
             let slots = (first, unit.last);
-            let (mut owners, wanted) = self.sources(first, unit.is_lost());
+            let (mut owners, wanted) = self.sources(first, unit.missing);
             let done = unit.done.iter().filter(|node| owners.contains(node)).count();
             if done >= wanted {
                 whole.push(first);

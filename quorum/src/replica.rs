@@ -230,7 +230,7 @@ impl Replica {
     /// Queues a task for its key, and starts the load that it waits for.
     pub(crate) fn start(&mut self, out: &mut Outbox, key: &Bytes, task: Task) {
         self.tasks += 1;
-        self.task_bytes += task.weight();
+        self.task_bytes += key.len() + task.weight();
         let queue = self.queues.entry(key.clone()).or_default();
         queue.push(task);
         if queue.len() == 1 {
@@ -250,7 +250,7 @@ impl Replica {
         let key = self.loads.remove(&id)?;
         let tasks = self.queues.remove(&key).unwrap_or_default();
         self.tasks -= tasks.len();
-        self.task_bytes -= tasks.iter().map(Weight::weight).sum::<usize>();
+        self.task_bytes -= tasks.iter().map(|task| key.len() + task.weight()).sum::<usize>();
         let object = match loaded {
             Loaded::Absent => Some(Object::new()),
             Loaded::Found(bytes) => object::decode(bytes).ok(),
@@ -275,10 +275,13 @@ impl Replica {
             if self.planted.is(Bug::CounterFromDamaged) {
                 self.minters.remove(&place_of(&key));
             }
-            work.events.push(Event::Damaged(key.clone()));
         }
         for task in tasks {
             self.apply(&mut work, wall_ms, &key, task);
+        }
+        // Unless one of them has healed it.
+        if work.damaged {
+            work.events.push(Event::Damaged(key.clone()));
         }
         self.finish(out, &key, &mut work);
         Some(work.events)

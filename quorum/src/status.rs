@@ -36,7 +36,7 @@ pub struct Status {
     /// Copies in the log that are yet to be synced, whether anybody waits for that or not: up to four times
     /// [`Limits::local`](crate::Limits::local).
     pub unsynced_copies: usize,
-    /// Bytes of values that wait for either.
+    /// Bytes of keys and values that wait for either.
     pub local_bytes: usize,
     /// Timers set.
     pub timers: usize,

@@ -146,6 +146,26 @@ fn when_all_machines_go_down_what_was_synced_is_there_and_the_rest_is_let_go() {
     }
 }
 
+/// A cluster of one, and one that keeps a single copy: nobody else can have what went with the machine.
+#[test]
+fn who_has_nobody_to_ask_answers_with_what_was_synced() {
+    for (nodes, replicas) in [(1, 3), (3, 1)] {
+        let mut cluster = Cluster::found(nodes, replicas, |_| {});
+        let buffered = Keyspace { durability: Durability::Interval, ..Keyspace::default() };
+        common::commit(&mut cluster, A, &[("", buffered)]);
+        cluster.put(A, "key", "synced", Cover::Held);
+        cluster.pass(Duration::from_secs(3));
+        let owner = cluster.preference("key")[0];
+        cluster.put(owner, "key 2", "lost", Cover::Held);
+        cluster.crash(owner);
+        cluster.start(owner);
+        cluster.pass(Duration::from_secs(5));
+        assert_eq!(cluster.get(owner, "key").0, ["synced"], "{replicas} of {nodes}");
+        let status = cluster.nodes[&owner].engine.status(cluster.now.instant);
+        assert_eq!(status.incomplete_partitions, 0);
+    }
+}
+
 /// Stages and commits at a node, and no more.
 fn commit(cluster: &mut Cluster, at: gramme_ring::NodeId, durability: Durability) {
     let change = Keyspace { durability, ..Keyspace::default() }.change("key").unwrap();

@@ -492,3 +492,25 @@ fn quorums_meet_while_n_r_and_w_change_at_once() {
         assert_eq!(layout.replicas(), then, "{what}");
     }
 }
+
+/// Rules that promise that reads meet writes among as many replicas as there are, and would not among as many as are staged with them.
+#[test]
+fn rules_that_are_committed_with_other_replicas_are_to_meet_among_those() {
+    let mut cluster = Cluster::new(5);
+    let quorums = Keyspace { r: Some(Level::Quorum), w: Some(Level::Quorum), ..Keyspace::default() };
+    commit(&mut cluster, A, &[("", quorums)]);
+    let two = Keyspace { r: Some(Level::Count(2)), w: Some(Level::Count(2)), ..Keyspace::default() };
+    cluster.change(A, ClusterOp::Stage(Change::Replicas(4))).unwrap();
+    cluster.change(A, ClusterOp::Stage(two.change("k").unwrap())).unwrap();
+    let proposed = |cluster: &Cluster| cluster.nodes[&A].engine.membership().propose().unwrap().hash();
+    let hash = proposed(&cluster);
+    let refused = cluster.change(A, ClusterOp::Commit(hash));
+    assert!(matches!(&refused, Err(ClusterError::Apart(prefix)) if prefix == "k"), "{refused:?}");
+    cluster.change(A, ClusterOp::Clear).unwrap();
+    // Each by itself can be committed, as can both where they meet.
+    let three = Keyspace { w: Some(Level::Count(3)), ..two };
+    cluster.change(A, ClusterOp::Stage(Change::Replicas(4))).unwrap();
+    cluster.change(A, ClusterOp::Stage(three.change("k").unwrap())).unwrap();
+    let hash = proposed(&cluster);
+    cluster.change(A, ClusterOp::Commit(hash)).unwrap();
+}

@@ -352,3 +352,23 @@ fn a_write_that_ends_at_its_deadline_leaves_no_timer() {
     // The hints that it leaves are synced, and then handed over to two owners.
     assert_eq!(timers(&cluster), before + 3);
 }
+
+/// Long keys take as much room as values.
+#[test]
+fn keys_that_wait_for_the_disk_are_bounded_by_their_bytes() {
+    let mut cluster = Cluster::with(3, |config| config.limits.local_bytes = 100_000);
+    cluster.pass(Duration::from_secs(1));
+    cluster.nodes.get_mut(&B).unwrap().loads = false;
+    let layout = cluster.memberships[&B].layout().unwrap().version();
+    let want = gramme_quorum::message::Want::Object;
+    for call in 0..100 {
+        let key = bytes::Bytes::from(vec![b'k'; 60_000]);
+        let read = Message::Read { call: gramme_quorum::message::CallId(call), layout, key, want };
+        cluster.input(B, Input::Peer(A, read));
+    }
+    let status = cluster.nodes[&B].engine.status(cluster.now.instant);
+    assert!(status.local_bytes <= 160_000, "{}", status.local_bytes);
+    assert_eq!(status.local, 2);
+    cluster.load(B);
+    assert_eq!(cluster.nodes[&B].engine.status(cluster.now.instant).local_bytes, 0);
+}

@@ -4,7 +4,7 @@ mod common;
 
 use common::changes::{commit, fill, settle};
 use common::{Cluster, put};
-use gramme_quorum::message::{Message, Purpose, Want};
+use gramme_quorum::message::{CallId, Message, Purpose, Syncing, Want};
 use gramme_quorum::*;
 use gramme_ring::{Change, Member, NodeId, Phase, Slot, Step};
 use std::collections::BTreeMap;
@@ -419,4 +419,39 @@ fn comes_back(slow: NodeId) {
             assert!(cluster.copy(A, key).is_some(), "{key} is gone from one who is to own it");
         }
     }
+}
+
+/// It has offered all that it has to its heirs, or is about to: what came afterwards would go with it.
+#[test]
+fn who_leaves_takes_nothing_for_itself_any_more() {
+    let mut cluster = Cluster::with(4, |config| config.timing.exchange = Duration::from_secs(3600));
+    let [keeper, other, leaver, _] = cluster.preference("k")[..] else { panic!("four nodes") };
+    cluster.put(keeper, "k", "v", Cover::Held);
+    cluster.pass(Duration::from_secs(2));
+    let key = bytes::Bytes::from("k");
+    let object = cluster.nodes[&keeper].durable[&(common::place("k"), key.clone())].clone();
+    let handoff = |cluster: &mut Cluster, call: u64, from: NodeId| {
+        let layout = cluster.memberships[&leaver].layout().unwrap().version();
+        let (call, purpose, sync) = (CallId(call), Purpose::Handoff, Syncing::First);
+        let (key, object, hints) = (key.clone(), object.clone(), Vec::new());
+        let write = Message::Write { call, layout, purpose, key, object, hints, sync, outranked_by: None };
+        cluster.input(leaver, Input::Peer(from, write));
+        let refused = |(_, to, m): &(NodeId, NodeId, Message)| {
+            *to == from && matches!(m, Message::Refused { call: refused, .. } if *refused == call)
+        };
+        cluster.wire().any(refused)
+    };
+    assert!(!handoff(&mut cluster, 1, keeper));
+    commit(&mut cluster, other, vec![Change::Leave(leaver)]);
+    let step = |cluster: &Cluster| cluster.memberships[&leaver].transition().map(|t| t.step());
+    for _ in 0..100_000 {
+        if step(&cluster) == Some(Step::Moving) {
+            break;
+        }
+        if !cluster.deliver() {
+            cluster.tick(Duration::from_millis(10));
+        }
+    }
+    assert_eq!(step(&cluster), Some(Step::Moving));
+    assert!(handoff(&mut cluster, 2, keeper));
 }

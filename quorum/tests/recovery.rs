@@ -350,3 +350,19 @@ fn a_damaged_copy_heals_however_few_may_wait_for_the_disk() {
     assert_eq!(cluster.nodes[&C].damaged.len(), 0);
     assert_eq!(cluster.nodes[&C].engine.status(cluster.now.instant).healed, 20);
 }
+
+/// What heals it is not taken for another that finds it damaged.
+#[test]
+fn a_damaged_copy_is_asked_for_once() {
+    let mut cluster = Cluster::new(3);
+    cluster.put(A, "k", "v", Cover::Held);
+    cluster.nodes.get_mut(&C).unwrap().damaged.insert((place("k"), "k".into()));
+    cluster.delivered.clear();
+    cluster.input(C, Input::Damaged(place("k")));
+    cluster.pass(Duration::from_secs(5));
+    assert_eq!(cluster.nodes[&C].engine.status(cluster.now.instant).healed, 1);
+    let asked = |(from, _, message): &&(NodeId, NodeId, Message)| {
+        *from == C && matches!(message, Message::Read { want: message::Want::Source, .. })
+    };
+    assert_eq!(cluster.delivered.iter().filter(asked).count(), 2, "each of the others");
+}

@@ -4,6 +4,7 @@ mod common;
 
 use common::{Cluster, changes, put};
 use gramme_quorum::message::Message;
+use gramme_quorum::planted::Planted;
 use gramme_quorum::*;
 use gramme_ring::{Change, Layout, Member, NodeId, Phase, Slot, Step};
 use std::time::Duration;
@@ -124,8 +125,7 @@ fn a_write_that_is_cut_short_leaves_its_hint_with_the_copy_here() {
 
 /// A node that lost its disk is to gain a partition, and has asked one of its owners before all went by both layouts: what that one was sent
 /// afterwards, by who went by the former layout alone, it does not have.
-#[test]
-fn what_was_pulled_before_all_write_by_both_layouts_is_no_gain() {
+fn gains_what_it_has_pulled_from_one(planted: Planted) {
     let [a, b, c, gainer] = [1, 2, 3, 4].map(NodeId);
     let mut cluster = Cluster::with(4, |config| config.timing.exchange = Duration::from_secs(3600));
     cluster.pass(Duration::from_secs(5));
@@ -145,7 +145,7 @@ fn what_was_pulled_before_all_write_by_both_layouts_is_no_gain() {
     cluster.incomplete.insert(gainer);
     cluster.cut(gainer, b, true);
     cluster.cut(gainer, c, true);
-    cluster.start(gainer);
+    cluster.start_planted(gainer, planted);
     cluster.pass(Duration::from_secs(5));
     cluster.loses = |from, to, message| match message {
         Message::Gossip(_) => [from, to].contains(&NodeId(2)),
@@ -167,7 +167,7 @@ fn what_was_pulled_before_all_write_by_both_layouts_is_no_gain() {
     cluster.cut(gainer, c, false);
     for _ in 0..1_000_000 {
         if transition(&cluster).1 >= Some(Phase::Synced) {
-            assert_eq!(cluster.copy(gainer, &key), Some(vec![String::from("v")]));
+            assert_eq!(cluster.copy(gainer, &key), Some(vec![String::from("v")]), "it was acknowledged");
             return;
         }
         if !cluster.deliver() {
@@ -175,4 +175,16 @@ fn what_was_pulled_before_all_write_by_both_layouts_is_no_gain() {
         }
     }
     panic!("it never has what it gains");
+}
+
+#[test]
+fn what_was_pulled_before_all_write_by_both_layouts_is_no_gain() {
+    gains_what_it_has_pulled_from_one(Planted::default());
+}
+
+#[cfg(feature = "planted")]
+#[test]
+#[should_panic(expected = "acknowledged")]
+fn that_it_would_be_is_found() {
+    gains_what_it_has_pulled_from_one(Planted::one(gramme_quorum::planted::Bug::EarlyPullCounts));
 }

@@ -464,6 +464,14 @@ impl Cluster {
         self.advance(end);
     }
 
+    /// Lets time pass, and delivers nothing.
+    pub(crate) fn tick(&mut self, time: Duration) {
+        self.advance(self.now.instant + time);
+        for id in self.awake().collect::<Vec<_>>() {
+            self.input(id, Input::Tick);
+        }
+    }
+
     fn awake(&self) -> impl Iterator<Item = NodeId> {
         self.nodes.keys().copied().filter(|id| !self.paused.contains_key(id))
     }

@@ -75,9 +75,14 @@ impl World {
 
     /// Looks at what a node did, and carries it out.
     pub(super) fn after(&mut self, node: usize) {
+        let mut noted = false;
         loop {
             // More is done when what has to be noted first is.
             let effect = self.nodes[node].host.as_mut().and_then(Host::poll);
+            // What it was just writing down of the cluster, for instance.
+            if std::mem::take(&mut noted) {
+                self.tell_keyspaces(node);
+            }
             let outputs = std::mem::take(&mut *self.nodes[node].outputs.borrow_mut());
             if !outputs.is_empty() {
                 self.observe(node, &outputs);
@@ -98,6 +103,7 @@ impl World {
                 Effect::Incomplete => {
                     self.nodes[node].incomplete = true;
                     self.nodes[node].warned = true;
+                    noted = true;
                     // Perhaps not for the first time: by a layout in which it was to own little it has recovered at once.
                     self.nodes[node].outdated = true;
                     self.checker.warned(node);
