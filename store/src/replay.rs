@@ -479,21 +479,27 @@ impl<'p, F: DiskFile> Replay<'p, F> {
                 *at = sequence.max(*at);
             }
             Kind::DropSlot => {
+                let at = self.dropped.entry(slot).or_insert(0);
+                if *at > sequence {
+                    // A later one removed all that this could, and what comes goes by that.
+                    return Ok(());
+                }
+                *at = sequence;
+                let mut removed = false;
                 for hit in self.index.page(slot, 0, usize::MAX) {
                     if self.is_newer(number, line, &hit.location)? {
                         self.index.remove(slot, hit.fingerprint);
                         self.segments.lose(hit.location, 0);
                         self.uncounted.remove(&(slot, hit.fingerprint));
+                        removed = true;
                     }
                 }
-                if let Some(tree) = &mut self.tree {
-                    tree.clear(slot);
-                    if self.index.slot_len(slot) > 0 {
-                        self.stale.insert(slot);
-                    }
+                match &mut self.tree {
+                    Some(tree) if self.index.slot_len(slot) == 0 => tree.clear(slot),
+                    // Of what went only the key's hash would tell what to subtract.
+                    Some(_) if removed => _ = self.stale.insert(slot),
+                    _ => {}
                 }
-                let at = self.dropped.entry(slot).or_insert(0);
-                *at = sequence.max(*at);
             }
         }
         Ok(())
@@ -562,7 +568,8 @@ pub(crate) fn read_header<F: DiskFile>(file: &F) -> Result<HeaderState, OpenErro
     }
 }
 
-/// Makes the sum of a slot from the keys on the disk: one read for each key. Only where damage left no other way.
+/// Makes the sum of a slot from the keys on the disk: one read for each key. Only where damage left no other way, and at an opening
+/// that meets the drop of a slot between what it removed and what was put later.
 pub(crate) fn count_anew<F: DiskFile>(
     tree: &mut HashTree,
     slot: u16,

@@ -402,3 +402,50 @@ fn few_index_files_are_open_at_once() {
         assert!(index_files > 30 && most <= 2 * threads as u64 + 1, "{most} of {index_files}");
     }
 }
+
+#[test]
+fn a_slot_that_was_dropped_and_filled_again_is_not_read_for_its_sum() {
+    let (disk, read) = (MemDisk::new(), Arc::new(AtomicU64::new(0)));
+    let options = |seed| options(seed).with_tree_key([3; 16]);
+    let (mut store, _) = Store::open(disk.clone(), options(1)).expect("opens");
+    let mut put = |slot: u16, keys: std::ops::Range<u32>| {
+        for n in keys {
+            store.put(slot, &n.to_le_bytes(), &[1; 300], u64::from(n)).expect("room");
+        }
+    };
+    // A segment of slot 1 and what is dropped; one of slot 2 with the drop; one of slot 7. The first and the third are merged, and
+    // come first then.
+    put(7, 100..101);
+    put(1, 0..20);
+    put(2, 0..19);
+    store.drop_slot(7).expect("room");
+    let mut put = |slot: u16, keys: std::ops::Range<u32>| {
+        for n in keys {
+            store.put(slot, &n.to_le_bytes(), &[1; 300], u64::from(n)).expect("room");
+        }
+    };
+    put(7, 0..20);
+    put(1, 0..14);
+    put(7, 0..14);
+    store.sync().expect("syncs");
+    maintain_all(&mut store);
+    let root = store.tree().expect("a key was given").root();
+    store.close().expect("closes");
+    let watched = Watched::new(disk, {
+        let read = read.clone();
+        move |op| {
+            if let Op::Read(name, range) = op
+                && name.ends_with(".seg")
+                && range.start > 0
+            {
+                read.fetch_add(range.end - range.start, Ordering::SeqCst);
+            }
+            Ok(())
+        }
+    });
+    let (store, recovery) = Store::open(watched, options(2)).expect("opens");
+    assert!(recovery.index_files >= recovery.segments - 1, "{recovery:?}");
+    assert_eq!(store.tree().expect("a key was given").root(), root);
+    let read = read.load(Ordering::SeqCst);
+    assert!(read < 2000, "{read} bytes of records are read");
+}
