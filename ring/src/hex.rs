@@ -15,8 +15,8 @@ impl fmt::Display for Digits {
 }
 
 pub(crate) fn parse(text: &str) -> Option<u64> {
-    // `from_str_radix` alone would let a sign through.
-    let digits = text.len() == 16 && text.bytes().all(|b| b.is_ascii_hexdigit());
+    // `from_str_radix` alone would let a sign through, and two spellings for one id.
+    let digits = text.len() == 16 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
     if digits { u64::from_str_radix(text, 16).ok() } else { None }
 }
 

@@ -305,3 +305,11 @@ fn in_json_ids_and_hashes_are_text() {
         assert!(serde_json::from_str::<NodeId>(text).is_err(), "{text}");
     }
 }
+
+#[test]
+fn an_id_has_one_spelling() {
+    assert_eq!("00000000000000ff".parse::<gramme_ring::NodeId>().unwrap().0, 255);
+    for text in ["00000000000000FF", "+0000000000000ff", "ff", "00000000000000fg", ""] {
+        assert!(text.parse::<gramme_ring::NodeId>().is_err(), "{text}");
+    }
+}

@@ -23,7 +23,8 @@ pub const DEFAULT_PARTITIONS: u32 = 256;
 pub const MAX_SETTING_NAME: usize = 256;
 /// Longest value of a setting, in bytes.
 pub const MAX_SETTING_VALUE: usize = 4096;
-/// Most settings of a cluster.
+/// Most names of settings that a cluster remembers. One that was staged once counts, whatever became of it: that it is gone has to
+/// reach everybody.
 pub const MAX_SETTINGS: usize = 1024;
 /// Most ids that a cluster remembers: members, nodes that left, and nodes removed, which are remembered for ever.
 pub const MAX_KNOWN_NODES: usize = 4 * MAX_MEMBERS;
