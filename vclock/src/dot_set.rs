@@ -51,7 +51,8 @@ impl<B: Buf<Span>> DotSet<B> {
         DotSet { spans: B::default() }
     }
 
-    /// The union of `spans`, in any order. Those that name no events ([`Span::is_valid`]) add none; where they are a
+    /// The union of `spans`, in any order; in ascending order each takes the time of a search, in any other that of moving what comes
+    /// after it. Those that name no events ([`Span::is_valid`]) add none; where they are a
     /// mistake to be told of, [`from_sorted_spans`](DotSet::from_sorted_spans) has a name for it.
     ///
     /// # Errors

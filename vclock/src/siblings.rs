@@ -187,10 +187,10 @@ where
             for (dot, value) in other.entries {
                 // What was seen here and is no value here has been replaced.
                 if !self.seen.contains(dot) {
-                    let at = self.entries.as_slice().partition_point(|(held, _)| *held < dot);
-                    self.entries.insert(at, (dot, value))?;
+                    self.entries.push((dot, value))?;
                 }
             }
+            self.entries.as_mut_slice().sort_unstable_by_key(|(dot, _)| *dot);
         }
         if let Some(seen) = seen {
             self.seen = seen;

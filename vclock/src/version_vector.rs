@@ -423,12 +423,16 @@ impl<B: Buf<Entry<Stamp>>> VersionVector<B, Stamp> {
     /// agree.
     pub fn truncate(&mut self, limit: usize) -> usize {
         let excess = self.len().saturating_sub(limit);
-        for _ in 0..excess {
-            // Of equals, the first.
+        if excess > 1 {
+            let entries = self.entries.as_mut_slice();
+            entries.select_nth_unstable_by_key(excess - 1, |entry| (entry.at, entry.actor));
+            self.entries.remove_range(0, excess);
+            self.entries.as_mut_slice().sort_unstable_by_key(|entry| entry.actor);
+        } else if excess == 1 {
+            // As most often. Of equals, the first.
             let oldest = self.entries().iter().enumerate().min_by_key(|(_, entry)| entry.at);
-            if let Some((at, _)) = oldest {
-                self.entries.remove_range(at, at + 1);
-            }
+            let at = oldest.map_or(0, |(at, _)| at);
+            self.entries.remove_range(at, at + 1);
         }
         excess
     }
@@ -469,6 +473,9 @@ impl<T: Serialize> Serialize for Entry<T> {
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Entry<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let (actor, counter, at) = <(Actor, u64, T)>::deserialize(deserializer)?;
+        if counter == 0 {
+            return Err(serde::de::Error::custom(Malformed::CounterZero));
+        }
         Ok(Entry { actor, counter, at })
     }
 }

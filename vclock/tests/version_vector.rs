@@ -217,3 +217,20 @@ fn a_received_event_brings_the_earlier_ones() {
     assert_eq!(merged.compare(&before).ordering(), Some(core::cmp::Ordering::Greater));
     assert_eq!(one.compare(&before).ordering(), None);
 }
+
+#[test]
+fn truncation_drops_the_oldest_however_many_and_of_equals_the_smaller_actors() {
+    let times = |n: u64| (n * 7919) % 13;
+    for len in [3u64, 10, 64, 50_000] {
+        for limit in [0, 1, 2, 9, 40] {
+            let entry = |n| Entry { actor: Actor(n), counter: 1 + n, at: Stamp::from_parts(times(n), 0) };
+            let mut vector = GrowableTimedVector::from_entries((0..len).map(entry)).unwrap();
+            let mut expected: Vec<_> = vector.entries().to_vec();
+            expected.sort_by_key(|entry| (entry.at, entry.actor));
+            expected.drain(..expected.len().saturating_sub(limit));
+            expected.sort_by_key(|entry| entry.actor);
+            vector.truncate(limit);
+            assert_eq!(vector.entries(), expected, "{len} to {limit}");
+        }
+    }
+}
