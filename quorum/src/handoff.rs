@@ -313,6 +313,10 @@ impl Engine {
         if others.contains(&self.config.node) || self.replica.expects_hint(&key) {
             return;
         }
+        // What is handed to one that leaves as well may go with both: this node's heirs are offered the copy with all else.
+        if self.is_passing_on() {
+            return;
+        }
         let Some(digest) = digest else { return };
         others.retain(|other| *other != owner);
         if others.is_empty() || self.config.planted.is(Bug::ForgottenWhileOwed) {

@@ -247,8 +247,10 @@ impl Engine {
                 // What is committed with other replicas is to keep its promise among those.
                 let mut planned = Keyspaces::new(self.config.r, self.config.w);
                 planned.adopt(membership);
-                let replicas = membership.layout().map_or(0, Layout::replicas);
-                if let Some(prefix) = planned.pulled_apart(self.replicas(), replicas) {
+                // By N, not by the members that there are: few of them hold all.
+                let before = self.view.reading().map_or(0, Layout::replicas);
+                let after = membership.layout().map_or(0, Layout::replicas);
+                if let Some(prefix) = planned.pulled_apart(before, after) {
                     return Err(ClusterError::Apart(prefix.into()));
                 }
             }

@@ -248,7 +248,7 @@ impl Replica {
         loaded: &Loaded,
     ) -> Option<Vec<Event>> {
         let key = self.loads.remove(&id)?;
-        let tasks = self.queues.remove(&key).unwrap_or_default();
+        let mut tasks = self.queues.remove(&key).unwrap_or_default();
         self.tasks -= tasks.len();
         self.task_bytes -= tasks.iter().map(|task| key.len() + task.weight()).sum::<usize>();
         let object = match loaded {
@@ -276,6 +276,8 @@ impl Replica {
                 self.minters.remove(&place_of(&key));
             }
         }
+        // What is appended with this load may yet be refused: who reads sees the record as it is.
+        tasks.sort_by_key(|task| !matches!(task, Task::Read(_)));
         for task in tasks {
             self.apply(&mut work, wall_ms, &key, task);
         }

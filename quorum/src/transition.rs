@@ -104,10 +104,13 @@ impl Engine {
     /// Whether this node leaves and has begun to offer all that it has to its heirs: what others have kept for it waits for those, since
     /// nobody would be offered what comes after. One that leaves as well takes its hints with it if they are not taken.
     pub(crate) fn passes_on(&self, from: NodeId) -> bool {
+        self.is_passing_on() && self.view.transition().is_some_and(|t| t.to().is_member(from))
+    }
+
+    /// Whether this node leaves and has begun to offer all that it has to its heirs.
+    pub(crate) fn is_passing_on(&self) -> bool {
         let me = self.config.node;
-        let leaves =
-            |t: Transition<'_>| t.step() >= Step::Moving && !t.to().is_member(me) && t.to().is_member(from);
-        self.view.transition().is_some_and(leaves)
+        self.view.transition().is_some_and(|t| t.step() >= Step::Moving && !t.to().is_member(me))
     }
 
     /// Whether this node keeps writes for others, or may: after a restart, if the removal of a hint is not durable yet.

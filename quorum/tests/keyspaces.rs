@@ -6,7 +6,7 @@ use bytes::Bytes;
 use common::{A, B, C, Cluster, commit, delete, lww, put};
 use gramme_quorum::message::{Message, Purpose};
 use gramme_quorum::*;
-use gramme_ring::{Change, NodeId};
+use gramme_ring::{Change, Member, NodeId};
 use gramme_vclock::{Actor, GrowableDotSet, Minter, Stamp};
 
 /// A cluster with an `lww` keyspace.
@@ -512,5 +512,15 @@ fn rules_that_are_committed_with_other_replicas_are_to_meet_among_those() {
     cluster.change(A, ClusterOp::Stage(Change::Replicas(4))).unwrap();
     cluster.change(A, ClusterOp::Stage(three.change("k").unwrap())).unwrap();
     let hash = proposed(&cluster);
+    cluster.change(A, ClusterOp::Commit(hash)).unwrap();
+}
+
+/// A cluster of one, whose R and W are one each, has never promised that reads meet writes among three copies: that forbids no change.
+#[test]
+fn few_members_change_what_they_like() {
+    let mut cluster = Cluster::with(1, |config| (config.r, config.w) = (1, 1));
+    let heavier = Change::Member(Member { weight: 9, ..Member::new(A) });
+    cluster.change(A, ClusterOp::Stage(heavier)).unwrap();
+    let hash = cluster.nodes[&A].engine.membership().propose().unwrap().hash();
     cluster.change(A, ClusterOp::Commit(hash)).unwrap();
 }

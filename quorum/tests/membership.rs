@@ -455,3 +455,56 @@ fn who_leaves_takes_nothing_for_itself_any_more() {
     assert_eq!(step(&cluster), Some(Step::Moving));
     assert!(handoff(&mut cluster, 2, keeper));
 }
+
+/// A write was kept by one that leaves for one that leaves: when that has it, it may go with both, unless its keeper offers it to the heirs.
+#[test]
+fn who_leaves_keeps_what_it_handed_to_one_that_leaves_too() {
+    let mut cluster = Cluster::with(5, |config| config.timing.exchange = Duration::from_secs(3600));
+    let [first, second, leaver, keeper, other] = cluster.preference("k")[..] else { panic!("five nodes") };
+    for node in [first, second, keeper, other] {
+        cluster.cut(leaver, node, true);
+    }
+    cluster.pass(Duration::from_secs(3));
+    cluster.put(first, "k", "v", Cover::Held);
+    assert_eq!(cluster.hints(keeper), 1);
+    for node in [first, second, other] {
+        cluster.cut(leaver, node, false);
+    }
+    commit(&mut cluster, first, vec![Change::Leave(leaver), Change::Leave(keeper)]);
+    let step = |cluster: &Cluster, node| cluster.memberships[&node].transition().map(|t| t.step());
+    let mut is_cut = false;
+    for _ in 0..20_000 {
+        if [leaver, keeper].iter().all(|node| step(&cluster, *node) == Some(Step::Moving)) {
+            break;
+        }
+        // Nobody hears of the key from its keeper.
+        if step(&cluster, keeper) == Some(Step::Moving) && !is_cut {
+            is_cut = true;
+            for node in [first, second, other] {
+                cluster.cut(keeper, node, true);
+            }
+        }
+        if !cluster.deliver() {
+            cluster.tick(Duration::from_millis(10));
+        }
+    }
+    assert_eq!(step(&cluster, keeper), Some(Step::Moving));
+    assert_eq!(cluster.hints(keeper), 1);
+    cluster.cut(leaver, keeper, false);
+    for _ in 0..60 {
+        if cluster.hints(keeper) == 0 {
+            break;
+        }
+        cluster.pass(Duration::from_secs(1));
+    }
+    assert_eq!(cluster.hints(keeper), 0, "the leaver has taken it");
+    assert_eq!(cluster.copy(keeper, "k").unwrap(), ["v"], "its heirs are to be offered it");
+    for node in [first, second, other] {
+        cluster.cut(keeper, node, false);
+    }
+    cluster.pass(Duration::from_secs(60));
+    assert!(cluster.memberships[&first].transition().is_none());
+    for node in [first, second, other] {
+        assert_eq!(cluster.copy(node, "k").unwrap(), ["v"], "{node}");
+    }
+}
