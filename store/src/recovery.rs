@@ -131,6 +131,10 @@ pub enum DamageKind {
 }
 
 impl DamageKind {
+    pub(crate) const fn record(slot: u16, sequence: u64) -> Self {
+        Self::Record { slot, position: Some(Position(sequence)) }
+    }
+
     /// Whether nobody knows what was there.
     pub(crate) const fn is_unaccounted(self) -> bool {
         matches!(self, Self::Unknown | Self::Unreadable | Self::CutOff)

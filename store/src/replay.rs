@@ -18,7 +18,6 @@ use crate::segment::{
 use crate::segments::SegmentTable;
 use crate::summarise::{Job, News, each_summary};
 use crate::summary::{Fate, Hashes, Line, Source, Summary, Suspect};
-use crate::sync::Position;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec;
 use alloc::vec::Vec;
@@ -317,7 +316,7 @@ impl<'p, F: DiskFile> Replay<'p, F> {
             segment.tail = tail.max(end.min(segment.capacity));
             let (kind, line) = match fate {
                 Fate::Mended(line) => (DamageKind::Mended { slot: line.slot }, Some(line)),
-                Fate::Headed(line) => (record_lost(&line), Some(line)),
+                Fate::Headed(line) => (DamageKind::record(line.slot, line.sequence), Some(line)),
                 Fate::Gone if unreadable => (DamageKind::Unreadable, None),
                 Fate::Gone => (DamageKind::Unknown, None),
             };
@@ -376,7 +375,7 @@ impl<'p, F: DiskFile> Replay<'p, F> {
             if hit.is_some_and(|hit| hit.location == location) {
                 let start = location.offset();
                 let end = start + location.size.bytes();
-                self.note_damage(number, start, end, record_lost(&line));
+                self.note_damage(number, start, end, DamageKind::record(line.slot, line.sequence));
             }
         }
     }
@@ -553,10 +552,6 @@ impl<'p, F: DiskFile> Replay<'p, F> {
         // It was whole when its line was made. If it no longer is nobody knows which is newer: it stays, for a read of it says so.
         Ok(header.is_some_and(|header| line.sequence > header.sequence))
     }
-}
-
-fn record_lost(line: &Line) -> DamageKind {
-    DamageKind::Record { slot: line.slot, position: Some(Position(line.sequence)) }
 }
 
 pub(crate) fn read_header<F: DiskFile>(file: &F) -> Result<HeaderState, OpenError> {

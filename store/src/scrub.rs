@@ -7,7 +7,6 @@ use crate::recovery::{Damage, DamageKind};
 use crate::scan::{Found, Scan};
 use crate::segment::SegmentId;
 use crate::store::Store;
-use crate::sync::Position;
 use alloc::vec::Vec;
 use core::ops::Range;
 
@@ -105,7 +104,7 @@ impl<D: Disk> Store<D> {
                         let kind = if mended && header.kind != Kind::Lost {
                             DamageKind::Mended { slot }
                         } else {
-                            DamageKind::Record { slot, position: Some(Position(header.sequence)) }
+                            DamageKind::record(slot, header.sequence)
                         };
                         let segment = Some(round.segment);
                         found.damage.push(Damage { segment, start: offset, end, kind });
