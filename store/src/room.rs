@@ -65,11 +65,19 @@ impl<D: Disk> Store<D> {
             return if before < needed { Err(WriteError::NoSpace) } else { Ok(()) };
         }
         self.reserve_bytes = 0;
-        // Of what removals are to have as much as there is; and better too little than none.
+        // Of what removals are to have as much as there is; and what a merge has given back better too little than none. Other room that
+        // is not enough is left to removals.
         let above = (0..=4).rev().map(|part| needed + (wanted - needed) * part / 4);
-        let below = (1..8).rev().map(|part| needed * part / 8);
+        let below = (1..if all { 8 } else { 1 }).rev().map(|part| needed * part / 8);
         self.make_first(above.chain(below).filter(|less| *less > before).chain([before]))?;
-        if self.reserve_bytes < needed { Err(WriteError::NoSpace) } else { Ok(()) }
+        if self.reserve_bytes >= needed {
+            return Ok(());
+        }
+        if !all && self.reserve_bytes > before {
+            let _ = self.release_reserve();
+            self.make_first([before].into_iter())?;
+        }
+        Err(WriteError::NoSpace)
     }
 
     /// Makes a segment that puts may fill, if removals still have room after that.
@@ -96,11 +104,13 @@ impl<D: Disk> Store<D> {
             self.make_first([needed + spent, before].into_iter())?;
         }
         let before = self.reserve_bytes;
-        if before < needed + spent || !self.release_reserve() {
+        // One that is too small for some merges serves removals as well.
+        let kept = if before < needed { needed / 2 } else { needed };
+        if before < kept + spent || !self.release_reserve() {
             return Err(WriteError::NoSpace);
         }
         let made = self.create_segment(capacity);
-        let _ = self.make_first([before - spent, needed].into_iter());
+        let _ = self.make_first([before - spent, kept].into_iter());
         made
     }
 
