@@ -7,7 +7,7 @@ use crate::log::say;
 use crate::server::{PARTITIONS, REPLICAS, ServeError};
 use gramme_quorum::Keyspace;
 use gramme_ring::{ClusterId, Layout, Member, Membership as Ring, NodeId};
-use gramme_store::{Damage, DamageKind, FileDisk, OpenError, Options, Recovery, Store, Torn};
+use gramme_store::{Damage, DamageKind, FileDisk, OpenError, Options, Reads, Recovery, Store, Torn};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
@@ -136,7 +136,7 @@ pub(crate) fn found(dir: &DataDir, identity: &Identity, membership: &Membership)
 fn store_options(identity: &Identity) -> Result<Options, ServeError> {
     let mut seed = [0; 16];
     getrandom::fill(&mut seed).map_err(|e| ServeError::Io("can't draw random bytes", io::Error::other(e)))?;
-    Ok(Options::new(seed).with_tree_key(identity.tree_key()))
+    Ok(Options::new(seed).with_reads(Reads::Cached).with_tree_key(identity.tree_key()))
 }
 
 fn open_store(path: &Path, options: Options) -> Result<(Store<FileDisk>, Recovery), ServeError> {

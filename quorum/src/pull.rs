@@ -23,7 +23,7 @@ use gramme_ring::{NodeId, Slot};
 const MAX_OFFERS: usize = 64;
 /// Pulls at a time.
 pub(crate) const MAX_PULLS: usize = 8;
-/// A peer that had too much to do when asked for a page so many times in a row, a slice of time apart, is let go.
+/// A peer that had too much to do when asked so many times in a row, a slice of time apart, is let go.
 const REFUSALS: u32 = 100;
 /// Keys of one pull that are compared, fetched or merged at a time.
 const WINDOW: usize = 16;
@@ -53,9 +53,10 @@ pub(crate) struct Pull {
     next: Option<ListCursor>,
     /// The question for a page.
     listing: Option<CallId>,
-    /// A page is to be asked for after this, when there is room in the budget.
-    asks: Option<Instant>,
-    /// How often the peer had no time for it.
+    /// A page is to be asked for, when there is room in the budget.
+    asks: bool,
+    /// The peer had no time: nothing is asked of it before this, and how often that was so since it gave an answer.
+    after: Instant,
     refusals: u32,
     queue: VecDeque<(Bytes, u64)>,
     /// Objects that came with the page, of keys that are not compared yet.
@@ -132,7 +133,8 @@ impl Engine {
             cursor: None,
             next: None,
             listing: None,
-            asks: None,
+            asks: true,
+            after: now.instant,
             refusals: 0,
             queue: VecDeque::new(),
             in_hand: BTreeMap::new(),
@@ -154,11 +156,11 @@ impl Engine {
         let room = self.budget.room();
         let Some(pull) = self.pulls.get_mut(&id) else { return };
         let objects = pull.listed > 0 && pull.absent == pull.listed;
-        let after = *pull.asks.get_or_insert(now.instant);
-        if now.instant < after || objects && room == 0 {
+        pull.asks = true;
+        if now.instant < pull.after || objects && room == 0 {
             return;
         }
-        pull.asks = None;
+        pull.asks = false;
         pull.progress = now.instant;
         let call = self.out.call();
         pull.listing = Some(call);
@@ -201,6 +203,7 @@ impl Engine {
         let layout = self.view.version();
         let Some(pull) = self.pulls.get_mut(&id) else { return };
         while room > 0
+            && now.instant >= pull.after
             && let Some(key) = pull.wanted.pop_front()
         {
             room -= 1;
@@ -216,7 +219,7 @@ impl Engine {
             pull.local += 1;
             self.replica.start(&mut self.out, &key, Task::Read(Reader::Pull(id, digest)));
         }
-        if pull.listing.is_some() || pull.asks.is_some() || !pull.queue.is_empty() || pull.in_work() > 0 {
+        if pull.listing.is_some() || pull.asks || !pull.queue.is_empty() || pull.in_work() > 0 {
             return;
         }
         match pull.next {
@@ -283,6 +286,7 @@ impl Engine {
         let Some(pull) = self.pulls.get_mut(&id) else { return true };
         let Some(key) = pull.fetching.remove(&call) else { return true };
         pull.progress = now.instant;
+        pull.refusals = 0;
         match copy {
             Copy::Object(bytes) => {
                 self.budget.spend(bytes.len());
@@ -315,18 +319,22 @@ impl Engine {
         self.end_pull(now, id, false);
     }
 
-    /// The peer refused. `false` if that was no pull's call. A page that it has no time for is asked for again.
+    /// The peer refused. `false` if that was no pull's call. What it has no time for is asked for again.
     pub(crate) fn pull_refused(&mut self, now: Now, call: CallId, from: NodeId, why: Refusal) -> bool {
         let Some(id) = self.pull_of(call, from) else { return false };
         self.pull_calls.remove(&call);
         if let Some(pull) = self.pulls.get_mut(&id) {
-            pull.fetching.remove(&call);
-            let page = pull.listing.take_if(|listing| *listing == call).is_some();
-            pull.refusals += 1;
-            if page && why == Refusal::Overloaded && pull.refusals < REFUSALS {
-                pull.asks = Some(now.instant + SLICE);
+            pull.asks |= pull.listing.take_if(|listing| *listing == call).is_some();
+            let key = pull.fetching.remove(&call);
+            // What was asked at the same time is refused at the same time.
+            if now.instant >= pull.after {
+                pull.refusals += 1;
+                pull.after = now.instant + SLICE;
+            }
+            if why == Refusal::Overloaded && pull.refusals < REFUSALS {
+                pull.wanted.extend(key);
             } else {
-                pull.failed = true;
+                (pull.failed, pull.asks) = (true, false);
                 self.pump_pull(now, id);
             }
             self.pump_waiting(now);
@@ -385,9 +393,8 @@ impl Engine {
     pub(crate) fn pump_waiting(&mut self, now: Now) {
         let percent = self.admission.percent(now.instant);
         self.budget.allowance.renew(now.instant, percent);
-        let waits = |pull: &Pull| pull.asks.is_some() || !pull.wanted.is_empty();
-        let waiting =
-            self.pulls.iter().filter(|(_, pull)| waits(pull)).map(|(id, pull)| (*id, pull.asks.is_some()));
+        let waits = |pull: &Pull| pull.asks || !pull.wanted.is_empty();
+        let waiting = self.pulls.iter().filter(|(_, pull)| waits(pull)).map(|(id, pull)| (*id, pull.asks));
         for (id, asks) in waiting.collect::<Vec<_>>() {
             if asks { self.ask_page(now, id) } else { self.pump_pull(now, id) }
         }

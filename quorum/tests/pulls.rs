@@ -3,8 +3,9 @@
 mod common;
 
 use common::*;
-use gramme_quorum::message::{Message, Want};
+use gramme_quorum::message::{Message, Refusal, Want};
 use gramme_quorum::*;
+use gramme_ring::NodeId;
 use std::time::Duration;
 
 /// C has lost its disk, on which so many keys of one slot were.
@@ -119,4 +120,27 @@ fn a_peer_that_never_has_time_is_let_go() {
     cluster.pass(Duration::from_secs(45));
     assert!(said(&cluster, |message| matches!(message, Message::List { .. })) > 50);
     assert_eq!(missing(&cluster, 1), 0, "B has it, too");
+}
+
+#[test]
+fn objects_for_which_a_peer_has_no_time_are_asked_for_again() {
+    let narrow: fn(&mut Config) = |config| config.limits.local = 4;
+    let mut cluster = missed(narrow, 40, 200);
+    for peer in [A, B] {
+        cluster.nodes.get_mut(&peer).unwrap().loads = false;
+    }
+    for _ in 0..600 {
+        cluster.pass(Duration::from_millis(50));
+        for peer in [A, B] {
+            for load in std::mem::take(&mut cluster.nodes.get_mut(&peer).unwrap().held_loads) {
+                cluster.input(peer, load);
+            }
+        }
+    }
+    let refused = |(_, to, message): &(NodeId, NodeId, Message)| {
+        *to == C && matches!(message, Message::Refused { why: Refusal::Overloaded, .. })
+    };
+    assert!(cluster.delivered.iter().any(refused), "this proves nothing");
+    assert_eq!(missing(&cluster, 40), 0);
+    assert_eq!(said(&cluster, begins), 1, "it goes on where it was");
 }

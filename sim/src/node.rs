@@ -11,7 +11,9 @@ use core::time::Duration;
 use gramme_node::host::{Host, opening};
 use gramme_quorum::{ClusterOp, Config, Engine, Keyspace, Output};
 use gramme_ring::{Membership, NodeId};
-use gramme_store::{Cursor, Damage, MemDisk, Options, Read, ReadDone, ReadJob, Store, SyncDone, SyncJob};
+use gramme_store::{
+    Cursor, Damage, MemDisk, Options, Read, ReadDone, ReadJob, Reads, Store, SyncDone, SyncJob,
+};
 use gramme_vclock::Actor;
 use std::cell::RefCell;
 use std::collections::{BTreeSet, VecDeque};
@@ -152,7 +154,10 @@ impl Node {
         let mut seed = [0; 16];
         seed[..8].copy_from_slice(&rng.bits().to_le_bytes());
         seed[8..].copy_from_slice(&rng.bits().to_le_bytes());
-        let options = Options::new(seed).with_segment_bytes(shape.segment_bytes).with_tree_key(CLUSTER_KEY);
+        let options = Options::new(seed)
+            .with_segment_bytes(shape.segment_bytes)
+            .with_reads(if shape.cold { Reads::Jobs } else { Reads::Inline })
+            .with_tree_key(CLUSTER_KEY);
         let (mut store, recovery) =
             Store::open(self.disk.inner().clone(), options).map_err(|error| error.to_string())?;
         let actor = Actor(rng.bits());

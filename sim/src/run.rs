@@ -193,6 +193,7 @@ pub fn run(plan: &Plan, progress: &mut dyn FnMut(&World)) -> Outcome {
     if own.chance(150_000) {
         shape.limits.repair = *own.pick(&[64 << 10, 128 << 10, 256 << 10]);
     }
+    shape.cold = own.chance(500_000);
     let mut world = World::taped(plan.seed, shape, plan.trace.clone(), &tape);
     if !plan.safety_only {
         world.set_limited();

@@ -42,6 +42,12 @@ pub trait DiskFile: Clone + Send + 'static {
     /// Reads up to `into.len()` bytes at `offset`; fewer only where the file ends. Interrupted and short transfers are
     /// the implementation's to go on with.
     fn read_at(&self, offset: u64, into: &mut [u8]) -> Result<usize, DiskError>;
+    /// Fills `into` with the bytes at `offset` if that takes no waiting for the hardware, as from a page cache. `false` (what
+    /// this answers unless it is implemented): it would, or there is no telling, or it failed.
+    fn read_cached(&self, offset: u64, into: &mut [u8]) -> bool {
+        let _ = (offset, into);
+        false
+    }
     /// Bytes that the disk keeps in memory anyway, such as memory-mapped flash: then reads need no buffer. `None` (what
     /// this does unless it is implemented) has the store [read](Self::read_at) them.
     fn lend(&self, offset: u64, len: usize) -> Option<&[u8]> {

@@ -6,6 +6,7 @@ use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::string::String;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::vec::Vec;
 
 const LOCK: &str = "LOCK";
@@ -26,12 +27,14 @@ struct Opened {
     file: File,
     /// For errors.
     name: Option<FileName>,
+    /// There is no telling what of it the page cache has.
+    opaque: AtomicBool,
 }
 
 impl FileHandle {
     fn new(file: File, name: &str) -> Self {
         keep_no_access_time(&file);
-        Self(Arc::new(Opened { file, name: FileName::new(name) }))
+        Self(Arc::new(Opened { file, name: FileName::new(name), opaque: AtomicBool::new(false) }))
     }
 
     fn error(&self, error: &io::Error, operation: &'static str) -> DiskError {
@@ -265,6 +268,18 @@ impl DiskFile for FileHandle {
         Ok(done)
     }
 
+    fn read_cached(&self, offset: u64, into: &mut [u8]) -> bool {
+        if !self.0.opaque.load(Ordering::Relaxed) {
+            match read_at_hand(&self.0.file, offset, into) {
+                Err(error) if error.kind() == ErrorKind::Unsupported => {}
+                read => return read.is_ok_and(|read| read == into.len()),
+            }
+            self.0.opaque.store(true, Ordering::Relaxed);
+        }
+        // As ever where nobody asks.
+        self.read_at(offset, into).is_ok_and(|read| read == into.len())
+    }
+
     fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<(), DiskError> {
         let mut done = 0;
         while done < bytes.len() {
@@ -287,6 +302,21 @@ impl DiskFile for FileHandle {
     }
 }
 
+/// Reads what needs no waiting, or [`ErrorKind::Unsupported`].
+#[cfg(target_os = "linux")]
+fn read_at_hand(file: &File, offset: u64, into: &mut [u8]) -> io::Result<usize> {
+    use rustix::io::{Errno, ReadWriteFlags, preadv2};
+    match preadv2(file, &mut [io::IoSliceMut::new(into)], offset, ReadWriteFlags::NOWAIT) {
+        Err(Errno::NOSYS | Errno::OPNOTSUPP | Errno::INVAL) => Err(ErrorKind::Unsupported.into()),
+        read => Ok(read?),
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn read_at_hand(_: &File, _: u64, _: &mut [u8]) -> io::Result<usize> {
+    Err(ErrorKind::Unsupported.into())
+}
+
 #[cfg(unix)]
 fn read_some(file: &File, offset: u64, into: &mut [u8]) -> io::Result<usize> {
     std::os::unix::fs::FileExt::read_at(file, into, offset)
@@ -305,4 +335,50 @@ fn read_some(file: &File, offset: u64, into: &mut [u8]) -> io::Result<usize> {
 #[cfg(windows)]
 fn write_some(file: &File, offset: u64, bytes: &[u8]) -> io::Result<usize> {
     std::os::windows::fs::FileExt::seek_write(file, bytes, offset)
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+    use crate::{Options, Read, Reads, Store};
+
+    /// A store in the build's own directory, which lies on a disk where that can be had.
+    #[test]
+    fn what_the_page_cache_has_not_is_a_job() {
+        let directory = std::env::current_exe().expect("it runs").with_extension("cold");
+        let _ = std::fs::remove_dir_all(&directory);
+        let disk = FileDisk::open(&directory).expect("room");
+        let options = Options::new([1; 16]).with_segment_bytes(1 << 20).with_reads(Reads::Cached);
+        let (mut store, _) = Store::open(disk, options).expect("opens");
+        let sizes = [100, 100_000];
+        for (slot, size) in (0..).zip(sizes) {
+            store.put(slot, b"key", &std::vec![7; size], 1).expect("room");
+        }
+        let is_whole = |read: &Read<FileDisk>, size: usize| matches!(read, Read::Value { value, tag: 1, .. } if *value == std::vec![7; size]);
+        for (slot, size) in (0..).zip(sizes) {
+            let read = store.get(slot, b"key").expect("readable");
+            assert!(is_whole(&read, size), "it was just written: {read:?}");
+        }
+        store.sync().expect("room");
+        let file = File::open(directory.join("0000000000000001.seg")).expect("the segment");
+        rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).expect("it may be forgotten");
+        let mut probe = [0];
+        match read_at_hand(&file, 0, &mut probe) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            told => {
+                return std::eprintln!("skipped: this file system forgets nothing, or can't tell ({told:?})");
+            }
+        }
+        for (slot, size) in (0..).zip(sizes) {
+            let Read::Pending(job) = store.get(slot, b"key").expect("readable") else {
+                panic!("it is not at hand")
+            };
+            let read = store.finish_read(job.run()).expect("readable");
+            assert!(is_whole(&read, size));
+            let again = store.get(slot, b"key").expect("readable");
+            assert!(is_whole(&again, size), "it is at hand by now: {again:?}");
+        }
+        drop(store);
+        std::fs::remove_dir_all(&directory).expect("it is there");
+    }
 }

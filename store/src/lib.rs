@@ -127,7 +127,7 @@ pub use file_disk::{FileDisk, FileHandle, FileLock};
 pub use hash_tree::HashTree;
 #[cfg(feature = "std")]
 pub use mem_disk::{MemDisk, MemFile, MemLock};
-pub use options::Options;
+pub use options::{Options, Reads};
 pub use read::{Cursor, Page, Read, ReadDone, ReadJob, ValueRef};
 pub use record::{MAX_KEY_BYTES, MAX_VALUE_BYTES};
 pub use recovery::{Damage, DamageKind, Progress, Recovery, Torn};

@@ -4,6 +4,19 @@ use crate::error::OpenError;
 
 const MAX_WRITE_BUFFER_BYTES: usize = 1 << 30;
 
+/// Who waits for the disk when a key is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reads {
+    /// [`get`](crate::Store::get) does, always.
+    Inline,
+    /// Whoever runs the [job](crate::ReadJob) that `get` hands out, unless the disk has [all of it at hand](crate::DiskFile::read_cached):
+    /// for an engine of one thread that must not stand still. [`FileDisk`](crate::FileDisk) asks the page cache (Linux 4.14, file systems that can tell; elsewhere all
+    /// is read inline).
+    Cached,
+    /// Whoever runs the job, always.
+    Jobs,
+}
+
 /// How to open a store.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -14,8 +27,8 @@ pub struct Options {
     /// Sixteen random bytes, fresh at each opening. At the first one they become the store's identity and its hash key;
     /// later they salt the checksums of new segments.
     pub seed: [u8; 16],
-    /// Whether [`get`](crate::Store::get) reads from the disk itself (true unless set), or hands out a job.
-    pub inline_reads: bool,
+    /// Whether [`get`](crate::Store::get) reads from the disk itself (so unless set), or hands out a job.
+    pub reads: Reads,
     /// Whether sealed segments get index files, and openings go by them instead of reading every record (true unless
     /// set). Without them an opening finds all damage that there is; with them a damaged record is found when it is read.
     pub index_files: bool,
@@ -41,7 +54,7 @@ impl Options {
         Self {
             segment_bytes: 32 << 20,
             seed,
-            inline_reads: true,
+            reads: Reads::Inline,
             index_files: true,
             tree_key: None,
             open_threads: 2,
@@ -59,8 +72,8 @@ impl Options {
 
     /// The same options with reads inline or as jobs.
     #[must_use]
-    pub fn with_inline_reads(mut self, inline: bool) -> Self {
-        self.inline_reads = inline;
+    pub fn with_reads(mut self, reads: Reads) -> Self {
+        self.reads = reads;
         self
     }
 

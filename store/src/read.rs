@@ -4,6 +4,7 @@ use crate::checksum::Place;
 use crate::disk::{Disk, DiskError, DiskFile};
 use crate::error::ReadError;
 use crate::key_index::{FINGERPRINT_MASK, Hit, Location};
+use crate::options::Reads;
 use crate::record::{HEADER_BYTES, Header, MAX_KEY_BYTES, STAMP_BYTES};
 use crate::segment::SegmentId;
 use crate::store::{KEPT_BUFFER_BYTES, Pending, Store};
@@ -121,6 +122,15 @@ impl<D: Disk> ReadJob<D> {
             .then(|| see(ValueRef { bytes: &bytes[header.value_range()], tag: header.tag, expires })))
     }
 
+    /// Reads, if the disk has all of it at hand; else the job is given back.
+    fn run_cached(self) -> Result<ReadDone, Self> {
+        let mut bytes = vec![0; self.spot.len];
+        if !self.file.read_cached(self.spot.offset, &mut bytes) {
+            return Err(self);
+        }
+        Ok(ReadDone { result: Ok(bytes), spot: self.spot, slot: self.slot, key: self.key, now: self.now })
+    }
+
     /// Reads; blocks until the disk has answered.
     pub fn run(self) -> ReadDone {
         let mut bytes = vec![0; self.spot.len];
@@ -188,7 +198,7 @@ pub struct ValueRef<'a> {
 }
 
 impl<D: Disk> Store<D> {
-    /// Reads a key's value: from the disk here and now, or as a job if [`Options::inline_reads`](crate::Options::inline_reads) is off.
+    /// Reads a key's value: from the disk here and now, or as a job, as [`Options::reads`](crate::Options::reads) says.
     ///
     /// # Errors
     /// [`ReadError`]: the key's record is damaged or can't be read. That is never the same as absent.
@@ -196,17 +206,28 @@ impl<D: Disk> Store<D> {
         let Some(hit) = self.index.get(slot, self.fingerprint(key)) else { return Ok(Read::Absent) };
         let spot = self.spot(hit.location);
         let is_pending = self.pending.record(self.active, hit.location, spot.len).is_some();
-        if self.options.inline_reads && spot.len <= SMALL_BYTES || is_pending {
-            let found = self.read_here(&hit, spot, slot, key, |found| Read::Value {
+        let is_small = spot.len <= SMALL_BYTES && self.options.reads != Reads::Jobs;
+        if is_small || is_pending {
+            let cached = self.options.reads == Reads::Cached;
+            let found = self.read_here(&hit, spot, slot, key, cached, |found| Read::Value {
                 value: found.bytes.to_vec(),
                 tag: found.tag,
                 expires: found.expires,
             })?;
-            return Ok(found.unwrap_or(Read::Absent));
+            if let Some(found) = found {
+                return Ok(found.unwrap_or(Read::Absent));
+            }
         }
         let file = self.segments[hit.location.segment].file.clone();
         let job = ReadJob { file, spot, slot, key: key.to_vec(), now: self.now };
-        if self.options.inline_reads { self.finish_read(job.run()) } else { Ok(Read::Pending(job)) }
+        match self.options.reads {
+            Reads::Inline => self.finish_read(job.run()),
+            Reads::Cached if !is_small => match job.run_cached() {
+                Ok(done) => self.finish_read(done),
+                Err(job) => Ok(Read::Pending(job)),
+            },
+            Reads::Cached | Reads::Jobs => Ok(Read::Pending(job)),
+        }
     }
 
     /// Reads a key's value here and now and shows it to `see`, without making a copy of it: out of the store's buffer, or out of
@@ -222,17 +243,20 @@ impl<D: Disk> Store<D> {
     ) -> Result<Option<R>, ReadError> {
         let Some(hit) = self.index.get(slot, self.fingerprint(key)) else { return Ok(None) };
         let spot = self.spot(hit.location);
-        self.read_here(&hit, spot, slot, key, see)
+        Ok(self.read_here(&hit, spot, slot, key, false, see)?.flatten())
     }
 
+    /// What `see` makes of the value; `None` within if it has expired. `None` if the disk has it not at hand, and only what is
+    /// `cached` is wanted.
     fn read_here<R>(
         &mut self,
         hit: &Hit,
         spot: Spot,
         slot: u16,
         key: &[u8],
+        cached: bool,
         see: impl FnOnce(ValueRef<'_>) -> R,
-    ) -> Result<Option<R>, ReadError> {
+    ) -> Result<Option<Option<R>>, ReadError> {
         let file = &self.segments[hit.location.segment].file;
         let pending = self.pending.record(self.active, hit.location, spot.len);
         let bytes = match pending.or_else(|| file.lend(spot.offset, spot.len)) {
@@ -241,7 +265,12 @@ impl<D: Disk> Store<D> {
                 if self.read_buffer.len() < spot.len {
                     self.read_buffer.resize(spot.len, 0);
                 }
-                let read = file.read_at(spot.offset, &mut self.read_buffer[..spot.len])?;
+                let buffer = &mut self.read_buffer[..spot.len];
+                let read = match cached {
+                    true if file.read_cached(spot.offset, buffer) => spot.len,
+                    true => return Ok(None),
+                    false => file.read_at(spot.offset, buffer)?,
+                };
                 &self.read_buffer[..read]
             }
         };
@@ -252,7 +281,7 @@ impl<D: Disk> Store<D> {
         if self.read_buffer.len() > KEPT_BUFFER_BYTES {
             self.read_buffer = Vec::new();
         }
-        Ok(shown)
+        Ok(Some(shown))
     }
 
     /// Makes the answer of a read that was run: [`Read::Value`], or [`Read::Absent`] if it has expired. It is true of the

@@ -4,7 +4,7 @@ mod upkeep;
 
 use crate::disk::Disk;
 use crate::error::{OpenError, ReadError, WriteError};
-use crate::options::Options;
+use crate::options::{Options, Reads};
 use crate::read::{Cursor, Page, Read, ValueRef};
 use crate::recovery::{Progress, Recovery};
 use crate::scrub::Scrubbed;
@@ -261,7 +261,7 @@ impl<D: Disk + Send + 'static> SharedStore<D> {
         progress: impl FnMut(Progress),
     ) -> Result<(Self, Recovery), OpenError> {
         // Reads as jobs: they are run without the lock.
-        let (store, recovery) = Store::open_with(disk, options.with_inline_reads(false), progress)?;
+        let (store, recovery) = Store::open_with(disk, options.with_reads(Reads::Jobs), progress)?;
         let state = State {
             store: Some(store),
             leader: false,

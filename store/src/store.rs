@@ -23,7 +23,7 @@ pub(crate) const KEPT_BUFFER_BYTES: usize = 1 << 20;
 /// A log-structured store of keys and values, in slots.
 ///
 /// All methods return at once but for the disk calls that they say they make. The store is single-threaded; syncs (and
-/// reads, if [`Options::inline_reads`] is off) are jobs that another thread may run.
+/// reads, if [`Options::reads`] says so) are jobs that another thread may run.
 pub struct Store<D: Disk> {
     pub(crate) disk: D,
     pub(crate) _lock: D::Lock,

@@ -1,7 +1,8 @@
 //! What a user does with a store, on both disks.
 
 use gramme_store::{
-    Cursor, Disk, DiskErrorKind, FileDisk, MemDisk, OpenError, Options, Read, ReadError, Store, WriteError,
+    Cursor, Disk, DiskErrorKind, FileDisk, MemDisk, OpenError, Options, Read, ReadError, Reads, Store,
+    WriteError,
 };
 
 fn options() -> Options {
@@ -91,7 +92,7 @@ fn writes_are_there_at_once_and_after_a_reopen_on_files() {
 
 #[test]
 fn reads_can_be_jobs() {
-    let (mut store, _) = Store::open(MemDisk::new(), options().with_inline_reads(false)).expect("opens");
+    let (mut store, _) = Store::open(MemDisk::new(), options().with_reads(Reads::Jobs)).expect("opens");
     store.put(0, b"key", b"old", 1).expect("room");
     let Read::Pending(job) = store.get(0, b"key").expect("there") else { panic!("a job was asked for") };
     store.put(0, b"key", b"new", 2).expect("room");
@@ -408,7 +409,7 @@ fn what_expires_is_absent_from_its_moment_on_and_compacted_away() {
     assert!(get(&mut store).is_empty(), "time does not go back");
     assert_eq!(store.get_with(1, b"key", |_| ()).expect("readable"), None);
     let job =
-        match Store::open(disk.fork(), options().with_inline_reads(false)).expect("opens").0.get(1, b"key") {
+        match Store::open(disk.fork(), options().with_reads(Reads::Jobs)).expect("opens").0.get(1, b"key") {
             Ok(Read::Pending(job)) => job,
             other => panic!("{other:?}"),
         };

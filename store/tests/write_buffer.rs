@@ -4,7 +4,9 @@
 mod common;
 
 use common::{Dice, Model, Op, Run, check_recovered, options};
-use gramme_store::{Cursor, Disk, DiskErrorKind, MemDisk, OpenError, Options, Read, Store, WriteError};
+use gramme_store::{
+    Cursor, Disk, DiskErrorKind, MemDisk, OpenError, Options, Read, Reads, Store, WriteError,
+};
 
 const BUFFER: usize = 1000;
 
@@ -29,9 +31,9 @@ fn value(store: &mut Store<MemDisk>, key: &[u8]) -> Option<Vec<u8>> {
 
 #[test]
 fn what_is_buffered_is_seen_in_every_way_and_not_on_the_disk() {
-    for inline in [true, false] {
+    for reads in [Reads::Inline, Reads::Cached, Reads::Jobs] {
         let disk = MemDisk::new();
-        let (mut store, _) = Store::open(disk.clone(), buffered(1).with_inline_reads(inline)).expect("opens");
+        let (mut store, _) = Store::open(disk.clone(), buffered(1).with_reads(reads)).expect("opens");
         let before = written(&disk);
         store.put(0, b"first", &[1; 100], 7).expect("room");
         store.put(0, b"second", &[2; 100], 8).expect("room");

@@ -62,6 +62,8 @@ pub struct Shape {
     pub limits: Limits,
     /// About how many bytes a node looks through for damage at a time, twice a second; `None`: it does not.
     pub scrub: Option<usize>,
+    /// Whether a read of the disk takes time, as one does that the page cache can't answer.
+    pub cold: bool,
     /// Nodes beyond those, which are no members until somebody makes them.
     pub spares: usize,
     /// The mistake in the engines, if there is to be one.
@@ -82,6 +84,7 @@ impl Shape {
             timing,
             limits: Limits { value: 1 << 20, ..Limits::default() },
             scrub: None,
+            cold: true,
             spares: 0,
             planted: Planted::default(),
         }
