@@ -388,6 +388,7 @@ where
 
     /// Reads on the pool of blocking threads. The engine bounds how many reads there are.
     fn fetch(&self, id: LoadId, job: ReadJob<D>) {
+        self.parts.handle.count_disk_read();
         let (finished, wake) = (Rc::clone(&self.finished), self.parts.wake.clone());
         let task = async move {
             let done = smol::unblock(move || job.run()).await;

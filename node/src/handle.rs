@@ -158,6 +158,8 @@ struct Shared {
     elsewhere: Cell<usize>,
     bytes: Cell<usize>,
     forwarded: Cell<u64>,
+    /// Reads of the disk that the page cache could not answer.
+    disk_reads: Cell<u64>,
     wake: Signal,
 }
 
@@ -190,6 +192,7 @@ impl Handle {
             elsewhere: Cell::new(largest(parts.value_limit)),
             bytes: Cell::new(0),
             forwarded: Cell::new(0),
+            disk_reads: Cell::new(0),
             wake,
         }))
     }
@@ -320,6 +323,15 @@ impl Handle {
     /// Records that this node has in a slot, those of deleted keys included.
     pub(crate) fn records_in(&self, slot: Slot) -> u64 {
         self.0.engine.records_in(slot)
+    }
+
+    /// Reads that have waited, or wait, for the disk.
+    pub(crate) fn disk_reads(&self) -> u64 {
+        self.0.disk_reads.get()
+    }
+
+    pub(crate) fn count_disk_read(&self) {
+        self.0.disk_reads.set(self.0.disk_reads.get() + 1);
     }
 
     /// Times that a request was handed to another node to coordinate, since the start.

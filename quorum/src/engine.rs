@@ -113,6 +113,8 @@ pub struct Engine {
     ordered: AppendId,
     /// What was appended before this node went by the membership that it goes by now.
     pub(crate) adopted: AppendId,
+    /// The last record that was asked for before that.
+    pub(crate) adopted_load: LoadId,
     sync_armed: bool,
     /// Requests taken and not answered yet.
     pub(crate) open: usize,
@@ -184,6 +186,7 @@ impl Engine {
             durable: 0,
             ordered: AppendId(0),
             adopted: AppendId(0),
+            adopted_load: LoadId(0),
             sync_armed: false,
             open: 0,
             admission: Admission::new(config.timing.foreground, now.instant),
@@ -260,14 +263,7 @@ impl Engine {
             Input::Connected(node) => self.connected(now, node),
             Input::Disconnected(node) => self.disconnected(now, node),
             Input::Congested(node, congested) => self.congestion(now, node, congested),
-            Input::Loaded(id, loaded) => {
-                if !self.notes_loaded(id, &loaded)
-                    && !self.hint_loaded(id, &loaded)
-                    && let Some(events) = self.replica.loaded(&mut self.out, now.wall_ms, id, &loaded)
-                {
-                    self.events(now, events);
-                }
-            }
+            Input::Loaded(id, loaded) => self.loaded(now, id, &loaded),
             Input::Listed(id, page) => {
                 if !self.listed_for(id, &page)
                     && !self.sweep_listed(now, id, &page)
@@ -461,7 +457,7 @@ impl Engine {
                     if self.has_left() && !self.config.planted.is(Bug::LeavesWithHints) {
                         return self.out.send(from, Message::Refused { call, why: Refusal::Overloaded });
                     }
-                    self.forgetting.remove(&key);
+                    self.spare(now, &key);
                 }
                 // Who has yet to hear that this may be lost with the machine would not look for it afterwards.
                 let unheard = self.rules(&key).durability == Durability::Group

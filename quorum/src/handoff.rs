@@ -8,7 +8,7 @@ use crate::engine::{Engine, Timer};
 use crate::input::{AppendId, ListCursor, ListId, LoadId, Loaded, Page, Place};
 use crate::message::{CallId, Message, Purpose, Refusal, Syncing};
 use crate::planted::Bug;
-use crate::replica::{self, Held, Waiting};
+use crate::replica::{self, Held, Waiting, place_of};
 use crate::task::{Reader, Task};
 use crate::time::{Instant, Now};
 use crate::window::Window;
@@ -330,6 +330,13 @@ impl Engine {
             loads.push(load);
         }
         self.forgetting.insert(key, Forgetting { digest, loads });
+    }
+
+    /// A hint comes that this copy serves: it does not go. If the hint can't be stored after all, the sweep finds the copy.
+    pub(crate) fn spare(&mut self, now: Now, key: &Bytes) {
+        if self.forgetting.remove(key).is_some() {
+            self.stored_in(now, place_of(key));
+        }
     }
 
     /// Whether another owner still waits for a fallback's copy. `false` if the load is not of a hint.

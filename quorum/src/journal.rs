@@ -237,6 +237,10 @@ impl Outbox {
         self.outputs.push_back(Output::Sync);
     }
 
+    pub(crate) const fn last_load(&self) -> LoadId {
+        LoadId(self.load)
+    }
+
     pub(crate) const fn last_append(&self) -> AppendId {
         AppendId(self.append)
     }

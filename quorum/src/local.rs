@@ -1,6 +1,7 @@
 //! What came of this node's own copies: read, minted, merged, stored or not.
 
 use crate::engine::{Engine, Timer};
+use crate::input::{LoadId, Loaded};
 use crate::journal::Kept;
 use crate::message::{CallId, Copy, Message, Refusal, Want};
 use crate::replica::{self, Event, Held, Waiting};
@@ -19,6 +20,19 @@ impl Engine {
         let value = Bytes::from(words.map(u64::to_be_bytes).concat());
         let append = self.out.append(replica::RUN, Bytes::from_static(replica::RUN_KEY), Some((value, 0)));
         self.replica.journal.hold(append, Waiting::Actor);
+    }
+
+    /// A record was read.
+    pub(crate) fn loaded(&mut self, now: Now, id: LoadId, loaded: &Loaded) {
+        if self.notes_loaded(id, loaded) || self.hint_loaded(id, loaded) {
+            return;
+        }
+        // What was to go meanwhile belongs to an owner, perhaps, or is offered to heirs with all else.
+        let (view, me, passing_on) = (&self.view, self.config.node, self.is_passing_on());
+        let keeps = |key: &[u8]| passing_on || view.is_owner(Slot::of(key), me);
+        if let Some(events) = self.replica.loaded(&mut self.out, now.wall_ms, id, loaded, keeps) {
+            self.events(now, events);
+        }
     }
 
     pub(crate) fn events(&mut self, now: Now, events: Vec<Event>) {
@@ -87,7 +101,13 @@ impl Engine {
 
     /// The only place from which an acknowledgement leaves.
     pub(crate) fn stored(&mut self, now: Now, done: Kept<Waiting>) {
-        match done.into_inner() {
+        let waiting = match done.into_inner() {
+            Waiting::Carried(inner) => *inner,
+            waiting => waiting,
+        };
+        match waiting {
+            // It is wrapped once.
+            Waiting::Carried(_) => {}
             Waiting::Minted(call) => self.write_minted_durably(now, call),
             Waiting::Merged { to, call, hints, .. } if to == self.config.node => {
                 self.write_acknowledged(now, call, to, &hints, None);
@@ -122,6 +142,7 @@ impl Engine {
             Waiting::Actor if self.replica.journal.is_writable() => {
                 self.timers.insert((now.instant + self.config.timing.retry, Timer::Actor));
             }
+            Waiting::Carried(inner) => self.not_stored(now, *inner, true),
             Waiting::Hint => self.hints_refused += 1,
             Waiting::Inherited(owner, key) => self.inherited(now, owner, &key, false),
             Waiting::HintGone(owner) => {

@@ -304,7 +304,7 @@ impl Engine {
         self.view.adopt(gossip);
         self.replica.keyspaces.adopt(self.view.membership());
         // From now on an acknowledgement may mean more than that of what is still unsynced.
-        self.adopted = self.out.last_append();
+        (self.adopted, self.adopted_load) = (self.out.last_append(), self.out.last_load());
         self.replica.journal.want_sync();
         self.sync_peers(now);
         if !changed {

@@ -51,6 +51,8 @@ pub(crate) enum Waiting {
     Inherited(NodeId, Bytes),
     /// The removal of a hint for this owner.
     HintGone(NodeId),
+    /// What an object carries that is minted in the same breath and goes out: that it failed here is nothing certain.
+    Carried(Box<Waiting>),
     /// An object of a pull.
     Pulled(PullId),
     /// All of a pull.
@@ -126,7 +128,7 @@ pub(crate) struct Replica {
     pub(crate) hints_going: usize,
     pub(crate) clock: Hlc,
     pub(crate) journal: Journal<Waiting>,
-    /// The copies that are appended and not synced, and whether one was dropped.
+    /// The copies that are appended and not synced, and whether one was dropped, or would have been.
     slot_of: BTreeMap<AppendId, (Place, bool)>,
     /// Slots that are about to be dropped, and whether something came into them.
     watched: Option<(u16, u16)>,
@@ -239,13 +241,20 @@ impl Replica {
         }
     }
 
-    /// A load was performed: applies everything that waits for it. `None` if the load is not ours.
+    /// Whether every task has been applied that waits for this load or an earlier one.
+    pub(crate) fn has_loaded(&self, through: LoadId) -> bool {
+        self.loads.first_key_value().is_none_or(|(first, _)| *first > through)
+    }
+
+    /// A load was performed: applies everything that waits for it. `None` if the load is not ours. `keeps`: whether a copy is not to
+    /// go, whatever was meant when that was asked for.
     pub(crate) fn loaded(
         &mut self,
         out: &mut Outbox,
         wall_ms: u64,
         id: LoadId,
         loaded: &Loaded,
+        keeps: impl FnOnce(&[u8]) -> bool,
     ) -> Option<Vec<Event>> {
         let key = self.loads.remove(&id)?;
         let mut tasks = self.queues.remove(&key).unwrap_or_default();
@@ -265,6 +274,7 @@ impl Replica {
             },
             changed: false,
             dropped: false,
+            was_to_go: false,
             waiting: Vec::new(),
             hints: Vec::new(),
             events: Vec::new(),
@@ -278,6 +288,9 @@ impl Replica {
         }
         // What is appended with this load may yet be refused: who reads sees the record as it is.
         tasks.sort_by_key(|task| !matches!(task, Task::Read(_)));
+        if tasks.iter().any(|task| matches!(task, Task::Forget { .. })) && keeps(&key) {
+            tasks.retain(|task| !matches!(task, Task::Forget { .. }));
+        }
         for task in tasks {
             self.apply(&mut work, wall_ms, &key, task);
         }
@@ -376,6 +389,7 @@ impl Replica {
         // A damaged copy is not replaced by what may be less, unless nobody could ever heal it.
         let held = !work.damaged || self.alone;
         if held {
+            work.carry();
             work.put(object.clone());
             work.encoded = Some(encoded.clone());
             work.waiting.push((Waiting::Minted(mint.call), mint.sync));
@@ -485,7 +499,7 @@ impl Replica {
                 work.events.push(Event::Stored(place));
             }
             let id = out.append(place, key.clone(), value);
-            self.slot_of.insert(id, (place, removal));
+            self.slot_of.insert(id, (place, removal || work.was_to_go));
             if self.unsynced_copies().is_multiple_of(self.limits.local) {
                 self.journal.want_sync();
             }

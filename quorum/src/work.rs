@@ -25,6 +25,8 @@ pub(crate) struct Work {
     pub(crate) damaged: bool,
     pub(crate) changed: bool,
     pub(crate) dropped: bool,
+    /// It was, perhaps to be put anew.
+    pub(crate) was_to_go: bool,
     pub(crate) waiting: Vec<(Waiting, Syncing)>,
     /// What becomes of the hints for these owners, in the order of their tasks.
     pub(crate) hints: Vec<(NodeId, Hint)>,
@@ -40,11 +42,22 @@ impl Work {
         self.damaged = false;
     }
 
+    /// What was done so far goes out with an object that is minted now.
+    pub(crate) fn carry(&mut self) {
+        for (waiting, _) in &mut self.waiting {
+            if matches!(waiting, Waiting::Minted(_) | Waiting::Merged { .. }) {
+                let inner = core::mem::replace(waiting, Waiting::Hint);
+                *waiting = Waiting::Carried(Box::new(inner));
+            }
+        }
+    }
+
     pub(crate) fn drop_copy(&mut self) {
         self.object = Object::new();
         self.encoded = None;
         self.changed = true;
         self.dropped = true;
+        self.was_to_go = true;
     }
 
     pub(crate) fn bytes(&mut self) -> Option<Bytes> {
@@ -77,6 +90,7 @@ impl Weight for Waiting {
     fn weight(&self) -> usize {
         match self {
             Waiting::Merged { outranking: Some(siblings), .. } => siblings.len(),
+            Waiting::Carried(inner) => inner.weight(),
             _ => 0,
         }
     }

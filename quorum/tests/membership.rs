@@ -456,6 +456,46 @@ fn who_leaves_takes_nothing_for_itself_any_more() {
     assert!(handoff(&mut cluster, 2, keeper));
 }
 
+/// An object with this value, as some other cluster has minted it.
+fn object_of(value: &str) -> bytes::Bytes {
+    let mut cluster = Cluster::new(1);
+    cluster.put(A, "k", value, Cover::Held);
+    cluster.nodes[&A].durable[&(common::place("k"), bytes::Bytes::from("k"))].clone()
+}
+
+/// What it took before is offered like all that it has, even if its disk takes long to read what that is to be merged with.
+#[test]
+fn who_leaves_offers_what_it_took_last() {
+    let mut cluster = Cluster::with(4, |config| config.timing.exchange = Duration::from_secs(3600));
+    let [keeper, other, leaver, heir] = cluster.preference("k")[..] else { panic!("four nodes") };
+    commit(&mut cluster, other, vec![Change::Leave(leaver)]);
+    // The heir has all, and the leaver has yet to hear that everybody has.
+    let has_all = |cluster: &Cluster| {
+        let transition = cluster.nodes[&heir].engine.membership().transition();
+        transition.is_some_and(|t| t.phase(heir) >= Some(Phase::Synced))
+    };
+    let step = |cluster: &Cluster| cluster.memberships[&leaver].transition().map(|t| t.step());
+    for _ in 0..100_000 {
+        if has_all(&cluster) {
+            break;
+        }
+        if !cluster.deliver() {
+            cluster.tick(Duration::from_millis(10));
+        }
+    }
+    assert_eq!((has_all(&cluster), step(&cluster)), (true, Some(Step::Transferring)));
+    cluster.nodes.get_mut(&leaver).unwrap().loads = false;
+    let (call, purpose, sync) = (CallId(1), Purpose::Handoff, Syncing::First);
+    let (layout, object) = (cluster.memberships[&leaver].layout().unwrap().version(), object_of("v"));
+    let (key, hints) = (bytes::Bytes::from("k"), Vec::new());
+    let write = Message::Write { call, layout, purpose, key, object, hints, sync, outranked_by: None };
+    cluster.input(leaver, Input::Peer(keeper, write));
+    cluster.pass(Duration::from_secs(60));
+    cluster.load(leaver);
+    cluster.pass(Duration::from_secs(60));
+    assert_eq!(cluster.copy(heir, "k").unwrap(), ["v"]);
+}
+
 /// A write was kept by one that leaves for one that leaves: when that has it, it may go with both, unless its keeper offers it to the heirs.
 #[test]
 fn who_leaves_keeps_what_it_handed_to_one_that_leaves_too() {

@@ -3,11 +3,12 @@
 mod common;
 
 use bytes::Bytes;
+use common::changes::commit;
 use common::{A, B, C, Cluster};
 use gramme_quorum::message::{CallId, Message, Purpose, Syncing};
 use gramme_quorum::planted::Planted;
 use gramme_quorum::*;
-use gramme_ring::{Change, NodeId};
+use gramme_ring::{Change, NodeId, Slot};
 use std::time::Duration;
 
 const D: NodeId = NodeId(4);
@@ -22,13 +23,13 @@ fn left_behind(cluster: &mut Cluster) -> String {
     let key = (0..).map(|i| format!("key {i}")).find(owners).unwrap();
     cluster.put(A, &key, "v", Cover::Held);
     cluster.pass(Duration::from_secs(1));
-    send_copy(cluster, &key);
+    send_copy(cluster, &key, &[]);
     assert!(cluster.copy(D, &key).is_some());
     key
 }
 
-/// A write of what A has comes to D, from a coordinator by whose layout D was an owner.
-fn send_copy(cluster: &mut Cluster, key: &str) {
+/// A write of what A has comes to D, from a coordinator by whose layout D was an owner, or that has it stand in for some.
+fn send_copy(cluster: &mut Cluster, key: &str, hints: &[NodeId]) {
     let bytes = Bytes::copy_from_slice(key.as_bytes());
     let object = cluster.nodes[&A].durable[&(common::place(key), bytes.clone())].clone();
     let layout = cluster.memberships[&A].layout().unwrap().version();
@@ -38,7 +39,7 @@ fn send_copy(cluster: &mut Cluster, key: &str) {
         purpose: Purpose::Write,
         key: bytes,
         object,
-        hints: Vec::new(),
+        hints: hints.to_vec(),
         sync: Syncing::First,
         outranked_by: None,
     };
@@ -119,7 +120,7 @@ fn something_comes_between(planted: Planted) {
     let (name, value) = (Bytes::from(key.clone()), Bytes::from_static(b"late"));
     let late = Op::Put { key: name, value, content_type: None, expiry: None, cover: Cover::Held, options };
     assert!(matches!(cluster.request(A, late), Reply::Written { .. }));
-    send_copy(&mut cluster, &key);
+    send_copy(&mut cluster, &key, &[]);
     cluster.sync(B);
     cluster.run();
     cluster.loses = |_, _, _| false;
@@ -201,4 +202,70 @@ fn hints_that_could_not_be_listed_are_looked_for_again() {
     cluster.nodes.get_mut(&keeper).unwrap().hint_lists_fail = false;
     cluster.pass(Duration::from_secs(120));
     assert_eq!(cluster.hints(keeper), 0);
+}
+
+/// D's copy has served as a hint, and is to go; its disk has answered so many times since.
+fn about_to_go(rounds: usize) -> (Cluster, String) {
+    let mut cluster = Cluster::with(4, |config| config.timing.exchange = Duration::from_secs(5));
+    let key = left_behind(&mut cluster);
+    cluster.pass(Duration::from_secs(30));
+    assert_eq!(cluster.copy(D, &key), None);
+    cluster.crash(C);
+    cluster.put(A, &key, "w", Cover::Held);
+    cluster.pass(Duration::from_secs(5));
+    assert_eq!(cluster.hints(D), 1);
+    cluster.nodes.get_mut(&D).unwrap().loads = false;
+    cluster.start(C);
+    let mut since = 0;
+    while since < rounds {
+        cluster.pass(Duration::from_millis(10));
+        for load in std::mem::take(&mut cluster.nodes.get_mut(&D).unwrap().held_loads) {
+            cluster.input(D, load);
+        }
+        since += usize::from(cluster.hints(D) == 0);
+    }
+    (cluster, key)
+}
+
+/// Just then somebody has it stand in once more, and the disk takes neither: it is looked at again.
+#[test]
+fn a_copy_that_could_not_be_replaced_as_it_was_to_go_goes_later() {
+    let mut refused = 0;
+    for rounds in 0..6 {
+        let (mut cluster, key) = about_to_go(rounds);
+        send_copy(&mut cluster, &key, &[C]);
+        cluster.nodes.get_mut(&D).unwrap().disk_full = true;
+        cluster.delivered.clear();
+        cluster.load(D);
+        cluster.run();
+        let is_refused = |(from, _, message): &(NodeId, NodeId, Message)| {
+            *from == D && matches!(message, Message::Refused { .. })
+        };
+        refused += usize::from(cluster.delivered.iter().any(is_refused));
+        cluster.nodes.get_mut(&D).unwrap().disk_full = false;
+        cluster.pass(Duration::from_secs(60));
+        assert_eq!(cluster.copy(D, &key), None, "after {rounds} rounds");
+    }
+    assert!(refused > 0, "this proves nothing");
+}
+
+/// Just then it becomes an owner's.
+#[test]
+fn a_copy_that_was_to_go_stays_with_who_becomes_an_owner() {
+    let mut there = 0;
+    for rounds in 0..6 {
+        let (mut cluster, key) = about_to_go(rounds);
+        commit(&mut cluster, A, vec![Change::Leave(C)]);
+        cluster.run();
+        let is_owner = |cluster: &Cluster| {
+            let to = cluster.memberships[&D].layout().expect("there is one");
+            to.is_owner(to.partition_of(Slot::of(key.as_bytes())), D)
+        };
+        assert!(is_owner(&cluster), "D has yet to hear of it");
+        let before = cluster.copy(D, &key);
+        cluster.load(D);
+        assert_eq!(cluster.copy(D, &key), before, "after {rounds} rounds");
+        there += usize::from(before.is_some());
+    }
+    assert!(there > 2, "this proves nothing");
 }

@@ -70,6 +70,12 @@ pub(super) fn answer(server: &Server) -> Result<Answer, Refusal> {
         "Local operations that wait for their records.",
         status.local as u64,
     );
+    one(
+        "disk_reads_total",
+        "counter",
+        "Reads of records that had to wait for the disk, the page cache having them not.",
+        server.handle.disk_reads(),
+    );
     one("sync_operations_waiting", "gauge", "Local operations that wait for a sync.", status.unsynced as u64);
     one("http_connections", "gauge", "Connections of HTTP clients.", server.clients.borrow().len() as u64);
     one(

@@ -242,7 +242,7 @@ impl Engine {
         let mut hints = write.hints(self.config.node);
         hints.retain(|owner| !self.view.membership().is_removed(*owner));
         if !hints.is_empty() {
-            self.forgetting.remove(&write.key);
+            self.spare(now, &write.key);
         }
         let sync = write.sync(self.config.node);
         write.hinted_here.clone_from(&hints);
@@ -274,7 +274,7 @@ impl Engine {
         let mut asked = write.targets();
         asked.retain(|node| write.is_waiting_for(*node));
         for node in asked {
-            self.send_write(call, node);
+            self.send_write(now, call, node);
         }
         if held {
             self.hint_uncovered(now, call);
@@ -283,16 +283,16 @@ impl Engine {
         }
     }
 
-    fn send_write(&mut self, call: CallId, node: NodeId) {
+    fn send_write(&mut self, now: Now, call: CallId, node: NodeId) {
         let hints = self.writes.get(&call).map_or_else(Vec::new, |write| write.hints(node));
-        self.send_write_with(call, node, hints);
+        self.send_write_with(now, call, node, hints);
     }
 
-    fn send_write_with(&mut self, call: CallId, node: NodeId, hints: Vec<NodeId>) {
+    fn send_write_with(&mut self, now: Now, call: CallId, node: NodeId, hints: Vec<NodeId>) {
         let Some(write) = self.writes.get(&call) else { return };
         let Some(sent) = &write.sent else { return };
         if node == self.config.node {
-            return self.hint_beside(call, hints);
+            return self.hint_beside(now, call, hints);
         }
         self.out.send(
             node,
@@ -311,7 +311,7 @@ impl Engine {
 
     /// This node's copy is in the log already, and now it stands in for these owners as well: it stores hints, which are
     /// acknowledged like those of any other fallback.
-    fn hint_beside(&mut self, call: CallId, mut hints: Vec<NodeId>) {
+    fn hint_beside(&mut self, now: Now, call: CallId, mut hints: Vec<NodeId>) {
         let Some(write) = self.writes.get(&call) else { return };
         hints
             .retain(|owner| !write.hinted_here.contains(owner) && !self.view.membership().is_removed(*owner));
@@ -319,7 +319,7 @@ impl Engine {
         let source = Source::Peer(self.config.node, call, write.sync(self.config.node));
         let merge = Merge { source, object: sent.object.clone(), outranked_by: None, hints, heals: false };
         let key = write.key.clone();
-        self.forgetting.remove(&key);
+        self.spare(now, &key);
         self.replica.start(&mut self.out, &key, Task::Merge(merge));
     }
 
@@ -396,7 +396,7 @@ impl Engine {
             }
         }
         for node in asked {
-            self.send_write(call, node);
+            self.send_write(now, call, node);
         }
         self.hint_uncovered(now, call);
     }
@@ -418,7 +418,7 @@ impl Engine {
         owners.dedup();
         for owner in owners {
             if owner != self.config.node && !self.view.is_owner(Slot::of(&key), self.config.node) {
-                self.hint_beside(call, Vec::from([owner]));
+                self.hint_beside(now, call, Vec::from([owner]));
             } else if owner != self.config.node {
                 self.keep_hint(now, owner, &key);
             } else if let Some(other) = self.other_target(call) {
@@ -428,7 +428,7 @@ impl Engine {
                 {
                     write.asked_again.push(other);
                 }
-                self.send_write_with(call, other, Vec::from([owner]));
+                self.send_write_with(now, call, other, Vec::from([owner]));
             }
         }
     }

@@ -4,8 +4,9 @@ use super::{Birth, Checker, Coverer, Invariant, OpId, Outcome};
 use crate::time::Time;
 use bytes::Bytes;
 use gramme_quorum::message::{CallId, Message, Purpose, Syncing};
+use gramme_ring::NodeId;
 use gramme_vclock::{Dot, GrowableDotSet as DotSet};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Writes between nodes that are remembered until they are acknowledged.
 const MOST: usize = 20_000;
@@ -24,6 +25,8 @@ pub struct Standing {
 struct Asked {
     key: usize,
     object: Bytes,
+    /// For whom hints were to be kept, each time: a node may be asked once more, for another owner's sake.
+    hints: Vec<Vec<NodeId>>,
     retired: bool,
     synced: bool,
     /// How often the node had dropped its copy of the key.
@@ -35,28 +38,36 @@ struct Asked {
 pub(super) struct Asks {
     writes: BTreeMap<(usize, u64), Asked>,
     by_age: VecDeque<(usize, u64)>,
+    /// Dots of keys that the network has brought to a node twice in one message.
+    repeated: BTreeSet<(usize, Dot)>,
 }
 
 impl Checker {
     /// A message is about to be handled by a node, to which it is this much.
     pub fn asked(&mut self, node: usize, message: &Message, standing: Standing) {
-        let Message::Write { call, purpose, key, object, sync, .. } = message else { return };
+        let Message::Write { call, purpose, key, object, sync, hints, .. } = message else { return };
         let synced = *sync == Syncing::First || standing.synced && *purpose != Purpose::Repair;
         let key = self.key_number(key);
         let asked = Asked {
             key,
             drops: self.shadows[node].copies.get(&key).map_or(0, |copy| copy.drops),
             object: object.clone(),
+            hints: vec![hints.clone()],
             retired: standing.retired,
             synced,
         };
         let at = (node, call.0);
         match self.asks.writes.get_mut(&at) {
-            // The network repeats it, and the answer may be that to the first.
+            // The answer may be that to the first.
             Some(first) => {
                 first.retired &= asked.retired;
                 first.synced &= asked.synced;
-                self.may_be_done(key, object);
+                // The network repeats it.
+                if first.hints.contains(hints) {
+                    self.may_be_done(key, object);
+                } else {
+                    first.hints.push(hints.clone());
+                }
             }
             None => {
                 self.asks.writes.insert(at, asked);
@@ -70,10 +81,12 @@ impl Checker {
         }
     }
 
-    /// What was refused arrives once more, and may find room: that it was surely not done holds no longer.
+    /// What was refused arrives once more, and may find room: that it was surely not done holds no longer. Connections repeat
+    /// nothing, and on that a definite failure rests.
     fn may_be_done(&mut self, number: usize, object: &Bytes) {
         let Ok(object) = gramme_quorum::object::decode(object) else { return };
         for (dot, _) in object.iter() {
+            self.asks.repeated.insert((number, dot));
             let op = self.keys[number].dots.get(&dot).and_then(Birth::origin);
             let Some(op) = op.filter(|op| self.requests[op.index()].outcome == Outcome::Failed) else {
                 continue;
@@ -92,10 +105,17 @@ impl Checker {
         }
     }
 
+    /// Whether the network has repeated some message with what this request wrote.
+    pub(super) fn was_repeated(&self, id: OpId) -> bool {
+        let number = self.requests[id.index()].key;
+        let mut dots = self.keys[number].dots.iter();
+        dots.any(|(dot, birth)| birth.origin() == Some(id) && self.asks.repeated.contains(&(number, *dot)))
+    }
+
     /// A node says something to another: that it has what it was asked to take, perhaps.
     pub fn says(&mut self, now: Time, node: usize, to: usize, message: &Message) {
         let Message::Written { call: CallId(call), .. } = *message else { return };
-        let Some(Asked { key, object, retired, synced, drops }) =
+        let Some(Asked { key, object, retired, synced, drops, .. }) =
             self.asks.writes.get(&(node, call)).cloned()
         else {
             return;
@@ -123,6 +143,9 @@ impl Checker {
 
     /// A write is answered with a failure that changed nothing: nobody has it.
     pub(super) fn check_undone(&mut self, now: Time, id: OpId) {
+        if self.was_repeated(id) {
+            return;
+        }
         let number = self.requests[id.index()].key;
         let own = self.keys[number]
             .dots

@@ -124,7 +124,7 @@ impl Checker {
         }
         let outcome = match reply {
             Reply::Read(_) | Reply::Written { .. } => Outcome::Ok,
-            Reply::Failed(error) if error.changed() => Outcome::Indeterminate,
+            Reply::Failed(error) if error.changed() || self.was_repeated(id) => Outcome::Indeterminate,
             Reply::Failed(_) => Outcome::Failed,
         };
         self.end(now, id, outcome);
