@@ -5,7 +5,7 @@ use crate::input::{LoadId, Loaded};
 use crate::journal::Kept;
 use crate::message::{CallId, Copy, Message, Refusal, Want};
 use crate::replica::{self, Event, Held, Waiting};
-use crate::task::{Reader, Source};
+use crate::task::{Reader, Source, Task};
 use crate::time::Now;
 use alloc::vec::Vec;
 use bytes::Bytes;
@@ -27,10 +27,16 @@ impl Engine {
         if self.notes_loaded(id, loaded) || self.hint_loaded(id, loaded) {
             return;
         }
-        // What was to go meanwhile belongs to an owner, perhaps, or is offered to heirs with all else.
         let (view, me, passing_on) = (&self.view, self.config.node, self.is_passing_on());
-        let keeps = |key: &[u8]| passing_on || view.is_owner(Slot::of(key), me);
-        if let Some(events) = self.replica.loaded(&mut self.out, now.wall_ms, id, loaded, keeps) {
+        let writes = &self.writes;
+        let is_due = |key: &[u8], task: &Task| match task {
+            // It is answered, and nobody is left who would send it to the others.
+            Task::Mint(mint) => writes.contains_key(&mint.call),
+            // What was to go belongs to an owner by now, perhaps, or is offered to heirs with all else.
+            Task::Forget { .. } => !passing_on && !view.is_owner(Slot::of(key), me),
+            _ => true,
+        };
+        if let Some(events) = self.replica.loaded(&mut self.out, now.wall_ms, id, loaded, is_due) {
             self.events(now, events);
         }
     }

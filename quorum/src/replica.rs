@@ -246,15 +246,15 @@ impl Replica {
         self.loads.first_key_value().is_none_or(|(first, _)| *first > through)
     }
 
-    /// A load was performed: applies everything that waits for it. `None` if the load is not ours. `keeps`: whether a copy is not to
-    /// go, whatever was meant when that was asked for.
+    /// A load was performed: applies everything that waits for it. `None` if the load is not ours. `is_due`: whether
+    /// a task is still wanted.
     pub(crate) fn loaded(
         &mut self,
         out: &mut Outbox,
         wall_ms: u64,
         id: LoadId,
         loaded: &Loaded,
-        keeps: impl FnOnce(&[u8]) -> bool,
+        is_due: impl Fn(&[u8], &Task) -> bool,
     ) -> Option<Vec<Event>> {
         let key = self.loads.remove(&id)?;
         let mut tasks = self.queues.remove(&key).unwrap_or_default();
@@ -288,9 +288,7 @@ impl Replica {
         }
         // What is appended with this load may yet be refused: who reads sees the record as it is.
         tasks.sort_by_key(|task| !matches!(task, Task::Read(_)));
-        if tasks.iter().any(|task| matches!(task, Task::Forget { .. })) && keeps(&key) {
-            tasks.retain(|task| !matches!(task, Task::Forget { .. }));
-        }
+        tasks.retain(|task| is_due(&key, task));
         for task in tasks {
             self.apply(&mut work, wall_ms, &key, task);
         }

@@ -541,7 +541,7 @@ impl Engine {
         }
     }
 
-    /// Ends a write that is answered: who has not taken it by now gets a hint here, beside this node's copy. Where that is missing a
+    /// Ends a write that is answered, and is minted no more if it was not yet: who has not taken it by now gets a hint here, beside this node's copy. Where that is missing a
     /// fallback is asked, and not waited for.
     pub(crate) fn end_lingering_write(&mut self, now: Now, call: CallId) {
         let me = self.config.node;
@@ -557,15 +557,14 @@ impl Engine {
     }
 
     pub(crate) fn write_deadline(&mut self, now: Now, call: CallId) {
-        self.write_patience(now, call);
-        if let Some(mut write) = self.remove_write(call) {
-            if write.is_open() {
-                self.admission.saw(now.instant, now.instant.since(write.began));
-            }
-            // Even if nothing is out yet, the mint may still be waiting for its load.
+        let Some(write) = self.writes.get(&call) else { return };
+        if write.is_open() {
+            self.admission.saw(now.instant, now.instant.since(write.began));
+            // Even if nothing is out yet: who is told so may rely on nothing.
             let error = indeterminate(write.shortfall());
-            self.finish_write(&mut write, Reply::Failed(error));
+            self.reply_write(call, Reply::Failed(error));
         }
+        self.end_lingering_write(now, call);
     }
 
     /// Everything that waits for this node counts it out.
