@@ -72,7 +72,13 @@ impl Script {
     /// So many nodes, (3, 2, 2), up and connected.
     #[must_use]
     pub fn new(seed: u64, nodes: usize) -> Script {
-        let mut script = Script { world: World::new(seed, Shape::new(nodes)), w: None, r: None };
+        Script::of(seed, Shape::new(nodes))
+    }
+
+    /// A cluster of this shape, up and connected.
+    #[must_use]
+    pub fn of(seed: u64, shape: Shape) -> Script {
+        let mut script = Script { world: World::new(seed, shape), w: None, r: None };
         script.wait(Duration::from_secs(1));
         script
     }

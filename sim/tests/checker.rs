@@ -193,7 +193,7 @@ fn a_hint_missing_after_a_crash() {
     h.hint(1);
     h.checker.sync_begun(1);
     h.checker.sync_done(1);
-    h.checker.recovered_own(Time(9), 1, &BTreeMap::new(), false, HINTS);
+    h.checker.recovered_own(Time(9), 1, &BTreeMap::new(), (false, false), HINTS);
     h.breaks(Invariant::HistoryNeverShrinks);
 }
 

@@ -61,6 +61,14 @@ impl Checker {
         }
     }
 
+    /// The same for a record of the engine's own: what was appended since did not find room.
+    pub fn found_own_damaged(&mut self, node: usize, place: u16, name: &Bytes) {
+        let record = self.shadows[node].own.get_mut(&(place, name.clone()));
+        if let Some(record) = record.filter(|record| record.may_be_rotten()) {
+            record.rot_again();
+        }
+    }
+
     /// A node opens, and in the place of a damaged record it finds what was there before, or nothing. It has to know that its log is
     /// not whole; only of what it was just writing it can't. Whether all is well.
     pub(super) fn found_older(

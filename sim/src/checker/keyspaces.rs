@@ -117,6 +117,9 @@ impl Checker {
             former.ttls.append(&mut rules.ttls);
             return;
         }
+        // A node whose disk was set back, without limits perhaps the coordinator, goes by the shorter prefix.
+        let shorter = &self.keyspaces[self.keyspace_of(prefix.as_bytes())].1;
+        rules.buffered |= !self.limited && shorter.buffered;
         self.keyspaces.push((prefix.to_owned(), rules));
         for number in 0..self.keys.len() {
             self.keys[number].keyspace = self.keyspace_of(&self.keys[number].name);

@@ -32,7 +32,7 @@ impl World {
                 }
             }
         }
-        self.checker.recovered_own(self.now, node, &own, kept_all, HINTS);
+        self.checker.recovered_own(self.now, node, &own, (kept_all, told), HINTS);
     }
 
     /// What holds just now, for this key.

@@ -179,7 +179,7 @@ impl World {
                 match self.nodes[node].read(place, &key) {
                     Ok(found) => self.checker.append_failed(node, place, &key, found.as_ref()),
                     Err(what) if place < HINTS => self.checker.found_damaged(self.now, node, &key, &what),
-                    Err(_) => {}
+                    Err(_) => self.checker.found_own_damaged(node, place, &key),
                 }
             }
         }

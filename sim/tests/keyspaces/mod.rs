@@ -152,7 +152,7 @@ fn buffered() -> (History, Object) {
 fn reopened(h: &mut History, node: usize, found: Option<&Object>, kept_all: bool) {
     let (now, found) = (h.tick(), found.map(encode));
     h.checker.recovered(now, node, &Bytes::from_static(KEY), found.as_ref(), kept_all, false);
-    h.checker.recovered_own(now, node, &Default::default(), kept_all, HINTS);
+    h.checker.recovered_own(now, node, &Default::default(), (kept_all, false), HINTS);
 }
 
 #[test]
