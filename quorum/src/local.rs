@@ -4,6 +4,7 @@ use crate::engine::{Engine, Timer};
 use crate::input::{LoadId, Loaded};
 use crate::journal::Kept;
 use crate::message::{CallId, Copy, Message, Refusal, Want};
+use crate::planted::Bug;
 use crate::replica::{self, Event, Held, Waiting};
 use crate::task::{Reader, Source, Task};
 use crate::time::Now;
@@ -28,12 +29,14 @@ impl Engine {
             return;
         }
         let (view, me, passing_on) = (&self.view, self.config.node, self.is_passing_on());
-        let writes = &self.writes;
+        let (writes, planted) = (&self.writes, self.config.planted);
         let is_due = |key: &[u8], task: &Task| match task {
             // It is answered, and nobody is left who would send it to the others.
-            Task::Mint(mint) => writes.contains_key(&mint.call),
+            Task::Mint(mint) => writes.contains_key(&mint.call) || planted.is(Bug::MintedLate),
             // What was to go belongs to an owner by now, perhaps, or is offered to heirs with all else.
-            Task::Forget { .. } => !passing_on && !view.is_owner(Slot::of(key), me),
+            Task::Forget { .. } => {
+                !passing_on && !view.is_owner(Slot::of(key), me) || planted.is(Bug::OwnerForgets)
+            }
             _ => true,
         };
         if let Some(events) = self.replica.loaded(&mut self.out, now.wall_ms, id, loaded, is_due) {

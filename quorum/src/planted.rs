@@ -85,6 +85,10 @@ bugs! {
     HintDroppedOnSend,
     /// A fallback drops a copy for which another owner still waits.
     ForgottenWhileOwed,
+    /// A copy that was to go goes, though its node has become an owner while the disk read it.
+    OwnerForgets,
+    /// A write gets its dot though it is answered, and nobody is left who would send it on.
+    MintedLate,
     /// A node acknowledges a new layout while writes by the old one alone are under way.
     OldWritesUnderWay,
     /// Reads go to new owners before those have everything.

@@ -1,35 +1,25 @@
 //! Causality: who may replace whom, what may be claimed, and what a client must be shown.
 
+use super::durability::MEMORY;
 use super::{Birth, Checker, Coverer, Invariant, OpId, Outcome, writer_of};
 use crate::time::Time;
 use bytes::Bytes;
-use core::time::Duration;
 use gramme_quorum::message::{Copy, Message};
 use gramme_quorum::{Content, Cover, Object, Op, Output, Reading, Reply, Version};
 use gramme_ring::SLOTS;
 use gramme_vclock::{Dot, GrowableDotSet as DotSet};
 use std::collections::BTreeSet;
 
-/// A plain write may cover what its coordinator was shown within this time: longer than any request lives.
-const MEMORY: Duration = Duration::from_secs(60);
-
 impl Checker {
     /// A message reaches a node, which is about to handle it.
     pub fn delivered(&mut self, now: Time, node: usize, message: &Message) {
         let Some((number, bytes)) = self.object_of(message) else { return };
         let Ok(object) = gramme_quorum::object::decode(&bytes) else { return };
-        let shadow = &mut self.shadows[node];
-        let now = Time(0) + now.since(Time(0) + shadow.slept);
-        let held = shadow.copies.get(&number);
-        let shown = shadow.shown.entry(number).or_default();
-        while shown.front().is_some_and(|(at, _)| now.since(*at) > MEMORY) {
-            shown.pop_front();
-        }
-        for (dot, _) in object.iter() {
-            if held.is_none_or(|copy| copy.object.get(dot).is_none()) {
-                shown.push_back((now, dot));
-            }
-        }
+        let held = self.shadows[node].copies.get(&number);
+        let dots = object.iter().map(|(dot, _)| dot);
+        let new = dots.filter(|dot| held.is_none_or(|copy| copy.object.get(*dot).is_none()));
+        let new: Vec<Dot> = new.collect();
+        self.shows(now, node, number, new);
     }
 
     /// The encoded object in a message, and its key.

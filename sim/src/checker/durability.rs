@@ -10,6 +10,9 @@ use gramme_ring::{Layout, SLOTS};
 use gramme_vclock::{Actor, Dot, GrowableDotSet as DotSet};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+/// A plain write may cover what its coordinator was shown within this time: longer than any request lives.
+pub(super) const MEMORY: Duration = Duration::from_secs(60);
+
 /// What one node's store holds, as the appends that its engine asked for say.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Shadow {
@@ -232,6 +235,10 @@ impl Checker {
             self.check_healed(now, node, key, &object);
         }
         if value.is_none() {
+            // A read that is under way may have seen it.
+            let gone = self.shadows[node].copies.get(&key).into_iter();
+            let gone: Vec<Dot> = gone.flat_map(|copy| copy.object.iter().map(|(dot, _)| dot)).collect();
+            self.shows(now, node, key, gone);
             self.check_drop(now, node, key, slot);
             self.check_hinted(now, node, key);
             let name = self.keys[key].name.clone();
@@ -269,6 +276,17 @@ impl Checker {
     }
 
     /// A node drops all that it holds of a slot.
+    /// Whoever coordinates at a node may know of these values for a while.
+    pub(super) fn shows(&mut self, now: Time, node: usize, key: usize, dots: Vec<Dot>) {
+        let shadow = &mut self.shadows[node];
+        let now = Time(0) + now.since(Time(0) + shadow.slept);
+        let shown = shadow.shown.entry(key).or_default();
+        while shown.front().is_some_and(|(at, _)| now.since(*at) > MEMORY) {
+            shown.pop_front();
+        }
+        shown.extend(dots.into_iter().map(|dot| (now, dot)));
+    }
+
     pub(super) fn dropped(&mut self, now: Time, node: usize, slot: u16) {
         for key in self.keys_in(slot) {
             let number = self.numbers[&key];
