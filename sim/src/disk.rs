@@ -16,12 +16,21 @@ pub(crate) struct SimDisk {
     disk: MemDisk,
     /// It may refuse writes, for want of room or after a failed sync: not every append is performed.
     pub(crate) refuses: bool,
+    /// It has room again, and its store has yet to find that out.
+    pub(crate) lags: bool,
     /// Its next syncs fail, or have failed.
     pub(crate) fails: bool,
     /// It was taken away, and no store was made on the new one yet.
     pub(crate) blank: bool,
     /// The power is to fail at one of the next operations; the machine starts again so long after.
     pub(crate) armed: Option<Duration>,
+}
+
+impl SimDisk {
+    /// Whether not every append is performed.
+    pub(crate) const fn may_refuse(&self) -> bool {
+        self.refuses || self.lags
+    }
 }
 
 impl From<MemDisk> for SimDisk {

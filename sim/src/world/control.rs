@@ -214,7 +214,7 @@ impl World {
     /// after a while.
     pub fn kill_amid(&mut self, node: usize, appends: usize, restart_after: Duration) {
         // Which of its appends a disk performs that refuses some nobody could tell.
-        if !self.nodes[node].disk.refuses {
+        if !self.nodes[node].disk.may_refuse() {
             self.nodes[node].dying.borrow_mut().amid = Some((appends, restart_after));
         }
     }
@@ -265,7 +265,9 @@ impl World {
     /// Forgets what was planned for a node's disk.
     pub fn calm_disk(&mut self, node: usize) {
         self.nodes[node].dying.borrow_mut().amid = None;
+        let is_full = self.nodes[node].host.as_ref().is_some_and(|host| host.store().is_full());
         let disk = &mut self.nodes[node].disk;
+        disk.lags = is_full;
         disk.disarm();
         disk.inner().fail_next_syncs(0);
         disk.inner().set_capacity(None);

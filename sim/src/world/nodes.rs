@@ -154,7 +154,7 @@ impl World {
         }
         self.checker.acted(self.now, node, outputs);
         // What was being written as the power failed may be there later, or not.
-        if self.nodes[node].disk.refuses && !self.nodes[node].disk.has_failed() {
+        if self.nodes[node].disk.may_refuse() && !self.nodes[node].disk.has_failed() {
             self.check_refused(node, outputs);
         }
         for output in outputs {
@@ -252,6 +252,8 @@ impl World {
     pub(super) fn maintain(&mut self, node: usize) {
         let Some(host) = &mut self.nodes[node].host else { return };
         let more = host.maintain(64 << 10);
+        let is_full = host.store().is_full();
+        self.nodes[node].disk.lags &= is_full;
         self.hash.event(b'M', [self.now.0, node as u64, u64::from(more)], &[]);
         if self.has_died(node) {
             return;
