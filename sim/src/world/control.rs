@@ -67,8 +67,9 @@ impl World {
         crashed.order = None;
         crashed.orders.clear();
         crashed.timer = None;
-        // A new process is not stopped.
-        (crashed.paused_until, crashed.stopped_until) = (self.now, self.now);
+        // A new process is not stopped. What has waited for this one reaches it as late all the same.
+        crashed.stopped_until = crashed.stopped_until.max(crashed.paused_until);
+        crashed.paused_until = self.now;
         crashed.asleep_until = self.now;
         crashed.clock.resume(self.now);
         crashed.kept_all = how == Crash::Kill;

@@ -47,7 +47,8 @@ impl World {
     /// When the last process that stands still goes on, or has gone on.
     #[must_use]
     pub fn awake(&self) -> Time {
-        self.nodes.iter().map(|node| node.stopped_until).max().unwrap_or(self.now)
+        // Or has written down what it was just writing down of the cluster.
+        self.nodes.iter().map(|node| node.stopped_until.max(node.paused_until)).max().unwrap_or(self.now)
     }
 
     /// Nothing happens on a node until then. What it has begun it ends when it goes on, what has yet to reach it then begins; whatever
