@@ -4,6 +4,7 @@ mod common;
 
 use common::*;
 use gramme_quorum::message::Message;
+use gramme_quorum::planted::Planted;
 use gramme_quorum::*;
 use std::time::Duration;
 
@@ -49,10 +50,12 @@ fn a_write_that_ends_at_its_deadline_reaches_all_by_hints() {
     assert_equal(&cluster, Some("v"));
 }
 
-#[test]
-fn a_write_whose_record_comes_after_its_deadline_is_not_done() {
+fn its_record_comes_late(planted: Planted) {
     let mut cluster = cluster();
     let at = cluster.preference("k")[0];
+    cluster.crash(at);
+    cluster.start_planted(at, planted);
+    cluster.pass(Duration::from_secs(2));
     cluster.nodes.get_mut(&at).unwrap().loads = false;
     let request = start(&mut cluster, "v");
     cluster.pass(Duration::from_millis(200));
@@ -60,4 +63,16 @@ fn a_write_whose_record_comes_after_its_deadline_is_not_done() {
     cluster.load(at);
     cluster.pass(Duration::from_secs(60));
     assert_equal(&cluster, None);
+}
+
+#[test]
+fn a_write_whose_record_comes_after_its_deadline_is_not_done() {
+    its_record_comes_late(Planted::default());
+}
+
+#[cfg(feature = "planted")]
+#[test]
+#[should_panic(expected = "at 0000")]
+fn that_it_is_done_is_found() {
+    its_record_comes_late(Planted::one(gramme_quorum::planted::Bug::MintedLate));
 }

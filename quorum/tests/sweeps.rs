@@ -205,8 +205,11 @@ fn hints_that_could_not_be_listed_are_looked_for_again() {
 }
 
 /// D's copy has served as a hint, and is to go; its disk has answered so many times since.
-fn about_to_go(rounds: usize) -> (Cluster, String) {
+fn about_to_go(rounds: usize, planted: Planted) -> (Cluster, String) {
     let mut cluster = Cluster::with(4, |config| config.timing.exchange = Duration::from_secs(5));
+    cluster.crash(D);
+    cluster.start_planted(D, planted);
+    cluster.pass(Duration::from_secs(2));
     let key = left_behind(&mut cluster);
     cluster.pass(Duration::from_secs(30));
     assert_eq!(cluster.copy(D, &key), None);
@@ -232,7 +235,7 @@ fn about_to_go(rounds: usize) -> (Cluster, String) {
 fn a_copy_that_could_not_be_replaced_as_it_was_to_go_goes_later() {
     let mut refused = 0;
     for rounds in 0..6 {
-        let (mut cluster, key) = about_to_go(rounds);
+        let (mut cluster, key) = about_to_go(rounds, Planted::default());
         send_copy(&mut cluster, &key, &[C]);
         cluster.nodes.get_mut(&D).unwrap().disk_full = true;
         cluster.delivered.clear();
@@ -250,11 +253,10 @@ fn a_copy_that_could_not_be_replaced_as_it_was_to_go_goes_later() {
 }
 
 /// Just then it becomes an owner's.
-#[test]
-fn a_copy_that_was_to_go_stays_with_who_becomes_an_owner() {
+fn becomes_an_owner(planted: Planted) {
     let mut there = 0;
     for rounds in 0..6 {
-        let (mut cluster, key) = about_to_go(rounds);
+        let (mut cluster, key) = about_to_go(rounds, planted);
         commit(&mut cluster, A, vec![Change::Leave(C)]);
         cluster.run();
         let is_owner = |cluster: &Cluster| {
@@ -268,4 +270,16 @@ fn a_copy_that_was_to_go_stays_with_who_becomes_an_owner() {
         there += usize::from(before.is_some());
     }
     assert!(there > 2, "this proves nothing");
+}
+
+#[test]
+fn a_copy_that_was_to_go_stays_with_who_becomes_an_owner() {
+    becomes_an_owner(Planted::default());
+}
+
+#[cfg(feature = "planted")]
+#[test]
+#[should_panic(expected = "rounds")]
+fn that_it_goes_with_who_becomes_an_owner_is_found() {
+    becomes_an_owner(Planted::one(gramme_quorum::planted::Bug::OwnerForgets));
 }
