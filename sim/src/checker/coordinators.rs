@@ -107,15 +107,10 @@ impl Checker {
         let copies = |dot: &Dot| {
             let holders = holders(dot);
             let held = |(node, id): &&(usize, u64)| holders >> node & 1 == 1 || kept_for(holders, *id);
-            owners.iter().filter(held).count()
+            // A fallback whose disk is gone had a hint as well, for one of them.
+            let lost = |node: &usize| (holders & key.dots[dot].lost_at) >> node & 1 == 1 && !is_owner(*node);
+            owners.iter().filter(held).count() + (0..self.shadows.len()).filter(lost).count()
         };
-        // A fallback whose disk is gone had a hint as well.
-        if own.iter().any(|dot| {
-            let lost = holders(dot) & key.dots[dot].lost_at;
-            (0..self.shadows.len()).any(|n| lost >> n & 1 == 1 && !is_owner(n))
-        }) {
-            return;
-        }
         let few = own.iter().map(|dot| (copies(dot), dot)).min().filter(|(n, _)| *n < usize::from(wanted));
         if let Some((copies, dot)) = few {
             let what = format!(

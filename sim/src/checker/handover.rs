@@ -44,9 +44,16 @@ impl Owed {
 impl Checker {
     /// Reads move to these owners: a majority of them has what a majority of the former ones acknowledged. `None`: of this key one of
     /// both may have lost something.
-    pub fn reads_move(&mut self, now: Time, owners: impl Fn(&[u8]) -> Option<Vec<usize>>) {
+    pub fn reads_move(&mut self, now: Time, owners: impl Fn(&[u8]) -> Option<(Vec<usize>, Vec<usize>)>) {
         for (number, key) in self.keys.iter().enumerate() {
-            let Some(owners) = owners(&key.name) else { continue };
+            let Some((former, owners)) = owners(&key.name) else { continue };
+            let damaged = |node: &usize| {
+                let copy = self.shadows[*node].copies.get(&number);
+                copy.is_some_and(|copy| copy.record.may_be_rotten())
+            };
+            if former.iter().chain(&owners).any(damaged) {
+                continue;
+            }
             let strict = |dot: &&Dot| {
                 let birth = &key.dots[*dot];
                 let op = birth.op.map(|op| &self.requests[op.index()]);

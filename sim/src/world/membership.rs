@@ -146,11 +146,7 @@ impl World {
             self.moved = transition.to().version();
             let unsound = |node: usize| {
                 let site = &self.nodes[node];
-                site.gone
-                    || site.unsynced
-                    || site.incomplete
-                    || site.outdated
-                    || self.checker.has_damage(node)
+                site.gone || site.unsynced || site.incomplete || site.outdated
             };
             let unsound: Vec<bool> = (0..self.nodes.len()).map(unsound).collect();
             let numbers = &self.numbers;
@@ -160,8 +156,9 @@ impl World {
             let (from, to) = (transition.from(), transition.to());
             let owners = |key: &[u8]| {
                 let next = by(to, key);
-                let all_sound = by(from, key).iter().chain(&next).all(|node| !unsound[*node]);
-                all_sound.then_some(next)
+                let former = by(from, key);
+                let all_sound = former.iter().chain(&next).all(|node| !unsound[*node]);
+                all_sound.then_some((former, next))
             };
             self.checker.reads_move(self.now, owners);
         }
