@@ -10,8 +10,8 @@ use std::ops::Range;
 /// How many actors a clock has: from a key's three replicas to the paper's threshold.
 pub(crate) const ENTRIES: [u64; 3] = [3, 5, 10];
 
-/// How many pairs of clocks a benchmark goes through, each with actors of its own. So many that the branch predictor can't learn
-/// them, which a server's clocks are not either: it does learn a thousand, in which order their actors stand included.
+/// How many pairs of clocks a benchmark goes through, each with actors of its own. No server's clocks come back in one order time and
+/// again: of a thousand pairs a branch predictor learns how the actors of each stand, and of so many still a part.
 pub(crate) const PAIRS: u64 = 8192;
 
 /// How two clocks of so many entries in all differ.

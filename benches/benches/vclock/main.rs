@@ -17,8 +17,8 @@ use gramme_vclock::{
 use std::hint::black_box;
 use std::time::{Duration, SystemTime};
 
-/// Actors are random numbers: these are SplitMix64's. (A mere multiplication would not do: the order of its results comes back
-/// again and again, and the branch predictor learns it.)
+/// Actors are random numbers: these are SplitMix64's. (Multiples of a constant would not do: in which order they stand comes back
+/// again and again, and the branch predictor learns it at once.)
 fn actor(n: u64) -> Actor {
     let mut z = n.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
