@@ -152,6 +152,8 @@ pub(crate) fn show() -> Result<(), LayoutError> {
             (above, beyond_flow) = (above + ratios.above, beyond_flow + ratios.beyond_flow);
         }
     }
-    println!("The {above} above {LIMIT} moved {beyond_flow} replicas more than minimum-cost flows to the same quotas.");
+    println!(
+        "The {above} above {LIMIT} moved {beyond_flow} replicas more than minimum-cost flows to the same quotas."
+    );
     Ok(())
 }
