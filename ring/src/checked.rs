@@ -7,15 +7,19 @@ use core::marker::PhantomData;
 
 use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 
+use crate::gossip::MAX_FACTS;
 use crate::layout::LayoutError;
 use crate::member::ZoneTooLong;
 use crate::node::NodeId;
+use crate::partition::Partition;
+use crate::slot::{SLOTS, Slot};
 
 /// What was decoded, or why it is no such value.
 ///
 /// A malformed [`Layout`](crate::Layout), [`Membership`](crate::Membership) or [`Message`](crate::gossip::Message) is refused when it
 /// is decoded, but some formats, postcard among them, drop the text that says why. Decode `Checked<Layout>`,
-/// `Checked<Membership>` or `Checked<Message>` to be told; or of a part, `Progress`, `Told`, `Member`, `Standing` or `Zone`:
+/// `Checked<Membership>` or `Checked<Message>` to be told; or of a part, `Progress`, `Told`, `Record`, `Head`, `Member`, `Standing`,
+/// `Zone`, `Partition` or `Slot`:
 /// what can't be read at all, a list that is longer than any may be among it, is the format's error, and what can be read
 /// and is malformed has its name here. Both read the same bytes.
 ///
@@ -79,6 +83,17 @@ pub enum Malformed {
     EndedTracker,
     /// A record's incarnation is 2^63 or more.
     IncarnationOutOfRange,
+    /// A record's facts are longer than [`MAX_FACTS`](crate::gossip::MAX_FACTS).
+    FactsTooLong,
+    /// A slot of this number, 16384 or more.
+    SlotOutOfRange(u16),
+    /// A partition that there is not.
+    NoSuchPartition {
+        /// Its place in ring order.
+        index: u16,
+        /// Q as a power of two.
+        bits: u8,
+    },
 }
 
 impl fmt::Display for Malformed {
@@ -101,12 +116,28 @@ impl fmt::Display for Malformed {
             Malformed::OtherParent => f.write_str("the layout does not follow the one that it is said to"),
             Malformed::StrangeTracker(id) => write!(f, "a tracker of node {id}, which takes no part"),
             Malformed::IncarnationOutOfRange => f.write_str("an incarnation is 2^63 or more"),
+            Malformed::FactsTooLong => write!(f, "facts of more than {MAX_FACTS} bytes"),
+            Malformed::SlotOutOfRange(index) => write!(f, "slot {index}: a slot is below {SLOTS}"),
+            Malformed::NoSuchPartition { index, bits } => write!(f, "no partition {index} of 2^{bits}"),
             Malformed::EndedTracker => f.write_str("trackers of a transition that has ended"),
         }
     }
 }
 
 impl Error for Malformed {}
+
+impl<'de> Deserialize<'de> for Checked<Slot> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(Checked(Slot::read(deserializer)?.map_err(Malformed::SlotOutOfRange)))
+    }
+}
+
+impl<'de> Deserialize<'de> for Checked<Partition> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let read = Partition::read(deserializer)?;
+        Ok(Checked(read.map_err(|(index, bits)| Malformed::NoSuchPartition { index, bits })))
+    }
+}
 
 /// A collection as it was read: its keys were in order, each there once, or `well` says what they were.
 pub(crate) struct Ascending<T> {

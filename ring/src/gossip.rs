@@ -54,7 +54,7 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use encoding::Flaw;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::membership::{MAX_KNOWN_NODES, Membership, MergeError, Merged, Progress, Standing};
 use crate::mix::{SequenceHash, mix};
@@ -73,7 +73,7 @@ pub const MAX_STRANGERS: usize = 256;
 pub const INCARNATION_END: u64 = 1 << 63;
 
 /// What a node says of itself.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Record {
     /// How old it is.
     pub head: Head,
@@ -82,6 +82,11 @@ pub struct Record {
 }
 
 impl Record {
+    fn check(&self) -> Result<(), Flaw> {
+        self.head.check()?;
+        if self.facts.len() <= MAX_FACTS { Ok(()) } else { Err(Flaw::FactsTooLong) }
+    }
+
     /// Of everything in it: what a node says anew, under numbers that it used before it was rolled back, differs.
     fn hash(&self, id: NodeId) -> u64 {
         let mut hash = SequenceHash::new(DOMAIN);
@@ -98,7 +103,7 @@ const SOME: usize = 4;
 const DOMAIN: u64 = 0x4772_5265_636f_7264;
 
 /// The age of a record. The larger is the newer.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct Head {
     /// How often the node's store was opened, so that a restarted node is newer than it was, whatever it forgot. Below
     /// [`INCARNATION_END`].
@@ -110,13 +115,12 @@ pub struct Head {
 impl Head {
     /// Of a store that was just opened for this time.
     fn of(incarnation: u64) -> Result<Head, GossipError> {
-        let head = Head { incarnation, version: 0 };
-        if head.is_in_range() { Ok(head) } else { Err(GossipError::IncarnationOutOfRange) }
+        Head { incarnation, version: 0 }.check().map_err(Flaw::of_received)
     }
 
     /// So that a larger one exists: from the largest number a node could not come back ([`Gossip::restart`]).
-    fn is_in_range(&self) -> bool {
-        self.incarnation < INCARNATION_END
+    fn check(self) -> Result<Head, Flaw> {
+        if self.incarnation < INCARNATION_END { Ok(self) } else { Err(Flaw::IncarnationOutOfRange) }
     }
 }
 
@@ -416,9 +420,6 @@ impl Gossip {
                 Ok(self.compare(from, membership, commit, &heads))
             }
             Message::Delta { membership, records, ask_membership, ask } => {
-                if records.iter().any(|(_, r)| r.facts.len() > MAX_FACTS) {
-                    return Err(GossipError::FactsTooLong);
-                }
                 let mut received = Received::default();
                 if let Some(told) = &membership {
                     let Merged { changed, layout_changed } = match told {

@@ -123,8 +123,11 @@ impl fmt::Display for Partition {
     }
 }
 
-impl<'de> Deserialize<'de> for Partition {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+impl Partition {
+    /// The partition, or the index and the bits of Q that make none.
+    pub(crate) fn read<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Result<Self, (u16, u8)>, D::Error> {
         #[derive(Deserialize)]
         #[serde(rename = "Partition")]
         struct Raw {
@@ -132,10 +135,15 @@ impl<'de> Deserialize<'de> for Partition {
             bits: u8,
         }
         let Raw { index, bits } = Raw::deserialize(deserializer)?;
-        1u32.checked_shl(u32::from(bits))
-            .and_then(|count| PartitionCount::new(count).ok())
-            .and_then(|count| count.partition(u32::from(index)))
-            .ok_or_else(|| de::Error::custom("no such partition"))
+        let count = 1u32.checked_shl(u32::from(bits)).and_then(|count| PartitionCount::new(count).ok());
+        Ok(count.and_then(|count| count.partition(u32::from(index))).ok_or((index, bits)))
+    }
+}
+
+impl<'de> Deserialize<'de> for Partition {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Partition::read(deserializer)?
+            .map_err(|(index, bits)| de::Error::custom(format_args!("no partition {index} of 2^{bits}")))
     }
 }
 

@@ -63,10 +63,18 @@ impl From<Slot> for u16 {
     }
 }
 
+impl Slot {
+    /// The slot, or the number that is none.
+    pub(crate) fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Result<Slot, u16>, D::Error> {
+        let index = u16::deserialize(deserializer)?;
+        Ok(Slot::new(index).ok_or(index))
+    }
+}
+
 impl<'de> Deserialize<'de> for Slot {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let index = u16::deserialize(deserializer)?;
-        Slot::new(index).ok_or_else(|| de::Error::custom("a slot is below 16384"))
+        Slot::read(deserializer)?
+            .map_err(|index| de::Error::custom(format_args!("slot {index}: a slot is below {SLOTS}")))
     }
 }
 

@@ -5,8 +5,13 @@
 //! hash breaks clusters. `layout.txt` and `membership.txt` were made by an earlier algorithm, and stay.
 
 use gramme_ring::gossip::{Head, Message, Record, Told};
-use gramme_ring::membership::Progress;
-use gramme_ring::{Change, ClusterId, Layout, Member, Membership, NodeId, Phase, Zone};
+use gramme_ring::membership::{Progress, Standing};
+use gramme_ring::{
+    Change, ClusterId, Layout, LayoutVersion, Member, Membership, NodeId, PartitionCount, Phase, Slot, Zone,
+};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::fmt::Debug;
 
 fn golden(text: &str) -> (u64, Vec<u8>) {
     let field = |name: &str| text.lines().find_map(|l| l.strip_prefix(name)).unwrap().trim().to_owned();
@@ -150,4 +155,51 @@ fn gossip_bytes() {
         assert_eq!(postcard::to_allocvec(&message).unwrap(), bytes);
         assert_eq!(postcard::from_bytes::<Message>(bytes).unwrap(), message);
     }
+}
+
+/// The forms in formats for people: ids and hashes are hexadecimal digits there.
+#[test]
+fn json_is_frozen() {
+    let member = Member::new(NodeId(0x2a)).with_weight(2).with_zone(Zone::new("north").unwrap());
+    frozen("node_id", &member.id);
+    frozen("slot", &Slot::of(b"foo"));
+    frozen("partition", &PartitionCount::new(4).unwrap().partition(2).unwrap());
+    frozen("zone", &member.zone);
+    frozen("member", &member);
+    let standing = Standing::Member { weight: member.weight, zone: member.zone };
+    frozen("standings", &[standing, Standing::Left, Standing::Removed]);
+    frozen("phases", &[Phase::Acknowledged, Phase::Synced, Phase::Moved]);
+    frozen("layout_version", &LayoutVersion(3));
+    frozen("cluster_id", &ClusterId(0xc1));
+
+    let layout: Layout = postcard::from_bytes(&golden(include_str!("golden/layout.txt")).1).unwrap();
+    frozen("layout", &layout);
+    let m: Membership = postcard::from_bytes(&golden(include_str!("golden/membership.txt")).1).unwrap();
+    frozen("membership", &m);
+    frozen("progress", &m.progress());
+
+    let head = Head { incarnation: 3, version: 300 };
+    let record = Record { head, facts: vec![0xaa, 0xbb] };
+    frozen("head", &head);
+    frozen("record", &record);
+    frozen("summary", &Message::Summary { membership: 5, records: 127 });
+    frozen("heads", &Message::Heads { membership: 5, commit: Some(6), heads: vec![(NodeId(9), head)] });
+    frozen("heads_without_commit", &Message::Heads { membership: 5, commit: None, heads: vec![] });
+    let delta = |membership| Message::Delta {
+        membership,
+        records: vec![(NodeId(1), record.clone())],
+        ask_membership: true,
+        ask: vec![NodeId(2)],
+    };
+    frozen("delta", &delta(None));
+    frozen("delta_all", &delta(Some(Told::All(Box::new(Membership::new())))));
+    frozen("delta_progress", &delta(Some(Told::Progress(Box::new(Membership::new().progress())))));
+}
+
+fn frozen<T: Serialize + DeserializeOwned + PartialEq + Debug>(name: &str, value: &T) {
+    let lines = include_str!("golden/json.txt").lines().filter_map(|line| line.split_once(' '));
+    let line = lines.filter(|(named, _)| *named == name).map(|(_, json)| json).next();
+    let written = serde_json::to_string(value).unwrap();
+    assert_eq!(Some(&*written), line, "{name}");
+    assert_eq!(&serde_json::from_str::<T>(&written).unwrap(), value, "{name}");
 }

@@ -338,3 +338,32 @@ proptest! {
         }
     }
 }
+
+/// Time grows with members, owners and zones, not with their products: while it did, this took seven minutes (with optimisation).
+#[test]
+fn many_members_and_many_zones() {
+    // Without optimisation, a part of it.
+    let (most, replicas, times) = if cfg!(debug_assertions) { (2048, 16, 1) } else { (16384, 255, 20) };
+    let member = |id: u64, zone: &str| member(id, 1 + u32::try_from(id % 3).unwrap(), zone);
+    let one_zone: Vec<Member> = (0..most).map(|id| member(id, "")).collect();
+    let many = Layout::compute(replicas, 16384, &one_zone, None).unwrap();
+    for _ in 0..times {
+        // All partitions become one: of thousands who own a part, those who own most of it.
+        let one = Layout::compute(replicas, 1, &one_zone, Some(&many)).unwrap();
+        assert_eq!((one.partitions(), one.owner_count()), (1, usize::from(replicas)));
+    }
+
+    let zoned = |shift: u64| -> Vec<Member> {
+        (0..most).map(|id| member(id, &format!("{:x}", (id + shift) % most))).collect()
+    };
+    let fresh = Layout::compute(3, 16384, &zoned(0), None).unwrap();
+    let bytes = postcard::to_allocvec(&fresh).unwrap();
+    let few = Layout::compute(3, 16, &zoned(0), Some(&fresh)).unwrap();
+    for _ in 0..times {
+        assert_eq!(postcard::from_bytes::<Layout>(&bytes).unwrap(), fresh);
+        let back = Layout::compute(3, 16384, &zoned(1), Some(&few)).unwrap();
+        assert!(back.balance().iter().all(|load| load.owned == load.quota));
+    }
+    // All are in zones of their own, so any owners will do.
+    assert_eq!(fresh.plan(&Layout::compute(3, 16384, &zoned(7), Some(&fresh)).unwrap()).moved_slots(), 0);
+}

@@ -1,11 +1,12 @@
 //! What is wrong with bytes that make no membership and no layout has a name, through a format that drops texts as well.
 
-use gramme_ring::gossip::{Head, INCARNATION_END, Message, Record, Told};
+use gramme_ring::gossip::{Head, INCARNATION_END, MAX_FACTS, Message, Record, Told};
 use gramme_ring::membership::{
     MAX_SETTING_NAME, MAX_SETTINGS, MAX_STAMP_LEAP, MergeError, Progress, Standing,
 };
 use gramme_ring::{
-    Change, Checked, ClusterId, Layout, LayoutError, Malformed, Member, Membership, NodeId, Phase, Zone,
+    Change, Checked, ClusterId, Layout, LayoutError, Malformed, Member, Membership, NodeId, Partition, Phase,
+    Slot, Zone,
 };
 use serde_json::{Value, json};
 
@@ -311,5 +312,54 @@ fn an_id_has_one_spelling() {
     assert_eq!("00000000000000ff".parse::<gramme_ring::NodeId>().unwrap().0, 255);
     for text in ["00000000000000FF", "+0000000000000ff", "ff", "00000000000000fg", ""] {
         assert!(text.parse::<gramme_ring::NodeId>().is_err(), "{text}");
+    }
+}
+
+/// Decoded by themselves they are held to what holds for them in a message.
+#[test]
+fn heads_and_records_by_themselves() {
+    let head = |incarnation| Head { incarnation, version: 3 };
+    let record = |incarnation, facts: usize| Record { head: head(incarnation), facts: vec![7; facts] };
+    let delta = |record| Message::Delta {
+        membership: None,
+        records: vec![(NodeId(1), record)],
+        ask_membership: false,
+        ask: vec![],
+    };
+    let bytes = |head: Head| postcard::to_allocvec(&head).unwrap();
+    assert_eq!(
+        postcard::from_bytes::<Head>(&bytes(head(INCARNATION_END - 1))),
+        Ok(head(INCARNATION_END - 1))
+    );
+    for late in [INCARNATION_END, u64::MAX] {
+        refused::<Head>(&bytes(head(late)), &Malformed::IncarnationOutOfRange);
+        let late = postcard::to_allocvec(&record(late, 0)).unwrap();
+        refused::<Record>(&late, &Malformed::IncarnationOutOfRange);
+    }
+    let longest = postcard::to_allocvec(&record(1, MAX_FACTS)).unwrap();
+    assert_eq!(postcard::from_bytes::<Record>(&longest), Ok(record(1, MAX_FACTS)));
+    let long = record(1, MAX_FACTS + 1);
+    refused::<Record>(&postcard::to_allocvec(&long).unwrap(), &Malformed::FactsTooLong);
+    refused::<Message>(&postcard::to_allocvec(&delta(long)).unwrap(), &Malformed::FactsTooLong);
+    let told = postcard::to_allocvec(&delta(record(1, MAX_FACTS))).unwrap();
+    assert_eq!(postcard::from_bytes::<Message>(&told), Ok(delta(record(1, MAX_FACTS))));
+}
+
+#[test]
+fn slots_and_partitions_by_themselves() {
+    let bytes = |parts: (u16, u8)| postcard::to_allocvec(&parts).unwrap();
+    for index in [16384, u16::MAX] {
+        refused::<Slot>(&postcard::to_allocvec(&index).unwrap(), &Malformed::SlotOutOfRange(index));
+        let refused = serde_json::from_value::<Slot>(json!(index)).unwrap_err();
+        assert_eq!(refused.to_string(), Malformed::SlotOutOfRange(index).to_string());
+    }
+    assert_eq!(
+        postcard::from_bytes::<Partition>(&bytes((16383, 14))).unwrap().first_slot(),
+        Slot::new(16383).unwrap()
+    );
+    for (index, bits) in [(1, 0), (8, 3), (0, 15), (0, 32), (0, 255)] {
+        refused::<Partition>(&bytes((index, bits)), &Malformed::NoSuchPartition { index, bits });
+        let refused = serde_json::from_value::<Partition>(json!({"index": index, "bits": bits})).unwrap_err();
+        assert_eq!(refused.to_string(), Malformed::NoSuchPartition { index, bits }.to_string());
     }
 }

@@ -207,6 +207,11 @@ mod inline {
         Heap(Vec<T>),
     }
 
+    /// Tells the compiler that the branch which calls it is seldom taken.
+    #[cold]
+    #[inline]
+    fn seldom() {}
+
     impl<T, const N: usize> InlineVec<T, N> {
         /// An empty list; takes no memory from the allocator.
         pub const fn new() -> Self {
@@ -285,7 +290,10 @@ mod inline {
         fn as_slice(&self) -> &[T] {
             match &self.0 {
                 Place::Inline(list) => list,
-                Place::Heap(list) => list,
+                Place::Heap(list) => {
+                    seldom();
+                    list
+                }
             }
         }
 
@@ -293,7 +301,10 @@ mod inline {
         fn as_mut_slice(&mut self) -> &mut [T] {
             match &mut self.0 {
                 Place::Inline(list) => list,
-                Place::Heap(list) => list,
+                Place::Heap(list) => {
+                    seldom();
+                    list
+                }
             }
         }
 

@@ -39,7 +39,7 @@ impl Causality {
     }
 
     /// The relation of two lists that have the same keys in the same order, by their counters: the usual case, and the
-    /// quick one. `None` if the keys differ before the relation is plain.
+    /// quick one. `None` if the keys differ.
     pub(crate) fn of_aligned<T, K: PartialEq>(
         ours: &[T],
         theirs: &[T],
@@ -54,13 +54,9 @@ impl Causality {
             if ours_key != theirs_key {
                 return None;
             }
-            if ours != theirs {
-                this_lacks |= ours < theirs;
-                other_lacks |= theirs < ours;
-                if this_lacks && other_lacks {
-                    return Some(Causality::Concurrent);
-                }
-            }
+            // Without a branch: which counters are higher no predictor can know.
+            this_lacks |= ours < theirs;
+            other_lacks |= theirs < ours;
         }
         Some(Causality::from_lacks(this_lacks, other_lacks))
     }

@@ -51,18 +51,40 @@ impl<B: Buf<Span>> DotSet<B> {
         DotSet { spans: B::default() }
     }
 
-    /// The union of `spans`, in any order; in ascending order each takes the time of a search, in any other that of moving what comes
-    /// after it. Those that name no events ([`Span::is_valid`]) add none; where they are a
+    /// The union of `spans`, in any order. They are sorted whenever twice as many have come as there were after the last time, so that it
+    /// takes the time of a sort, and room for twice as many as the union has. A fixed form that is more than half full takes the rest one by
+    /// one, each at the cost of moving what comes after it.
+    ///
+    /// Those that name no events ([`Span::is_valid`]) add none; where they are a
     /// mistake to be told of, [`from_sorted_spans`](DotSet::from_sorted_spans) has a name for it.
     ///
     /// # Errors
     /// `Full` if they don't fit.
     pub fn from_spans(spans: impl IntoIterator<Item = Span>) -> Result<Self, B::Full> {
-        let mut set = DotSet::new();
-        for span in spans {
-            set.insert_span(span)?;
+        const FIRST: usize = 16;
+        let mut spans = spans.into_iter().filter(|span| span.is_valid());
+        let (mut set, mut most) = (DotSet::<B>::new(), FIRST);
+        // In any order meanwhile, and some may overlap.
+        for span in &mut spans {
+            let held = set.spans().len();
+            if held == most || set.spans.fits(held + 1).is_err() {
+                set.put_in_order();
+                most = FIRST.max(2 * set.spans().len());
+                if set.spans.fits(most).is_err() {
+                    set.insert_span(span)?;
+                    break;
+                }
+            }
+            set.spans.push(span)?;
         }
+        set.put_in_order();
+        spans.try_for_each(|span| set.insert_span(span))?;
         Ok(set)
+    }
+
+    fn put_in_order(&mut self) {
+        self.spans.as_mut_slice().sort_unstable();
+        self.join_touching();
     }
 
     /// The set that has just these spans: sorted by (actor, first), with a gap between any two of one actor, as

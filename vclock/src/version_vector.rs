@@ -6,7 +6,6 @@ use crate::checked::{Checked, each};
 use crate::dot::{Actor, Dot, Span};
 use crate::malformed::Malformed;
 use crate::stamp::Stamp;
-use core::cmp::Ordering;
 use core::error::Error;
 use core::fmt;
 use core::hash::{Hash, Hasher};
@@ -244,25 +243,25 @@ impl<B: Buf<Entry<T>>, T: Copy + Ord> VersionVector<B, T> {
             return Ok(true);
         }
         let mut rest = theirs.iter();
-        let Some(mut their) = rest.next() else { return Ok(false) };
+        let Some(&(mut hand)) = rest.next() else { return Ok(false) };
+        let mut ours = self.entries.as_mut_slice().iter_mut();
+        let (mut changed, mut missing) = (false, 0);
         // What both have is raised where it stands, as far as theirs has nobody that is missing here.
-        let (mut changed, mut gap) = (false, held);
-        for (at, our) in self.entries.as_mut_slice().iter_mut().enumerate() {
-            if our.actor == their.actor {
-                changed |= our.raise(*their);
+        for our in &mut ours {
+            if our.actor == hand.actor {
+                changed |= our.raise(hand);
                 match rest.next() {
-                    Some(next) => their = next,
+                    Some(next) => hand = *next,
                     None => return Ok(changed),
                 }
-            } else if our.actor > their.actor {
-                gap = at;
+            } else if our.actor > hand.actor {
+                mem::swap(our, &mut hand);
                 break;
             }
         }
-        // The first that is missing takes its place, and each entry after it that of the next. Others that are missing wait.
-        let (mut hand, mut rest, mut missing) = (*their, rest.as_slice(), 0);
-        for place in &mut self.entries.as_mut_slice()[gap..] {
-            mem::swap(place, &mut hand);
+        // The first that is missing has taken its place, and each entry after it takes that of the next. Others that are missing wait.
+        let mut rest = rest.as_slice();
+        loop {
             while let [their, after @ ..] = rest
                 && their.actor < hand.actor
             {
@@ -275,6 +274,8 @@ impl<B: Buf<Entry<T>>, T: Copy + Ord> VersionVector<B, T> {
                 hand.raise(*their);
                 rest = after;
             }
+            let Some(place) = ours.next() else { break };
+            mem::swap(place, &mut hand);
         }
         self.entries.push(hand)?;
         for their in rest {
@@ -296,28 +297,30 @@ impl<B: Buf<Entry<T>>, T: Copy + Ord> VersionVector<B, T> {
     /// Whether everything that `other` has seen was seen here.
     #[must_use]
     pub fn includes(&self, other: &Self) -> bool {
-        covers(self.entries(), other.entries(), |ours, theirs| ours.counter >= theirs.counter)
+        covers(self.entries(), other.entries(), no_lower)
     }
 
     /// How this history relates to another. The times beside the entries have no say in it.
     #[must_use]
     pub fn compare(&self, other: &Self) -> Causality {
-        match self.len().cmp(&other.len()) {
-            Ordering::Less => Causality::from_lacks(true, !other.includes(self)),
-            Ordering::Greater => Causality::from_lacks(!self.includes(other), true),
-            Ordering::Equal => {
-                let (mut less, mut more) = (0_usize, 0_usize);
-                for (ours, theirs) in self.entries().iter().zip(other.entries()) {
-                    if ours.actor != theirs.actor {
-                        // As many actors, but not the same: each side has one that the other lacks.
-                        return Causality::Concurrent;
-                    }
-                    less += usize::from(ours.counter < theirs.counter);
-                    more += usize::from(ours.counter > theirs.counter);
-                }
-                Causality::from_lacks(less > 0, more > 0)
-            }
+        let (ours, theirs) = (self.entries(), other.entries());
+        if ours.len() < theirs.len() {
+            return Causality::from_lacks(true, !covers(theirs, ours, no_lower));
         }
+        if ours.len() > theirs.len() {
+            return Causality::from_lacks(!covers(ours, theirs, no_lower), true);
+        }
+        let (mut less, mut more) = (0_usize, 0_usize);
+        for (our, their) in ours.iter().zip(theirs) {
+            if our.actor != their.actor {
+                // As many actors, but not the same: each side has one that the other lacks.
+                return Causality::Concurrent;
+            }
+            // Counted without a branch: which counters are higher no predictor can know.
+            less += usize::from(our.counter < their.counter);
+            more += usize::from(their.counter < our.counter);
+        }
+        Causality::from_lacks(less > 0, more > 0)
     }
 
     /// Forgets an actor and answers its counter, 0 if it had none.
@@ -340,22 +343,28 @@ impl<T: Copy + Ord> Entry<T> {
     }
 }
 
+fn no_lower<T>(entry: &Entry<T>, than: &Entry<T>) -> bool {
+    entry.counter >= than.counter
+}
+
 /// Whether each entry of `less` has one in `more` that is at least as high.
-fn covers<T>(more: &[Entry<T>], less: &[Entry<T>], as_high: impl Fn(&Entry<T>, &Entry<T>) -> bool) -> bool {
-    let mut rest = less.iter();
-    let Some(mut low) = rest.next() else { return true };
-    for held in more {
-        if held.actor == low.actor {
-            if !as_high(held, low) {
-                return false;
-            }
-            match rest.next() {
-                Some(next) => low = next,
-                None => return true,
-            }
-        } else if held.actor > low.actor {
+#[inline]
+fn covers<T>(
+    mut more: &[Entry<T>],
+    mut less: &[Entry<T>],
+    as_high: impl Fn(&Entry<T>, &Entry<T>) -> bool,
+) -> bool {
+    while less.len() <= more.len() {
+        let mut pairs = more.iter().zip(less);
+        let Some((held, low)) = pairs.find(|(held, low)| held.actor != low.actor || !as_high(held, low))
+        else {
+            return true;
+        };
+        if held.actor >= low.actor {
             return false;
         }
+        let rest = pairs.len();
+        (more, less) = (&more[less.len() - rest..], &less[less.len() - rest - 1..]);
     }
     false
 }

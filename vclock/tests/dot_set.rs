@@ -185,3 +185,31 @@ fn a_claimed_length_takes_no_memory() {
     bytes.push(0x01);
     assert!(postcard::from_bytes::<GrowableDotSet>(&bytes).is_err());
 }
+
+/// In whatever order they come, it takes a sort, no more: one by one, it had not ended after a minute.
+#[test]
+fn a_million_spans_in_any_order() {
+    let many = if cfg!(debug_assertions) { 200_000 } else { 1_000_000 };
+    let spans = |step: u64| (0..many).map(move |at| 1 + 2 * (at * step % many)).map(|n| span(1, n, n));
+    let sorted = GrowableDotSet::from_sorted_spans(spans(1)).unwrap();
+    let Ok(descending) = GrowableDotSet::from_spans(spans(many - 1));
+    let Ok(scattered) = GrowableDotSet::from_spans(spans(7919));
+    assert!(descending == sorted && scattered == sorted);
+    // What comes again takes no room, and what lies between all makes one of them.
+    let all =
+        spans(7919).chain(spans(many - 1)).chain((0..many).rev().map(|n| span(1, 2 * n + 2, 2 * n + 2)));
+    let Ok(all) = GrowableDotSet::from_spans(all);
+    assert_eq!(all.spans(), [span(1, 1, 2 * many)]);
+}
+
+/// A fixed form that is full before it is sorted, or stays more than half full.
+#[test]
+fn a_fixed_form_takes_what_fits_in_any_order() {
+    for len in 0..=8_u64 {
+        let spans = (0..len).rev().chain(0..len).chain((0..len).rev()).map(|n| span(1, 1 + 2 * n, 1 + 2 * n));
+        let set = FixedDotSet::<8>::from_spans(spans.clone()).unwrap();
+        assert!(set.spans().iter().copied().eq((0..len).map(|n| span(1, 1 + 2 * n, 1 + 2 * n))));
+        let more = spans.chain([span(2, 1, 1)]);
+        assert_eq!(FixedDotSet::<8>::from_spans(more).is_ok(), len < 8);
+    }
+}

@@ -1,6 +1,6 @@
 //! The byte format and the tokens, frozen: what an older build wrote must read the same for ever.
 //!
-//! A line is a name and, in hexadecimal or as a token, what it stands for. Never change a line. A new version of the
+//! A line is a name and, in hexadecimal, as JSON or as a token, what it stands for. Never change a line. A new version of the
 //! format gets lines of its own.
 
 use gramme_vclock::{
@@ -25,6 +25,12 @@ fn check<T: Serialize + DeserializeOwned + PartialEq + Debug>(name: &str, value:
     let written: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
     assert_eq!(written, golden, "{name}");
     assert_eq!(postcard::from_bytes::<T>(&bytes).unwrap(), value, "{name}");
+
+    // What formats for people make of it.
+    let golden = line(include_str!("golden/json.txt"), name);
+    let written = serde_json::to_string(&value).unwrap();
+    assert_eq!(written, golden, "{name}");
+    assert_eq!(serde_json::from_str::<T>(golden).unwrap(), value, "{name}");
 }
 
 fn set(spans: &[Span]) -> GrowableDotSet {
@@ -61,6 +67,8 @@ fn the_bytes_are_frozen() {
         vector.increment(actor).unwrap();
         timed.increment_at(actor, Stamp::from_parts(at, 0)).unwrap();
     }
+    check("entry", vector.entries()[1]);
+    check("entry_timed", timed.entries()[1]);
     check("version_vector", vector);
     check("version_vector_timed", timed);
 }

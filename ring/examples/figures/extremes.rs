@@ -39,8 +39,18 @@ fn timed(
     members: &[Member],
     before: Option<&Layout>,
 ) -> Result<Layout, LayoutError> {
+    timed_for(what, replicas, PARTITIONS, members, before)
+}
+
+fn timed_for(
+    what: &str,
+    replicas: u8,
+    partitions: u32,
+    members: &[Member],
+    before: Option<&Layout>,
+) -> Result<Layout, LayoutError> {
     let (start, processor) = (Instant::now(), processor_time());
-    let layout = Layout::compute(replicas, PARTITIONS, members, before)?;
+    let layout = Layout::compute(replicas, partitions, members, before)?;
     let seconds = match (processor, processor_time()) {
         (Some(before), Some(after)) => (after - before) / 100.0,
         _ => start.elapsed().as_secs_f64(),
@@ -85,5 +95,18 @@ pub(crate) fn show() -> Result<(), LayoutError> {
     // As many replicas as there may be, none of whose owners was one.
     let first = timed("first", u8::MAX, &list[..MAX_MEMBERS / 2], None)?;
     timed("all members exchanged", u8::MAX, &list[MAX_MEMBERS / 2..], Some(&first))?;
+    println!("{MAX_MEMBERS} members, all partitions become one or 16, and again {PARTITIONS}");
+    let all = |zone_of: fn(u64) -> u64| -> Vec<Member> {
+        (0..).zip(&list).map(|(n, m)| m.clone().with_zone(zone(zone_of(n)))).collect()
+    };
+    for (what, replicas, list) in
+        [("in one zone", u8::MAX, all(|_| 0)), ("each in its own zone", 3, all(|n| n))]
+    {
+        let first = timed(what, replicas, &list, None)?;
+        for partitions in [1, 16] {
+            let fewer = timed_for(&format!("Q = {partitions}"), replicas, partitions, &list, Some(&first))?;
+            timed("and back", replicas, &list, Some(&fewer))?;
+        }
+    }
     Ok(())
 }

@@ -24,11 +24,11 @@ enum Read {
         membership: u64,
         #[serde(with = "crate::hex::option")]
         commit: Option<u64>,
-        heads: Vec<(NodeId, Head)>,
+        heads: Vec<(NodeId, ReadHead)>,
     },
     Delta {
         membership: Option<Checked<Told>>,
-        records: Vec<(NodeId, Record)>,
+        records: Vec<(NodeId, ReadRecord)>,
         ask_membership: bool,
         ask: Vec<NodeId>,
     },
@@ -41,15 +41,43 @@ enum ReadTold {
     Progress(Box<Checked<Progress>>),
 }
 
+#[derive(Deserialize)]
+#[serde(rename = "Head")]
+struct ReadHead {
+    incarnation: u64,
+    version: u64,
+}
+
+#[derive(Deserialize)]
+#[serde(rename = "Record")]
+struct ReadRecord {
+    head: ReadHead,
+    facts: Vec<u8>,
+}
+
+impl From<ReadHead> for Head {
+    fn from(ReadHead { incarnation, version }: ReadHead) -> Head {
+        Head { incarnation, version }
+    }
+}
+
+impl From<ReadRecord> for Record {
+    fn from(ReadRecord { head, facts }: ReadRecord) -> Record {
+        Record { head: head.into(), facts }
+    }
+}
+
 /// What no message has, whether it was read or made up here.
 pub(super) enum Flaw {
     Repeated,
     IncarnationOutOfRange,
+    FactsTooLong,
 }
 
 impl Flaw {
     fn of_read(self) -> Malformed {
         match self {
+            Flaw::FactsTooLong => Malformed::FactsTooLong,
             Flaw::Repeated => Malformed::Repeated,
             Flaw::IncarnationOutOfRange => Malformed::IncarnationOutOfRange,
         }
@@ -57,6 +85,7 @@ impl Flaw {
 
     pub(super) fn of_received(self) -> GossipError {
         match self {
+            Flaw::FactsTooLong => GossipError::FactsTooLong,
             Flaw::Repeated => GossipError::Repeated,
             Flaw::IncarnationOutOfRange => GossipError::IncarnationOutOfRange,
         }
@@ -67,17 +96,17 @@ impl Message {
     pub(super) fn check(&self) -> Result<(), Flaw> {
         match self {
             Message::Summary { .. } => Ok(()),
-            Message::Heads { heads, .. } => in_range(heads.iter().map(|(_, head)| head))
-                .and_then(|()| distinct(heads.iter().map(|(id, _)| *id))),
-            Message::Delta { records, ask, .. } => in_range(records.iter().map(|(_, record)| &record.head))
-                .and_then(|()| distinct(records.iter().map(|(id, _)| *id)))
-                .and_then(|()| distinct(ask.iter().copied())),
+            Message::Heads { heads, .. } => {
+                heads.iter().try_for_each(|(_, head)| head.check().map(drop))?;
+                distinct(heads.iter().map(|(id, _)| *id))
+            }
+            Message::Delta { records, ask, .. } => {
+                records.iter().try_for_each(|(_, record)| record.check())?;
+                distinct(records.iter().map(|(id, _)| *id))?;
+                distinct(ask.iter().copied())
+            }
         }
     }
-}
-
-fn in_range<'a>(mut heads: impl Iterator<Item = &'a Head>) -> Result<(), Flaw> {
-    if heads.all(Head::is_in_range) { Ok(()) } else { Err(Flaw::IncarnationOutOfRange) }
 }
 
 /// Most lists are in order, and compared as they stand; the records of a delta begin at any place.
@@ -94,9 +123,13 @@ impl Read {
     fn check(self) -> Result<Message, Malformed> {
         let message = match self {
             Read::Summary { membership, records } => Message::Summary { membership, records },
-            Read::Heads { membership, commit, heads } => Message::Heads { membership, commit, heads },
+            Read::Heads { membership, commit, heads } => {
+                let heads = heads.into_iter().map(|(id, head)| (id, head.into())).collect();
+                Message::Heads { membership, commit, heads }
+            }
             Read::Delta { membership, records, ask_membership, ask } => {
                 let membership = membership.map(|Checked(told)| told).transpose()?;
+                let records = records.into_iter().map(|(id, record)| (id, record.into())).collect();
                 Message::Delta { membership, records, ask_membership, ask }
             }
         };
@@ -127,6 +160,32 @@ impl<'de> Deserialize<'de> for Checked<Told> {
 }
 
 impl<'de> Deserialize<'de> for Told {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Checked::<Self>::deserialize(deserializer)?.or_custom()
+    }
+}
+
+impl<'de> Deserialize<'de> for Checked<Head> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let head: Head = ReadHead::deserialize(deserializer)?.into();
+        Ok(Checked(head.check().map_err(Flaw::of_read)))
+    }
+}
+
+impl<'de> Deserialize<'de> for Head {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Checked::<Self>::deserialize(deserializer)?.or_custom()
+    }
+}
+
+impl<'de> Deserialize<'de> for Checked<Record> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let record: Record = ReadRecord::deserialize(deserializer)?.into();
+        Ok(Checked(record.check().map_err(Flaw::of_read).map(|()| record)))
+    }
+}
+
+impl<'de> Deserialize<'de> for Record {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         Checked::<Self>::deserialize(deserializer)?.or_custom()
     }

@@ -35,7 +35,7 @@ pub(super) fn place(shape: &Shape, members: &[Member], quotas: &[usize], former:
         for &m in former.get(partition).into_iter().flatten() {
             held_in[usize::from(m)] = partition;
         }
-        let mut counts: Vec<usize> = zone_remaining.iter().map(|&total| total / left).collect();
+        let mut counts: Vec<usize> = zone_remaining.iter().map(|&total| divided(total, left).0).collect();
         let spare = shape.owners - counts.iter().sum::<usize>();
         if spare > 0 {
             extras.clear();
@@ -43,8 +43,9 @@ pub(super) fn place(shape: &Shape, members: &[Member], quotas: &[usize], former:
                 zone_remaining
                     .iter()
                     .enumerate()
-                    .filter(|&(_, &total)| total % left > 0)
-                    .map(|(zone, &total)| (total % left, mix2(zone as u64, partition as u64), zone)),
+                    .map(|(zone, &total)| (divided(total, left).1, zone))
+                    .filter(|&(rest, _)| rest > 0)
+                    .map(|(rest, zone)| (rest, mix2(zone as u64, partition as u64), zone)),
             );
             extras.select_nth_unstable_by(spare - 1, |a, b| b.cmp(a));
             for &(_, _, zone) in &extras[..spare] {
@@ -78,6 +79,11 @@ pub(super) fn place(shape: &Shape, members: &[Member], quotas: &[usize], former:
     }
     assert!(remaining.iter().all(|&r| r == 0), "every quota is met");
     table
+}
+
+/// Quotient and remainder. Where zones are many, most have less left than there are partitions, and a division takes long.
+fn divided(total: usize, left: usize) -> (usize, usize) {
+    if total < left { (0, total) } else { (total / left, total % left) }
 }
 
 /// How strong a member's claim to a partition is.

@@ -2,12 +2,14 @@
 
 mod budget;
 mod encoding;
+mod former;
 mod fresh;
 mod heirs;
 mod plan;
 mod quota;
 mod rank;
 mod reassign;
+mod tally;
 
 use alloc::vec;
 use alloc::vec::Vec;
@@ -25,6 +27,7 @@ use budget::Budget;
 pub use plan::{Gain, Loss, NodeChange, Plan};
 use quota::Shape;
 pub(crate) use quota::single_quotas;
+use tally::Tally;
 
 /// Most members that a layout can have.
 pub const MAX_MEMBERS: usize = 16_384;
@@ -236,22 +239,19 @@ impl Layout {
         if table.len() != expected {
             return Err(LayoutError::TableLength { expected, found: table.len() });
         }
-        let mut in_zone = vec![0usize; shape.zones.len()];
-        let mut seen_in = vec![u32::MAX; members.len()];
+        let mut tally = Tally::new(&shape);
         for (partition, row) in count.partitions().zip(table.chunks_exact(shape.owners)) {
-            in_zone.fill(0);
-            for &place in row {
-                let place = usize::from(place);
-                let Some(seen) = seen_in.get_mut(place) else {
+            tally.clear();
+            for place in row.iter().map(|&place| usize::from(place)) {
+                if place >= members.len() {
                     return Err(LayoutError::UnknownOwner(partition));
-                };
-                if *seen == u32::from(partition.index()) {
+                }
+                if tally.has(place) {
                     return Err(LayoutError::RepeatedOwner(partition));
                 }
-                *seen = u32::from(partition.index());
-                in_zone[shape.zone_of[place]] += 1;
+                tally.add(&shape, place);
             }
-            if in_zone.iter().zip(&shape.zones).any(|(&n, bounds)| n < bounds.least || n > bounds.most) {
+            if !tally.is_within_bounds(&shape) {
                 return Err(LayoutError::Zones(partition));
             }
         }
@@ -496,37 +496,6 @@ impl Layout {
     /// All members' ids, in order of their places.
     pub(crate) fn ids(&self) -> &[NodeId] {
         &self.ids
-    }
-
-    /// Who of these members owns what by this layout, for another Q: for each partition their places in order of rank.
-    /// Where several partitions become one, those come first who own most of them.
-    fn as_held_by(&self, members: &[Member], count: PartitionCount) -> Vec<Vec<u16>> {
-        let places: Vec<Option<u16>> = self
-            .ids
-            .iter()
-            .map(|id| members.binary_search_by_key(id, |m| m.id).ok())
-            .map(|place| place.map(|place| u16::try_from(place).expect("members are counted by u16")))
-            .collect();
-        let mut rows = Vec::with_capacity(count.get() as usize);
-        for partition in count.partitions() {
-            let slots = partition.slots();
-            let first = self.table().index(partition);
-            let last = usize::from(Slot::new(slots.end - 1).map_or(0, |s| self.partition_of(s).index()));
-            // Member, how many of the partitions it owns, its best place among their owners.
-            let mut owners: Vec<(u16, usize, usize)> = Vec::new();
-            for p in first..=last {
-                for (rank, place) in self.row(p).iter().map(|&m| places[usize::from(m)]).enumerate() {
-                    let Some(place) = place else { continue };
-                    match owners.iter_mut().find(|(m, ..)| *m == place) {
-                        Some((_, times, best)) => (*times, *best) = (*times + 1, rank.min(*best)),
-                        None => owners.push((place, 1, rank)),
-                    }
-                }
-            }
-            owners.sort_by_key(|&(place, times, best)| (core::cmp::Reverse(times), best, place));
-            rows.push(owners.into_iter().take(self.owners).map(|(place, ..)| place).collect());
-        }
-        rows
     }
 
     fn place_of(&self, id: NodeId) -> Option<usize> {

@@ -9,6 +9,7 @@ use alloc::vec::Vec;
 
 use super::budget::Budget;
 use super::quota::Shape;
+use super::tally::Tally;
 use crate::member::Member;
 use crate::mix::mix2;
 
@@ -69,6 +70,8 @@ struct Reassignment<'a> {
     dropped: Vec<Vec<u16>>,
     /// Replicas looked at by searches so far.
     work: u64,
+    /// How many may be.
+    end: u64,
 }
 
 impl<'a> Reassignment<'a> {
@@ -81,16 +84,12 @@ impl<'a> Reassignment<'a> {
         }
         let mut rows = former.to_vec();
         let mut dropped = vec![Vec::new(); rows.len()];
-        let mut counts = vec![0usize; shape.zones.len()];
+        let mut counts = Tally::new(shape);
         for (row, dropped) in rows.iter_mut().zip(&mut dropped) {
             loop {
-                counts.fill(0);
-                for &m in &*row {
-                    counts[shape.zone_of[usize::from(m)]] += 1;
-                }
-                let unmet: usize =
-                    shape.zones.iter().zip(&counts).map(|(z, &n)| z.least.saturating_sub(n)).sum();
-                let too_long = row.len() + unmet > shape.owners;
+                counts.clear();
+                row.iter().for_each(|&m| counts.add(shape, usize::from(m)));
+                let too_long = row.len() + counts.unmet(shape) > shape.owners;
                 let goes = row
                     .iter()
                     .enumerate()
@@ -112,7 +111,7 @@ impl<'a> Reassignment<'a> {
                 rows_of[usize::from(m)].push(p);
             }
         }
-        Reassignment { budget, shape, former, quotas, rows, rows_of, dropped, work: 0 }
+        Reassignment { budget, shape, former, quotas, rows, rows_of, dropped, work: 0, end: budget.paths }
     }
 
     fn surplus(&self, member: usize) -> usize {
@@ -132,29 +131,24 @@ impl<'a> Reassignment<'a> {
     }
 
     /// The zones' counts in a partition and the places that zones not yet represented claim, without `leaving`.
-    fn tally(&self, partition: usize, leaving: Option<usize>, counts: &mut [usize]) -> Room {
-        counts.fill(0);
+    fn tally(&self, partition: usize, leaving: Option<usize>, counts: &mut Tally) -> Room {
+        counts.clear();
         let mut owners = 0;
         for m in self.rows[partition].iter().map(|&m| usize::from(m)).filter(|&m| Some(m) != leaving) {
-            counts[self.shape.zone_of[m]] += 1;
+            counts.add(self.shape, m);
             owners += 1;
         }
-        let unmet = if self.shape.zones.first().is_some_and(|z| z.least > 0) {
-            self.shape.zones.iter().zip(&*counts).map(|(z, &n)| z.least.saturating_sub(n)).sum()
-        } else {
-            0
-        };
-        Room { free: self.shape.owners - owners > unmet }
+        Room { free: self.shape.owners - owners > counts.unmet(self.shape) }
     }
 
     /// Whether one more replica may go to this zone.
-    fn admits(&self, zone: usize, room: Room, counts: &[usize]) -> bool {
+    fn admits(&self, zone: usize, room: Room, counts: &Tally) -> bool {
         let bounds = self.shape.zones[zone];
         counts[zone] < bounds.most && (room.free || counts[zone] < bounds.least)
     }
 
     /// Whether `to` may take the partition over from `from` (or fill a hole in it).
-    fn may_take(&self, step: Step, counts: &mut [usize]) -> bool {
+    fn may_take(&self, step: Step, counts: &mut Tally) -> bool {
         if self.owns(step.to, step.partition)
             || step.from.is_some_and(|from| !self.owns(from, step.partition))
             || (step.from.is_none() && self.rows[step.partition].len() >= self.shape.owners)
@@ -190,7 +184,7 @@ impl<'a> Reassignment<'a> {
 
     /// Gives missing replicas to members below their quota, those furthest below first.
     fn fill_holes_directly(&mut self) {
-        let mut counts = vec![0; self.shape.zones.len()];
+        let mut counts = Tally::new(self.shape);
         let mut wanting = Wanting::new(self);
         for partition in 0..self.rows.len() {
             while self.rows[partition].len() < self.shape.owners {
@@ -204,7 +198,7 @@ impl<'a> Reassignment<'a> {
 
     /// Hands what members hold beyond their quota straight to members below theirs.
     fn shed_surplus_directly(&mut self) {
-        let mut counts = vec![0; self.shape.zones.len()];
+        let mut counts = Tally::new(self.shape);
         let mut wanting = Wanting::new(self);
         for from in 0..self.quotas.len() {
             if self.surplus(from) == 0 {
@@ -227,9 +221,9 @@ impl<'a> Reassignment<'a> {
     }
 
     /// Who of those below their quota is to take the partition over: a former owner, or who is furthest below.
-    fn taker(&self, wanting: &Wanting, partition: usize, room: Room, counts: &[usize]) -> Option<usize> {
+    fn taker(&self, wanting: &Wanting, partition: usize, room: Room, counts: &Tally) -> Option<usize> {
         let open = |&m: &usize| {
-            self.has_room(m) && self.admits(self.shape.zone_of[m], room, counts) && !self.owns(m, partition)
+            self.has_room(m) && self.admits(self.shape.zone_of[m], room, counts) && !counts.has(m)
         };
         let urgency = |&m: &usize| {
             let wants = self.quotas[m] - self.rows_of[m].len();
@@ -239,7 +233,7 @@ impl<'a> Reassignment<'a> {
         dropped
             .filter(open)
             .max_by_key(urgency)
-            .or_else(|| wanting.some(partition).filter(open).max_by_key(urgency))
+            .or_else(|| wanting.some(partition, self.shape.owners).filter(open).max_by_key(urgency))
     }
 
     /// Places what is left along alternating paths.
@@ -258,9 +252,6 @@ impl<'a> Reassignment<'a> {
     }
 
     fn augment(&mut self, source: Source) -> Option<()> {
-        if self.work >= self.budget.paths {
-            return None;
-        }
         let cheapest = self.search(source, Costs::Counted, u32::MAX, |plan, m| plan.has_room(m))?;
         if self.try_path(&cheapest) {
             return Some(());
@@ -273,7 +264,7 @@ impl<'a> Reassignment<'a> {
 
     /// Takes a path's steps one after another if each is allowed then; otherwise none of them.
     fn try_path(&mut self, path: &[Step]) -> bool {
-        let mut counts = vec![0; self.shape.zones.len()];
+        let mut counts = Tally::new(self.shape);
         for (i, &step) in path.iter().enumerate() {
             if !self.may_take(step, &mut counts) {
                 for &step in path[..i].iter().rev() {
@@ -288,7 +279,8 @@ impl<'a> Reassignment<'a> {
 
     /// A cheapest path from the source to a member for which `goal` holds, if there is one of at most `limit`.
     ///
-    /// Breadth first, cost by cost. Every member is reached once, so a search costs about as much as there are replicas.
+    /// Breadth first, cost by cost. Every member is reached once, so a search costs about as much as there are replicas, times owners: it
+    /// ends with the budget, too.
     fn search(
         &mut self,
         source: Source,
@@ -303,7 +295,7 @@ impl<'a> Reassignment<'a> {
             open_zones: (0..self.shape.zones.len()).collect(),
             queue: VecDeque::new(),
         };
-        let mut counts = vec![0; self.shape.zones.len()];
+        let mut counts = Tally::new(self.shape);
         // Members reached at the present cost, whose dearer steps wait until the cost rises.
         let mut waiting = Vec::new();
         let origin = match source {
@@ -322,6 +314,9 @@ impl<'a> Reassignment<'a> {
             while let Some(member) = reach.queue.pop_front() {
                 if Some(member) != origin && goal(self, member) {
                     return Some(reach.path_to(member, origin));
+                }
+                if self.work >= self.end {
+                    return None;
                 }
                 waiting.push(member);
                 self.work += (self.rows_of[member].len() * self.shape.owners) as u64;
@@ -359,27 +354,27 @@ impl<'a> Reassignment<'a> {
         partition: usize,
         dear: Option<bool>,
         reach: &mut Reach,
-        counts: &mut [usize],
+        counts: &mut Tally,
     ) {
+        let room = self.tally(partition, from, counts);
+        let Reach { by, unreached, open_zones, queue } = reach;
         if dear == Some(false) {
             for to in self.former[partition].iter().map(|&m| usize::from(m)) {
-                let step = Step { from, partition, to };
-                if reach.by[to].is_none() && self.may_take(step, counts) {
-                    reach.by[to] = Some(step);
-                    reach.queue.push_back(to);
+                let may = || self.admits(self.shape.zone_of[to], room, counts) && !counts.has(to);
+                if by[to].is_none() && may() {
+                    by[to] = Some(Step { from, partition, to });
+                    queue.push_back(to);
                 }
             }
             return;
         }
-        let room = self.tally(partition, from, counts);
-        let Reach { by, unreached, open_zones, queue } = reach;
         open_zones.retain(|&zone| {
             if self.admits(zone, room, counts) {
                 unreached[zone].retain(|&to| {
                     if by[to].is_some() {
                         return false;
                     }
-                    if self.owns(to, partition) {
+                    if counts.has(to) {
                         return true;
                     }
                     by[to] = Some(Step { from, partition, to });
@@ -395,9 +390,11 @@ impl<'a> Reassignment<'a> {
 /// Members below their quota, zone by zone.
 struct Wanting {
     zones: Vec<Vec<usize>>,
+    /// The zones that have some.
+    open: Vec<usize>,
 }
 
-/// Members that are looked at for each replica, or one of each zone. Where more want it, any so many do.
+/// Members that are looked at for each replica, or one of each zone. Where more want it, or there are more zones, any so many do.
 const LOOKED_AT: usize = 64;
 
 impl Wanting {
@@ -406,25 +403,38 @@ impl Wanting {
         for zone in &mut zones {
             zone.retain(|&m| plan.has_room(m));
         }
-        Wanting { zones }
+        let open = (0..zones.len()).filter(|&zone| !zones[zone].is_empty()).collect();
+        Wanting { zones, open }
     }
 
-    /// Some of all zones, others for other partitions.
-    fn some(&self, partition: usize) -> impl Iterator<Item = usize> + '_ {
-        let all: usize = self.zones.iter().map(Vec::len).sum();
+    /// Some of all zones, or of so many that not all have a copy already; others for other partitions.
+    fn some(&self, partition: usize, owners: usize) -> impl Iterator<Item = usize> + '_ {
+        let most = LOOKED_AT + owners;
+        let start = if self.open.len() <= most { 0 } else { mix2(u64::MAX, partition as u64) };
+        let (before, after) = self.open.split_at(below(start, self.open.len()));
+        let lists = after.iter().chain(before).take(most).map(|&zone| (zone, &self.zones[zone]));
+        let all: usize = lists.clone().map(|(_, list)| list.len()).sum();
         let each = if all <= LOOKED_AT { all } else { LOOKED_AT.div_ceil(self.zones.len()) };
-        self.zones.iter().enumerate().flat_map(move |(zone, list)| {
-            let start = mix2(zone as u64, partition as u64) % (list.len() as u64).max(1);
-            let (before, after) = list.split_at(usize::try_from(start).expect("a place in the list"));
+        lists.flat_map(move |(zone, list)| {
+            let (before, after) = list.split_at(below(mix2(zone as u64, partition as u64), list.len()));
             after.iter().chain(before).take(each).copied()
         })
     }
 
     fn served(&mut self, plan: &Reassignment<'_>, member: usize) {
         if !plan.has_room(member) {
-            self.zones[plan.shape.zone_of[member]].retain(|&m| m != member);
+            let zone = plan.shape.zone_of[member];
+            self.zones[zone].retain(|&m| m != member);
+            if self.zones[zone].is_empty() {
+                self.open.retain(|&open| open != zone);
+            }
         }
     }
+}
+
+/// A place in a list of this length.
+fn below(random: u64, len: usize) -> usize {
+    usize::try_from(random % (len as u64).max(1)).expect("a place in the list")
 }
 
 #[derive(Clone, Copy, PartialEq)]

@@ -23,8 +23,12 @@ pub const DEFAULT_PARTITIONS: u32 = 256;
 pub const MAX_SETTING_NAME: usize = 256;
 /// Longest value of a setting, in bytes.
 pub const MAX_SETTING_VALUE: usize = 4096;
-/// Most names of settings that a cluster remembers. One that was staged once counts, whatever became of it: that it is gone has to
-/// reach everybody.
+/// Most names of settings that a cluster remembers. One that was staged once counts, whatever became of it, and is never forgotten: a
+/// dropped name is remembered so that whoever staged it before, and was away meanwhile, brings back nothing. Nobody can tell when the
+/// last such node has returned, for whoever has read access to a state may merge it later, a node that is to join among them. (A stamp below
+/// which all unknown names are old would lose what was staged at a node that had not heard of the drop.) A dropped name can be set again,
+/// which takes no further place: who needs new ones time and again takes names from a list of so many. At the bound,
+/// [`StageError::Full`](super::StageError::Full) refuses new names; those that are known can be set and dropped as ever.
 pub const MAX_SETTINGS: usize = 1024;
 /// Most ids that a cluster remembers: members, nodes that left, and nodes removed, which are remembered for ever.
 pub const MAX_KNOWN_NODES: usize = 4 * MAX_MEMBERS;

@@ -4,25 +4,26 @@ use alloc::vec;
 use alloc::vec::Vec;
 use core::iter;
 
+use super::super::tally::Tally;
 use super::{Costs, Reassignment, Source, Step};
 
 impl Reassignment<'_> {
     /// Turns cycles that lessen what moves, until nothing more moves than has to, none is found, or the budget is spent.
     pub(super) fn turn_cycles(&mut self) {
-        let end = self.work + self.budget.exchanges;
+        self.end = self.work + self.budget.exchanges;
         let mut avoidable = self.moved_beyond_bound();
-        self.turn_free_cycles(&mut avoidable, end);
-        while avoidable > 0 && self.turn_cheaper_cycle(end) {
+        self.turn_free_cycles(&mut avoidable);
+        while avoidable > 0 && self.turn_cheaper_cycle() {
             avoidable = self.moved_beyond_bound();
         }
     }
 
     /// Brings replicas back to former holders where an exchange allows it without moving another.
-    fn turn_free_cycles(&mut self, avoidable: &mut usize, end: u64) {
-        let mut counts = vec![0; self.shape.zones.len()];
+    fn turn_free_cycles(&mut self, avoidable: &mut usize) {
+        let mut counts = Tally::new(self.shape);
         for partition in 0..self.rows.len() {
             'row: for from in self.rows[partition].clone().into_iter().map(usize::from) {
-                if *avoidable == 0 || self.work >= end {
+                if *avoidable == 0 || self.work >= self.end {
                     return;
                 }
                 if self.held_before(from, partition) {
@@ -30,6 +31,7 @@ impl Reassignment<'_> {
                 }
                 for to in self.former[partition].iter().map(|&m| usize::from(m)) {
                     let back = Step { from: Some(from), partition, to };
+                    self.work += 1 + self.shape.owners as u64 / 16;
                     if !self.may_take(back, &mut counts) {
                         continue;
                     }
@@ -66,15 +68,15 @@ impl Reassignment<'_> {
     /// Turns a cycle in which more replicas come back than others move, if there is one, and says whether it did. It is Bellman and Ford's
     /// search for a negative cycle: a step costs 1 if it takes a replica to who did not hold it before, and 1 less if it takes it from
     /// such a one.
-    fn turn_cheaper_cycle(&mut self, end: u64) -> bool {
+    fn turn_cheaper_cycle(&mut self) -> bool {
         let members = self.quotas.len();
         let mut costs = vec![0i64; members];
         let mut by: Vec<Option<Step>> = vec![None; members];
-        let mut counts = vec![0; self.shape.zones.len()];
+        let mut counts = Tally::new(self.shape);
         for _ in 0..members {
             let mut cheaper = false;
             for from in 0..members {
-                if self.work >= end {
+                if self.work >= self.end {
                     return false;
                 }
                 self.work += (self.rows_of[from].len() * members) as u64;
@@ -86,7 +88,7 @@ impl Reassignment<'_> {
                         // What it costs at least tells most of them apart.
                         if left >= costs[to]
                             || left + cost(to) >= costs[to]
-                            || self.owns(to, partition)
+                            || counts.has(to)
                             || !self.admits(self.shape.zone_of[to], room, &counts)
                         {
                             continue;
