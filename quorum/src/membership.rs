@@ -332,11 +332,12 @@ impl Engine {
             && !self.owned_by(after, |gains| !gains).is_subset(&self.owned_by(before, |_| true))
     }
 
-    /// What this node told of its log before it owned nothing is not to be held against it when it owns something again.
+    /// What this node told of its log while it owned nothing, or before that, is not to be held against it when it owns something again.
     pub(crate) fn begin_anew(&mut self) {
         let me = self.config.node;
-        let Some(free) = self.view.writing().next().filter(|layout| !layout.is_member(me)) else { return };
-        let opening = self.opening.past_layout(free.version());
+        let mut layouts = self.view.writing();
+        let Some(free) = layouts.next().filter(|layout| !layout.is_member(me)) else { return };
+        let opening = self.opening.past_layout(layouts.last().unwrap_or(free).version());
         if opening != self.opening {
             self.renumber(opening);
         }

@@ -6,6 +6,7 @@ use common::Cluster;
 use common::changes::{commit, fill, settle};
 use gramme_quorum::message::Message;
 use gramme_quorum::*;
+use gramme_ring::gossip::{self, Head};
 use gramme_ring::{Change, Layout, Member, NodeId, Slot};
 
 const A: NodeId = NodeId(1);
@@ -315,4 +316,44 @@ fn an_old_copy_is_found_out_after_all_have_lost_power() {
     cluster.pass(Duration::from_secs(20));
     assert_eq!(cluster.copy(C, "key 7"), Some(vec![String::from("newest")]));
     assert!(cluster.incomplete.is_empty());
+}
+
+/// Nor is who was wiped before it joined accused by what it told as no member, which somebody remembers who stood still meanwhile.
+#[test]
+fn a_node_that_was_wiped_before_it_joined_is_not_accused() {
+    let mut cluster = Cluster::new(3);
+    let mut written = fill(&mut cluster, 4);
+    cluster.add(D);
+    // Its log comes further than the next one's.
+    for _ in 0..300 {
+        cluster.pass(Duration::from_millis(300));
+        cluster.crash(D);
+        cluster.start(D);
+    }
+    cluster.pass(Duration::from_secs(5));
+    let number = |cluster: &Cluster| cluster.nodes[&D].engine.run().number;
+    let before = number(&cluster);
+    cluster.crash(D);
+    cluster.wipe(D);
+    cluster.memberships.remove(&D);
+    for id in [A, B, C] {
+        cluster.crash(id);
+        cluster.start(id);
+    }
+    cluster.start(D);
+    cluster.pass(Duration::from_secs(5));
+    assert!(number(&cluster) < before, "this proves nothing");
+    commit(&mut cluster, B, vec![Change::Member(Member::new(D))]);
+    settle(&mut cluster, &mut written);
+    cluster.pass(Duration::from_secs(5));
+    cluster.crash(D);
+    cluster.start(D);
+    cluster.pass(Duration::from_secs(5));
+    let membership = cluster.memberships[&C].digest();
+    let heads = vec![(D, Head { incarnation: before, version: 0 })];
+    let heads = Message::Gossip(gossip::Message::Heads { membership, commit: None, heads });
+    assert!(cluster.incomplete.is_empty());
+    cluster.input(D, Input::Peer(C, heads));
+    assert!(cluster.incomplete.is_empty(), "{:?}", cluster.incomplete);
+    assert_eq!(cluster.nodes[&D].engine.status(cluster.now.instant).incomplete_partitions, 0);
 }
