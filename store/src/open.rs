@@ -148,6 +148,7 @@ impl<D: Disk> Store<D> {
             next_segment: leftovers.next_segment,
         };
         let has_unread = segments.iter().any(|(_, segment)| segment.quarantined);
+        let has_unknown = segments.iter().any(|(_, segment)| segment.unaccounted);
         let reserve_bytes = Self::finds_reserve(&disk);
         let mut store = Self {
             disk,
@@ -168,6 +169,7 @@ impl<D: Disk> Store<D> {
             tree,
             uncounted,
             has_unread,
+            has_unknown,
             now: 0,
             starved: false,
             refused_bytes: 0,

@@ -7,7 +7,7 @@ mod common;
 use common::{
     Content, KEYS, Model, Op, Run, SLOTS, UNKNOWN, check_listed, check_recovered, contents, options,
 };
-use gramme_store::{DamageKind, Disk, MemDisk, OpenError, Store, WriteError};
+use gramme_store::{DamageKind, Disk, MemDisk, OpenError, Read, ReadError, Store, WriteError};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -160,6 +160,11 @@ fn open_rotten(disk: &MemDisk, old: &Run<MemDisk>, seed: u8, numbers: u64) -> Ru
     let found = contents(&mut store);
     let any_key = |kind| matches!(kind, DamageKind::Unknown | DamageKind::CutOff);
     let any_key = recovery.damage.iter().any(|damage| any_key(damage.kind));
+    match store.get(0, b"never put") {
+        Err(ReadError::Unknown) => assert!(any_key, "{recovery:?}"),
+        Ok(Read::Absent) => assert!(!any_key, "an absence that may be a loss: {recovery:?}"),
+        other => panic!("{other:?}"),
+    }
     let is_torn = |slot| recovery.torn.iter().any(|torn| torn.slot.is_none_or(|torn| torn == slot));
     for ((slot, key), content) in &found {
         let was = old.model.now(*slot, *key);
