@@ -99,6 +99,10 @@ impl<D: Disk> Store<D> {
         self.hold_reserve(false)?;
         let least =
             self.merge_bytes(2) + SEGMENT_HEADER_BYTES as u64 + self.removal_bytes() / 2 + 2 * BLOCK_BYTES;
+        // What removals have taken of it is made up for once there is room again.
+        if self.reserve_bytes < least && !self.fill_failed && self.may_have_room(least - self.reserve_bytes) {
+            self.hold_reserve(true)?;
+        }
         if self.reserve_bytes < least {
             return Err(WriteError::NoSpace);
         }
