@@ -156,6 +156,10 @@ fn open(disk: &MemDisk, versions: &BTreeMap<Key, Versions>, one_byte: bool, inde
     for (key, versions) in versions {
         let found = match store.get(key.0, &key.1) {
             Ok(Read::Absent) => None,
+            Err(ReadError::Unknown) => {
+                assert!(recovery.affects(key.0), "{key:?} may be lost, and no report says so: {recovery:?}");
+                None
+            }
             Ok(Read::Value { value, .. }) => {
                 assert!(versions.all.contains(&value), "{key:?} never was {value:?}");
                 Some(value)
@@ -185,7 +189,7 @@ fn open(disk: &MemDisk, versions: &BTreeMap<Key, Versions>, one_byte: bool, inde
     shown.insert(new, Some(b"value".to_vec()));
     for (key, expected) in shown {
         match store.get(key.0, &key.1) {
-            Ok(Read::Absent) => assert_eq!(None, expected, "{key:?}"),
+            Ok(Read::Absent) | Err(ReadError::Unknown) => assert_eq!(None, expected, "{key:?}"),
             Ok(Read::Value { value, .. }) => assert_eq!(Some(value), expected, "{key:?}"),
             other => panic!("{other:?} for {key:?}, which was {expected:?}"),
         }

@@ -150,7 +150,7 @@ impl World {
                 self.disk.fail_next_reads(1);
                 match self.store().get(key.0, key.1) {
                     Err(ReadError::Disk(_)) => {}
-                    Ok(Read::Absent) => assert_eq!(self.model.now(key), None),
+                    Ok(Read::Absent) | Err(ReadError::Unknown) => assert_eq!(self.model.now(key), None),
                     other => panic!("{other:?} from a disk that can't read"),
                 }
                 self.disk.fail_next_reads(0);
@@ -242,6 +242,7 @@ impl World {
         let (powered, has_rotted) = (self.disk.is_powered(), self.model.has_rotted);
         match self.store().get(key.0, key.1) {
             Ok(Read::Absent) => Some(None),
+            Err(ReadError::Unknown) if has_rotted => Some(None),
             Ok(Read::Value { value, tag, expires }) => Some(Some((value, tag, expires))),
             Err(ReadError::Damaged { .. }) if has_rotted => Some(Some(unknown())),
             Err(ReadError::Disk(_)) if !powered => None,

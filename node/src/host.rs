@@ -280,7 +280,8 @@ impl<D: Disk> Host<D> {
                 Output::Load { id, place, key } => match self.store.get(place.0, &key) {
                     Ok(Read::Pending(job)) => self.effects.push_back(Effect::Fetch(id, job)),
                     Ok(Read::Value { value, .. }) => self.feed_load(id, Loaded::Found(Bytes::from(value))),
-                    Ok(Read::Absent) => self.feed_load(id, Loaded::Absent),
+                    // The engine was told that its node is incomplete, and by that what an absence is worth.
+                    Ok(Read::Absent) | Err(ReadError::Unknown) => self.feed_load(id, Loaded::Absent),
                     Err(_) => self.feed_load(id, Loaded::Unknown),
                 },
                 Output::Append { id, place, key, value } => {
@@ -399,7 +400,7 @@ pub fn opening<D: Disk>(store: &mut Store<D>) -> Opening {
 fn loaded(read: Result<Read<impl Disk>, ReadError>) -> Loaded {
     match read {
         Ok(Read::Value { value, .. }) => Loaded::Found(Bytes::from(value)),
-        Ok(Read::Absent) => Loaded::Absent,
+        Ok(Read::Absent) | Err(ReadError::Unknown) => Loaded::Absent,
         Ok(Read::Pending(_)) | Err(_) => Loaded::Unknown,
     }
 }

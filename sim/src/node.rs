@@ -12,7 +12,7 @@ use gramme_node::host::{Host, opening};
 use gramme_quorum::{ClusterOp, Config, Engine, Keyspace, Output};
 use gramme_ring::{Membership, NodeId};
 use gramme_store::{
-    Cursor, Damage, MemDisk, Options, Read, ReadDone, ReadJob, Reads, Store, SyncDone, SyncJob,
+    Cursor, Damage, MemDisk, Options, Read, ReadDone, ReadError, ReadJob, Reads, Store, SyncDone, SyncJob,
 };
 use gramme_vclock::Actor;
 use std::cell::RefCell;
@@ -230,7 +230,7 @@ impl Node {
         };
         match read {
             Ok(Read::Value { value, .. }) => Ok(Some(Bytes::from(value))),
-            Ok(Read::Absent) => Ok(None),
+            Ok(Read::Absent) | Err(ReadError::Unknown) => Ok(None),
             Ok(Read::Pending(_)) => Err(String::from("a finished read is pending again")),
             Err(error) => Err(error.to_string()),
         }

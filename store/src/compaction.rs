@@ -528,16 +528,7 @@ impl<D: Disk> Store<D> {
                 self.chain.push(&Event::Dropped { segment: segment.id });
             }
         }
-        let mut saved = self.save_manifest(false);
-        let is_full = |saved: &Result<(), SaveError>| match saved {
-            Err(SaveError::Unchanged(error)) => error.kind() == DiskErrorKind::NoSpace,
-            _ => false,
-        };
-        // The reserve is for this, too.
-        if is_full(&saved) && self.release_reserve() {
-            saved = self.save_manifest(false);
-        }
-        match saved {
+        match self.save_from_reserve(false) {
             Ok(()) => {}
             Err(SaveError::Unchanged(error)) => {
                 mark(self, false);

@@ -101,6 +101,12 @@ pub enum ReadError {
     /// the other one is deleted nothing is left to say so, and the key reads as absent.
     /// With 70 bits of fingerprint and slot this is to be expected once in a few thousand stores of a billion keys.
     Collision,
+    /// The key was not found, and the opening met places of which nobody knows what they held ([`DamageKind::Unknown`],
+    /// [`Unreadable`](crate::DamageKind::Unreadable), [`CutOff`](crate::DamageKind::CutOff)): it may have been there. So it goes with every key
+    /// that is not found, a deleted one too, until the caller [accepts](crate::Store::accept_losses) what is lost.
+    ///
+    /// [`DamageKind::Unknown`]: crate::DamageKind::Unknown
+    Unknown,
     /// The disk refused to read.
     Disk(DiskError),
 }
@@ -182,6 +188,7 @@ impl fmt::Display for ReadError {
                 write!(f, "the record at byte {offset} of segment {segment} is damaged")
             }
             Self::Collision => write!(f, "another key has the same fingerprint"),
+            Self::Unknown => write!(f, "the key was not found, and may be among what damage took"),
             Self::Disk(error) => write!(f, "{error}"),
         }
     }

@@ -8,7 +8,7 @@ use crate::index_file;
 use crate::manifest::{MANIFEST, MANIFEST_NEXT, Manifest};
 use crate::read_around::read_around;
 use crate::replay::read_header;
-use crate::room::RESERVE;
+use crate::room::{PROBE, RESERVE};
 use crate::scan::{Found, Scan};
 use crate::segment::{HeaderState, SegmentHeader, SegmentId, SegmentKind};
 use alloc::string::String;
@@ -19,7 +19,7 @@ const MAX_SKIPPED: u64 = 1 << 32;
 
 /// Whether a file of this name is a store's, or the beginning of one.
 pub(crate) fn is_a_stores(name: &str) -> bool {
-    [MANIFEST, MANIFEST_NEXT, CHAIN, RESERVE].contains(&name)
+    [MANIFEST, MANIFEST_NEXT, CHAIN, RESERVE, PROBE].contains(&name)
         || SegmentId::of_file_name(name).is_some()
         || index_file::segment_of_file_name(name).is_some()
 }
@@ -48,7 +48,7 @@ pub(crate) fn leftovers<D: Disk>(
     let mut found = Leftovers { names: Vec::new(), next_segment: manifest.next_segment };
     let listed = |id| manifest.entries.iter().any(|entry| entry.id == id);
     for name in names {
-        if name == MANIFEST_NEXT {
+        if name == MANIFEST_NEXT || name == PROBE {
             found.names.push(name.clone());
             continue;
         }

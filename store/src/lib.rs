@@ -47,12 +47,14 @@
 //! # What an answer means
 //!
 //! [`Read::Absent`] means that the key is not there. A key whose record is damaged is *unknown*, and its read an error
-//! ([`ReadError::Damaged`]), for as long as its header can be read. Where that is gone, too, nobody knows whose record it was: a
-//! key may then be absent, or have an older value, or be back though it was deleted. [`Recovery::affects`] tells the slots of which
-//! that may be so: ask it, before an absence counts as one. [`Recovery`] says at each opening what was found: damage to durable records, told from what a
-//! crash left of writes that were never synced. Damage of which it is not known what it was is told at every opening until the
-//! caller [accepts](Store::accept_losses) it. A torn end of the log is told once, for it is cut off: whoever serves absences from a store whose medium rots
-//! writes down what the opening said before anything else.
+//! ([`ReadError::Damaged`]), for as long as its header can be read. Where that is gone, too, nobody knows whose record it was: then each key
+//! that is not found is unknown ([`ReadError::Unknown`]), and one that is found may have an older value, or be back though it was deleted.
+//! [`Recovery::affects`] tells the slots of which that may be so. Such damage is told at every opening, and such keys are unknown, until the
+//! caller [accepts](Store::accept_losses) it.
+//!
+//! [`Recovery`] says at each opening what was found: damage to durable records, told from what a crash left of writes that were never synced.
+//! A torn end of the log is told once, for it is cut off, and what is not found is absent in spite of it: on a medium that keeps what was synced
+//! none of it was acknowledged. Whoever serves absences from a store whose medium rots writes down what the opening said before anything else.
 //!
 //! # Starting, comparing, vouching, copying
 //!

@@ -87,15 +87,18 @@ pub(crate) struct Found {
 }
 
 impl Manifest {
-    /// Bytes of a manifest with so many entries.
-    pub(crate) const fn file_bytes(entries: usize) -> u64 {
-        2 * (HEAD_BYTES + entries * ENTRY_BYTES + 4).next_multiple_of(COPY_ALIGN) as u64
+    /// Bytes of a manifest with so many entries, and so many torn ranges in them.
+    pub(crate) const fn file_bytes(entries: usize, gaps: usize) -> u64 {
+        2 * Self::copy_bytes(entries, gaps) as u64
+    }
+
+    const fn copy_bytes(entries: usize, gaps: usize) -> usize {
+        (HEAD_BYTES + entries * ENTRY_BYTES + gaps * GAP_BYTES + 4).next_multiple_of(COPY_ALIGN)
     }
 
     fn encode(&self) -> Vec<u8> {
         let gaps: usize = self.entries.iter().map(|entry| entry.torn.len()).sum();
-        let used = HEAD_BYTES + self.entries.len() * ENTRY_BYTES + gaps * GAP_BYTES + 4;
-        let size = used.next_multiple_of(COPY_ALIGN);
+        let size = Self::copy_bytes(self.entries.len(), gaps);
         let mut out = Vec::with_capacity(2 * size);
         out.extend_from_slice(MAGIC);
         out.extend_from_slice(&FORMAT.to_le_bytes());

@@ -148,6 +148,7 @@ impl<D: Disk> Store<D> {
             next_segment: leftovers.next_segment,
         };
         let has_unread = segments.iter().any(|(_, segment)| segment.quarantined);
+        let has_unknown = segments.iter().any(|(_, segment)| segment.unaccounted);
         let reserve_bytes = Self::finds_reserve(&disk);
         let mut store = Self {
             disk,
@@ -168,6 +169,7 @@ impl<D: Disk> Store<D> {
             tree,
             uncounted,
             has_unread,
+            has_unknown,
             now: 0,
             starved: false,
             refused_bytes: 0,
@@ -190,7 +192,13 @@ impl<D: Disk> Store<D> {
     /// Makes the segment that writes go to: never one that was recovered. On a full disk the store has none at first, and
     /// serves reads; the last manifest stands.
     fn begin_log(&mut self, empty: &[u16]) -> Result<(), OpenError> {
-        match self.create_segment(self.options.segment_bytes) {
+        // A merge that a crash cut off has left the room that it was lent: compaction needs it again, and before puts do.
+        let (is_new, capacity) = (self.segments.iter().count() == empty.len(), self.options.segment_bytes);
+        let made = match is_new {
+            true => self.create_segment(capacity),
+            false => self.hold_reserve(true).and_then(|()| self.create_for_puts(capacity)),
+        };
+        match made {
             Ok(active) => self.active = Some(active),
             Err(error @ (WriteError::NoSpace | WriteError::NumbersExhausted)) => {
                 self.starved = error == WriteError::NoSpace;
@@ -218,8 +226,11 @@ impl<D: Disk> Store<D> {
     /// [`WriteError`]: the sync or the note failed; the next opening recovers what there is. [`WriteError::SyncUnderWay`]: whether
     /// that one succeeds can't be known here; complete it first.
     pub fn close(mut self) -> Result<(), WriteError> {
+        // Nothing is buffered after it, so the room that is put aside may go to what is.
+        self.pending.urgent = true;
         self.sync()?;
         // A watermark may be left.
+        self.pending.urgent = true;
         self.flush()?;
         if self.in_flight.is_some() || self.durable + 1 != self.next_sequence {
             // Another sync would not tell: the operating system gives a failure to the first one that asks.
@@ -243,7 +254,7 @@ impl<D: Disk> Store<D> {
                 self.end_seal(job);
             }
         }
-        self.save_manifest(true).map_err(|error| WriteError::Disk(error.disk()))
+        self.save_from_reserve(true).map_err(|error| WriteError::Disk(error.disk()))
     }
 }
 

@@ -20,7 +20,7 @@ const LIST_BYTES: usize = 256;
 
 /// The answer to a [`get`](crate::Store::get).
 pub enum Read<D: Disk> {
-    /// The key is not there.
+    /// The key is not there, nor may damage have taken it unless the caller [accepted](crate::Store::accept_losses) that.
     Absent,
     /// The key's value.
     Value {
@@ -201,9 +201,12 @@ impl<D: Disk> Store<D> {
     /// Reads a key's value: from the disk here and now, or as a job, as [`Options::reads`](crate::Options::reads) says.
     ///
     /// # Errors
-    /// [`ReadError`]: the key's record is damaged or can't be read. That is never the same as absent.
+    /// [`ReadError`]: the key's record is damaged or can't be read, or [may be among what was lost](ReadError::Unknown). That is never
+    /// the same as absent.
     pub fn get(&mut self, slot: u16, key: &[u8]) -> Result<Read<D>, ReadError> {
-        let Some(hit) = self.index.get(slot, self.fingerprint(key)) else { return Ok(Read::Absent) };
+        let Some(hit) = self.index.get(slot, self.fingerprint(key)) else {
+            return self.not_found(Read::Absent);
+        };
         let spot = self.spot(hit.location);
         let is_pending = self.pending.record(self.active, hit.location, spot.len).is_some();
         let is_small = spot.len <= SMALL_BYTES && self.options.reads != Reads::Jobs;
@@ -215,7 +218,7 @@ impl<D: Disk> Store<D> {
                 expires: found.expires,
             })?;
             if let Some(found) = found {
-                return Ok(found.unwrap_or(Read::Absent));
+                return found.map_or_else(|| self.not_found(Read::Absent), Ok);
             }
         }
         let file = self.segments[hit.location.segment].file.clone();
@@ -241,9 +244,15 @@ impl<D: Disk> Store<D> {
         key: &[u8],
         see: impl FnOnce(ValueRef<'_>) -> R,
     ) -> Result<Option<R>, ReadError> {
-        let Some(hit) = self.index.get(slot, self.fingerprint(key)) else { return Ok(None) };
+        let Some(hit) = self.index.get(slot, self.fingerprint(key)) else { return self.not_found(None) };
         let spot = self.spot(hit.location);
-        Ok(self.read_here(&hit, spot, slot, key, false, see)?.flatten())
+        let found = self.read_here(&hit, spot, slot, key, false, see)?.flatten();
+        if found.is_none() { self.not_found(None) } else { Ok(found) }
+    }
+
+    /// The answer for a key that was not found, or has expired: `absent`, unless damage may have taken it.
+    pub(crate) fn not_found<T>(&self, absent: T) -> Result<T, ReadError> {
+        if self.has_unknown { Err(ReadError::Unknown) } else { Ok(absent) }
     }
 
     /// What `see` makes of the value; `None` within if it has expired. `None` if the disk has it not at hand, and only what is
@@ -290,14 +299,14 @@ impl<D: Disk> Store<D> {
     /// # Errors
     /// As for [`get`](Self::get).
     pub fn finish_read(&mut self, done: ReadDone) -> Result<Read<D>, ReadError> {
-        Ok(match done.value()? {
-            Some((value, tag, expires)) => Read::Value { value, tag, expires },
-            None => Read::Absent,
-        })
+        match done.value()? {
+            Some((value, tag, expires)) => Ok(Read::Value { value, tag, expires }),
+            None => self.not_found(Read::Absent),
+        }
     }
 
     /// Bytes that a read of this key's value will take: its record's, rounded up by at most an eighth. `None` if the key is
-    /// absent. From memory alone, like [`tag`](Self::tag).
+    /// not found. From memory alone, like [`tag`](Self::tag).
     pub fn read_bytes(&self, slot: u16, key: &[u8]) -> Option<usize> {
         let hit = self.index.get(slot, self.fingerprint(key))?;
         Some(self.spot(hit.location).len)
@@ -325,7 +334,8 @@ impl<D: Disk> Store<D> {
     /// between the calls; one that comes or goes may be.
     ///
     /// # Errors
-    /// [`ReadError::Disk`]. Damaged records are counted, not failed on: the listing can go on past them.
+    /// [`ReadError::Disk`]. Damaged records are counted, not failed on: the listing can go on past them. What is
+    /// [unknown](ReadError::Unknown) is not in it.
     pub fn list(&mut self, slot: u16, cursor: Cursor, limit: usize) -> Result<Page, ReadError> {
         let limit = limit.max(1);
         let hits = self.index.page(slot, cursor.0, limit);

@@ -13,6 +13,9 @@ use alloc::vec;
 /// The file that holds room for compaction on a full disk. It has no contents.
 pub(crate) const RESERVE: &str = "RESERVE";
 
+/// A file that is made to ask for room, and removed at once.
+pub(crate) const PROBE: &str = "RESERVE.new";
+
 /// File systems give room and take it back in blocks of this many bytes, most of them.
 pub(crate) const BLOCK_BYTES: u64 = 4096;
 /// Zeros that are written at once.
@@ -22,7 +25,12 @@ impl<D: Disk> Store<D> {
     /// What a change of the manifest takes on a full disk, if there are so many segments more by then.
     fn manifest_bytes(&self, more: usize) -> u64 {
         let chained = (MAX_VICTIMS + 1) * ENTRY_BYTES;
-        Manifest::file_bytes(self.segments.iter().count() + more) + chained as u64
+        self.manifest_file_bytes(more) + chained as u64
+    }
+
+    fn manifest_file_bytes(&self, more: usize) -> u64 {
+        let gaps = self.segments.iter().map(|(_, segment)| segment.torn.len()).sum();
+        Manifest::file_bytes(self.segments.iter().count() + more, gaps)
     }
 
     /// What a merge needs on a full disk: a segment, what is buffered and has to be written before the victims go, and a manifest.
@@ -64,6 +72,12 @@ impl<D: Disk> Store<D> {
         if self.fill_failed && !all {
             return if before < needed { Err(WriteError::NoSpace) } else { Ok(()) };
         }
+        // Most often there is not. What is put aside is not given up to find that out.
+        if (before > 0 || self.starved)
+            && !self.may_have_room(if before < needed && !all { needed - before } else { BLOCK_BYTES })
+        {
+            return if before < needed { Err(WriteError::NoSpace) } else { Ok(()) };
+        }
         self.reserve_bytes = 0;
         // Of what removals are to have as much as there is; and what a merge has given back better too little than none. Other room that
         // is not enough is left to removals.
@@ -85,6 +99,10 @@ impl<D: Disk> Store<D> {
         self.hold_reserve(false)?;
         let least =
             self.merge_bytes(2) + SEGMENT_HEADER_BYTES as u64 + self.removal_bytes() / 2 + 2 * BLOCK_BYTES;
+        // What removals have taken of it is made up for once there is room again.
+        if self.reserve_bytes < least && !self.fill_failed && self.may_have_room(least - self.reserve_bytes) {
+            self.hold_reserve(true)?;
+        }
         if self.reserve_bytes < least {
             return Err(WriteError::NoSpace);
         }
@@ -95,8 +113,7 @@ impl<D: Disk> Store<D> {
     pub(crate) fn create_from_reserve(&mut self, capacity: u64) -> Result<u16, WriteError> {
         let needed = self.merge_bytes(1);
         // The manifest and the chain may get longer by it.
-        let entries = self.segments.iter().count();
-        let longer = Manifest::file_bytes(entries + 1) - Manifest::file_bytes(entries);
+        let longer = self.manifest_file_bytes(1) - self.manifest_file_bytes(0);
         let spent = capacity + longer + self.chain.pending.len() as u64;
         if self.reserve_bytes < needed + spent && !self.fill_failed {
             // What little room there is beside it may be enough.
@@ -112,6 +129,13 @@ impl<D: Disk> Store<D> {
         let made = self.create_segment(capacity);
         let _ = self.make_first([before - spent, kept].into_iter());
         made
+    }
+
+    /// Whether the disk has so much room more; one that reserves none says so in any case.
+    fn may_have_room(&self, bytes: u64) -> bool {
+        let made = self.disk.create(PROBE, bytes);
+        let _ = self.disk.remove(PROBE);
+        !made.is_err_and(|error| error.kind() == DiskErrorKind::NoSpace)
     }
 
     /// Makes the first of these that there is room for.
@@ -130,7 +154,9 @@ impl<D: Disk> Store<D> {
     fn make_reserve(&mut self, bytes: u64) -> Result<(), WriteError> {
         match self.disk.remove(RESERVE) {
             Err(error) if error.kind() != DiskErrorKind::NotFound => return Err(not_made(error)),
-            _ => {}
+            Err(_) => {}
+            // Some file systems (ext4) give room back no sooner.
+            Ok(()) => self.disk.sync_dir().map_err(not_made)?,
         }
         let made = self.disk.create(RESERVE, bytes).map_err(not_made)?;
         let mut filled = fill(&made, bytes).map(|()| bytes);

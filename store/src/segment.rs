@@ -147,7 +147,7 @@ pub(crate) struct Segment<F> {
     /// Of that, places of which nobody knows what they held: it stays, so that each opening tells of them, until the caller
     /// has [accepted](crate::Store::accept_losses) what is lost.
     pub(crate) unaccounted: bool,
-    /// Where the opening found records lost, and whether the caller has accepted that: it is merged away, then, and of what is lost nothing is kept.
+    /// Where, in order, the opening found records lost, and whether the caller has accepted that: it is merged away, then, and of what is lost nothing is kept.
     pub(crate) losses: alloc::vec::Vec<(u64, u64)>,
     pub(crate) accepted: bool,
     /// It holds a record that the index points to and that can't be found any more: it stays, so that this is not forgotten.
@@ -228,7 +228,8 @@ impl<F> Segment<F> {
 
     /// Whether all that is lost in this range was told and accepted.
     pub(crate) fn has_accepted(&self, start: u64, end: u64) -> bool {
-        self.accepted && self.losses.iter().any(|told| told.0 <= start && end <= told.1)
+        let begun = self.losses.partition_point(|told| told.0 <= start);
+        self.accepted && begun > 0 && end <= self.losses[begun - 1].1
     }
 
     pub(crate) fn room(&self) -> u64 {

@@ -227,6 +227,18 @@ impl<D: Disk> Store<D> {
         self.chain.save(&self.disk).map_err(SaveError::Unchanged)?;
         manifest.save(&self.disk)
     }
+
+    /// Writes the manifest, on a full disk in the room that is put aside.
+    pub(crate) fn save_from_reserve(&mut self, clean: bool) -> Result<(), SaveError> {
+        match self.save_manifest(clean) {
+            Err(SaveError::Unchanged(error))
+                if error.kind() == DiskErrorKind::NoSpace && self.release_reserve() =>
+            {
+                self.save_manifest(clean)
+            }
+            saved => saved,
+        }
+    }
 }
 
 pub(crate) fn not_made(error: DiskError) -> WriteError {

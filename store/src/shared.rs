@@ -428,7 +428,10 @@ impl<D: Disk + Send + 'static> SharedStore<D> {
         match self.read(|store| store.get(slot, key))? {
             Read::Absent => Ok(None),
             Read::Value { value, tag, expires } => Ok(Some(owned((value, tag, expires)))),
-            Read::Pending(job) => Ok(job.run().value()?.map(owned)),
+            Read::Pending(job) => match job.run().value()? {
+                None => self.read(|store| store.not_found(None)),
+                found => Ok(found.map(owned)),
+            },
         }
     }
 
@@ -446,7 +449,10 @@ impl<D: Disk + Send + 'static> SharedStore<D> {
         match self.read(|store| store.get(slot, key))? {
             Read::Absent => Ok(None),
             Read::Value { value, tag, expires } => Ok(Some(see(ValueRef { bytes: &value, tag, expires }))),
-            Read::Pending(job) => job.see(see),
+            Read::Pending(job) => match job.see(see)? {
+                None => self.read(|store| store.not_found(None)),
+                seen => Ok(seen),
+            },
         }
     }
 

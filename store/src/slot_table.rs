@@ -414,4 +414,28 @@ mod tests {
         }
         assert!(passed(&table) < 2_500, "{} in 10,000", passed(&table));
     }
+
+    #[test]
+    fn no_put_moves_more_entries_than_its_slot_has() {
+        // As many slots as a store has, sixteen keys in each.
+        let (slots, keys) = (1usize << 12, 1u64 << 16);
+        let mut tables: Vec<SlotTable> = (0..slots).map(|_| SlotTable::default()).collect();
+        let (mut most, mut all) = (0, 0);
+        for n in 0..keys {
+            let fingerprint = mix(n) & FINGERPRINT_MASK;
+            let table = &mut tables[usize::try_from(mix(!n)).expect("a word") % slots];
+            let at = table.find(fingerprint).expect_err("each is there once");
+            let places = table.entries.len();
+            let run = table.entries[at..].iter().take_while(|entry| !entry.is_none()).count();
+            table.insert(at, entry(fingerprint, n));
+            let moved = if table.entries.len() == places { run } else { table.len() };
+            (most, all) = (most.max(moved), all + moved as u64);
+        }
+        let longest = tables.iter().map(SlotTable::len).max().expect("some");
+        assert!(
+            most <= longest && longest < 64,
+            "{most} entries moved by one put, {longest} in the fullest slot"
+        );
+        assert!(all < 6 * keys, "{all} moved by {keys} puts");
+    }
 }

@@ -51,6 +51,9 @@ pub struct Store<D: Disk> {
     pub(crate) uncounted: BTreeSet<(u16, u64)>,
     /// The opening found places that can't be read: what is not in the index may be there.
     pub(crate) has_unread: bool,
+    /// It found places of which nobody knows what they held, and the caller has not accepted that: what is not in the index may have been
+    /// there.
+    pub(crate) has_unknown: bool,
     /// The caller's clock, for records that expire.
     pub(crate) now: u64,
     /// Room that is put aside for compaction.
@@ -415,7 +418,8 @@ impl<D: Disk> Store<D> {
         )
     }
 
-    /// The tag that was put with a key, from memory alone. The key itself is not compared: another one with the same slot
+    /// The tag that was put with a key, from memory alone; `None` if it is not found, which need not mean that it is
+    /// [absent](crate::ReadError::Unknown). The key itself is not compared: another one with the same slot
     /// and 56 bits of fingerprint would be taken for it, about once in 2^56 askings per key of the slot.
     pub fn tag(&self, slot: u16, key: &[u8]) -> Option<u64> {
         Some(self.index.get(slot, self.fingerprint(key))?.tag)

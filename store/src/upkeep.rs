@@ -36,11 +36,13 @@ impl<D: Disk> Store<D> {
         Some(MergeProgress { bytes_done, bytes })
     }
 
-    /// Tells the store that what the opening found lost has been put again, from a replica say, or is given up. Until then compaction
+    /// Tells the store that what the opening found lost has been put again, from a replica say, or is given up. Until then keys that are not
+    /// found read as [`Unknown`](crate::ReadError::Unknown), and compaction
     /// leaves segments alone in which it is [not known](crate::DamageKind::Unknown) what was lost, and each opening tells
     /// of them again; deletes that they may need are kept. Afterwards they are merged away, but where a key of the
     /// index has its record in what can't be read. Openings tell of them until that is done. In memory alone; no call to the disk.
     pub fn accept_losses(&mut self) {
+        self.has_unknown = false;
         for segment in self.segments.iter_mut() {
             segment.accepted = segment.unaccounted || segment.accepted;
             (segment.unaccounted, segment.quarantined) = (false, false);

@@ -3,8 +3,8 @@
 //! `GRAMME_STORE_FLIPS=n` sets the number of flipped bits that are tried.
 
 use gramme_store::{
-    Cursor, DamageKind, Disk, MemDisk, OpenError, Options, Read, ReadError, Recovery, Store, WriteError,
-    verify,
+    Cursor, DamageKind, Disk, MemDisk, OpenError, Options, Read, ReadError, Reads, Recovery, SharedStore,
+    Store, WriteError, verify,
 };
 
 /// Every record is read at an opening: what is damaged is to be found there. `tests/index_files.rs` looks at the others.
@@ -183,8 +183,43 @@ fn a_destroyed_record_is_reported_and_the_ones_around_it_are_read() {
     let (mut store, recovery) = Store::open(disk, options(2)).expect("opens");
     assert!(matches!(recovery.damage[..], [ref one] if one.kind == DamageKind::Unknown), "{recovery:?}");
     assert!((0..5).all(|slot| recovery.affects(slot)), "any slot may be affected");
+    for n in [7, 9, KEYS] {
+        assert_eq!(store.get(slot(n), &key(n)).err(), Some(ReadError::Unknown), "what it was is not known");
+        assert_eq!(store.get_with(slot(n), &key(n), |_| ()), Err(ReadError::Unknown));
+    }
     for n in (0..KEYS).filter(|n| *n != 9 && n % 7 != 0) {
         assert!(matches!(store.get(slot(n), &key(n)), Ok(Read::Value { tag: 1, .. })), "key {n}");
+    }
+    // What has expired may have been put again, and lost.
+    store.put_expiring(0, b"brief", b"value", 0, 5).expect("room");
+    store.set_time(5);
+    assert_eq!(store.get(0, b"brief").err(), Some(ReadError::Unknown));
+    store.accept_losses();
+    for n in [7, 9, KEYS] {
+        assert!(matches!(store.get(slot(n), &key(n)), Ok(Read::Absent)), "the caller says so");
+        assert_eq!(store.get_with(slot(n), &key(n), |_| ()), Ok(None));
+    }
+    assert!(matches!(store.get(0, b"brief"), Ok(Read::Absent)));
+}
+
+#[test]
+fn many_threads_are_told_of_the_unknown_too() {
+    for reads in [Reads::Inline, Reads::Jobs] {
+        let disk = prepared();
+        let (name, at) = find(&disk, &value(9, 1));
+        overwrite(&disk, &name, at - 40, &[0xee; 60]);
+        let (store, _) = SharedStore::open(disk, options(2).with_reads(reads)).expect("opens");
+        store.put_expiring(0, b"brief", b"value", 0, 5).expect("room");
+        store.set_time(5);
+        for (slot, key) in [(slot(9), &key(9)[..]), (0, b"brief")] {
+            assert_eq!(store.get(slot, key), Err(ReadError::Unknown));
+            assert_eq!(store.get_with(slot, key, |_| ()), Err(ReadError::Unknown));
+        }
+        store.accept_losses();
+        for (slot, key) in [(slot(9), &key(9)[..]), (0, b"brief")] {
+            assert_eq!(store.get(slot, key), Ok(None));
+            assert_eq!(store.get_with(slot, key, |_| ()), Ok(None));
+        }
     }
 }
 
@@ -218,9 +253,10 @@ fn a_record_in_the_wrong_place_is_not_believed() {
     let (mut store, recovery) = Store::open(disk, options(2)).expect("opens");
     assert!(recovery.is_lossy());
     match store.get(0, &key(30)) {
-        Err(ReadError::Damaged { .. }) => {}
-        // Its header is gone with it: then the older value, or none, and a report that says that any slot is affected.
-        Ok(_) => assert!(recovery.affects(0)),
+        Err(ReadError::Damaged { .. } | ReadError::Unknown) => {}
+        // Its header is gone with it: then the older value, and a report that says that any slot is affected.
+        Ok(Read::Value { .. }) => assert!(recovery.affects(0)),
+        Ok(other) => panic!("{other:?}"),
         Err(error) => panic!("{error}"),
     }
     assert!(matches!(store.get(1, &key(11)), Ok(Read::Value { tag: 1, .. })));
@@ -343,6 +379,41 @@ fn a_lost_write_is_reported_once_something_synced_comes_after_it() {
     let (mut store, recovery) = Store::open(disk, options(2)).expect("opens");
     assert!(recovery.is_lossy() && recovery.affects(0));
     assert!(matches!(store.get(0, b"kept"), Ok(Read::Value { .. })));
+}
+
+#[test]
+fn a_misdirected_write_never_shows_a_wrong_value() {
+    let mut hit = 0;
+    for seed in 0..300 {
+        let disk = MemDisk::new();
+        let (mut store, _) = Store::open(disk.clone(), options(1)).expect("opens");
+        for n in 0..KEYS {
+            if n == 20 {
+                disk.misdirect_next_writes(1, seed);
+            }
+            store.put(slot(n), &key(n), &value(n, 0), 0).expect("the disk says so");
+        }
+        assert!(
+            matches!(store.get(slot(20), &key(20)), Err(ReadError::Damaged { .. })),
+            "never a wrong answer"
+        );
+        store.sync().expect("syncs");
+        store.put(0, b"another", b"value", 0).expect("room");
+        store.sync().expect("syncs");
+        drop(store);
+        let (mut store, recovery) = Store::open(disk, options(2)).expect("opens");
+        assert!(recovery.is_lossy() && recovery.affects(slot(20)), "seed {seed}: {recovery:?}");
+        for n in 0..KEYS {
+            match store.get(slot(n), &key(n)) {
+                Ok(Read::Value { value: found, .. }) => {
+                    assert!(n != 20 && found == value(n, 0), "seed {seed}")
+                }
+                Err(ReadError::Damaged { .. } | ReadError::Unknown) => hit += u32::from(n != 20),
+                other => panic!("seed {seed}, key {n}: {other:?}"),
+            }
+        }
+    }
+    assert!(hit > 50, "{hit} records written over");
 }
 
 #[test]
@@ -482,7 +553,7 @@ fn what_a_destroyed_header_cost_stays_known_until_the_caller_accepts_it() {
     overwrite(&disk, &name, at - 40 - key(4).len() as u64, &[0xee; 60]);
     let (mut store, recovery) = Store::open(disk.clone(), options(2)).expect("opens");
     assert!(recovery.is_lossy() && recovery.affects(slot(4)));
-    assert!(matches!(store.get(slot(4), &key(4)), Ok(Read::Absent)), "whose it was is not known");
+    assert_eq!(store.get(slot(4), &key(4)).err(), Some(ReadError::Unknown), "whose it was is not known");
     // Nothing that the index knows of is left in that segment.
     for n in (0..KEYS).filter(|n| *n != 4) {
         store.put(slot(n), &key(n), &value(n, 1), 1).expect("room");

@@ -1,6 +1,6 @@
 //! Full disks, those that reserve room for files and those that don't: deletes and compaction go on, and what they free serves.
 
-use gramme_store::{MemDisk, Options, SharedStore, Store, WriteError};
+use gramme_store::{MemDisk, Options, Read, SharedStore, Store, WriteError};
 use std::time::{Duration, Instant};
 
 const SEGMENT: u64 = 16 << 10;
@@ -162,4 +162,77 @@ fn many_threads_get_room_back_with_a_buffer_too() {
         }
     }
     assert!(store.sync().is_ok());
+}
+
+/// A disk full of records of which each third is dead, killed after so many small steps of upkeep; whether there were so many.
+fn killed(reserves: bool, room: u64, steps: usize) -> Option<MemDisk> {
+    let disk = MemDisk::new();
+    disk.reserve_room(reserves);
+    let (mut store, _) = Store::open(disk.clone(), options(1)).expect("opens");
+    for n in 0..300u32 {
+        store.put(1, &(n - n % 3 / 2).to_le_bytes(), &[1; 300], 1).expect("room");
+    }
+    store.sync().expect("syncs");
+    store.maintain(1).expect("room");
+    disk.set_capacity(Some(disk.used_bytes() + room));
+    puts(&mut store);
+    for _ in 0..steps {
+        store.sync().expect("syncs");
+        match store.maintain(2048) {
+            Ok(done) if done.more || done.needs_sync => {}
+            Ok(_) | Err(WriteError::NoSpace) => return None,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    drop(store);
+    disk.kill();
+    Some(disk)
+}
+
+/// New keys until the disk is full.
+fn puts(store: &mut Store<MemDisk>) -> usize {
+    let from = u32::try_from(store.position().as_u64()).expect("few") + 10_000;
+    (from..).take_while(|n| store.put(1, &n.to_le_bytes(), &[1; 300], 1).is_ok()).count()
+}
+
+#[test]
+fn an_opening_leaves_compaction_the_room_of_a_merge_that_was_cut_off() {
+    let mut opened = 0;
+    for (reserves, room) in
+        [true, false].into_iter().flat_map(|it| (0..20).step_by(3).map(move |n| (it, n << 10)))
+    {
+        for disk in (0..).map_while(|steps| killed(reserves, room, steps)) {
+            let (mut store, _) = Store::open(disk.clone(), options(2)).expect("opens");
+            puts(&mut store);
+            upkeep(&mut store);
+            puts(&mut store);
+            upkeep(&mut store);
+            let stats = store.stats();
+            let dead = stats.log_bytes.saturating_sub(stats.live_bytes);
+            assert!(dead < 3 * SEGMENT / 2, "{room}, reserves {reserves}: {dead} dead bytes stay: {stats:?}");
+            opened += 1;
+        }
+    }
+    assert!(opened > 200, "{opened}");
+}
+
+#[test]
+fn a_full_store_with_a_write_buffer_closes() {
+    for reserves in [true, false] {
+        let disk = MemDisk::new();
+        disk.reserve_room(reserves);
+        let buffered = |seed| options(seed).with_write_buffer(4 << 10);
+        let (mut store, _) = Store::open(disk.clone(), buffered(1)).expect("opens");
+        for n in 0..100u32 {
+            store.put(1, &n.to_le_bytes(), &[1; 300], 1).expect("room");
+        }
+        store.sync().expect("syncs");
+        store.maintain(1 << 20).expect("room");
+        disk.set_capacity(Some(disk.used_bytes()));
+        store.put(1, b"last", &[1; 300], 1).expect("it is buffered");
+        assert_eq!(store.close(), Ok(()), "reserves {reserves}");
+        let (mut store, recovery) = Store::open(disk, buffered(2)).expect("opens");
+        assert!(recovery.clean && recovery.damage.is_empty(), "{recovery:?}");
+        assert!(matches!(store.get(1, b"last"), Ok(Read::Value { .. })));
+    }
 }

@@ -187,7 +187,7 @@ fn an_index_file_does_not_outlive_its_segment_or_hide_that_it_is_cut() {
 /// What a store shows of each key: its tag, nothing, or that it is unknown.
 fn shown(store: &mut Store<impl Disk>) -> Vec<Result<Option<u64>, ()>> {
     let look = |n| match store.get(slot(n), &n.to_le_bytes()) {
-        Ok(Read::Absent) => Ok(None),
+        Ok(Read::Absent) | Err(ReadError::Unknown) => Ok(None),
         Ok(Read::Value { tag, .. }) => Ok(Some(tag)),
         Err(ReadError::Damaged { .. }) => Err(()),
         other => panic!("key {n}: {other:?}"),

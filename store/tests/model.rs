@@ -7,7 +7,7 @@ mod common;
 use common::{
     Content, KEYS, Model, Op, Run, SLOTS, UNKNOWN, check_listed, check_recovered, contents, options,
 };
-use gramme_store::{DamageKind, Disk, MemDisk, OpenError, Store, WriteError};
+use gramme_store::{DamageKind, Disk, MemDisk, OpenError, Read, ReadError, Store, WriteError};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -29,8 +29,8 @@ enum Event {
     KillAndFlip(u8, u64, bool),
     /// Some creations, renames, removals, cuts or syncs of the directory will fail.
     FailChanges(u64, u64),
-    /// There is so much room left on the disk, until the store fails.
-    Fill(u64),
+    /// There is so much room left on the disk, for so many events.
+    Fill(u64, usize),
 }
 
 /// What happens to a file: which one and where, both modulo what there is.
@@ -113,7 +113,7 @@ fn event() -> impl Strategy<Value = Event> {
         1 => (any::<u8>(), any::<u64>(), any::<bool>())
             .prop_map(|(file, bit, unmarked)| Event::KillAndFlip(file, bit, unmarked)),
         1 => (0..12u64, 1..3u64).prop_map(|(before, count)| Event::FailChanges(before, count)),
-        1 => (0..9000u64).prop_map(Event::Fill),
+        1 => (0..9000u64, 1..60usize).prop_map(|(room, lasts)| Event::Fill(room, lasts)),
     ]
 }
 
@@ -160,6 +160,11 @@ fn open_rotten(disk: &MemDisk, old: &Run<MemDisk>, seed: u8, numbers: u64) -> Ru
     let found = contents(&mut store);
     let any_key = |kind| matches!(kind, DamageKind::Unknown | DamageKind::CutOff);
     let any_key = recovery.damage.iter().any(|damage| any_key(damage.kind));
+    match store.get(0, b"never put") {
+        Err(ReadError::Unknown) => assert!(any_key, "{recovery:?}"),
+        Ok(Read::Absent) => assert!(!any_key, "an absence that may be a loss: {recovery:?}"),
+        other => panic!("{other:?}"),
+    }
     let is_torn = |slot| recovery.torn.iter().any(|torn| torn.slot.is_none_or(|torn| torn == slot));
     for ((slot, key), content) in &found {
         let was = old.model.now(*slot, *key);
@@ -187,21 +192,47 @@ fn histories() -> u32 {
     std::env::var("GRAMME_STORE_HISTORIES").ok().and_then(|text| text.parse().ok()).unwrap_or(300)
 }
 
+/// The disk is full no more: upkeep finds that out, and then puts go on. An error is one of another kind.
+fn has_room_again(disk: &MemDisk, run: &mut Run<MemDisk>) -> Result<(), WriteError> {
+    // A merge that is under way ends first.
+    for _ in 0..1000 {
+        run.step(&Op::Sync)?;
+        match run.store.maintain(1 << 20) {
+            Ok(step) if step.more || step.needs_sync => {}
+            Ok(_) | Err(WriteError::NewSegment(_)) => break,
+            Err(error) => return Err(error),
+        }
+    }
+    match run.step(&Op::Put { slot: 0, key: 0, len: 1000 }) {
+        Err(WriteError::NoSpace) if disk.is_powered() => {
+            panic!("refused where there is room: {:?}", run.store.stats())
+        }
+        Ok(()) | Err(WriteError::NewSegment(_)) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
 fn check(events: &[Event], reserves_room: bool) {
     let disk = MemDisk::new();
     disk.reserve_room(reserves_room);
     let mut run = Run::new(Store::open(disk.clone(), options(0)).expect("opens").0, Model::default(), 0);
-    let (mut cut, mut has_rotted) = (0, false);
+    let (mut cut, mut has_rotted, mut full_until) = (0, false, None);
     for (number, event) in events.iter().enumerate() {
+        if full_until.take_if(|until| *until <= number).is_some() {
+            disk.set_capacity(None);
+            if disk.is_powered() && has_room_again(&disk, &mut run).is_err() {
+                disk.crash(cut);
+                run = reopen(&disk, &run, has_rotted, 255, (number as u64) << 16 | 0x8000);
+            }
+        }
         let seed = u8::try_from(number).expect("few events");
         let numbers = (number as u64 + 1) << 16;
         let failed = match event {
             Event::Op(op) => match run.step(op) {
                 Ok(()) => false,
-                // It goes on as if it had not been asked, and does it when there is room.
+                // It goes on as if it had not been asked.
                 Err(WriteError::NoSpace | WriteError::NewSegment(_)) if disk.is_powered() => {
                     assert!(run.store.writable());
-                    disk.set_capacity(None);
                     false
                 }
                 Err(_) => true,
@@ -229,7 +260,6 @@ fn check(events: &[Event], reserves_room: bool) {
                     disk.crash(cut);
                 }
                 disk.fail_changes_after(0, 0);
-                disk.set_capacity(None);
                 run = match event {
                     Event::Rot(rots) if powered => {
                         disk.cut_power_after(u64::MAX);
@@ -245,8 +275,9 @@ fn check(events: &[Event], reserves_room: bool) {
                 disk.fail_changes_after(*before, *count);
                 false
             }
-            Event::Fill(room) => {
+            Event::Fill(room, lasts) => {
                 disk.set_capacity(Some(disk.used_bytes() + room));
+                full_until = Some(number + lasts);
                 false
             }
             Event::KillAndFlip(file, bit, unmarked) => {
@@ -258,10 +289,12 @@ fn check(events: &[Event], reserves_room: bool) {
                     disk.cut_power_after(u64::MAX);
                     disk.kill();
                     let names = named(&disk, &[".seg"]);
-                    let name = &names[usize::from(*file) % names.len()];
-                    let bits = disk.contents(name).expect("there").len() as u64 * 8;
-                    // One that was cut to nothing has none.
-                    disk.flip_bit(name, bit % bits.max(1));
+                    // A store that opened on a full disk may have none.
+                    if let Some(name) = names.get(usize::from(*file) % names.len().max(1)) {
+                        let bits = disk.contents(name).expect("there").len() as u64 * 8;
+                        // One that was cut to nothing has none.
+                        disk.flip_bit(name, bit % bits.max(1));
+                    }
                     has_rotted = true;
                     run = open_rotten(&disk, &run, seed, numbers);
                 }
@@ -292,7 +325,6 @@ fn check(events: &[Event], reserves_room: bool) {
             Event::Kill => true,
         };
         if failed || !disk.is_powered() {
-            disk.set_capacity(None);
             disk.crash(cut);
             run = reopen(&disk, &run, has_rotted, seed, numbers);
         }

@@ -8,6 +8,8 @@ pub(super) struct Faults {
     pub(super) syncs_to_fail: u64,
     pub(super) writes_to_fail: u64,
     pub(super) writes_to_lose: u64,
+    /// Writes that go elsewhere, and what chooses where.
+    pub(super) writes_to_misdirect: (u64, u64),
     pub(super) reads_to_fail: u64,
     /// Reads that turn a bit round, and what chooses it.
     pub(super) reads_to_spoil: (u64, u64),
@@ -55,6 +57,11 @@ impl MemDisk {
     /// The next `count` writes succeed and write nothing.
     pub fn lose_next_writes(&self, count: u64) {
         self.state().faults.writes_to_lose = count;
+    }
+
+    /// The next `count` writes succeed, and are written elsewhere in their file, which the seed chooses, over what stands there.
+    pub fn misdirect_next_writes(&self, count: u64, seed: u64) {
+        self.state().faults.writes_to_misdirect = (count, seed);
     }
 
     /// The next `count` reads fail.

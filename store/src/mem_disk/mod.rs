@@ -491,7 +491,14 @@ impl DiskFile for MemFile {
                 state.faults.writes_to_lose -= 1;
                 return fate.end((), "write");
             }
-            let mut bytes = bytes;
+            let (mut bytes, mut offset) = (bytes, offset);
+            let (misdirected, seed) = state.faults.writes_to_misdirect;
+            if misdirected > 0 {
+                state.faults.writes_to_misdirect.0 -= 1;
+                let places = file(state, inode).live.len.saturating_sub(bytes.len() as u64) / 8;
+                let elsewhere = mix(seed ^ misdirected) % places.max(1) * 8;
+                offset = if elsewhere == offset { 0 } else { elsewhere };
+            }
             let mut failure = None;
             if state.faults.writes_to_fail > 0 {
                 state.faults.writes_to_fail -= 1;

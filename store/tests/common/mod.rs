@@ -251,7 +251,8 @@ pub fn content<D: Disk>(store: &mut Store<D>, slot: u16, key: u8) -> Content {
             assert_eq!(store.tag(slot, &key_bytes(slot, key)), Some(tag));
             Some(tag)
         }
-        Ok(Read::Absent) => None,
+        // Only after damage, which `open_rotten` sees to.
+        Ok(Read::Absent) | Err(ReadError::Unknown) => None,
         Err(ReadError::Damaged { .. }) => Some(UNKNOWN),
         other => panic!("{other:?}"),
     }
