@@ -128,7 +128,7 @@ pub(crate) struct Replica {
     pub(crate) hints_going: usize,
     pub(crate) clock: Hlc,
     pub(crate) journal: Journal<Waiting>,
-    /// The copies that are appended and not synced, and whether one was dropped, or would have been.
+    /// The copies that are appended and not synced, and whether one was dropped.
     slot_of: BTreeMap<AppendId, (Place, bool)>,
     /// Slots that are about to be dropped, and whether something came into them.
     watched: Option<(u16, u16)>,
@@ -274,7 +274,6 @@ impl Replica {
             },
             changed: false,
             dropped: false,
-            was_to_go: false,
             waiting: Vec::new(),
             hints: Vec::new(),
             events: Vec::new(),
@@ -289,6 +288,13 @@ impl Replica {
         // What is appended with this load may yet be refused: who reads sees the record as it is.
         tasks.sort_by_key(|task| !matches!(task, Task::Read(_)));
         tasks.retain(|task| is_due(&key, task));
+        // What something is put to does not go: whether it is owed to somebody is looked at later.
+        let puts = tasks.iter().any(|task| matches!(task, Task::Merge(_) | Task::Mint(_)));
+        let before = tasks.len();
+        tasks.retain(|task| !(puts && matches!(task, Task::Forget { .. })));
+        if tasks.len() < before {
+            work.events.push(Event::Stored(place_of(&key)));
+        }
         for task in tasks {
             self.apply(&mut work, wall_ms, &key, task);
         }
@@ -497,7 +503,7 @@ impl Replica {
                 work.events.push(Event::Stored(place));
             }
             let id = out.append(place, key.clone(), value);
-            self.slot_of.insert(id, (place, removal || work.was_to_go));
+            self.slot_of.insert(id, (place, removal));
             if self.unsynced_copies().is_multiple_of(self.limits.local) {
                 self.journal.want_sync();
             }

@@ -25,8 +25,6 @@ pub(crate) struct Work {
     pub(crate) damaged: bool,
     pub(crate) changed: bool,
     pub(crate) dropped: bool,
-    /// It was, perhaps to be put anew.
-    pub(crate) was_to_go: bool,
     pub(crate) waiting: Vec<(Waiting, Syncing)>,
     /// What becomes of the hints for these owners, in the order of their tasks.
     pub(crate) hints: Vec<(NodeId, Hint)>,
@@ -57,7 +55,6 @@ impl Work {
         self.encoded = None;
         self.changed = true;
         self.dropped = true;
-        self.was_to_go = true;
     }
 
     pub(crate) fn bytes(&mut self) -> Option<Bytes> {

@@ -283,3 +283,41 @@ fn a_copy_that_was_to_go_stays_with_who_becomes_an_owner() {
 fn that_it_goes_with_who_becomes_an_owner_is_found() {
     becomes_an_owner(Planted::one(gramme_quorum::planted::Bug::OwnerForgets));
 }
+
+/// Just then an older write comes that it is to stand in for: the copy keeps what it has.
+#[test]
+fn a_copy_that_was_to_go_takes_what_comes_and_shrinks_not() {
+    let mut met = 0;
+    for rounds in 0..6 {
+        let (mut cluster, key) = about_to_go(rounds, Planted::default());
+        let Some(before) = cluster.copy(D, &key) else { continue };
+        // Some other coordinator's, which knows nothing of that.
+        let bytes = Bytes::copy_from_slice(key.as_bytes());
+        let mut other = Cluster::new(1);
+        other.put(A, &key, "other", Cover::Held);
+        let object = other.nodes[&A].durable[&(common::place(&key), bytes.clone())].clone();
+        let layout = cluster.memberships[&A].layout().unwrap().version();
+        let (call, purpose, sync) = (CallId(2), Purpose::Write, Syncing::First);
+        let write = Message::Write {
+            call,
+            layout,
+            purpose,
+            key: bytes,
+            object,
+            hints: vec![C],
+            sync,
+            outranked_by: None,
+        };
+        cluster.input(D, Input::Peer(A, write));
+        cluster.load(D);
+        let after = cluster.copy(D, &key).expect("it has just come");
+        assert!(
+            before.iter().all(|value| after.contains(value)),
+            "{before:?}, and then {after:?}, after {rounds} rounds"
+        );
+        met += usize::from(after.len() > before.len());
+        cluster.pass(Duration::from_secs(60));
+        assert_eq!(cluster.copy(D, &key), None);
+    }
+    assert!(met > 0, "this proves nothing");
+}

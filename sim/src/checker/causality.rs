@@ -562,7 +562,8 @@ impl Checker {
         let requests = &self.requests;
         for dot in key.present.clone() {
             let birth = key.dots.get_mut(&dot).expect("only known dots are present");
-            if seen.contains(dot) && !own.contains(&dot) {
+            // A tombstone does not say whose it is: this one may be its own, of a later round.
+            if seen.contains(dot) && !own.contains(&dot) && !birth.deletes.contains(&id) {
                 birth.gone_by.push(id);
             }
             // Its own acknowledgement is still to be judged while it is waited for.
