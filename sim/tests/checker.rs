@@ -499,11 +499,11 @@ fn reads_that_move_to_owners_of_whom_a_majority_may_lack_the_write() {
         h.store(node, &object(&[(a, value(id))], &[a]));
     }
     h.ok(id, &[a]);
-    h.checker.reads_move(h.now, |_| Some(vec![0, 1, 2]));
+    h.checker.reads_move(h.now, |_| Some((vec![0, 1, 2], vec![0, 1, 2])));
     h.holds();
     // With N = 2 both are asked.
-    h.checker.reads_move(h.now, |_| Some(vec![1, 2]));
+    h.checker.reads_move(h.now, |_| Some((vec![1, 2], vec![1, 2])));
     h.holds();
-    h.checker.reads_move(h.now, |_| Some(vec![2]));
+    h.checker.reads_move(h.now, |_| Some((vec![2], vec![2])));
     h.breaks(Invariant::NothingDroppedEarly);
 }

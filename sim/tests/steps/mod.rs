@@ -187,7 +187,7 @@ fn reads_move_without_a_word_of_keys_that_an_owner_has_lost() {
     for (sound, holds) in [(false, true), (true, false)] {
         let mut h = four();
         written(&mut h);
-        h.checker.reads_move(h.now, |_| sound.then(|| vec![1, 2, 3]));
+        h.checker.reads_move(h.now, |_| sound.then(|| (vec![1, 2, 3], vec![1, 2, 3])));
         if holds { h.holds() } else { h.breaks(Invariant::NothingDroppedEarly) }
     }
 }
