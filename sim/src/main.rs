@@ -111,6 +111,7 @@ fn many(from: u64, to: u64, template: &Plan, twice: bool) -> ExitCode {
     let began = Instant::now();
     let (mut acknowledged, mut faults, mut failures) = (0, 0, 0);
     let (mut simulated, mut slept) = (Duration::ZERO, Duration::ZERO);
+    let mut rests = Vec::new();
     let mut struck: BTreeMap<Kind, u64> = BTreeMap::new();
     let mut harmed: BTreeMap<Harm, u64> = BTreeMap::new();
     let (mut requests, mut harmed_runs) = (0, 0);
@@ -139,6 +140,7 @@ fn many(from: u64, to: u64, template: &Plan, twice: bool) -> ExitCode {
         requests += outcome.requests;
         simulated += outcome.length;
         slept += outcome.slept;
+        rests.extend(outcome.rests);
         hash.event(0, [seed, outcome.hash, 0], &[]);
         let _ = std::io::stdout().flush();
     }
@@ -146,6 +148,17 @@ fn many(from: u64, to: u64, template: &Plan, twice: bool) -> ExitCode {
     let kinds: Vec<String> = struck.iter().map(|(kind, times)| format!("{kind:?} {times}")).collect();
     let harms: Vec<String> = harmed.iter().map(|(harm, times)| format!("{harm:?} {times}")).collect();
     println!("struck: {}; records, in {harmed_runs} runs: {}", kinds.join(", "), harms.join(", "));
+    rests.sort_unstable();
+    if let Some(longest) = rests.last() {
+        let part = |percent: usize| rests[(rests.len() - 1) * percent / 100].as_secs();
+        println!(
+            "at rest after {} storms: half within {} s, 99 in 100 within {} s, all within {} s",
+            rests.len(),
+            part(50) + 1,
+            part(99) + 1,
+            longest.as_secs() + 1
+        );
+    }
     // In so many runs each kind of fault has to occur.
     let missing = KINDS.iter().filter(|kind| !struck.contains_key(kind)).map(|kind| format!("{kind:?}"));
     let unharmed =

@@ -88,6 +88,9 @@ pub struct Outcome {
     pub length: Duration,
     /// Of this, while nodes slept and clients asked hardly anything.
     pub slept: Duration,
+    /// How long after each storm all replicas were equal, hints and sweeps gone and views the same, to the second or the three: where there is
+    /// anti-entropy, and no disk that stays full.
+    pub rests: Vec<Duration>,
     /// Storms weathered.
     pub storms: u64,
     /// How often each kind of fault struck.
@@ -113,6 +116,7 @@ struct Run<'a> {
     /// Until then nodes sleep, and nothing else happens to them.
     quiet: Time,
     slept: Duration,
+    rests: Vec<Duration>,
     /// How often, in this storm.
     sleeps: u64,
     /// When the storm is over, and after which there is no other.
@@ -215,6 +219,7 @@ pub fn run(plan: &Plan, progress: &mut dyn FnMut(&World)) -> Outcome {
         flapping: None,
         quiet: Time(0),
         slept: Duration::ZERO,
+        rests: Vec::new(),
         sleeps: 0,
         until: Time(0),
         end: Time(0) + plan.length,
@@ -234,7 +239,7 @@ pub fn run(plan: &Plan, progress: &mut dyn FnMut(&World)) -> Outcome {
             run.calm();
         }
     }
-    let Run { world, storms, mut struck, harmed, slept, .. } = run;
+    let Run { world, storms, mut struck, harmed, slept, rests, .. } = run;
     if world.half_steps() > 0 {
         struck.insert(Kind::HalfStep, world.half_steps());
     }
@@ -248,6 +253,7 @@ pub fn run(plan: &Plan, progress: &mut dyn FnMut(&World)) -> Outcome {
         events: world.events(),
         length: world.now().since(Time(0)),
         slept,
+        rests,
         storms,
         struck,
         harmed,
@@ -353,10 +359,19 @@ impl Run<'_> {
         // Who was lost is removed, if that has not been done.
         self.world.alter_lost();
         // Time for what is under way: requests, pauses and stragglers to end, hints to move.
-        self.advance(self.world.now() + Duration::from_secs(10));
+        let began = self.world.now();
+        let mut restless = Duration::ZERO;
+        for second in 1..=10 {
+            self.advance(began + Duration::from_secs(second));
+            if self.world.unrest().is_some() {
+                restless = Duration::from_secs(second);
+            }
+        }
         // A sync that was under way may have failed since.
         self.restart_all();
+        let before = self.world.now();
         self.live_with_a_full_disk();
+        let counts = !self.hints_alone && self.world.now() == before;
         let deadline = self.world.now() + REST;
         // Anti-entropy heals without a read, only not as fast.
         let reads = self.rng.chance(500_000) && !self.hints_alone;
@@ -373,8 +388,11 @@ impl Run<'_> {
             match self.world.unrest() {
                 None => break,
                 Some(unrest) if self.world.now() >= deadline => return self.world.fail_unrest(unrest),
-                Some(_) => {}
+                Some(_) => restless = self.world.now().since(began),
             }
+        }
+        if counts {
+            self.rests.push(restless);
         }
         self.world.check_rest();
         // And then, when who stood still has gone on, with what was asked before the calm, and the last reads have ended everywhere, there
