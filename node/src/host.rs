@@ -278,10 +278,17 @@ impl<D: Disk> Host<D> {
                 Output::Send(to, message) => self.effects.push_back(Effect::Send(to, message)),
                 Output::Reply(to, reply) => self.effects.push_back(Effect::Reply(to, reply)),
                 Output::Load { id, place, key } => match self.store.get(place.0, &key) {
+                    // What it has noted of its peers, which is asked for once, at the start.
+                    Ok(Read::Pending(job)) if place == RUN_PLACE => {
+                        let loaded = loaded(self.store.finish_read(job.run()));
+                        self.feed_load(id, loaded);
+                    }
                     Ok(Read::Pending(job)) => self.effects.push_back(Effect::Fetch(id, job)),
                     Ok(Read::Value { value, .. }) => self.feed_load(id, Loaded::Found(Bytes::from(value))),
                     // The engine was told that its node is incomplete, and by that what an absence is worth.
-                    Ok(Read::Absent) | Err(ReadError::Unknown) => self.feed_load(id, Loaded::Absent),
+                    Ok(Read::Absent) => self.feed_load(id, Loaded::Absent),
+                    // Hints are not what it is incomplete in.
+                    Err(ReadError::Unknown) if place < HINT_PLACES.0 => self.feed_load(id, Loaded::Absent),
                     Err(_) => self.feed_load(id, Loaded::Unknown),
                 },
                 Output::Append { id, place, key, value } => {

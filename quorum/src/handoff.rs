@@ -75,6 +75,7 @@ impl Engine {
     }
 
     pub(crate) fn append_hint(&mut self, now: Now, owner: NodeId, key: &Bytes) -> AppendId {
+        self.spare(now, key);
         let (place, hint) = hint_record(owner, key);
         let append = self.out.append(place, hint, Some((Bytes::new(), 0)));
         self.expect_handoff(now, owner);
@@ -318,9 +319,17 @@ impl Engine {
             return;
         }
         let Some(digest) = digest else { return };
+        // Hints for who is no member become hints for others just now, perhaps of this key.
+        if self.departed.is_some() {
+            return self.stored_in(now, place_of(&key));
+        }
+        // Who was an owner when it was kept may be none by now, and still lack it.
+        others.extend(self.handoffs.iter().filter(|(_, handoff)| handoff.is_pending()).map(|(id, _)| *id));
+        others.sort_unstable();
+        others.dedup();
         others.retain(|other| *other != owner);
         if others.is_empty() || self.config.planted.is(Bug::ForgottenWhileOwed) {
-            return self.replica.start(&mut self.out, &key, Task::Forget { digest });
+            return self.replica.start(&mut self.out, &key, Task::Forget { digest: Some(digest) });
         }
         let mut loads = Vec::new();
         for other in others {
@@ -334,26 +343,31 @@ impl Engine {
 
     /// A hint comes that this copy serves: it does not go. If the hint can't be stored after all, the sweep finds the copy.
     pub(crate) fn spare(&mut self, now: Now, key: &Bytes) {
+        self.replica.spare(key);
         if self.forgetting.remove(key).is_some() {
             self.stored_in(now, place_of(key));
         }
     }
 
     /// Whether another owner still waits for a fallback's copy. `false` if the load is not of a hint.
-    pub(crate) fn hint_loaded(&mut self, load: LoadId, loaded: &Loaded) -> bool {
+    pub(crate) fn hint_loaded(&mut self, now: Now, load: LoadId, loaded: &Loaded) -> bool {
         let Some(key) = self.hint_loads.remove(&load) else { return false };
         // Answers that come late are of a former copy, and say nothing of the hints that came with this one.
         let ours = |forgetting: &&mut Forgetting| forgetting.loads.contains(&load);
         let Some(forgetting) = self.forgetting.get_mut(&key).filter(ours) else { return true };
         if *loaded != Loaded::Absent {
             self.forgetting.remove(&key);
+            // A hint leads to the copy again; one that can't be read does not.
+            if *loaded == Loaded::Unknown {
+                self.stored_in(now, place_of(&key));
+            }
             return true;
         }
         forgetting.loads.retain(|other| *other != load);
         if forgetting.loads.is_empty() {
             let digest = forgetting.digest;
             self.forgetting.remove(&key);
-            self.replica.start(&mut self.out, &key, Task::Forget { digest });
+            self.replica.start(&mut self.out, &key, Task::Forget { digest: Some(digest) });
         }
         true
     }

@@ -25,9 +25,10 @@ impl Engine {
 
     /// A record was read.
     pub(crate) fn loaded(&mut self, now: Now, id: LoadId, loaded: &Loaded) {
-        if self.notes_loaded(id, loaded) || self.hint_loaded(id, loaded) {
+        if self.notes_loaded(id, loaded) || self.hint_loaded(now, id, loaded) {
             return;
         }
+        let departed = self.departed.is_some();
         let (view, me, passing_on) = (&self.view, self.config.node, self.is_passing_on());
         let (writes, planted) = (&self.writes, self.config.planted);
         let is_due = |key: &[u8], task: &Task| match task {
@@ -35,7 +36,7 @@ impl Engine {
             Task::Mint(mint) => writes.contains_key(&mint.call) || planted.is(Bug::MintedLate),
             // What was to go belongs to an owner by now, perhaps, or is offered to heirs with all else.
             Task::Forget { .. } => {
-                !passing_on && !view.is_owner(Slot::of(key), me) || planted.is(Bug::OwnerForgets)
+                !passing_on && !departed && !view.is_owner(Slot::of(key), me) || planted.is(Bug::OwnerForgets)
             }
             _ => true,
         };

@@ -189,8 +189,10 @@ impl Engine {
         if self.config.planted.is(Bug::RollbackIgnored) {
             return false;
         }
+        // What it told before this node's last restart is not known yet.
         let record = self.view.gossip.record(node);
-        record.is_some_and(|record| record.head.incarnation > run.number)
+        self.notes.load.is_some()
+            || record.is_some_and(|record| record.head.incarnation > run.number)
             || self.peers.get(&node).is_some_and(|peer| peer.seen.outdates(run))
     }
 

@@ -201,6 +201,24 @@ impl Replica {
         })
     }
 
+    /// Other rules hold: what waits for its record is acknowledged when it is synced, whatever it was to be when it came.
+    pub(crate) fn sync_first(&mut self) {
+        for task in self.queues.values_mut().flatten() {
+            if let Task::Merge(Merge { source: Source::Peer(_, _, sync), .. }) = task {
+                *sync = Syncing::First;
+            }
+        }
+    }
+
+    /// A hint for this key is appended: its copy does not go.
+    pub(crate) fn spare(&mut self, key: &Bytes) {
+        for task in self.queues.get_mut(key).into_iter().flatten() {
+            if let Task::Forget { digest } = task {
+                *digest = None;
+            }
+        }
+    }
+
     /// The same for any key; or it is just being found out whether a hint has served.
     pub(crate) fn expects_hints(&self) -> bool {
         let settles = |queue: &Vec<Task>| queue.iter().any(|task| matches!(task, Task::Settle { .. }));
@@ -287,12 +305,14 @@ impl Replica {
         }
         // What is appended with this load may yet be refused: who reads sees the record as it is.
         tasks.sort_by_key(|task| !matches!(task, Task::Read(_)));
+        let goes = |tasks: &[Task]| tasks.iter().any(|task| matches!(task, Task::Forget { .. }));
+        let went = goes(&tasks);
         tasks.retain(|task| is_due(&key, task));
-        // What something is put to does not go: whether it is owed to somebody is looked at later.
+        // What something is put to does not go either.
         let puts = tasks.iter().any(|task| matches!(task, Task::Merge(_) | Task::Mint(_)));
-        let before = tasks.len();
-        tasks.retain(|task| !(puts && matches!(task, Task::Forget { .. })));
-        if tasks.len() < before {
+        tasks.retain(|task| !matches!(task, Task::Forget { digest } if puts || digest.is_none()));
+        // Whether it is owed to somebody is looked at later.
+        if went && !goes(&tasks) {
             work.events.push(Event::Stored(place_of(&key)));
         }
         for task in tasks {
@@ -324,7 +344,7 @@ impl Replica {
                 work.events.push(Event::Settled { key: key.clone(), owner, digest: now, current });
             }
             Task::Forget { digest } => {
-                if work.digest(&self.digest_key) == Some(digest) {
+                if digest.is_some() && work.digest(&self.digest_key) == digest {
                     work.drop_copy();
                     self.break_hold(place_of(key));
                 }

@@ -71,9 +71,9 @@ pub(crate) enum Task {
         owner: NodeId,
         digest: Option<u64>,
     },
-    /// Drop the copy, if it is still what this digest names.
+    /// Drop the copy, if it is still what this digest names. `None`: not any more.
     Forget {
-        digest: u64,
+        digest: Option<u64>,
     },
     /// Enough complete replicas say that there is no such key: a damaged record may go.
     ForgetDamaged,

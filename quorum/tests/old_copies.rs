@@ -162,6 +162,39 @@ fn an_old_copy_is_found_out_by_peers_that_have_restarted() {
     }
 }
 
+/// Nor do they take anybody for sound before they have read what they had noted.
+#[test]
+fn nobody_counts_before_it_is_known_what_they_told() {
+    let mut cluster = Cluster::new(3);
+    fill(&mut cluster, 20);
+    let old = cluster.nodes[&C].durable.clone();
+    for i in 0..20 {
+        cluster.put(A, &format!("key {i}"), "newer", Cover::Held);
+    }
+    cluster.pass(Duration::from_secs(5));
+    cluster.crash(C);
+    cluster.pass(Duration::from_secs(5));
+    cluster.crash(B);
+    cluster.crash(A);
+    cluster.starts_late = true;
+    cluster.start(A);
+    cluster.starts_late = false;
+    cluster.nodes.get_mut(&A).unwrap().loads = true;
+    assert!(!cluster.nodes[&A].held_loads.is_empty());
+    cluster.replace_disk(C, old);
+    cluster.loses = |_, to, message| to == C && matches!(message, Message::Outdated { .. });
+    cluster.start(C);
+    cluster.pass(Duration::from_secs(5));
+    let read = || Op::Get { key: "key 7".into(), options: ReadOptions::default() };
+    assert!(matches!(cluster.request(A, read()), Reply::Failed(OpError::Quorum { .. })));
+    cluster.load(A);
+    assert!(matches!(cluster.request(A, read()), Reply::Failed(OpError::Quorum { .. })));
+    cluster.loses = |_, _, _| false;
+    cluster.start(B);
+    cluster.pass(Duration::from_secs(20));
+    assert!(matches!(cluster.request(A, read()), Reply::Read(_)));
+}
+
 /// A peer's word can't put a node beyond all numbers, from which it would never count again.
 #[test]
 fn a_mark_that_no_log_comes_to_is_not_believed() {

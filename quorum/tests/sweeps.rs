@@ -321,3 +321,27 @@ fn a_copy_that_was_to_go_takes_what_comes_and_shrinks_not() {
     }
     assert!(met > 2, "this proves nothing");
 }
+
+/// B has its write, while E, for which D keeps it as well, is out of reach. By the layout of now E owns nothing of it, but who asked for that
+/// went by another one, and E's copy may be among the W that were acknowledged.
+#[test]
+fn a_copy_that_is_kept_for_a_former_owner_stays() {
+    const E: NodeId = NodeId(5);
+    let mut cluster = Cluster::with(5, |config| config.timing.exchange = Duration::from_secs(3600));
+    let owners = |key: &String| {
+        let mut owners = cluster.preference(key)[..3].to_vec();
+        owners.sort_unstable();
+        owners == [A, B, C]
+    };
+    let key = (0..).map(|i| format!("key {i}")).find(owners).unwrap();
+    cluster.put(A, &key, "v", Cover::Held);
+    cluster.cut(D, E, true);
+    send_copy(&mut cluster, &key, &[B, E]);
+    cluster.pass(Duration::from_secs(20));
+    assert_eq!(cluster.hints(D), 1, "B has what was kept for it");
+    assert!(cluster.copy(D, &key).is_some(), "and E has not");
+    cluster.cut(D, E, false);
+    cluster.pass(Duration::from_secs(20));
+    assert!(cluster.copy(E, &key).is_some());
+    assert_eq!(cluster.hints(D), 0);
+}

@@ -66,6 +66,8 @@ pub(crate) struct Cluster {
     pub(crate) config: fn(&mut Config),
     /// Nodes whose next run is incomplete.
     pub(crate) incomplete: BTreeSet<NodeId>,
+    /// Nodes that start from now on hold back the answers of what they load at first.
+    pub(crate) starts_late: bool,
     requests: u64,
     runs: u64,
     /// Stopped in mid-life: connections stand, messages pile up, no timer fires.
@@ -101,6 +103,7 @@ impl Cluster {
             skew: BTreeMap::new(),
             config,
             incomplete: BTreeSet::new(),
+            starts_late: false,
             requests: 0,
             runs: 0,
             paused: BTreeMap::new(),
@@ -176,7 +179,7 @@ impl Cluster {
             takes_only_removals: false,
             syncs: true,
             wanted: false,
-            loads: true,
+            loads: !self.starts_late,
             held_loads: Vec::new(),
             lists: true,
             hint_lists_fail: false,
