@@ -181,9 +181,14 @@ fn go_astray(disk: &MemDisk, run: &mut Run<MemDisk>, aims: Aims, count: u64, ops
     disk.lose_next_writes(0);
     step(&Op::Put { slot: 0, key: 0, len: 1000 });
     // Without a manifest there is no opening, and no error that is louder. The next segment makes one anew.
-    while disk.contents("MANIFEST").is_none_or(|bytes| bytes.is_empty()) {
+    let has_manifest = || disk.contents("MANIFEST").is_some_and(|bytes| !bytes.is_empty());
+    for _ in (0..1000).take_while(|_| !has_manifest()) {
         step(&Op::Put { slot: 0, key: 0, len: 1000 });
+        // One that took the disk for full finds out that it is not.
+        step(&Op::Sync);
+        step(&Op::Maintain { budget: 1 << 20 });
     }
+    assert!(has_manifest());
     step(&Op::Sync);
 }
 
