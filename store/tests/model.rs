@@ -167,29 +167,29 @@ fn go_astray(disk: &MemDisk, run: &mut Run<MemDisk>, aims: Aims, count: u64, ops
         Aims::Nowhere => disk.lose_next_writes(count),
     }
     let mut step = |op: &Op| {
-        match run.step(op) {
-            Ok(()) | Err(WriteError::NoSpace) => {}
-            Err(error) => panic!("{error}"),
-        }
+        let done = run.step(op);
+        assert!(matches!(done, Ok(()) | Err(WriteError::NoSpace)), "{done:?}");
         for (key, content) in contents(&mut run.store) {
             let was = run.model.now(key.0, key.1);
             assert!(content == was || content == Some(UNKNOWN), "{key:?}: {content:?}, which was {was:?}");
         }
+        done.is_ok()
     };
-    ops.iter().for_each(&mut step);
+    for op in ops {
+        step(op);
+    }
     disk.misdirect_next_writes(0, 0);
     disk.lose_next_writes(0);
-    step(&Op::Put { slot: 0, key: 0, len: 1000 });
-    // Without a manifest there is no opening, and no error that is louder. The next segment makes one anew.
+    // Without a manifest there is no opening, and no error that is louder. The next segment makes one anew. A store that took the disk
+    // for full finds out by upkeep that it is not.
     let has_manifest = || disk.contents("MANIFEST").is_some_and(|bytes| !bytes.is_empty());
-    for _ in (0..1000).take_while(|_| !has_manifest()) {
-        step(&Op::Put { slot: 0, key: 0, len: 1000 });
-        // One that took the disk for full finds out that it is not.
-        step(&Op::Sync);
+    let is_marked = (0..1000).any(|_| {
+        let is_put = step(&Op::Put { slot: 0, key: 0, len: 1000 });
+        let is_synced = step(&Op::Sync);
         step(&Op::Maintain { budget: 1 << 20 });
-    }
-    assert!(has_manifest());
-    step(&Op::Sync);
+        is_put && is_synced && has_manifest()
+    });
+    assert!(is_marked, "no watermark vouches for what came before");
 }
 
 /// Goes on from what was found.
