@@ -53,8 +53,10 @@
 //! caller [accepts](Store::accept_losses) it.
 //!
 //! [`Recovery`] says at each opening what was found: damage to durable records, told from what a crash left of writes that were never synced.
-//! A torn end of the log is told once, for it is cut off, and what is not found is absent in spite of it: on a medium that keeps what was synced
-//! none of it was acknowledged. Whoever serves absences from a store whose medium rots writes down what the opening said before anything else.
+//! The latter, [`Recovery::torn`], is told by the opening that finds it and by no other (it is cut off, or noted as holding no records), and what
+//! is not found is absent in spite of it: on a medium that keeps what was synced none of it was acknowledged. Whoever serves absences
+//! from a medium that rots writes it down before anything else; if not even a crash in the middle of an opening may cost the report, [`verify()`]
+//! is run first, which tells the same and changes nothing.
 //!
 //! # Starting, comparing, vouching, copying
 //!

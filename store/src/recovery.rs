@@ -11,6 +11,7 @@ use alloc::vec::Vec;
 /// after the one that it speaks of, so that what the last sync covered can't be told from what none did.
 ///
 /// Also where the power fails during an opening: a torn place that it has cut off is not reported again by the next.
+/// [`verify`](crate::verify()) before it tells of the place and cuts nothing off.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Recovery {

@@ -65,6 +65,8 @@ pub(crate) struct Replay<'p, F> {
     /// Records at the end of the log of whose headers one bit is to be set right on the disk: segments and offsets.
     pub(crate) to_mend: Vec<(u16, u64)>,
     suspects: Vec<(u16, Suspect)>,
+    /// The last sequences that the manifest knew of in segments that are not sealed.
+    noted: BTreeMap<u16, u64>,
     /// Marks in the place of lost records, and their segments.
     lost: Vec<(u16, Line)>,
     /// What is not in the index yet: batches, each of one segment, in the order of the log.
@@ -102,6 +104,7 @@ impl<'p, F: DiskFile> Replay<'p, F> {
             plan,
             to_mend: Vec::new(),
             suspects: Vec::new(),
+            noted: BTreeMap::new(),
             lost: Vec::new(),
             pending: Vec::new(),
             deleted: BTreeMap::new(),
@@ -268,6 +271,7 @@ impl<'p, F: DiskFile> Replay<'p, F> {
         self.durable = self.durable.max(summary.durable);
         if entry.sealed.is_none() {
             segment.tail = summary.end.min(segment.capacity);
+            self.noted.insert(number, entry.last);
         } else if is_short {
             let due = segment.tail;
             self.note_damage(number, summary.read_to, due, DamageKind::CutOff);
@@ -383,23 +387,23 @@ impl<'p, F: DiskFile> Replay<'p, F> {
     /// A segment that was durable, and of which no manifest says where it ends, may have been cut off where a record ends:
     /// then sequences are missing between it and the next, for the log has them without gaps.
     fn look_for_cuts(&mut self) {
-        let mut order: Vec<u16> = Vec::new();
-        for (number, segment) in self.segments.iter() {
-            if segment.kind == SegmentKind::Log && !segment.sealed {
-                order.push(number);
-            }
-        }
+        let unsealed = self.segments.iter().filter(|(_, one)| one.kind == SegmentKind::Log && !one.sealed);
+        let mut order: Vec<u16> = unsealed.map(|(number, _)| number).collect();
         order.sort_by_key(|number| self.segments[*number].id);
-        let damaged = |recovery: &Recovery, id| {
-            recovery
-                .damage
-                .iter()
-                .any(|damage| damage.segment == Some(id) && damage.kind != DamageKind::SegmentHeader)
+        // A record of which the header is left tells its sequence.
+        let has_gap = |recovery: &Recovery, id| {
+            recovery.damage.iter().any(|damage| damage.segment == Some(id) && damage.kind.is_unaccounted())
         };
         let mut cuts = Vec::new();
         for (at, number) in order.iter().enumerate() {
             let segment = &self.segments[*number];
-            if segment.id >= self.watermark.0 || damaged(&self.recovery, segment.id) {
+            if segment.id >= self.watermark.0 || has_gap(&self.recovery, segment.id) {
+                continue;
+            }
+            // The first of its records may be missing, too.
+            let noted = self.noted.get(number).copied().unwrap_or(0);
+            if noted > segment.last && noted <= self.durable {
+                cuts.push(*number);
                 continue;
             }
             if segment.is_empty() {
@@ -413,7 +417,7 @@ impl<'p, F: DiskFile> Replay<'p, F> {
                 order[at + 1..].iter().map(|later| &self.segments[*later]).find(|later| !later.is_empty());
             let due = segment.last + 1;
             let (first, known) =
-                next.map_or((u64::MAX, false), |next| (next.first, damaged(&self.recovery, next.id)));
+                next.map_or((u64::MAX, false), |next| (next.first, has_gap(&self.recovery, next.id)));
             if due <= self.durable && first > due && !known {
                 cuts.push(*number);
             }

@@ -367,56 +367,6 @@ fn files_of_others_are_left_alone() {
 }
 
 #[test]
-fn a_lost_write_is_reported_once_something_synced_comes_after_it() {
-    let disk = MemDisk::new();
-    let (mut store, _) = Store::open(disk.clone(), options(1)).expect("opens");
-    disk.lose_next_writes(1);
-    store.put(0, b"lost", b"value", 0).expect("the disk says so");
-    assert!(matches!(store.get(0, b"lost"), Err(ReadError::Damaged { .. })), "never a wrong answer");
-    store.put(0, b"kept", b"value", 0).expect("room");
-    store.sync().expect("syncs");
-    drop(store);
-    let (mut store, recovery) = Store::open(disk, options(2)).expect("opens");
-    assert!(recovery.is_lossy() && recovery.affects(0));
-    assert!(matches!(store.get(0, b"kept"), Ok(Read::Value { .. })));
-}
-
-#[test]
-fn a_misdirected_write_never_shows_a_wrong_value() {
-    let mut hit = 0;
-    for seed in 0..300 {
-        let disk = MemDisk::new();
-        let (mut store, _) = Store::open(disk.clone(), options(1)).expect("opens");
-        for n in 0..KEYS {
-            if n == 20 {
-                disk.misdirect_next_writes(1, seed);
-            }
-            store.put(slot(n), &key(n), &value(n, 0), 0).expect("the disk says so");
-        }
-        assert!(
-            matches!(store.get(slot(20), &key(20)), Err(ReadError::Damaged { .. })),
-            "never a wrong answer"
-        );
-        store.sync().expect("syncs");
-        store.put(0, b"another", b"value", 0).expect("room");
-        store.sync().expect("syncs");
-        drop(store);
-        let (mut store, recovery) = Store::open(disk, options(2)).expect("opens");
-        assert!(recovery.is_lossy() && recovery.affects(slot(20)), "seed {seed}: {recovery:?}");
-        for n in 0..KEYS {
-            match store.get(slot(n), &key(n)) {
-                Ok(Read::Value { value: found, .. }) => {
-                    assert!(n != 20 && found == value(n, 0), "seed {seed}")
-                }
-                Err(ReadError::Damaged { .. } | ReadError::Unknown) => hit += u32::from(n != 20),
-                other => panic!("seed {seed}, key {n}: {other:?}"),
-            }
-        }
-    }
-    assert!(hit > 50, "{hit} records written over");
-}
-
-#[test]
 fn a_lying_sync_is_found_out_by_its_watermark() {
     let disk = MemDisk::new();
     let (mut store, _) = Store::open(disk.clone(), options(1)).expect("opens");

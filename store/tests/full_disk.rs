@@ -68,6 +68,32 @@ fn deletes_that_are_spread_thin_all_go() {
 }
 
 #[test]
+fn puts_go_on_where_there_is_room_again_after_removals_used_some_of_what_was_put_aside() {
+    for reserves in [true, false] {
+        let (disk, mut store, stored) = filled(reserves, 100);
+        let put_aside = || disk.contents("RESERVE").map_or(0, |bytes| bytes.len());
+        let whole = put_aside();
+        // So many that a segment of their own is made for them, and so few that nothing is worth a merge.
+        let mut deleted = (0..stored).step_by(9).map(|n| store.delete(1, &n.to_le_bytes()));
+        assert!(
+            deleted.by_ref().take_while(|_| put_aside() == whole).all(|deleted| deleted.is_ok()),
+            "reserves {reserves}"
+        );
+        assert!((1..whole).contains(&put_aside()), "{} of {whole}, reserves {reserves}", put_aside());
+        drop(deleted);
+        let put = |store: &mut Store<MemDisk>, n: u32| store.put(2, &n.to_le_bytes(), &[1; 300], 1);
+        assert_eq!((0..).find_map(|n| put(&mut store, n).err()), Some(WriteError::NoSpace));
+        disk.set_capacity(None);
+        upkeep(&mut store);
+        for n in 0..200 {
+            let done = put(&mut store, n);
+            assert!(done.is_ok(), "{n}, reserves {reserves}: {done:?}, {} of {whole}", put_aside());
+        }
+        assert!(!store.is_full() && put_aside() >= whole, "{} of {whole}", put_aside());
+    }
+}
+
+#[test]
 fn what_was_lent_to_a_delete_is_not_for_puts() {
     let (_, mut store, stored) = filled(false, 300);
     for round in 0..200u32 {

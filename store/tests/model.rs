@@ -27,10 +27,25 @@ enum Event {
     Rot(Vec<Rot>),
     /// All is synced, the process killed, and one bit of a segment turned. The watermark of that sync may be lost.
     KillAndFlip(u8, u64, bool),
+    /// Some writes of these operations go elsewhere in their files, or nowhere, and the disk says nothing of it. All is synced after
+    /// that, and the store closed in good order or killed.
+    GoAstray {
+        aims: Aims,
+        count: u64,
+        ops: Vec<Op>,
+        closes: bool,
+    },
     /// Some creations, renames, removals, cuts or syncs of the directory will fail.
     FailChanges(u64, u64),
     /// There is so much room left on the disk, for so many events.
     Fill(u64, usize),
+}
+
+/// Where writes go that go astray.
+#[derive(Clone, Copy, Debug)]
+enum Aims {
+    Elsewhere(u64),
+    Nowhere,
 }
 
 /// What happens to a file: which one and where, both modulo what there is.
@@ -102,6 +117,10 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
+fn aims() -> impl Strategy<Value = Aims> {
+    prop_oneof![3 => any::<u64>().prop_map(Aims::Elsewhere), 1 => Just(Aims::Nowhere)]
+}
+
 fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
         40 => op().prop_map(Event::Op),
@@ -112,6 +131,8 @@ fn event() -> impl Strategy<Value = Event> {
         1 => vec(rot(), 1..4).prop_map(Event::Rot),
         1 => (any::<u8>(), any::<u64>(), any::<bool>())
             .prop_map(|(file, bit, unmarked)| Event::KillAndFlip(file, bit, unmarked)),
+        1 => (aims(), 1..4u64, vec(op(), 1..12), any::<bool>())
+            .prop_map(|(aims, count, ops, closes)| Event::GoAstray { aims, count, ops, closes }),
         1 => (0..12u64, 1..3u64).prop_map(|(before, count)| Event::FailChanges(before, count)),
         1 => (0..9000u64, 1..60usize).prop_map(|(room, lasts)| Event::Fill(room, lasts)),
     ]
@@ -138,6 +159,39 @@ fn reopen(disk: &MemDisk, old: &Run<MemDisk>, has_rotted: bool, seed: u8, number
     follow(old, store, &found, numbers)
 }
 
+/// Operations of which some writes go astray, and then a sync of all. Until the next opening a key shows what was written last, or
+/// that it can't be read.
+fn go_astray(disk: &MemDisk, run: &mut Run<MemDisk>, aims: Aims, count: u64, ops: &[Op]) {
+    match aims {
+        Aims::Elsewhere(seed) => disk.misdirect_next_writes(count, seed),
+        Aims::Nowhere => disk.lose_next_writes(count),
+    }
+    let mut step = |op: &Op| {
+        let done = run.step(op);
+        assert!(matches!(done, Ok(()) | Err(WriteError::NoSpace)), "{done:?}");
+        for (key, content) in contents(&mut run.store) {
+            let was = run.model.now(key.0, key.1);
+            assert!(content == was || content == Some(UNKNOWN), "{key:?}: {content:?}, which was {was:?}");
+        }
+        done.is_ok()
+    };
+    for op in ops {
+        step(op);
+    }
+    disk.misdirect_next_writes(0, 0);
+    disk.lose_next_writes(0);
+    // Without a manifest there is no opening, and no error that is louder. The next segment makes one anew. A store that took the disk
+    // for full finds out by upkeep that it is not.
+    let has_manifest = || disk.contents("MANIFEST").is_some_and(|bytes| !bytes.is_empty());
+    let is_marked = (0..1000).any(|_| {
+        let is_put = step(&Op::Put { slot: 0, key: 0, len: 1000 });
+        let is_synced = step(&Op::Sync);
+        step(&Op::Maintain { budget: 1 << 20 });
+        is_put && is_synced && has_manifest()
+    });
+    assert!(is_marked, "no watermark vouches for what came before");
+}
+
 /// Goes on from what was found.
 fn follow(
     old: &Run<MemDisk>,
@@ -153,8 +207,9 @@ fn follow(
 }
 
 /// Opens after damage to what was durable. A key shows what it was, or it is unknown; where records are destroyed beyond
-/// knowing whose they were, and the report says so, it may be what it was earlier.
-fn open_rotten(disk: &MemDisk, old: &Run<MemDisk>, seed: u8, numbers: u64) -> Run<MemDisk> {
+/// knowing whose they were, and the report says so, it may be what it was earlier. So it may where its end is torn, if the watermark may be
+/// what has rotted.
+fn open_rotten(disk: &MemDisk, old: &Run<MemDisk>, unmarked: bool, seed: u8, numbers: u64) -> Run<MemDisk> {
     let (mut store, recovery) = Store::open(disk.clone(), options(seed)).expect("opens, whatever has rotted");
     store.set_time(old.model.time);
     let found = contents(&mut store);
@@ -165,7 +220,8 @@ fn open_rotten(disk: &MemDisk, old: &Run<MemDisk>, seed: u8, numbers: u64) -> Ru
         Ok(Read::Absent) => assert!(!any_key, "an absence that may be a loss: {recovery:?}"),
         other => panic!("{other:?}"),
     }
-    let is_torn = |slot| recovery.torn.iter().any(|torn| torn.slot.is_none_or(|torn| torn == slot));
+    let is_torn =
+        |slot| unmarked && recovery.torn.iter().any(|torn| torn.slot.is_none_or(|torn| torn == slot));
     for ((slot, key), content) in &found {
         let was = old.model.now(*slot, *key);
         if *content == was {
@@ -194,12 +250,12 @@ fn histories() -> u32 {
 
 /// The disk is full no more: upkeep finds that out, and then puts go on. An error is one of another kind.
 fn has_room_again(disk: &MemDisk, run: &mut Run<MemDisk>) -> Result<(), WriteError> {
-    // A merge that is under way ends first.
+    // A merge that is under way ends first, though changes that fail may keep it from that for a while.
     for _ in 0..1000 {
         run.step(&Op::Sync)?;
         match run.store.maintain(1 << 20) {
-            Ok(step) if step.more || step.needs_sync => {}
-            Ok(_) | Err(WriteError::NewSegment(_)) => break,
+            Ok(step) if !step.more && !step.needs_sync => break,
+            Ok(_) | Err(WriteError::NewSegment(_)) => {}
             Err(error) => return Err(error),
         }
     }
@@ -265,7 +321,7 @@ fn check(events: &[Event], reserves_room: bool) {
                         disk.cut_power_after(u64::MAX);
                         rots.iter().for_each(|rot| let_rot(&disk, rot));
                         has_rotted = true;
-                        open_rotten(&disk, &old, seed, numbers)
+                        open_rotten(&disk, &old, true, seed, numbers)
                     }
                     _ => reopen(&disk, &old, has_rotted, seed, numbers),
                 };
@@ -296,9 +352,25 @@ fn check(events: &[Event], reserves_room: bool) {
                         disk.flip_bit(name, bit % bits.max(1));
                     }
                     has_rotted = true;
-                    run = open_rotten(&disk, &run, seed, numbers);
+                    run = open_rotten(&disk, &run, true, seed, numbers);
                 }
                 failed
+            }
+            Event::GoAstray { aims, count, ops, closes } if disk.is_powered() => {
+                disk.fail_changes_after(0, 0);
+                disk.cut_power_after(u64::MAX);
+                disk.set_capacity(None);
+                go_astray(&disk, &mut run, *aims, *count, ops);
+                has_rotted = true;
+                let fresh = Store::open(MemDisk::new(), options(0)).expect("opens").0;
+                let store = std::mem::replace(&mut run.store, fresh);
+                match closes {
+                    true => store.close().expect("closes"),
+                    false => drop(store),
+                }
+                disk.kill();
+                run = open_rotten(&disk, &run, false, seed, numbers);
+                false
             }
             Event::Kill if disk.is_powered() => {
                 disk.kill();
@@ -322,7 +394,7 @@ fn check(events: &[Event], reserves_room: bool) {
                 disk.cut_power_after(*after);
                 false
             }
-            Event::Kill => true,
+            Event::Kill | Event::GoAstray { .. } => true,
         };
         if failed || !disk.is_powered() {
             disk.crash(cut);

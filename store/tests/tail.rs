@@ -1,7 +1,7 @@
 //! The end of the log: what was acknowledged last, and no watermark vouches for yet. Damage there can't be told from what a crash
 //! leaves of a write that nobody was told of.
 
-use gramme_store::{DamageKind, Disk, MemDisk, Options, Read, Recovery, Store};
+use gramme_store::{DamageKind, Disk, MemDisk, Options, Read, Recovery, Store, verify};
 
 const KEY: &[u8] = b"the key";
 const NEWER: &[u8] = b"its newer value";
@@ -84,4 +84,27 @@ fn a_last_record_that_is_not_whole_affects_its_slot_or_all() {
     let (mut store, recovery) = Store::open(original, options(2)).expect("opens");
     assert_eq!(value(&mut store), NEWER);
     assert!(!recovery.affects(3) && recovery.damage.is_empty(), "{recovery:?}");
+}
+
+#[test]
+fn what_is_torn_is_told_by_one_opening_and_by_each_verification_before_it() {
+    let (disk, name, record) = overwritten();
+    assert!(disk.flip_bit(&name, (record + 45) * 8));
+    let told = |disk: &MemDisk| verify(disk, None).expect("there is a store").report.torn;
+    let torn = told(&disk);
+    assert!(torn.len() == 1 && torn[0].slot == Some(3), "{torn:?}");
+    assert_eq!(told(&disk), torn);
+    // An opening that the power cuts off before it has cut the segment tells nobody, and takes nothing.
+    let cut = disk.fork();
+    cut.cut_power_after(0);
+    assert!(Store::open(cut.clone(), options(2)).is_err());
+    cut.crash(1);
+    assert_eq!(told(&cut), torn);
+    let (store, recovery) = Store::open(disk.clone(), options(2)).expect("opens");
+    assert_eq!(recovery.torn, torn);
+    drop(store);
+    disk.kill();
+    assert_eq!(told(&disk), []);
+    let (_, recovery) = Store::open(disk, options(3)).expect("opens");
+    assert!(recovery.torn.is_empty() && recovery.damage.is_empty(), "{recovery:?}");
 }
