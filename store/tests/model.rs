@@ -345,6 +345,8 @@ fn check(events: &[Event], reserves_room: bool) {
                 disk.lose_next_writes(u64::from(*unmarked));
                 let failed = run.step(&Op::Sync).is_err() || !disk.is_powered();
                 disk.lose_next_writes(0);
+                // What was lost leaves a gap before what comes after, if the power fails in between.
+                has_rotted |= *unmarked;
                 if !failed {
                     disk.fail_changes_after(0, 0);
                     disk.cut_power_after(u64::MAX);
