@@ -367,17 +367,21 @@ fn check(events: &[Event], reserves_room: bool) {
                 disk.fail_changes_after(0, 0);
                 disk.cut_power_after(u64::MAX);
                 disk.set_capacity(None);
-                go_astray(&disk, &mut run, *aims, *count, ops);
-                has_rotted = true;
-                let fresh = Store::open(MemDisk::new(), options(0)).expect("opens").0;
-                let store = std::mem::replace(&mut run.store, fresh);
-                match closes {
-                    true => store.close().expect("closes"),
-                    false => drop(store),
+                // A sync that is under way may have failed already.
+                let failed = !matches!(run.step(&Op::Sync), Ok(()) | Err(WriteError::NoSpace));
+                if !failed {
+                    go_astray(&disk, &mut run, *aims, *count, ops);
+                    has_rotted = true;
+                    let fresh = Store::open(MemDisk::new(), options(0)).expect("opens").0;
+                    let store = std::mem::replace(&mut run.store, fresh);
+                    match closes {
+                        true => store.close().expect("closes"),
+                        false => drop(store),
+                    }
+                    disk.kill();
+                    run = open_rotten(&disk, &run, false, seed, numbers);
                 }
-                disk.kill();
-                run = open_rotten(&disk, &run, false, seed, numbers);
-                false
+                failed
             }
             Event::Kill if disk.is_powered() => {
                 disk.kill();
