@@ -7,8 +7,9 @@
 use crate::engine::{Engine, Timer};
 use crate::input::{AppendId, ListCursor, ListId, LoadId, Loaded, Page, Place};
 use crate::message::{CallId, Message, Purpose, Refusal, Syncing};
+use crate::outcome::{Held, Waiting};
 use crate::planted::Bug;
-use crate::replica::{self, Held, Waiting, place_of};
+use crate::replica::{self, place_of};
 use crate::task::{Reader, Task};
 use crate::time::{Instant, Now};
 use crate::window::Window;

@@ -239,6 +239,7 @@ pub mod message;
 pub mod object;
 mod op;
 mod opening;
+mod outcome;
 mod peers;
 #[doc(hidden)]
 pub mod planted;

@@ -3,8 +3,8 @@
 use crate::engine::Engine;
 use crate::input::{ListCursor, ListId, Page, Place};
 use crate::message::{CallId, Message, Refusal};
+use crate::outcome::Held;
 use crate::pull::MAX_PULLS;
-use crate::replica::Held;
 use crate::task::{Reader, Task};
 use crate::time::Now;
 use alloc::vec::Vec;

@@ -10,7 +10,7 @@ use crate::engine::{Engine, Timer};
 use crate::input::ListCursor;
 use crate::message::{CallId, Copy, Message, Refusal, Want};
 use crate::object;
-use crate::replica::{Held, Waiting};
+use crate::outcome::{Held, Waiting};
 use crate::task::{Merge, Reader, Source, Task};
 use crate::time::{Instant, Now};
 use crate::window::Window;

@@ -3,7 +3,7 @@
 use crate::journal::Weight;
 use crate::message::Syncing;
 use crate::object::{self, Object};
-use crate::replica::{Event, Held, Waiting};
+use crate::outcome::{Event, Held, Waiting};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use bytes::Bytes;

@@ -32,16 +32,22 @@ fn refuse(cluster: &mut Cluster, call: CallId) {
     }
 }
 
-#[test]
-fn a_refused_write_that_another_carries_may_be_done() {
+/// Two writes in one batch at A, whose disk takes neither: their requests, and the calls in which they went to B and C.
+fn two_in_one() -> (Cluster, [RequestId; 2], Vec<CallId>) {
     let mut cluster = Cluster::new(3);
     cluster.nodes.get_mut(&A).unwrap().loads = false;
-    let [first, second] =
+    let requests =
         ["first", "second"].map(|value| cluster.start_request(A, put("key", value, Cover::Nothing)));
     cluster.nodes.get_mut(&A).unwrap().disk_full = true;
     cluster.load(A);
     let calls = sent(&cluster);
     assert_eq!(calls.len(), 2);
+    (cluster, requests, calls)
+}
+
+#[test]
+fn a_refused_write_that_another_carries_may_be_done() {
+    let (mut cluster, [first, second], calls) = two_in_one();
     refuse(&mut cluster, calls[0]);
     cluster.run();
     assert!(matches!(cluster.replies[&second], Reply::Written { .. }), "B and C have it");
@@ -55,13 +61,7 @@ fn a_refused_write_that_another_carries_may_be_done() {
 
 #[test]
 fn a_refused_write_that_nothing_carries_is_surely_not_done() {
-    let mut cluster = Cluster::new(3);
-    cluster.nodes.get_mut(&A).unwrap().loads = false;
-    let [first, second] =
-        ["first", "second"].map(|value| cluster.start_request(A, put("key", value, Cover::Nothing)));
-    cluster.nodes.get_mut(&A).unwrap().disk_full = true;
-    cluster.load(A);
-    let calls = sent(&cluster);
+    let (mut cluster, [first, second], calls) = two_in_one();
     refuse(&mut cluster, calls[1]);
     cluster.run();
     assert!(matches!(cluster.replies[&first], Reply::Written { .. }));
