@@ -58,6 +58,8 @@ pub(crate) enum Timer {
     Pulls,
     /// Write this run's actor again: the disk refused it.
     Actor,
+    /// Something may have waited too long for its record.
+    Overdue,
 }
 
 /// One node's share of the replication: hand it inputs, perform its outputs.
@@ -116,6 +118,7 @@ pub struct Engine {
     /// The last record that was asked for before that.
     pub(crate) adopted_load: LoadId,
     sync_armed: bool,
+    pub(crate) overdue_armed: bool,
     /// Requests taken and not answered yet.
     pub(crate) open: usize,
     pub(crate) admission: Admission,
@@ -188,6 +191,7 @@ impl Engine {
             adopted: AppendId(0),
             adopted_load: LoadId(0),
             sync_armed: false,
+            overdue_armed: false,
             open: 0,
             admission: Admission::new(config.timing.foreground, now.instant),
             usual: Usual::new(),
@@ -254,6 +258,7 @@ impl Engine {
     /// If they have not.
     pub fn handle(&mut self, now: Now, input: Input) {
         self.out.assert_drained(&input);
+        self.replica.queues.now = now.instant;
         self.fire_timers(now);
         match input {
             Input::Client(request, op) => self.client(now, request, op),
@@ -273,32 +278,13 @@ impl Engine {
                 }
             }
             Input::Summed(id, sums) => self.summed(now, id, sums),
-            Input::AppendFailed(append) => {
-                let (failed, copy) = self.replica.append_failed(append);
-                if let Some((place, true)) = copy {
-                    // It was to go and stays.
-                    self.stored_in(now, place);
-                }
-                for waiting in failed {
-                    if self.config.planted.is(Bug::AppendFailureIgnored) {
-                        let done = self.replica.journal.pass(waiting);
-                        self.stored(now, done);
-                        continue;
-                    }
-                    self.not_stored(now, waiting, copy.is_none());
-                }
-            }
+            Input::AppendFailed(append) => self.append_failed(now, append),
             Input::Written(through) => {
                 for done in self.replica.journal.written(through) {
                     self.stored(now, done);
                 }
             }
-            Input::Synced(through, position) => {
-                self.durable = self.durable.max(position);
-                for done in self.replica.synced(through) {
-                    self.stored(now, done);
-                }
-            }
+            Input::Synced(through, position) => self.synced(now, through, position),
             Input::Damaged(place) => self.damaged(now, place),
             Input::SyncFailed => {
                 for waiting in self.replica.sync_failed() {
@@ -314,6 +300,7 @@ impl Engine {
         }
         self.advance_transition(now);
         self.order_sync(now);
+        self.arm_overdue();
     }
 
     /// Asks for a sync if somebody waits for it; otherwise sees to it that there is one before long.
@@ -583,6 +570,10 @@ impl Engine {
                 Timer::Rehint => self.rehint_timer(),
                 Timer::Pulls => self.pump_waiting(now),
                 Timer::Actor => self.store_actor(),
+                Timer::Overdue => {
+                    self.overdue_armed = false;
+                    self.answer_overdue(now);
+                }
             }
         }
     }

@@ -196,7 +196,8 @@ impl Engine {
 
     fn pump_handoff(&mut self, now: Now, owner: NodeId) {
         // While the disk hangs, no hint that has served can be removed.
-        let congested = self.is_congested(owner) || self.replica.is_behind();
+        let hung = self.replica.is_behind() || self.hint_loads.len() >= self.config.limits.local;
+        let congested = self.is_congested(owner) || hung;
         let limit = self.admission.part(now.instant, self.config.limits.handoff);
         let Some(handoff) = self.handoffs.get_mut(&owner) else { return };
         if !handoff.active || handoff.resting || handoff.listing.is_some() || congested {

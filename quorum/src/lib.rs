@@ -244,6 +244,7 @@ mod peers;
 #[doc(hidden)]
 pub mod planted;
 mod pull;
+mod queues;
 mod recovery;
 mod replica;
 mod status;

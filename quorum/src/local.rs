@@ -1,12 +1,13 @@
 //! What came of this node's own copies: read, minted, merged, stored or not.
 
 use crate::engine::{Engine, Timer};
-use crate::input::{LoadId, Loaded};
+use crate::input::{AppendId, LoadId, Loaded};
 use crate::journal::Kept;
 use crate::message::{CallId, Copy, Message, Refusal, Want};
+use crate::op::OpError;
 use crate::outcome::{Event, Held, Waiting};
 use crate::planted::Bug;
-use crate::replica::{self};
+use crate::replica::{self, place_of};
 use crate::task::{Reader, Source, Task};
 use crate::time::Now;
 use alloc::vec::Vec;
@@ -43,6 +44,37 @@ impl Engine {
         };
         if let Some(events) = self.replica.loaded(&mut self.out, now.wall_ms, id, loaded, is_due) {
             self.events(now, events);
+        }
+    }
+
+    /// Answers what has waited for its record for as long as a request may take: as if that could not be read, but a copy that may
+    /// be as it should is not healed.
+    pub(crate) fn answer_overdue(&mut self, now: Now) {
+        let mut events = Vec::new();
+        for (key, tasks) in self.replica.queues.overdue(self.config.timing.request) {
+            for task in tasks {
+                events.push(match task {
+                    Task::Read(reader) => Event::Read(key.clone(), reader, Held::Unknown),
+                    Task::Mint(mint) => Event::MintRefused(mint.call, OpError::Overloaded),
+                    Task::Merge(merge) => Event::MergeRefused(merge.source, Refusal::Overloaded),
+                    Task::Settle { owner, .. } => {
+                        Event::Settled { key: key.clone(), owner, digest: None, current: false }
+                    }
+                    // What was to go is looked at again, and what is damaged is found again.
+                    Task::Forget { .. } | Task::ForgetDamaged => Event::Stored(place_of(&key)),
+                });
+            }
+        }
+        self.events(now, events);
+    }
+
+    /// Sees to it that nothing waits for its record for ever.
+    pub(crate) fn arm_overdue(&mut self) {
+        if !self.overdue_armed
+            && let Some(since) = self.replica.queues.since()
+        {
+            self.overdue_armed = true;
+            self.timers.insert((since + self.config.timing.request, Timer::Overdue));
         }
     }
 
@@ -99,6 +131,32 @@ impl Engine {
                 };
                 self.out.send(to, Message::Copy { call, copy, incomplete, run });
             }
+        }
+    }
+
+    pub(crate) fn append_failed(&mut self, now: Now, append: AppendId) {
+        let (failed, copy) = self.replica.append_failed(append);
+        if let Some((place, true)) = copy {
+            // It was to go and stays.
+            self.stored_in(now, place);
+        }
+        for waiting in failed {
+            if self.config.planted.is(Bug::AppendFailureIgnored) {
+                let done = self.replica.journal.pass(waiting);
+                self.stored(now, done);
+                continue;
+            }
+            self.not_stored(now, waiting, copy.is_none());
+        }
+    }
+
+    pub(crate) fn synced(&mut self, now: Now, through: AppendId, position: u64) {
+        self.durable = self.durable.max(position);
+        for place in self.replica.bare_through(through) {
+            self.stored_in(now, place);
+        }
+        for done in self.replica.synced(through) {
+            self.stored(now, done);
         }
     }
 

@@ -5,13 +5,14 @@
 
 use crate::handoff::hint_record;
 use crate::input::{AppendId, LoadId, Loaded, Place};
-use crate::journal::{Journal, Kept, Outbox, Weight};
+use crate::journal::{Journal, Kept, Outbox};
 use crate::keyspace::{Keyspaces, Policy};
 use crate::message::{Refusal, Syncing};
 use crate::object::{self, Object, Version};
 use crate::op::{Cover, OpError};
 use crate::outcome::{Event, Minted, Waiting};
 use crate::planted::{Bug, Planted};
+use crate::queues::Queues;
 use crate::task::{Merge, Mint, Source, Task};
 use crate::work::{Hint, Work};
 use crate::{Config, Limits};
@@ -43,16 +44,16 @@ pub(crate) struct Replica {
     /// With no other member there is nobody to heal from: a write may replace a damaged record.
     pub(crate) alone: bool,
     minters: BTreeMap<Place, Minter>,
-    queues: BTreeMap<Bytes, Vec<Task>>,
-    loads: BTreeMap<LoadId, Bytes>,
-    tasks: usize,
-    task_bytes: usize,
+    pub(crate) queues: Queues,
     /// Hints whose removal is not durable yet.
     pub(crate) hints_going: usize,
     pub(crate) clock: Hlc,
     pub(crate) journal: Journal<Waiting>,
     /// The copies that are appended and not synced, and whether one was dropped.
     slot_of: BTreeMap<AppendId, (Place, bool)>,
+    /// The hints that are, each with its copy; and the copies whose hints were refused, with their slots.
+    hinted: BTreeMap<AppendId, AppendId>,
+    bare: BTreeMap<AppendId, Place>,
     /// Slots that are about to be dropped, and whether something came into them.
     watched: Option<(u16, u16)>,
     touched: bool,
@@ -68,14 +69,13 @@ impl Replica {
             keyspaces: Keyspaces::new(config.r, config.w),
             alone: false,
             minters: BTreeMap::new(),
-            queues: BTreeMap::new(),
-            loads: BTreeMap::new(),
-            tasks: 0,
-            task_bytes: 0,
+            queues: Queues::default(),
             hints_going: 0,
             clock,
             journal: Journal::new(),
             slot_of: BTreeMap::new(),
+            hinted: BTreeMap::new(),
+            bare: BTreeMap::new(),
             watched: None,
             touched: false,
         }
@@ -83,13 +83,13 @@ impl Replica {
 
     /// Whether so many local operations wait for their records that no more are taken from outside.
     pub(crate) const fn is_full(&self) -> bool {
-        self.tasks >= self.limits.local || self.task_bytes >= self.limits.local_bytes
+        self.queues.open() >= self.limits.local || self.queues.bytes() >= self.limits.local_bytes
     }
 
     /// Whether so many wait for their records or for a sync that nothing that changes a record is taken: reads need no sync, and
     /// go on. Nor is it where nobody waits, and a sync that hangs leaves too many copies with the log alone.
     pub(crate) fn is_behind(&self) -> bool {
-        self.tasks + self.journal.held() >= self.limits.local
+        self.queues.open() + self.journal.held() >= self.limits.local
             || self.bytes() >= self.limits.local_bytes
             || self.is_hung()
     }
@@ -106,27 +106,19 @@ impl Replica {
         self.slot_of.len()
     }
 
-    /// Operations that wait for their records.
-    pub(crate) const fn tasks(&self) -> usize {
-        self.tasks
-    }
-
     /// Bytes of what waits for a record or a sync.
     pub(crate) const fn bytes(&self) -> usize {
-        self.task_bytes + self.journal.bytes()
+        self.queues.bytes() + self.journal.bytes()
     }
 
     /// Whether a write that this node keeps for an owner waits to be merged into this key.
     pub(crate) fn expects_hint(&self, key: &Bytes) -> bool {
-        let queue = self.queues.get(key).map_or(&[][..], Vec::as_slice);
-        queue.iter().any(|task| {
-            matches!(task, Task::Merge(Merge { hints, .. }) | Task::Mint(Mint { hints, .. }) if !hints.is_empty())
-        })
+        self.queues.of(key).iter().any(Task::has_hints)
     }
 
     /// Other rules hold: what waits for its record is acknowledged when it is synced, whatever it was to be when it came.
     pub(crate) fn sync_first(&mut self) {
-        for task in self.queues.values_mut().flatten() {
+        for task in self.queues.all_mut() {
             if let Task::Merge(Merge { source: Source::Peer(_, _, sync), .. }) = task {
                 *sync = Syncing::First;
             }
@@ -135,7 +127,7 @@ impl Replica {
 
     /// A hint for this key is appended: its copy does not go.
     pub(crate) fn spare(&mut self, key: &Bytes) {
-        for task in self.queues.get_mut(key).into_iter().flatten() {
+        for task in self.queues.of_mut(key) {
             if let Task::Forget { digest } = task {
                 *digest = None;
             }
@@ -144,8 +136,7 @@ impl Replica {
 
     /// The same for any key; or it is just being found out whether a hint has served.
     pub(crate) fn expects_hints(&self) -> bool {
-        let settles = |queue: &Vec<Task>| queue.iter().any(|task| matches!(task, Task::Settle { .. }));
-        self.queues.iter().any(|(key, queue)| settles(queue) || self.expects_hint(key))
+        self.queues.all().any(|task| task.has_hints() || matches!(task, Task::Settle { .. }))
     }
 
     /// From now on it is noted whether anything is put into these slots.
@@ -172,19 +163,7 @@ impl Replica {
 
     /// Queues a task for its key, and starts the load that it waits for.
     pub(crate) fn start(&mut self, out: &mut Outbox, key: &Bytes, task: Task) {
-        self.tasks += 1;
-        self.task_bytes += key.len() + task.weight();
-        let queue = self.queues.entry(key.clone()).or_default();
-        queue.push(task);
-        if queue.len() == 1 {
-            let id = out.load(place_of(key), key.clone());
-            self.loads.insert(id, key.clone());
-        }
-    }
-
-    /// Whether every task has been applied that waits for this load or an earlier one.
-    pub(crate) fn has_loaded(&self, through: LoadId) -> bool {
-        self.loads.first_key_value().is_none_or(|(first, _)| *first > through)
+        self.queues.push(out, key, task);
     }
 
     /// A load was performed: applies everything that waits for it. `None` if the load is not ours. `is_due`: whether
@@ -197,10 +176,7 @@ impl Replica {
         loaded: &Loaded,
         is_due: impl Fn(&[u8], &Task) -> bool,
     ) -> Option<Vec<Event>> {
-        let key = self.loads.remove(&id)?;
-        let mut tasks = self.queues.remove(&key).unwrap_or_default();
-        self.tasks -= tasks.len();
-        self.task_bytes -= tasks.iter().map(|task| key.len() + task.weight()).sum::<usize>();
+        let (key, mut tasks) = self.queues.take(id)?;
         let object = match loaded {
             Loaded::Absent => Some(Object::new()),
             Loaded::Found(bytes) => object::decode(bytes).ok(),
@@ -413,13 +389,14 @@ impl Replica {
 
     fn finish(&mut self, out: &mut Outbox, key: &Bytes, work: &mut Work) {
         let place = place_of(key);
-        let mut last = None;
+        let (mut last, mut hints) = (None, Vec::new());
         // Before the copy: a hint without one does no harm, while a copy without a hint can be read and goes nowhere.
         for (owner, change) in core::mem::take(&mut work.hints) {
             let (place, record) = hint_record(owner, key);
             let kept = change == Hint::Kept;
             let id = out.append(place, record, kept.then(|| (Bytes::new(), 0)));
             if kept {
+                hints.push(id);
                 if let Some(first) = last {
                     self.journal.link(first, id);
                 }
@@ -447,6 +424,7 @@ impl Replica {
             }
             let id = out.append(place, key.clone(), value);
             self.slot_of.insert(id, (place, removal));
+            self.hinted.extend(hints.into_iter().map(|hint| (hint, id)));
             if self.unsynced_copies().is_multiple_of(self.limits.local) {
                 self.journal.want_sync();
             }
@@ -491,20 +469,33 @@ impl Replica {
     /// copy may be there.
     pub(crate) fn append_failed(&mut self, append: AppendId) -> (Vec<Waiting>, Option<(Place, bool)>) {
         let copy = self.slot_of.remove(&append);
+        self.bare.remove(&append);
         if let Some((place, _)) = copy {
             self.break_hold(place);
+        } else if let Some(copy) = self.hinted.remove(&append)
+            && let Some((place, _)) = self.slot_of.get(&copy)
+        {
+            self.bare.insert(copy, *place);
         }
         (self.journal.append_failed(append), copy)
+    }
+
+    /// Slots in which a copy is durable by now that no hint speaks of.
+    pub(crate) fn bare_through(&mut self, through: AppendId) -> impl Iterator<Item = Place> + use<> {
+        let rest = self.bare.split_off(&AppendId(through.0 + 1));
+        core::mem::replace(&mut self.bare, rest).into_values()
     }
 
     /// A sync failed: answers all who waited. None will be made any more.
     pub(crate) fn sync_failed(&mut self) -> Vec<Waiting> {
         self.slot_of.clear();
+        (self.hinted, self.bare) = (BTreeMap::new(), BTreeMap::new());
         self.journal.sync_failed()
     }
 
     pub(crate) fn synced(&mut self, through: AppendId) -> Vec<Kept<Waiting>> {
         self.slot_of = self.slot_of.split_off(&AppendId(through.0 + 1));
+        self.hinted = self.hinted.split_off(&AppendId(through.0 + 1));
         self.journal.synced(through)
     }
 

@@ -99,7 +99,7 @@ impl Engine {
             lingering_writes: self.lingering_writes.count(),
             lingering_reads: self.lingering_reads.count(),
             lingering_bytes: self.lingering_writes.bytes() + self.lingering_reads.bytes(),
-            local: self.replica.tasks(),
+            local: self.replica.queues.tasks(),
             unsynced: self.replica.journal.held(),
             unsynced_copies: self.replica.unsynced_copies(),
             local_bytes: self.replica.bytes(),

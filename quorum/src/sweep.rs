@@ -19,7 +19,7 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 use gramme_ring::{NodeId, Slot};
 
-/// Retry times after which an offer is made again, and a hint is looked at again whose heirs' found no room.
+/// Retry times after which an offer is made again, what could not be dropped is looked at again, and a hint is looked at again whose heirs' found no room.
 const AGAIN: u32 = 5;
 /// Hints looked at at a time.
 const PAGE: usize = 256;
@@ -114,7 +114,7 @@ impl Engine {
                 self.sweep.look_again(unit);
             }
             self.sweep.drops = true;
-            self.arm_sweep(now, self.config.timing.exchange);
+            self.arm_sweep(now, AGAIN * self.config.timing.retry);
         }
     }
 
@@ -125,7 +125,7 @@ impl Engine {
         let Some(slots) = self.sweep.queue.pop_front() else {
             self.replica.watch(None);
             if !self.sweep.left.is_empty() {
-                self.arm_sweep(now, self.config.timing.exchange);
+                self.arm_sweep(now, AGAIN * self.config.timing.retry);
             }
             return;
         };

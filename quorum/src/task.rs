@@ -79,6 +79,13 @@ pub(crate) enum Task {
     ForgetDamaged,
 }
 
+impl Task {
+    /// Whether a hint comes with it.
+    pub(crate) const fn has_hints(&self) -> bool {
+        matches!(self, Task::Merge(Merge { hints, .. }) | Task::Mint(Mint { hints, .. }) if !hints.is_empty())
+    }
+}
+
 impl Weight for Task {
     fn weight(&self) -> usize {
         match self {

@@ -48,7 +48,7 @@ impl Engine {
                 let stays = to.is_member(me) || self.config.planted.is(Bug::LeavesWithHints);
                 if self.offering != Some(hash) {
                     // What was taken before is to be among what is offered.
-                    if !self.replica.has_loaded(self.adopted_load) {
+                    if !self.replica.queues.has_loaded(self.adopted_load) {
                         return;
                     }
                     // Who leaves offers what it has kept for others, too: a full disk may have refused hints for their heirs.

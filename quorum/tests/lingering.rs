@@ -349,8 +349,8 @@ fn a_write_that_ends_at_its_deadline_leaves_no_timer() {
     let request = cluster.start_request(A, Op::Put { key, value, content_type, expiry, cover, options });
     cluster.pass(Duration::from_millis(120));
     assert!(matches!(cluster.replies.get(&request), Some(Reply::Failed(OpError::Indeterminate { .. }))));
-    // The hints that it leaves are synced, and then handed over to two owners.
-    assert_eq!(timers(&cluster), before + 3);
+    // The hints that it leaves are synced, and then handed over to two owners; and it is looked whether the record never came.
+    assert_eq!(timers(&cluster), before + 4);
 }
 
 /// Long keys take as much room as values.

@@ -341,7 +341,22 @@ fn a_copy_that_is_kept_for_a_former_owner_stays() {
     assert_eq!(cluster.hints(D), 1, "B has what was kept for it");
     assert!(cluster.copy(D, &key).is_some(), "and E has not");
     cluster.cut(D, E, false);
-    cluster.pass(Duration::from_secs(20));
+    // Before E finds that it owns nothing of it.
+    cluster.pass(Duration::from_secs(4));
     assert!(cluster.copy(E, &key).is_some());
     assert_eq!(cluster.hints(D), 0);
+}
+
+/// The write is refused, and its copy is there: nothing leads to it.
+#[test]
+fn a_copy_whose_hint_found_no_room_does_not_stay() {
+    let mut cluster = Cluster::new(4);
+    let key = (0..).map(|i| format!("key {i}")).find(|key| cluster.preference(key)[3] == D).unwrap();
+    cluster.put(A, &key, "v", Cover::Held);
+    cluster.nodes.get_mut(&D).unwrap().refuses = |place| place.0 >= 0x8000;
+    send_copy(&mut cluster, &key, &[B]);
+    cluster.pass(Duration::from_secs(1));
+    assert_eq!((cluster.hints(D), cluster.copy(D, &key).is_some()), (0, true));
+    cluster.pass(Duration::from_secs(30));
+    assert!(cluster.copy(D, &key).is_none(), "nobody hands it over, and it does not go");
 }

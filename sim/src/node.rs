@@ -73,9 +73,10 @@ pub(crate) struct Node {
     /// What its engine put out since anyone looked.
     pub(crate) outputs: Rc<RefCell<Vec<Output>>>,
     pub(crate) dying: Rc<RefCell<Dying>>,
-    /// How long a sync takes at the most; the next one may hang for longer.
+    /// How long a sync takes at the most; the next one may hang for longer, and the next read.
     pub(crate) sync_time: Duration,
     pub(crate) hangs: Duration,
+    pub(crate) read_hangs: Duration,
     /// The last crash took nothing from the disk.
     pub(crate) kept_all: bool,
     /// It may lack what it acknowledged.
@@ -131,6 +132,7 @@ impl Node {
             dying: Rc::default(),
             sync_time: Duration::from_millis(1),
             hangs: Duration::ZERO,
+            read_hangs: Duration::ZERO,
             kept_all: true,
             incomplete: false,
             damage: Vec::new(),

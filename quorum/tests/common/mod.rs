@@ -38,6 +38,8 @@ pub(crate) struct Node {
     /// A sync was asked for.
     wanted: bool,
     pub(crate) loads: bool,
+    /// Records whose loads are held back alone.
+    pub(crate) hangs: BTreeSet<(Place, Bytes)>,
     /// Answers of loads that are held back.
     pub(crate) held_loads: Vec<Input>,
     pub(crate) lists: bool,
@@ -180,6 +182,7 @@ impl Cluster {
             syncs: true,
             wanted: false,
             loads: !self.starts_late,
+            hangs: BTreeSet::new(),
             held_loads: Vec::new(),
             lists: true,
             hint_lists_fail: false,
@@ -271,8 +274,9 @@ impl Cluster {
                     } else {
                         node.written.get(&record).cloned().map_or(Loaded::Absent, Loaded::Found)
                     };
+                    let hangs = !node.loads || node.hangs.contains(&record);
                     let loaded = Input::Loaded(load, loaded);
-                    if node.loads { inputs.push_back(loaded) } else { node.held_loads.push(loaded) }
+                    if !hangs { inputs.push_back(loaded) } else { node.held_loads.push(loaded) }
                 }
                 Output::Append { id: append, place, key, value } => {
                     node.last = append;
@@ -395,10 +399,11 @@ impl Cluster {
         self.feed(id, inputs);
     }
 
-    /// Answers the loads that were held back with `loads = false`.
+    /// Answers the loads that were held back with `loads = false` or `hangs`.
     pub(crate) fn load(&mut self, id: NodeId) {
         let node = self.nodes.get_mut(&id).unwrap();
         node.loads = true;
+        node.hangs.clear();
         let loads = std::mem::take(&mut node.held_loads).into();
         self.feed(id, loads);
     }

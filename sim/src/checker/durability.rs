@@ -275,7 +275,6 @@ impl Checker {
         }
     }
 
-    /// A node drops all that it holds of a slot.
     /// Whoever coordinates at a node may know of these values for a while.
     pub(super) fn shows(&mut self, now: Time, node: usize, key: usize, dots: Vec<Dot>) {
         let shadow = &mut self.shadows[node];
@@ -287,14 +286,12 @@ impl Checker {
         shown.extend(dots.into_iter().map(|dot| (now, dot)));
     }
 
+    /// A node drops all that it holds of a slot.
     pub(super) fn dropped(&mut self, now: Time, node: usize, slot: u16) {
         for key in self.keys_in(slot) {
             let number = self.numbers[&key];
             if self.shadows[node].copies.get(&number).is_some_and(|copy| copy.record.live.is_some()) {
                 self.check_dropped(now, node, number);
-                if let Some(copy) = self.shadows[node].copies.get_mut(&number) {
-                    let Ok(_) = copy.passed_on.union(copy.object.seen());
-                }
                 self.appended(now, node, slot, &key, None, true);
             }
         }
@@ -316,6 +313,10 @@ impl Checker {
             key.open.contains(dot) || lww && key.present.contains(dot) && !key.dots[dot].excused
         };
         let needed: Vec<Dot> = copy.object.iter().map(|(dot, _)| dot).filter(is_needed).collect();
+        let passes_on = self.shadows[node].layout.as_ref().is_some_and(|layout| !owns(layout));
+        if let Some(copy) = self.shadows[node].copies.get_mut(&key).filter(|_| passes_on) {
+            let Ok(_) = copy.passed_on.union(copy.object.seen());
+        }
         for dot in needed {
             let kept = self.shadows.iter().enumerate().any(|(other, shadow)| {
                 other != node && shadow.copies.get(&key).is_some_and(|copy| copy.durable_seen.contains(dot))

@@ -164,7 +164,7 @@ impl Run<'_> {
                 }
                 if self.rng.chance(250_000) {
                     let length = self.rng.between(Duration::from_secs(1), Duration::from_secs(10));
-                    self.world.hang_sync(one, length);
+                    self.world.hang_disk(one, length);
                 }
                 self.world.alarm(end, MEND + 2);
             }

@@ -347,10 +347,10 @@ impl World {
         self.nodes[node].sync_time = most;
     }
 
-    /// A node's next sync takes so much longer.
-    pub fn hang_sync(&mut self, node: usize, length: Duration) {
-        self.fault(&format!("node {node}'s next sync hangs for {length:?}"));
-        self.nodes[node].hangs = length;
+    /// A node's next sync takes so much longer, and the next read of its disk.
+    pub fn hang_disk(&mut self, node: usize, length: Duration) {
+        self.fault(&format!("node {node}'s next sync and read hang for {length:?}"));
+        (self.nodes[node].hangs, self.nodes[node].read_hangs) = (length, length);
     }
 
     /// Sets a node's wall clock off by this much.

@@ -232,7 +232,8 @@ impl World {
         let early = self.disk_rng.chance(500_000);
         let read = if early { Fetch::Read(job.run()) } else { Fetch::Reading(job) };
         let most = if self.disk_rng.chance(100_000) { self.nodes[node].sync_time } else { READ_TIME };
-        let at = self.now + self.disk_rng.between(Duration::from_micros(10), most);
+        let hangs = std::mem::take(&mut self.nodes[node].read_hangs);
+        let at = self.now + hangs + self.disk_rng.between(Duration::from_micros(10), most);
         let run = self.nodes[node].runs;
         self.queue.push(at, Event::Fetched { node, run, id, read });
     }
