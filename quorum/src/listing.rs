@@ -31,6 +31,8 @@ pub(crate) struct Listing {
     limit: usize,
     /// With the objects, as far as there is room.
     objects: bool,
+    /// When it was asked for, what is here would do as a source.
+    source: bool,
 }
 
 /// A page whose objects are being read, one after the other.
@@ -61,7 +63,8 @@ impl Engine {
         {
             Refusal::Overloaded
         } else {
-            return self.list_page(Listing { to, call, slots, cursor, limit: PAGE, objects });
+            let source = Slot::new(slots.0).is_some_and(|slot| self.is_source(slot));
+            return self.list_page(Listing { to, call, slots, cursor, limit: PAGE, objects, source });
         };
         self.out.send(to, Message::Refused { call, why });
     }
@@ -105,7 +108,7 @@ impl Engine {
         }
         let Some(Gathering { listing, page, objects, .. }) = self.gatherings.remove(&id) else { return };
         let source = Slot::new(listing.slots.0).is_some_and(|slot| self.is_source(slot));
-        let complete = page.unreadable == 0 && source;
+        let complete = page.unreadable == 0 && source && listing.source;
         let (call, run, keys, next) = (listing.call, self.run(), page.keys, page.next);
         let bytes = keys.iter().map(|(key, _)| key.len() + size_of::<u64>()).sum::<usize>();
         self.granted(listing.to, bytes + objects.iter().map(Bytes::len).sum::<usize>());

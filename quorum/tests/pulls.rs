@@ -3,7 +3,7 @@
 mod common;
 
 use common::*;
-use gramme_quorum::message::{Message, Refusal, Want};
+use gramme_quorum::message::{CallId, Message, Refusal, Want};
 use gramme_quorum::*;
 use gramme_ring::NodeId;
 use std::time::Duration;
@@ -143,4 +143,26 @@ fn objects_for_which_a_peer_has_no_time_are_asked_for_again() {
     assert!(cluster.delivered.iter().any(refused), "this proves nothing");
     assert_eq!(missing(&cluster, 40), 0);
     assert_eq!(said(&cluster, begins), 1, "it goes on where it was");
+}
+
+/// The page was read before this node had everything again, and is sent afterwards.
+#[test]
+fn a_page_says_what_held_when_it_was_read() {
+    let mut cluster = wiped(|_| {}, 20, 10);
+    cluster.nodes.get_mut(&C).unwrap().lists = false;
+    let layout = cluster.memberships[&C].layout().unwrap().version();
+    let here = place("{k}").0;
+    let list = |call| Message::List { call, layout, slots: (here, here), cursor: None, objects: false };
+    cluster.input(C, Input::Peer(A, list(CallId(1))));
+    cluster.pass(Duration::from_secs(60));
+    assert_eq!(missing(&cluster, 20), 0);
+    cluster.delivered.clear();
+    cluster.list(C);
+    cluster.input(C, Input::Peer(A, list(CallId(2))));
+    cluster.run();
+    let pages = cluster.delivered.iter().filter_map(|(_, _, message)| match message {
+        Message::Listed { call, keys, complete, .. } if call.0 <= 2 => Some((call.0, keys.len(), *complete)),
+        _ => None,
+    });
+    assert_eq!(pages.collect::<Vec<_>>(), [(1, 0, false), (2, 20, true)]);
 }
