@@ -247,7 +247,8 @@ impl<D: Disk> Host<D> {
 
     /// Hints in the store, for all owners together.
     pub fn hints(&self) -> u64 {
-        (HINT_PLACES.0.0..=HINT_PLACES.1.0).map(|place| self.store.slot_len(place)).sum()
+        let filled = self.store.slots(HINT_PLACES.0.0, HINT_PLACES.1.0);
+        filled.map(|place| self.store.slot_len(place)).sum()
     }
 
     /// Ends the run and gives the store back.
@@ -368,10 +369,9 @@ impl<D: Disk> Host<D> {
 
     fn list(&mut self, from: ListCursor, last: Place, limit: usize) -> Option<Page> {
         let mut listed = Page::default();
-        for place in (from.place.0..=last.0).map(Place) {
-            if self.store.slot_len(place.0) == 0 {
-                continue;
-            }
+        let mut next = Some(from.place.0);
+        while let Some(place) = next.and_then(|first| self.store.slots(first, last.0).next()).map(Place) {
+            next = place.0.checked_add(1);
             let at = if place == from.place { from.at } else { 0 };
             if listed.keys.len() >= limit {
                 listed.next = Some(ListCursor { place, at });

@@ -7,40 +7,17 @@ use std::collections::BinaryHeap;
 /// A queue of events to come.
 #[derive(Debug)]
 pub struct Queue<E> {
-    heap: BinaryHeap<Reverse<Entry<E>>>,
+    /// When, in which order they were scheduled, and where the event is.
+    heap: BinaryHeap<Reverse<(Time, u64, usize)>>,
+    /// Events are large, and stay where they are while the heap is put in order.
+    events: Vec<Option<E>>,
+    free: Vec<usize>,
     scheduled: u64,
-}
-
-#[derive(Debug)]
-struct Entry<E> {
-    at: Time,
-    order: u64,
-    event: E,
-}
-
-impl<E> PartialEq for Entry<E> {
-    fn eq(&self, other: &Self) -> bool {
-        self.order == other.order
-    }
-}
-
-impl<E> Eq for Entry<E> {}
-
-impl<E> PartialOrd for Entry<E> {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl<E> Ord for Entry<E> {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (self.at, self.order).cmp(&(other.at, other.order))
-    }
 }
 
 impl<E> Default for Queue<E> {
     fn default() -> Self {
-        Queue { heap: BinaryHeap::new(), scheduled: 0 }
+        Queue { heap: BinaryHeap::new(), events: Vec::new(), free: Vec::new(), scheduled: 0 }
     }
 }
 
@@ -48,15 +25,23 @@ impl<E> Queue<E> {
     /// Schedules an event.
     pub fn push(&mut self, at: Time, event: E) {
         self.scheduled += 1;
-        self.heap.push(Reverse(Entry { at, order: self.scheduled, event }));
+        let place = self.free.pop().unwrap_or(self.events.len());
+        if place == self.events.len() {
+            self.events.push(None);
+        }
+        self.events[place] = Some(event);
+        self.heap.push(Reverse((at, self.scheduled, place)));
     }
 
     /// The next event not later than `until`.
     pub fn pop(&mut self, until: Time) -> Option<(Time, E)> {
-        if self.heap.peek()?.0.at > until {
+        let Reverse((at, _, place)) = *self.heap.peek()?;
+        if at > until {
             return None;
         }
-        self.heap.pop().map(|Reverse(entry)| (entry.at, entry.event))
+        self.heap.pop();
+        self.free.push(place);
+        self.events[place].take().map(|event| (at, event))
     }
 
     /// How many events wait.

@@ -222,6 +222,13 @@ impl KeyIndex {
         self.table(slot).map_or(0, |table| table.len() as u64)
     }
 
+    /// The slots of a range that have keys, in order.
+    pub(crate) fn slots(&self, first: u16, last: u16) -> impl Iterator<Item = u16> {
+        let tables = self.tables.get(usize::from(first)..).unwrap_or_default();
+        let filled = (first..=last).zip(tables).filter(|(_, table)| table.len() > 0);
+        filled.map(|(slot, _)| slot)
+    }
+
     /// The `limit` entries with the smallest fingerprints from `from` on, in order. This order does not change when the
     /// table grows, so it can be gone through in steps while the slot is written to.
     pub(crate) fn page(&self, slot: u16, from: u64, limit: usize) -> Vec<Hit> {

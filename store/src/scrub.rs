@@ -136,7 +136,7 @@ impl<D: Disk> Store<D> {
             return;
         }
         let mut idle: u64 = round.gaps.iter().map(|gap| gap.end - gap.start).sum();
-        for slot in (0..=u16::MAX).filter(|slot| self.index.slot_len(*slot) > 0) {
+        for slot in self.index.slots(0, u16::MAX) {
             for hit in self.index.page(slot, 0, usize::MAX) {
                 let start = hit.location.offset();
                 let at = round.gaps.partition_point(|gap| gap.end <= start);

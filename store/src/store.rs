@@ -445,6 +445,11 @@ impl<D: Disk> Store<D> {
         self.index.slot_len(slot)
     }
 
+    /// The slots from `first` to `last` that have keys, in order.
+    pub fn slots(&self, first: u16, last: u16) -> impl Iterator<Item = u16> {
+        self.index.slots(first, last)
+    }
+
     /// Whether writes can be made at all: no sync or write has failed since the opening.
     pub fn writable(&self) -> bool {
         !self.poisoned

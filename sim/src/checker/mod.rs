@@ -253,6 +253,8 @@ pub struct Checker {
     losses: Vec<u64>,
     /// Every node that ever was a member: what layouts call it, and its number.
     ids: BTreeMap<u64, usize>,
+    /// Layouts that were looked at, by their hashes.
+    sound: BTreeMap<u64, Layout>,
     /// What changes of the layout move.
     changes: Changes,
     asks: Asks,
@@ -292,6 +294,7 @@ impl Checker {
             born: Vec::new(),
             losses: vec![0; nodes],
             ids: BTreeMap::new(),
+            sound: BTreeMap::new(),
             changes: Changes::default(),
             asks: Asks::default(),
             told: BTreeMap::new(),
