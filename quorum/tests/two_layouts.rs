@@ -3,7 +3,7 @@
 mod common;
 
 use common::{Cluster, changes, put};
-use gramme_quorum::message::Message;
+use gramme_quorum::message::{CallId, Message, Refusal};
 use gramme_quorum::planted::Planted;
 use gramme_quorum::*;
 use gramme_ring::{Change, Layout, Member, NodeId, Phase, Slot, Step};
@@ -94,6 +94,42 @@ fn a_coordinator_comes_to_stand_in_for_an_owner() {
     cluster.sync(coordinator);
     assert!(cluster.hints(coordinator) > 0);
     assert!(matches!(cluster.replies[&request], Reply::Written { .. }));
+}
+
+/// By the old layout a node is an owner, and by the new one it is asked to stand in for the coordinator, whose disk is full. It has no room
+/// for the one when it comes, and then for the other.
+#[test]
+fn who_refuses_what_it_was_asked_first_may_have_the_write_all_the_same() {
+    let mut cluster = held_up();
+    let (key, [coordinator, _], displaced) = displaced(&cluster);
+    cluster.loses = |_, _, message| matches!(message, Message::Gossip(_));
+    cluster.nodes.get_mut(&coordinator).unwrap().refuses = |place| place.0 < 0x4000;
+    cluster.nodes.get_mut(&displaced).unwrap().syncs = false;
+    let request = cluster.start_request(coordinator, put(&key, "v", Cover::Held));
+    for _ in 0..10 {
+        let asked = cluster.wire().filter_map(|(_, to, message)| match message {
+            Message::Write { call, hints, .. } => Some((*to, *call, hints.is_empty())),
+            _ => None,
+        });
+        let asked: Vec<(NodeId, CallId, bool)> = asked.collect();
+        // What it is asked for besides is all that it takes.
+        cluster.lose(|_, to, message| match message {
+            Message::Write { hints, .. } => to != displaced || hints.is_empty(),
+            _ => false,
+        });
+        cluster.run();
+        for (node, call, plain) in asked {
+            if node != displaced || plain {
+                let why = Refusal::Overloaded;
+                cluster.input(coordinator, Input::Peer(node, Message::Refused { call, why }));
+            }
+        }
+    }
+    assert_eq!((cluster.copy(displaced, &key).is_some(), cluster.hints(displaced)), (true, 1));
+    cluster.sync(displaced);
+    cluster.pass(Duration::from_secs(6));
+    let reply = &cluster.replies[&request];
+    assert!(matches!(reply, Reply::Failed(OpError::Indeterminate { .. })), "{reply:?}");
 }
 
 /// A write that is waited for no more leaves its hint beside the coordinator's copy, by whichever layout that is one.

@@ -32,3 +32,8 @@ pub(crate) fn out_of_reach(plan: &Plan, needs: [(Need, u8); 2]) -> Option<Shortf
     let mut short = needs.into_iter().zip(reach).filter(|((_, want), have)| have < want);
     short.next().map(|((need, want), have)| Shortfall { need, have, want })
 }
+
+/// What may be done and may not.
+pub(super) const fn indeterminate(Shortfall { need, have, want }: Shortfall) -> OpError {
+    OpError::Indeterminate { need, have, want }
+}

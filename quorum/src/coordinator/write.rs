@@ -1,7 +1,7 @@
 //! Writes: mint a dot here, send the object to the other replicas, answer when W of them hold it.
 
 use super::held::Request;
-use super::needs::out_of_reach;
+use super::needs::{indeterminate, out_of_reach};
 use super::{Origin, Plan};
 use crate::engine::{Engine, Timer};
 use crate::keyspace::{Durability, Policy};
@@ -387,14 +387,21 @@ impl Engine {
     /// Asks fallbacks in place of `node`, or leaves hints here.
     fn replace_target(&mut self, now: Now, call: CallId, node: NodeId) {
         let Some(write) = self.writes.get_mut(&call) else { return };
+        let mut open = write.targets();
+        open.retain(|node| write.is_waiting_for(*node));
         let mut asked = Vec::new();
         for part in &mut write.parts {
             if let Some(target) = part.plan.substitute(node) {
                 let twice = self.config.planted.is(Bug::StandInCountsTwice);
                 part.tally.ask(target.node, target.stands_for.filter(|_| !twice));
-                asked.push(target.node);
+                if !asked.contains(&target.node) {
+                    asked.push(target.node);
+                }
             }
         }
+        // By the other layout it was asked before. It may refuse that, and take this: its last refusal counts.
+        let again = asked.iter().filter(|node| open.contains(node) && write.sent.is_some());
+        write.asked_again.extend(again);
         for node in asked {
             self.send_write(now, call, node);
         }
@@ -422,7 +429,7 @@ impl Engine {
             } else if owner != self.config.node {
                 self.keep_hint(now, owner, &key);
             } else if let Some(other) = self.other_target(call) {
-                // It may refuse what it was asked first, and take this: its last refusal counts.
+                // Here, too, its last refusal counts.
                 if let Some(write) = self.writes.get_mut(&call)
                     && write.is_waiting_for(other)
                 {
@@ -587,8 +594,4 @@ impl Engine {
             self.answer(origin, reply);
         }
     }
-}
-
-const fn indeterminate(Shortfall { need, have, want }: Shortfall) -> OpError {
-    OpError::Indeterminate { need, have, want }
 }
