@@ -84,11 +84,6 @@ impl Queues {
         self.queues.values().filter(|queue| !queue.tasks.is_empty()).map(|queue| queue.since).min()
     }
 
-    /// Tasks that wait.
-    pub(crate) const fn tasks(&self) -> usize {
-        self.tasks
-    }
-
     /// Tasks that wait, and loads that nobody waits for.
     pub(crate) const fn open(&self) -> usize {
         self.tasks + self.idle

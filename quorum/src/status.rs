@@ -29,7 +29,7 @@ pub struct Status {
     pub lingering_reads: usize,
     /// Bytes of the keys and values of both, and of the objects as they are sent.
     pub lingering_bytes: usize,
-    /// Local operations that wait for their records.
+    /// Local operations that wait for their records, and reads that hang and that nobody waits for any more.
     pub local: usize,
     /// Those that wait for a sync: a disk that hangs lets them grow up to [`Limits::local`](crate::Limits::local), with `local`.
     pub unsynced: usize,
@@ -99,7 +99,7 @@ impl Engine {
             lingering_writes: self.lingering_writes.count(),
             lingering_reads: self.lingering_reads.count(),
             lingering_bytes: self.lingering_writes.bytes() + self.lingering_reads.bytes(),
-            local: self.replica.queues.tasks(),
+            local: self.replica.queues.open(),
             unsynced: self.replica.journal.held(),
             unsynced_copies: self.replica.unsynced_copies(),
             local_bytes: self.replica.bytes(),

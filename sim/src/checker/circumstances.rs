@@ -164,8 +164,7 @@ impl Checker {
         let has = |dot: Dot| {
             owners.is_some_and(|copy| copy.durable_seen.contains(dot) || copy.passed_on.contains(dot))
         };
-        // What it had and lost it has acknowledged.
-        let lost = |dot: Dot| self.keys[number].dots[&dot].lost_at >> owner & 1 == 1;
+        let lost = |dot: Dot| self.told_and_lost(node, number, owner, dot);
         let lacks = copy.object.iter().map(|(dot, _)| dot).find(|dot| !has(*dot) && !lost(*dot));
         if let Some(dot) = lacks {
             let what =

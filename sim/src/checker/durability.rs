@@ -297,8 +297,7 @@ impl Checker {
         }
     }
 
-    /// A copy goes: somebody else must hold what it has. Who was told so by an owner that has lost it since knows no better; nor does
-    /// who drops the whole slot, for which others have answered.
+    /// A copy goes: somebody else must hold what it has. Who was told so by an owner that has lost it since knows no better.
     fn check_drop(&mut self, now: Time, node: usize, key: usize, slot: bool) {
         let Some(copy) = self.shadows[node].copies.get(&key) else { return };
         let owns = |layout: &Layout| self.owners_by(layout, &self.keys[key].name).contains(&node);
@@ -321,10 +320,8 @@ impl Checker {
             let kept = self.shadows.iter().enumerate().any(|(other, shadow)| {
                 other != node && shadow.copies.get(&key).is_some_and(|copy| copy.durable_seen.contains(dot))
             });
-            let lost_at = self.keys[key].dots[&dot].lost_at & !(1 << node);
-            let told = self.told.get(&(node, key)).into_iter().flatten();
-            let mut who_said_so = told.filter(|(_, seen)| seen.contains(dot)).map(|(other, _)| *other);
-            let excused = lost_at != 0 && (slot || who_said_so.any(|other| lost_at >> other & 1 == 1));
+            let mut others = (0..self.shadows.len()).filter(|other| *other != node);
+            let excused = others.any(|other| self.told_and_lost(node, key, other, dot));
             if !kept && excused {
                 self.excuse(now, key, dot);
             } else if !kept {

@@ -180,9 +180,10 @@ impl Checker {
         let owners = self.owners_by(layout, &self.keys[key].name);
         let has = |owner: &&usize, dot: Dot| {
             let copy = self.shadows[**owner].copies.get(&key);
-            // It has had it, or was given up.
-            let lost = self.keys[key].dots.get(&dot).is_some_and(|birth| birth.lost_at >> **owner & 1 == 1);
-            lost || self.gone >> **owner & 1 == 1 || copy.is_some_and(|copy| copy.durable_seen.contains(dot))
+            // It has had it and said so, or was given up.
+            self.told_and_lost(node, key, **owner, dot)
+                || self.gone >> **owner & 1 == 1
+                || copy.is_some_and(|copy| copy.durable_seen.contains(dot))
         };
         let copies = u8::try_from(layout.owner_count()).unwrap_or(u8::MAX);
         let wanted = usize::from(shadow.view.rules(&self.keys[key].name, copies).1).min(owners.len());

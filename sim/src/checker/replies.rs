@@ -38,6 +38,8 @@ struct Asked {
 pub(super) struct Asks {
     writes: BTreeMap<(usize, u64), Asked>,
     by_age: VecDeque<(usize, u64)>,
+    /// Slots that nodes were offered.
+    offers: BTreeMap<(usize, u64), (u16, u16)>,
     /// Dots of keys that the network has brought to a node twice in one message.
     repeated: BTreeSet<(usize, Dot)>,
 }
@@ -45,6 +47,10 @@ pub(super) struct Asks {
 impl Checker {
     /// A message is about to be handled by a node, to which it is this much.
     pub fn asked(&mut self, node: usize, message: &Message, standing: Standing) {
+        if let Message::Offer { call, slots, .. } = message {
+            self.asks.offers.insert((node, call.0), *slots);
+            return;
+        }
         let Message::Write { call, purpose, key, object, sync, hints, .. } = message else { return };
         let synced = *sync == Syncing::First || standing.synced && *purpose != Purpose::Repair;
         let key = self.key_number(key);
@@ -114,6 +120,11 @@ impl Checker {
 
     /// A node says something to another: that it has what it was asked to take, perhaps.
     pub fn says(&mut self, now: Time, node: usize, to: usize, message: &Message) {
+        if let Message::Offered { call, whole: true } = message
+            && let Some(slots) = self.asks.offers.remove(&(node, call.0))
+        {
+            return self.says_all(node, to, slots);
+        }
         let Message::Written { call: CallId(call), .. } = *message else { return };
         let Some(Asked { key, object, retired, synced, drops, .. }) =
             self.asks.writes.get(&(node, call)).cloned()
@@ -139,6 +150,23 @@ impl Checker {
             );
             self.fail(now, Invariant::AcknowledgedCopies, Some(key), what);
         }
+    }
+
+    /// A node says to another that it has all that it was offered of these slots.
+    fn says_all(&mut self, node: usize, to: usize, (first, last): (u16, u16)) {
+        for (key, copy) in &self.shadows[node].copies {
+            if (first..=last).contains(&self.keys[*key].slot) {
+                let told = self.told.entry((to, *key)).or_default();
+                let Ok(_) = told.entry(node).or_default().union(&copy.durable_seen);
+            }
+        }
+    }
+
+    /// Whether one node has told another that it has this, and lost it since, or before.
+    pub(super) fn told_and_lost(&self, node: usize, key: usize, by: usize, dot: Dot) -> bool {
+        let lost = self.keys[key].dots.get(&dot).is_some_and(|birth| birth.lost_at >> by & 1 == 1);
+        let told = self.told.get(&(node, key)).and_then(|told| told.get(&by));
+        lost && told.is_some_and(|seen| seen.contains(dot))
     }
 
     /// A write is answered with a failure that changed nothing: nobody has it.
