@@ -3,6 +3,7 @@
 use crate::{KEYS, VALUE, key, open, slot};
 use gramme_store::{Disk, DiskError, DiskFile, FileDisk, Options, Read, SharedStore, Store};
 use std::alloc::{GlobalAlloc, Layout, System};
+use std::fs::File;
 use std::io::{Seek, Write};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -314,6 +315,9 @@ fn openings() {
 #[allow(clippy::cast_precision_loss)]
 fn shared_syncs() {
     const SYNC_ROUNDS: u64 = 5;
+    const RAW_BYTES: usize = 5 * 200 * RECORD;
+    /// Bytes of a record with a value of 100 bytes.
+    const RECORD: usize = 160;
     // New keys in each round: to put what is there already is no work for some.
     let put_all = |writers: u64, round: u64, put: &(dyn Fn(u64) + Sync)| {
         let puts = writers * 200;
@@ -329,7 +333,18 @@ fn shared_syncs() {
         let peers: Vec<_> = empty_peers(folder.path()).collect();
         let before = counts.syncs.load(Relaxed);
         let mut rates = vec![Vec::new(); 1 + peers.len()];
+        // As many bytes as a record has, into a file that has its room: what a disk does of a put.
+        let raw = File::create_new(folder.path().join("raw")).expect("room for a file");
+        raw.write_all_at(&vec![0; RAW_BYTES], 0).expect("room for a file");
+        raw.sync_all().expect("a disk that syncs");
+        let mut raw_rates = Vec::new();
         for round in 0..SYNC_ROUNDS {
+            if writers == 1 {
+                raw_rates.push(put_all(writers, round, &|n| {
+                    raw.write_all_at(&VALUE[..RECORD], n * RECORD as u64).expect("room");
+                    raw.sync_data().expect("a disk that syncs");
+                }));
+            }
             rates[0].push(put_all(writers, round, &|n| {
                 store.put(slot(n), &key(n), &VALUE[..100], n).expect("a disk that syncs");
             }));
@@ -340,6 +355,10 @@ fn shared_syncs() {
         let syncs = counts.syncs.load(Relaxed) - before;
         let per_sync = (writers * 200 * SYNC_ROUNDS) as f64 / syncs as f64;
         println!("figure: durable puts, {writers} writers: {per_sync:.1} per sync");
+        raw_rates.sort_unstable_by(f64::total_cmp);
+        if let Some(median) = raw_rates.get(raw_rates.len() / 2) {
+            println!("figure: write and fdatasync, one after the other: {median:.0} a second");
+        }
         let names = std::iter::once("ours").chain(peers.iter().map(|(name, _)| *name));
         for (name, mut rates) in names.zip(rates) {
             rates.sort_unstable_by(f64::total_cmp);
