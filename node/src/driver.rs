@@ -9,7 +9,7 @@ use crate::book::Book;
 use crate::clock::Clock;
 use crate::facts::{Facts, Progress};
 use crate::handle::{Handle, Inspect};
-use crate::host::{Effect, Host};
+use crate::host::{Effect, Host, List};
 use crate::identity::DataDir;
 use crate::log::say;
 use crate::mail::Mailbox;
@@ -90,6 +90,8 @@ impl<D: Disk> Inspect for Hosted<D> {
 enum Finished {
     Sync(SyncDone),
     Read(LoadId, ReadDone),
+    /// What a listing needs is at hand.
+    ReadAhead(List),
 }
 
 /// What it takes to run a host.
@@ -244,6 +246,7 @@ where
                     self.report_writing(now);
                 }
                 Finished::Read(id, done) => self.parts.host.0.borrow_mut().finish_read(now, id, done),
+                Finished::ReadAhead(list) => self.parts.host.0.borrow_mut().finish_list(now, list),
             }
             self.perform();
         }
@@ -336,7 +339,11 @@ where
                         self.parts.peers.send(to, &message);
                     }
                     Effect::Reply(id, reply) => self.parts.handle.answer(id, reply),
-                    Effect::Fetch(id, job) => self.fetch(id, job),
+                    Effect::Fetch(id, job) => self.fetch(move || Finished::Read(id, job.run())),
+                    Effect::ReadAhead(list, job) => self.fetch(move || {
+                        job.run();
+                        Finished::ReadAhead(list)
+                    }),
                     Effect::Save(membership) => {
                         *others = true;
                         let saved = self.parts.book.save(*membership);
@@ -386,13 +393,13 @@ where
         }
     }
 
-    /// Reads on the pool of blocking threads. The engine bounds how many reads there are.
-    fn fetch(&self, id: LoadId, job: ReadJob<D>) {
+    /// Reads on the pool of blocking threads. Engine and host bound how many reads there are.
+    fn fetch(&self, read: impl FnOnce() -> Finished + Send + 'static) {
         self.parts.handle.count_disk_read();
         let (finished, wake) = (Rc::clone(&self.finished), self.parts.wake.clone());
         let task = async move {
-            let done = smol::unblock(move || job.run()).await;
-            finished.borrow_mut().push_back(Finished::Read(id, done));
+            let done = smol::unblock(read).await;
+            finished.borrow_mut().push_back(done);
             wake.raise();
         };
         self.parts.spawn.spawn(task).detach();

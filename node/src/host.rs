@@ -12,7 +12,8 @@ use gramme_quorum::{
 use gramme_ring::gossip::GossipError;
 use gramme_ring::{Membership, NodeId};
 use gramme_store::{
-    Cursor, DamageKind, Disk, Position, Read, ReadDone, ReadError, ReadJob, Store, SyncDone, SyncJob,
+    Cursor, DamageKind, Disk, Position, Read, ReadAhead, ReadDone, ReadError, ReadJob, Store, SyncDone,
+    SyncJob,
 };
 use std::collections::VecDeque;
 use std::fmt;
@@ -33,6 +34,8 @@ pub enum Effect<D: Disk> {
     Incomplete,
     /// Run this read, here or on another thread, and hand it to [`Host::finish_read`].
     Fetch(LoadId, ReadJob<D>),
+    /// Run this, here or on another thread, and then have [`Host::finish_list`] make this listing.
+    ReadAhead(List, ReadAhead<D>),
     /// Nothing that this node acknowledged is missing here any more: its next run is complete.
     Recovered,
 }
@@ -43,6 +46,7 @@ impl<D: Disk> fmt::Debug for Effect<D> {
             Effect::Send(to, message) => f.debug_tuple("Send").field(to).field(message).finish(),
             Effect::Reply(to, reply) => f.debug_tuple("Reply").field(to).field(reply).finish(),
             Effect::Fetch(id, job) => f.debug_tuple("Fetch").field(id).field(job).finish(),
+            Effect::ReadAhead(list, job) => f.debug_tuple("ReadAhead").field(list).field(job).finish(),
             Effect::Cluster(id, done) => f.debug_tuple("Cluster").field(id).field(done).finish(),
             Effect::Save(membership) => f.debug_tuple("Save").field(membership).finish(),
             Effect::Known(node, facts) => f.debug_tuple("Known").field(node).field(facts).finish(),
@@ -52,12 +56,27 @@ impl<D: Disk> fmt::Debug for Effect<D> {
     }
 }
 
+/// A listing that waits until its keys are at hand.
+#[derive(Debug)]
+pub struct List {
+    id: ListId,
+    from: ListCursor,
+    last: Place,
+    limit: usize,
+}
+
+/// Listings that may wait for the disk. It may hang, and the engine give them up and ask anew: beyond so many it is told that the
+/// store can't.
+const MAX_LISTS: usize = 256;
+
 /// An engine and its store.
 pub struct Host<D: Disk> {
     engine: Engine,
     store: Store<D>,
     inputs: VecDeque<Input>,
     effects: VecDeque<Effect<D>>,
+    /// Listings that wait for the disk.
+    lists: usize,
     /// Appends that the store has taken and no sync has covered, oldest first.
     unsynced: VecDeque<(AppendId, Position)>,
     /// Everything up to here is on the disk.
@@ -100,6 +119,7 @@ impl<D: Disk> Host<D> {
             store,
             inputs: VecDeque::new(),
             effects: VecDeque::new(),
+            lists: 0,
             unsynced: VecDeque::new(),
             durable,
             performed: AppendId(0),
@@ -180,6 +200,13 @@ impl<D: Disk> Host<D> {
     pub fn finish_read(&mut self, now: Now, id: LoadId, done: ReadDone) {
         let loaded = loaded(self.store.finish_read(done));
         self.inputs.push_back(Input::Loaded(id, loaded));
+        self.pump(now);
+    }
+
+    /// Makes a listing whose keys were read ahead.
+    pub fn finish_list(&mut self, now: Now, list: List) {
+        self.lists -= 1;
+        self.make_list(list);
         self.pump(now);
     }
 
@@ -312,8 +339,15 @@ impl<D: Disk> Host<D> {
                 Output::Sync => self.wanted = true,
                 Output::List { id, first, last, cursor, limit } => {
                     let from = cursor.unwrap_or(ListCursor { place: first, at: 0 });
-                    let page = self.list(from, last, limit);
-                    self.feed_list(id, page);
+                    let (list, at) = (List { id, from, last, limit }, Cursor::from_u64(from.at));
+                    match self.store.read_ahead(from.place.0, at, last.0, limit) {
+                        None => self.make_list(list),
+                        Some(_) if self.lists >= MAX_LISTS => self.inputs.push_back(Input::Listed(id, None)),
+                        Some(job) => {
+                            self.lists += 1;
+                            self.effects.push_back(Effect::ReadAhead(list, job));
+                        }
+                    }
                 }
                 Output::Sums { id, ranges } => {
                     let tree = self.store.tree().expect("a host's store has a hash tree");
@@ -363,7 +397,8 @@ impl<D: Disk> Host<D> {
         self.inputs.push_back(Input::Loaded(id, loaded));
     }
 
-    fn feed_list(&mut self, id: ListId, page: Option<Page>) {
+    fn make_list(&mut self, List { id, from, last, limit }: List) {
+        let page = self.list(from, last, limit);
         self.inputs.push_back(Input::Listed(id, page));
     }
 

@@ -111,6 +111,10 @@ impl Cluster {
                 }
                 Some(Effect::Save(_)) => node.host.saved(now, true),
                 Some(Effect::Fetch(load, job)) => node.host.finish_read(now, load, job.run()),
+                Some(Effect::ReadAhead(list, job)) => {
+                    job.run();
+                    node.host.finish_list(now, list);
+                }
                 Some(Effect::Recovered) => node.recovered = true,
                 Some(Effect::Incomplete) => panic!("no disk was set back"),
                 Some(Effect::Cluster(..) | Effect::Known(..)) => {}

@@ -340,7 +340,7 @@ fn write_some(file: &File, offset: u64, bytes: &[u8]) -> io::Result<usize> {
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
     use super::*;
-    use crate::{Options, Read, Reads, Store};
+    use crate::{Cursor, Options, Read, Reads, Store};
 
     /// A store in the build's own directory, which lies on a disk where that can be had.
     #[test]
@@ -387,6 +387,13 @@ mod tests {
             let again = store.get(slot, b"key").expect("readable");
             assert!(is_whole(&again, size), "it is at hand by now: {again:?}");
         }
+        let ahead = |store: &Store<FileDisk>| store.read_ahead(0, Cursor::START, 1, 10);
+        let job = (0..10_000).find_map(|_| {
+            forget();
+            ahead(&store)
+        });
+        job.expect("it is not at hand").run();
+        assert!(ahead(&store).is_none(), "it is at hand by now");
         drop(store);
         std::fs::remove_dir_all(&directory).expect("it is there");
     }

@@ -16,7 +16,7 @@ use core::fmt;
 /// each.
 const SMALL_BYTES: usize = 64 << 10;
 /// What a listing reads of a record at first: the header and most keys.
-const LIST_BYTES: usize = 256;
+pub(crate) const LIST_BYTES: usize = 256;
 
 /// The answer to a [`get`](crate::Store::get).
 pub enum Read<D: Disk> {
@@ -400,7 +400,7 @@ impl<D: Disk> Store<D> {
 
 impl Pending {
     /// The record at this place, if it is not written yet.
-    fn record(&self, active: Option<u16>, location: Location, len: usize) -> Option<&[u8]> {
+    pub(crate) fn record(&self, active: Option<u16>, location: Location, len: usize) -> Option<&[u8]> {
         if self.bytes.is_empty() || active != Some(location.segment) {
             return None;
         }

@@ -73,7 +73,7 @@ pub(super) fn answer(server: &Server) -> Result<Answer, Refusal> {
     one(
         "disk_reads_total",
         "counter",
-        "Reads of records that had to wait for the disk, the page cache having them not.",
+        "Reads of records, and of the keys of a listing, that had to wait for the disk, the page cache having them not.",
         server.handle.disk_reads(),
     );
     one("sync_operations_waiting", "gauge", "Local operations that wait for a sync.", status.unsynced as u64);

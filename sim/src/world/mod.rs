@@ -24,6 +24,7 @@ use crate::timeline::{Mark, Timeline};
 use bytes::Bytes;
 use clogging::Clog;
 use core::time::Duration;
+use gramme_node::host::List;
 use gramme_quorum::planted::Planted;
 use gramme_quorum::{ClusterOp, Input, Limits, LoadId, Reply, RequestId, Status, Timing};
 use gramme_ring::{ClusterId, Layout, LayoutVersion, Member, Membership, NodeId, Slot};
@@ -150,6 +151,12 @@ enum Event {
         run: u64,
         id: LoadId,
         read: Fetch,
+    },
+    /// What a listing needs is at hand.
+    ReadAhead {
+        node: usize,
+        run: u64,
+        list: List,
     },
     /// Look whether two nodes can be connected, and tell the first.
     Probe {
@@ -455,6 +462,7 @@ impl World {
             | Event::Tick { node }
             | Event::Sync { node, .. }
             | Event::Fetched { node, .. }
+            | Event::ReadAhead { node, .. }
             | Event::Maintain { node }
             | Event::Saved { node, .. }
             | Event::Order { node, .. }
@@ -502,6 +510,7 @@ impl World {
             }
             Event::Sync { node, run } => self.finish_sync(node, run),
             Event::Fetched { node, run, id, read } => self.finish_fetch(node, run, id, read),
+            Event::ReadAhead { node, run, list } => self.finish_list(node, run, list),
             Event::Probe { node, peer } => self.probe(node, peer),
             Event::Drain { from, to } => self.drain(from, to),
             Event::HangUp { node, peer } => self.end_connection(node, peer),

@@ -6,7 +6,7 @@ use crate::node::{Fetch, Storage};
 use crate::time::Time;
 use crate::timeline::Mark;
 use core::time::Duration;
-use gramme_node::host::{Effect, Host};
+use gramme_node::host::{Effect, Host, List};
 use gramme_quorum::{Input, LoadId, Output};
 use gramme_ring::Layout;
 use gramme_store::{MemDisk, ReadJob};
@@ -124,6 +124,11 @@ impl World {
                     self.checker.has_recovered(self.now, node, settled);
                 }
                 Effect::Fetch(id, job) => self.begin_fetch(node, id, job),
+                // What is at hand then is no matter here.
+                Effect::ReadAhead(list, _) => {
+                    let (at, run) = (self.read_ends(node), self.nodes[node].runs);
+                    self.queue.push(at, Event::ReadAhead { node, run, list });
+                }
             }
         }
         // Before the next input, which might add to it.
@@ -227,14 +232,25 @@ impl World {
         self.after(node);
     }
 
-    /// A read of the disk takes its time; where syncs are slow, some reads are.
+    /// When a read of the disk that begins now ends: it takes its time, and where syncs are slow, some reads do as well.
+    fn read_ends(&mut self, node: usize) -> Time {
+        let most = if self.disk_rng.chance(100_000) { self.nodes[node].sync_time } else { READ_TIME };
+        let hangs = std::mem::take(&mut self.nodes[node].read_hangs);
+        self.now + hangs + self.disk_rng.between(Duration::from_micros(10), most)
+    }
+
+    pub(super) fn finish_list(&mut self, node: usize, run: u64, list: List) {
+        let site = &mut self.nodes[node];
+        let Some(host) = site.host.as_mut().filter(|_| site.runs == run) else { return };
+        self.hash.event(b'A', [self.now.0, node as u64, run], &[]);
+        host.finish_list(site.clock.now(self.now), list);
+        self.after(node);
+    }
+
     fn begin_fetch(&mut self, node: usize, id: LoadId, job: ReadJob<MemDisk>) {
         let early = self.disk_rng.chance(500_000);
         let read = if early { Fetch::Read(job.run()) } else { Fetch::Reading(job) };
-        let most = if self.disk_rng.chance(100_000) { self.nodes[node].sync_time } else { READ_TIME };
-        let hangs = std::mem::take(&mut self.nodes[node].read_hangs);
-        let at = self.now + hangs + self.disk_rng.between(Duration::from_micros(10), most);
-        let run = self.nodes[node].runs;
+        let (at, run) = (self.read_ends(node), self.nodes[node].runs);
         self.queue.push(at, Event::Fetched { node, run, id, read });
     }
 
