@@ -65,9 +65,9 @@ pub enum Malformed {
     WeightTooLarge(u64),
     /// A zone's name of more than [`Zone::MAX_LEN`](crate::Zone::MAX_LEN) bytes.
     ZoneTooLong,
-    /// More nodes than [`MAX_KNOWN_NODES`](crate::membership::MAX_KNOWN_NODES), in one part or together.
+    /// More nodes than [`MAX_MERGED_NODES`](crate::membership::MAX_MERGED_NODES), in one part or together.
     TooManyNodes,
-    /// More settings than [`MAX_SETTINGS`](crate::membership::MAX_SETTINGS), in one part or together.
+    /// More settings than [`MAX_MERGED_SETTINGS`](crate::membership::MAX_MERGED_SETTINGS), in one part or together.
     TooManySettings,
     /// A setting's name or value is too long.
     SettingTooLong,

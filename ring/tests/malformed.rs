@@ -2,7 +2,7 @@
 
 use gramme_ring::gossip::{Head, INCARNATION_END, MAX_FACTS, Message, Record, Told};
 use gramme_ring::membership::{
-    MAX_SETTING_NAME, MAX_SETTINGS, MAX_STAMP_LEAP, MergeError, Progress, Standing,
+    MAX_MERGED_SETTINGS, MAX_SETTING_NAME, MAX_STAMP_LEAP, MergeError, Progress, Standing,
 };
 use gramme_ring::{
     Change, Checked, ClusterId, Layout, LayoutError, Malformed, Member, Membership, NodeId, Partition, Phase,
@@ -42,7 +42,7 @@ fn each_flaw_of_a_membership_has_its_name() {
     assert_eq!(serde_json::to_value(decoded(&whole).unwrap()).unwrap(), whole);
     let stamped = |value| json!({"stamp": 1, "author": NodeId(1), "value": value});
     let many: serde_json::Map<String, Value> =
-        (0..=MAX_SETTINGS).map(|i| (format!("{i:05}"), stamped(Value::Null))).collect();
+        (0..=MAX_MERGED_SETTINGS).map(|i| (format!("{i:05}"), stamped(Value::Null))).collect();
     let weightless = json!({"Member": {"weight": 0, "zone": ""}});
     let late = json!({"stamp": 1u64 << 63, "author": NodeId(1), "value": 3});
     let node = |id, weight: u64, zone: &str| json!({NodeId(id).to_string(): stamped(json!({"Member": {"weight": weight, "zone": zone}}))});

@@ -5,7 +5,7 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::config::{Config, Described, Settings, Standing};
-use super::{ClusterId, Commit, MAX_KNOWN_NODES, Membership};
+use super::{ClusterId, Commit, MAX_MERGED_NODES, Membership};
 use crate::checked::{Ascending, Checked, Malformed};
 use crate::layout::Layout;
 use crate::node::NodeId;
@@ -115,17 +115,22 @@ impl Read {
         let mut given_up = self.given_up.check()?;
         let committed = self.committed.map(ReadCommit::check).transpose()?;
         if let Some(commit) = &committed {
-            // Together as well they have to stay below the bounds, or no other state could be merged any more.
             let mut known = staged.clone();
             known.join(&commit.config);
-            known.validate()?;
+            known.shorten();
+            if staged.nodes.keys().any(|id| !known.nodes.contains_key(id)) {
+                return Err(Malformed::TooManyNodes);
+            }
+            if staged.settings.keys().any(|name| !known.settings.contains_key(name)) {
+                return Err(Malformed::TooManySettings);
+            }
             staged.prune(&commit.config);
             given_up.retain(|id| !commit.config.is_removed(*id));
         }
-        if given_up.len() > MAX_KNOWN_NODES {
+        if given_up.len() > MAX_MERGED_NODES {
             return Err(Malformed::TooManyNodes);
         }
-        Ok(Membership { committed, staged, given_up })
+        Ok(Membership::of(committed, staged, given_up))
     }
 }
 

@@ -24,7 +24,8 @@ pub enum StageError {
     /// The name or the value is longer than [`MAX_SETTING_NAME`](super::MAX_SETTING_NAME) or
     /// [`MAX_SETTING_VALUE`](super::MAX_SETTING_VALUE).
     SettingTooLong,
-    /// There are [`MAX_SETTINGS`](super::MAX_SETTINGS), [`MAX_KNOWN_NODES`](super::MAX_KNOWN_NODES) or 2^63 changes already.
+    /// There are [`MAX_SETTINGS`](super::MAX_SETTINGS), [`MAX_KNOWN_NODES`](super::MAX_KNOWN_NODES) or 2^63 changes already; or it is of a
+    /// known one for which a merge past the bounds leaves no room ([`MAX_MERGED_NODES`](super::MAX_MERGED_NODES)).
     Full,
 }
 
@@ -136,8 +137,6 @@ pub enum MergeError {
     StampLeap(u64),
     /// A node that the commit does not know has declared something for it.
     StrangeTracker(NodeId),
-    /// Together they would exceed [`MAX_KNOWN_NODES`](super::MAX_KNOWN_NODES) or [`MAX_SETTINGS`](super::MAX_SETTINGS).
-    Full,
 }
 
 impl fmt::Display for MergeError {
@@ -153,7 +152,6 @@ impl fmt::Display for MergeError {
                 write!(f, "a change with the stamp {stamp}, far ahead of all others")
             }
             MergeError::StrangeTracker(id) => write!(f, "a tracker of node {id}, which takes no part"),
-            MergeError::Full => f.write_str("too many nodes or settings"),
         }
     }
 }

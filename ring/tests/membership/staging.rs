@@ -122,18 +122,28 @@ fn decoded_states_are_checked() {
     old.splice(at + 3..at + 4, [1, 3, 1, 7]);
     assert_eq!(read(&old).unwrap(), m);
 
-    // As many settings as may be, and one more that is staged.
-    let mut m = founded(1..=1);
-    for i in 0..1024 {
-        m.stage(NodeId(1), Change::Setting { name: format!("s{i}"), value: None }).unwrap();
-    }
-    m.stage(NodeId(1), Change::Replicas(1)).unwrap();
+    // As many settings as may be, and one more that is staged: one that a merge keeps, or not.
+    let named = |first: char| {
+        let mut m = founded(1..=1);
+        for i in 0..1024 {
+            m.stage(NodeId(1), Change::Setting { name: format!("{first}{i}"), value: None }).unwrap();
+        }
+        m.stage(NodeId(1), Change::Replicas(1)).unwrap();
+        m
+    };
+    let mut m = named('s');
+    m.merge(&named('t')).unwrap();
     commit(&mut m);
-    let mut full = postcard::to_allocvec(&m).unwrap();
+    let full = postcard::to_allocvec(&m).unwrap();
     assert_eq!(read(&full).unwrap(), m);
-    let end = full.len();
-    full.splice(end - 2..end - 1, [1, 1, b'z', 9, 1, 0]);
-    assert!(read(&full).is_err(), "nothing could be merged with it");
+    let with = |name: u8| {
+        let mut bytes = full.clone();
+        let end = bytes.len();
+        bytes.splice(end - 2..end - 1, [1, 1, name, 9, 1, 0]);
+        read(&bytes)
+    };
+    assert!(with(b'a').is_ok());
+    assert!(with(b'z').is_err(), "no merge would keep it");
 }
 
 #[test]
