@@ -141,6 +141,62 @@ proptest! {
     }
 }
 
+fn weight() -> impl Strategy<Value = u32> {
+    prop_oneof![4 => 1..5u32, 2 => 90..110u32, 1 => Just(u32::MAX)]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Coverage, whatever the weights: with fewer tokens than members as many members as there are tokens have one.
+    #[test]
+    fn equal_tokens_give_every_partition_its_owners(
+        weights in prop::collection::vec(weight(), 1..40), later in prop::collection::vec(weight(), 1..40), count in 1..300u32,
+    ) {
+        let q = EqualPartitions::new(count).unwrap();
+        let members = |weights: &[u32]| -> Vec<Member> {
+            (1..).zip(weights).map(|(id, &weight)| Member::new(NodeId(id)).with_weight(weight)).collect()
+        };
+        let before = TokenRing::equal(q, 3, &members(&weights), None).unwrap();
+        let after = TokenRing::equal(q, 3, &members(&later), Some(&before)).unwrap();
+        for (ring, weights) in [(before, weights), (after, later)] {
+            let owners = weights.len().min(count as usize);
+            prop_assert_eq!(load(&ring).len(), owners);
+            for p in 0..count {
+                let mut buffer = [NodeId(0); 5];
+                let found = ring.table().spread_owners(q.end(p), &mut buffer).iter().collect::<BTreeSet<_>>().len();
+                prop_assert_eq!(found, owners.min(5));
+            }
+            // No more to the light ones than that costs.
+            let heaviest = weights.iter().max().unwrap();
+            let load = load(&ring);
+            let most = (1..).zip(&weights).filter(|(_, weight)| weight == &heaviest).map(|(id, _)| load.get(&NodeId(id)).copied().unwrap_or(0)).max().unwrap();
+            prop_assert!(load.values().all(|&tokens| tokens <= most));
+        }
+    }
+}
+
+/// The heavy would take all.
+#[test]
+fn light_members_own_something() {
+    let weighing = |weights: &[u32]| -> Vec<Member> {
+        (1..).zip(weights).map(|(id, &weight)| Member::new(NodeId(id)).with_weight(weight)).collect()
+    };
+    let loads = |count, weights: &[u32]| {
+        let ring =
+            TokenRing::equal(EqualPartitions::new(count).unwrap(), 1, &weighing(weights), None).unwrap();
+        load(&ring).into_values().collect::<Vec<_>>()
+    };
+    assert_eq!(loads(64, &[100, 100, 1]), [32, 31, 1]);
+    assert_eq!(loads(10, &[100, 1, 1, 1]), [7, 1, 1, 1]);
+    assert_eq!(loads(1 << 20, &[u32::MAX, 1, u32::MAX]), [1 << 19, 1, (1 << 19) - 1]);
+    // Too few for all: the heaviest have one each.
+    let ring =
+        TokenRing::equal(EqualPartitions::new(3).unwrap(), 1, &weighing(&[1, 7, 2, 9, 1]), None).unwrap();
+    assert_eq!(load(&ring), BTreeMap::from([2, 3, 4].map(|id| (NodeId(id), 1))));
+    assert_eq!(ring.table().replicas::<4>(0), Err(TableError::TooFewNodes { wanted: 4, found: 3 }));
+}
+
 #[test]
 fn owners_are_distinct_and_spread() {
     let zoned: Vec<Member> = members(30)

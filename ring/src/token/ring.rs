@@ -5,7 +5,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 use core::fmt;
 
-use super::table::zones_with_tokens;
+use super::table::WithTokens;
 use super::{EqualPartitions, MAX_TOKENS, Token, TokenTable};
 use crate::layout::single_quotas;
 use crate::member::{Member, Zone};
@@ -51,7 +51,7 @@ pub struct TokenRing {
     tokens: Vec<Token>,
     ids: Vec<NodeId>,
     zones: Vec<u32>,
-    zones_with_tokens: usize,
+    with_tokens: WithTokens,
 }
 
 impl TokenRing {
@@ -101,7 +101,8 @@ impl TokenRing {
         Ok(Self::assemble(tokens, &members))
     }
 
-    /// A token at the end of each of Q equal partitions, shared out by weight: the paper's strategy 3.
+    /// A token at the end of each of Q equal partitions, shared out by weight: the paper's strategy 3. Each member has one at least, however
+    /// light it is, so that every partition has min(N, members) owners; of more members than partitions the heaviest have one each.
     ///
     /// With `former`, a ring of as many partitions, tokens stay where they are as far as the new shares allow: nodes that
     /// leave give theirs to the others and nodes that join steal theirs from the others, at random as the paper has it.
@@ -199,13 +200,13 @@ impl TokenRing {
             names.binary_search(&&m.zone).ok().and_then(|at| u32::try_from(at).ok()).unwrap_or(0)
         };
         let zones: Vec<u32> = members.iter().map(zone).collect();
-        let zones_with_tokens = zones_with_tokens(&tokens, &zones);
-        TokenRing { tokens, ids: members.iter().map(|m| m.id).collect(), zones, zones_with_tokens }
+        let with_tokens = WithTokens::count(&tokens, &zones);
+        TokenRing { tokens, ids: members.iter().map(|m| m.id).collect(), zones, with_tokens }
     }
 
     /// The lookups.
     pub fn table(&self) -> TokenTable<'_> {
-        TokenTable::trusted(&self.tokens, &self.ids, &self.zones, self.zones_with_tokens)
+        TokenTable::trusted(&self.tokens, &self.ids, &self.zones, self.with_tokens)
     }
 
     /// The nodes by id; tokens name them by their places.
