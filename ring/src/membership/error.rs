@@ -82,39 +82,6 @@ impl From<LayoutError> for CommitError {
     }
 }
 
-/// Why a cluster can't be founded.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum FoundError {
-    /// A member or a number is not allowed.
-    Stage(StageError),
-    /// There is no such layout.
-    Commit(CommitError),
-}
-
-impl fmt::Display for FoundError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            FoundError::Stage(error) => error.fmt(f),
-            FoundError::Commit(error) => error.fmt(f),
-        }
-    }
-}
-
-impl core::error::Error for FoundError {}
-
-impl From<StageError> for FoundError {
-    fn from(error: StageError) -> Self {
-        FoundError::Stage(error)
-    }
-}
-
-impl From<CommitError> for FoundError {
-    fn from(error: CommitError) -> Self {
-        FoundError::Commit(error)
-    }
-}
-
 /// Why two states don't merge. Nothing was changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]

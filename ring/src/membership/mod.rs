@@ -41,7 +41,7 @@ mod error;
 mod progress;
 mod staging;
 
-use alloc::collections::BTreeSet;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use core::cmp::Reverse;
 
@@ -52,10 +52,10 @@ pub use config::{
     MAX_SETTING_NAME, MAX_SETTING_VALUE, MAX_SETTINGS, MAX_STAMP_LEAP, Standing,
 };
 use config::{Config, Described, Tally};
-pub use error::{CommitError, FoundError, MergeError, StageError};
+pub use error::{CommitError, MergeError, StageError};
 pub use progress::Progress;
 
-use crate::layout::{Layout, LayoutVersion};
+use crate::layout::{Layout, LayoutError, LayoutVersion};
 use crate::mix::SequenceHash;
 use crate::node::NodeId;
 use crate::transition::{AdvanceError, Phase, Step, Trackers, Transition};
@@ -206,27 +206,32 @@ impl Membership {
     /// let founded = Membership::found(ClusterId(7), 2, 64, &members)?;
     /// let layout = founded.layout().unwrap();
     /// assert_eq!(layout.owners(layout.partition_of(Slot::of(b"cart:{alice}"))).len(), 2);
-    /// # Ok::<(), gramme_ring::membership::FoundError>(())
+    /// # Ok::<(), gramme_ring::LayoutError>(())
     /// ```
     ///
     /// # Errors
-    /// [`FoundError`] if a member or number can't be staged, or if there is no such layout.
+    /// As [`Layout::compute`], if there is no such layout.
     pub fn found(
         cluster: ClusterId,
         replicas: u8,
         partitions: u32,
         members: &[crate::Member],
-    ) -> Result<Self, FoundError> {
-        let author = members.first().map_or(NodeId(0), |member| member.id);
-        let mut founded = Membership::new();
-        founded.stage(author, Change::Replicas(replicas))?;
-        founded.stage(author, Change::Partitions(partitions))?;
-        for member in members {
-            founded.stage(author, Change::Member(member.clone()))?;
-        }
-        let hash = founded.propose()?.hash();
-        founded.commit(cluster, hash)?;
-        Ok(founded)
+    ) -> Result<Self, LayoutError> {
+        let layout = Layout::compute(replicas, partitions, members, None)?;
+        // As if the first had staged one after another.
+        let author = members[0].id;
+        let nodes = (3..).zip(members).map(|(stamp, member)| {
+            let value = Standing::Member { weight: member.weight, zone: member.zone.clone() };
+            (member.id, Described { stamp, author, value })
+        });
+        let config = Config {
+            replicas: Some(Described { stamp: 1, author, value: replicas }),
+            partitions: Some(Described { stamp: 2, author, value: partitions }),
+            nodes: nodes.collect(),
+            settings: BTreeMap::new(),
+        };
+        let commit = Commit::new(cluster, config, layout, None, Trackers::default());
+        Ok(Membership::of(Some(commit), Config::default(), BTreeSet::new()))
     }
 
     /// The cluster, once something was committed.

@@ -175,7 +175,7 @@ fn run(node: u64, acts: &[Act]) -> Membership {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(60) })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(24) })]
 
     /// Whoever hears what in whatever order and by whomever, past the bound as well.
     #[test]

@@ -1,7 +1,7 @@
 //! What can be staged and committed, and what is refused, decoded or not.
 
 use gramme_ring::membership::{CommitError, StageError, Standing};
-use gramme_ring::{Change, LayoutVersion, Membership, NodeId, Phase, Zone};
+use gramme_ring::{Change, Layout, LayoutError, LayoutVersion, Member, Membership, NodeId, Phase, Zone};
 
 use crate::{CLUSTER, commit, finish, founded, member};
 
@@ -14,6 +14,36 @@ fn the_first_commit_needs_no_transition() {
     let layout = m.layout().unwrap();
     assert_eq!((layout.version(), layout.members().len(), layout.partitions()), (LayoutVersion(1), 3, 16));
     assert_eq!(m.standing(NodeId(2)), Some(&Standing::Member { weight: 1, zone: Zone::default() }));
+}
+
+/// What a layout refuses is refused by the same name, and what was staged one by one comes to the same.
+#[test]
+fn founding_is_refused_by_name() {
+    let members = [member(3).with_weight(2), member(1), member(2)];
+    let found = |replicas, partitions, members: &[Member]| {
+        let founded = Membership::found(CLUSTER, replicas, partitions, members);
+        let layout = Layout::compute(replicas, partitions, members, None);
+        assert_eq!(founded.as_ref().map(|m| m.layout().unwrap()), layout.as_ref());
+        founded
+    };
+    let mut staged = Membership::new();
+    staged.stage(NodeId(3), Change::Replicas(2)).unwrap();
+    staged.stage(NodeId(3), Change::Partitions(64)).unwrap();
+    for member in &members {
+        staged.stage(NodeId(3), Change::Member(member.clone())).unwrap();
+    }
+    commit(&mut staged);
+    assert_eq!(found(2, 64, &members), Ok(staged));
+    let twice = [member(1), member(1).with_weight(5), member(2)];
+    assert_eq!(found(2, 64, &twice), Err(LayoutError::DuplicateMember(NodeId(1))));
+    for (replicas, partitions) in [(3, 256), (2, 256)] {
+        assert_eq!(found(replicas, partitions, &[]), Err(LayoutError::NoMembers));
+    }
+    assert_eq!(found(0, 64, &members), Err(LayoutError::NoReplicas));
+    assert_eq!(found(2, 63, &members), Err(LayoutError::PartitionCount(63)));
+    assert_eq!(found(2, 64, &[member(1).with_weight(0)]), Err(LayoutError::ZeroWeight(NodeId(1))));
+    let many: Vec<Member> = (0..40_000).map(member).collect();
+    assert_eq!(found(2, 64, &many), Err(LayoutError::TooManyMembers(40_000)));
 }
 
 #[test]
