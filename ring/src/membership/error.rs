@@ -93,8 +93,10 @@ pub enum MergeError {
         /// The other's.
         theirs: ClusterId,
     },
-    /// Two commits of one parent have both been carried to their ends, each by nodes that gave the others up: a cluster was torn
-    /// in two. Merged, all would be removed; one of the two parts has to be founded anew.
+    /// Two commits of one parent have both been carried to their ends, each by nodes that gave up all of the layout before that took part in the
+    /// other: a cluster was torn in two parts that gave each other up, or nobody of that layout is left, and newcomers ended its transition by
+    /// themselves, some by one commit and some by the other. Merged, nodes would go by a layout that was never moved to, or all be removed; one of
+    /// the two parts has to be founded anew.
     Diverged {
         /// The later of the two versions.
         version: LayoutVersion,
@@ -113,7 +115,10 @@ impl fmt::Display for MergeError {
                 write!(f, "of another cluster: {:016x}, not {:016x}", theirs.0, mine.0)
             }
             MergeError::Diverged { version } => {
-                write!(f, "the cluster was torn in two at layout {version}: both parts gave the other up")
+                write!(
+                    f,
+                    "the cluster was torn in two at layout {version}: another commit was carried out by others"
+                )
             }
             MergeError::StampLeap(stamp) => {
                 write!(f, "a change with the stamp {stamp}, far ahead of all others")

@@ -7,9 +7,11 @@
 //!
 //! - Of two commits on one parent the one with the smaller hash stands, and what the other changed is staged again.
 //! - While the [`Transition`] of a commit is live there is no further commit. A commit whose transition has ended is never
-//!   displaced by another of its version: where both have ended, which takes two parts of a cluster that gave each other up, their
+//!   displaced by another of its version. Where both have ended their
 //!   states don't merge ([`MergeError::Diverged`]), nor do those of later commits of the two as long as
-//!   it shows (whom the older had removed when it ended, the newer has not). While it is live, news of another commit counts only from those who take part in
+//!   it shows (whom the older had removed when it ended, the newer has not). That takes two parts of a cluster that gave each other up, or that
+//!   nobody of the layout before is left: where its members are all dead and given up, those who join by one of two commits have nobody from
+//!   whom to hear of the other. While it is live, news of another commit counts only from those who take part in
 //!   it ([`Membership::merge_from`]): whoever of them knew a commit with a smaller hash has declared nothing for this one,
 //!   so that nobody has moved yet who would have to go back.
 //! - An id that a commit removed is refused for ever, whether that commit stands or was displaced.
