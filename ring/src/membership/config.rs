@@ -272,10 +272,6 @@ impl Config {
         if self.settings.len() > MAX_MERGED_SETTINGS {
             return Err(Malformed::TooManySettings);
         }
-        let weightless = |e: &Described<Standing>| matches!(e.value, Standing::Member { weight: 0, .. });
-        if let Some((id, _)) = self.nodes.iter().find(|(_, e)| weightless(e)) {
-            return Err(Malformed::ZeroWeight(*id));
-        }
         if self.settings.iter().any(|(name, e)| {
             name.len() > MAX_SETTING_NAME || e.value.as_ref().is_some_and(|v| v.len() > MAX_SETTING_VALUE)
         }) {

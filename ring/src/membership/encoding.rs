@@ -73,7 +73,7 @@ impl ReadConfig {
     pub(super) fn check(self) -> Result<Config, Malformed> {
         let ReadConfig { replicas, partitions, nodes, settings } = self;
         let node = |(id, Described { stamp, author, value }): (NodeId, Described<Checked<Standing>>)| {
-            Ok((id, Described { stamp, author, value: value.0? }))
+            Ok((id, Described { stamp, author, value: value.0.map_err(|flaw| flaw.of(id))? }))
         };
         let nodes = nodes.check()?.into_iter().map(node).collect::<Result<_, Malformed>>()?;
         let config = Config { replicas, partitions, nodes, settings: settings.check()? };
@@ -111,10 +111,11 @@ impl ReadCommit {
 
 impl Read {
     fn check(self) -> Result<Membership, Malformed> {
-        let mut staged = self.staged.check()?;
-        let mut given_up = self.given_up.check()?;
+        let staged = self.staged.check()?;
+        let given_up = self.given_up.check()?;
         let committed = self.committed.map(ReadCommit::check).transpose()?;
         if let Some(commit) = &committed {
+            // Whoever wrote it had dropped what comes to nothing, so that equal states have one encoding.
             let mut known = staged.clone();
             known.join(&commit.config);
             known.shorten();
@@ -124,10 +125,13 @@ impl Read {
             if staged.settings.keys().any(|name| !known.settings.contains_key(name)) {
                 return Err(Malformed::TooManySettings);
             }
-            staged.prune(&commit.config);
-            given_up.retain(|id| !commit.config.is_removed(*id));
+            known.prune(&commit.config);
+            if staged != known || given_up.iter().any(|id| commit.config.is_removed(*id)) {
+                return Err(Malformed::Superseded);
+            }
         }
-        if given_up.len() > MAX_MERGED_NODES {
+        let removed = committed.as_ref().map_or(0, |commit| commit.removed.len());
+        if given_up.len() + removed > MAX_MERGED_NODES {
             return Err(Malformed::TooManyNodes);
         }
         Ok(Membership::of(committed, staged, given_up))
