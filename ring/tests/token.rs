@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use gramme_ring::token::{EqualPartitions, Token, TokenError, TokenRing, TokenTable, hash_key};
+use gramme_ring::token::{EqualPartitions, Token, TokenError, TokenGain, TokenRing, TokenTable, hash_key};
 use gramme_ring::{Member, NodeId, TableError, Zone};
 use proptest::prelude::*;
 
@@ -176,6 +176,49 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// A ring that was kept is the same ring to who makes the next; what the next moves is told as owners say key by key.
+    #[test]
+    fn kept_and_followed(
+        weights in prop::collection::vec(1..5u32, 1..12), later in prop::collection::vec(1..5u32, 1..12),
+        count in 1..200u32, keys in any::<[u64; 16]>(), equal in any::<bool>(),
+    ) {
+        let members = |weights: &[u32]| -> Vec<Member> {
+            let zone = |id: u64| Zone::new(["a", "b", "c"][usize::try_from(id % 3).unwrap()]).unwrap();
+            (1..).zip(weights).map(|(id, &weight)| Member::new(NodeId(id)).with_weight(weight).with_zone(zone(id))).collect()
+        };
+        let ring = |weights: &[u32], former: Option<&TokenRing>| {
+            if equal {
+                TokenRing::equal(EqualPartitions::new(count).unwrap(), 3, &members(weights), former).unwrap()
+            } else {
+                TokenRing::random(4, 3, &members(weights)).unwrap()
+            }
+        };
+        let before = ring(&weights, None);
+        let parts = (before.table().tokens().to_vec(), before.nodes().to_vec(), before.zones().to_vec());
+        let kept = TokenRing::from_parts(parts.0, parts.1, parts.2).unwrap();
+        prop_assert_eq!(&kept, &before);
+        let after = ring(&later, Some(&kept));
+        prop_assert_eq!(&after, &ring(&later, Some(&before)));
+        let gains: Vec<TokenGain> = after.gains::<3>(&kept).collect();
+        let edges = gains.iter().flat_map(|gain| [gain.first, gain.last]);
+        for key in keys.into_iter().chain(edges) {
+            let owners = |ring: &TokenRing| {
+                let mut buffer = [NodeId(0); 3];
+                ring.table().spread_owners(key, &mut buffer).iter().copied().collect::<BTreeSet<_>>()
+            };
+            let new: BTreeSet<NodeId> = &owners(&after) - &owners(&before);
+            let within = |gain: &&TokenGain| key.wrapping_sub(gain.first) <= gain.last.wrapping_sub(gain.first);
+            let told: Vec<NodeId> = gains.iter().filter(within).map(|gain| gain.node).collect();
+            prop_assert_eq!(told.len(), new.len(), "each once");
+            prop_assert_eq!(told.into_iter().collect::<BTreeSet<_>>(), new);
+        }
+        prop_assert_eq!(before.gains::<3>(&kept).count(), 0);
+    }
+}
+
 /// The heavy would take all.
 #[test]
 fn light_members_own_something() {
@@ -252,6 +295,19 @@ fn bad_arguments_are_named() {
     assert_eq!(TokenRing::random(1, 0, &light), Err(TokenError::ZeroWeight(NodeId(4))));
     let other = TokenRing::random(10, 0, &members(1)).unwrap();
     assert_eq!(TokenRing::equal(q, 0, &members(1), Some(&other)), Err(TokenError::OtherPartitions));
+    let token = |position, node| Token { position, node };
+    let parts = |tokens: &[Token], ids: &[u64]| {
+        TokenRing::from_parts(tokens.to_vec(), ids.iter().copied().map(NodeId).collect(), vec![0; ids.len()])
+    };
+    assert!(parts(&[token(1, 1), token(5, 0)], &[4, 6]).is_ok());
+    for (tokens, ids, flaw) in [
+        (&[token(5, 1), token(1, 0)][..], &[4, 6][..], TableError::UnsortedTokens),
+        (&[token(1, 2)], &[4, 6], TableError::UnknownNode { index: 0 }),
+        (&[token(1, 0)], &[6, 4], TableError::UnsortedNodes),
+        (&[], &[4], TableError::NoTokens),
+    ] {
+        assert_eq!(parts(tokens, ids), Err(TokenError::Table(flaw)));
+    }
     for count in [0, (1 << 24) + 1, u32::MAX] {
         assert_eq!(EqualPartitions::new(count), Err(TableError::PartitionCount(count)));
     }

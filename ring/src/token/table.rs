@@ -39,7 +39,7 @@ pub struct TokenTable<'a> {
     tokens: &'a [Token],
     ids: &'a [NodeId],
     zones: &'a [u32],
-    with_tokens: WithTokens,
+    pub(super) with_tokens: WithTokens,
 }
 
 /// More nodes or zones than places of any preference list.
