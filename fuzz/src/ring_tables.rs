@@ -2,7 +2,7 @@
 
 use crate::source::Source;
 use gramme_ring::finger::{FingerTable, Hop, Place, Ring, id_fingers, rank_fingers};
-use gramme_ring::token::{Token, TokenTable};
+use gramme_ring::token::{Token, TokenError, TokenRing, TokenTable};
 use gramme_ring::{NodeId, OwnerTable};
 
 /// One table of each kind.
@@ -70,7 +70,11 @@ fn tokens(ids: &[NodeId], source: &mut Source<'_>) {
         tokens.retain(|token| (token.node as usize) < ids.len());
         tokens.sort_unstable();
     }
-    let Ok(table) = TokenTable::new(&tokens, ids, &zones) else { return };
+    let owned = TokenRing::from_parts(tokens.clone(), ids.to_vec(), zones.clone());
+    let table = TokenTable::new(&tokens, ids, &zones);
+    assert_eq!(owned.as_ref().err(), table.as_ref().err().copied().map(TokenError::Table).as_ref());
+    let (Ok(owned), Ok(table)) = (owned, table) else { return };
+    assert_eq!(owned.gains::<3>(&owned).count(), 0);
     for _ in 0..4 {
         let position = u64::from(source.u16());
         let start = tokens.iter().position(|token| token.position >= position).unwrap_or(0);

@@ -17,8 +17,8 @@ use crate::spawn::Spawner;
 use crate::stop::{Stop, StopSource, stop};
 use crate::{http, redis};
 use gramme_quorum::{Config as EngineConfig, Engine, Limits, Timing, wire};
+use gramme_ring::LayoutError;
 use gramme_ring::NodeId;
-use gramme_ring::membership::FoundError;
 use gramme_store::{FileDisk, OpenError};
 use gramme_vclock::Actor;
 use smol::future::or;
@@ -65,7 +65,7 @@ pub(crate) enum ServeError {
     /// The store holds data although the directory has no identity.
     StoreWithoutIdentity(PathBuf),
     /// The layout of a new cluster.
-    Layout(FoundError),
+    Layout(LayoutError),
     /// The system.
     Io(&'static str, io::Error),
 }

@@ -61,13 +61,15 @@ pub enum Malformed {
     PartitionCount(u32),
     /// A member's weight is zero.
     ZeroWeight(NodeId),
+    /// A weight is zero, of a [`Standing`](crate::membership::Standing) by itself.
+    NoWeight,
     /// A weight of 2^32 or more.
     WeightTooLarge(u64),
     /// A zone's name of more than [`Zone::MAX_LEN`](crate::Zone::MAX_LEN) bytes.
     ZoneTooLong,
-    /// More nodes than [`MAX_KNOWN_NODES`](crate::membership::MAX_KNOWN_NODES), in one part or together.
+    /// More nodes than [`MAX_MERGED_NODES`](crate::membership::MAX_MERGED_NODES), in one part or together.
     TooManyNodes,
-    /// More settings than [`MAX_SETTINGS`](crate::membership::MAX_SETTINGS), in one part or together.
+    /// More settings than [`MAX_MERGED_SETTINGS`](crate::membership::MAX_MERGED_SETTINGS), in one part or together.
     TooManySettings,
     /// A setting's name or value is too long.
     SettingTooLong,
@@ -81,6 +83,8 @@ pub enum Malformed {
     StrangeTracker(NodeId),
     /// Trackers of a transition that has ended.
     EndedTracker,
+    /// Something is staged or given up that is committed, just so or later: who made the state would have dropped it.
+    Superseded,
     /// A record's incarnation is 2^63 or more.
     IncarnationOutOfRange,
     /// A record's facts are longer than [`MAX_FACTS`](crate::gossip::MAX_FACTS).
@@ -96,6 +100,13 @@ pub enum Malformed {
     },
 }
 
+impl Malformed {
+    /// Whose it is, where a part by itself did not know.
+    pub(crate) fn of(self, id: NodeId) -> Malformed {
+        if self == Malformed::NoWeight { Malformed::ZeroWeight(id) } else { self }
+    }
+}
+
 impl fmt::Display for Malformed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -106,6 +117,8 @@ impl fmt::Display for Malformed {
             Malformed::NoReplicas => f.write_str("zero replicas"),
             Malformed::PartitionCount(q) => write!(f, "{q} partitions: not a power of two from 1 to 16384"),
             Malformed::ZeroWeight(id) => write!(f, "member {id} has weight 0"),
+            Malformed::NoWeight => f.write_str("a weight of zero"),
+            Malformed::Superseded => f.write_str("something is staged or given up that is committed"),
             Malformed::WeightTooLarge(weight) => write!(f, "weight {weight}: 2^32 or more"),
             Malformed::ZoneTooLong => ZoneTooLong.fmt(f),
             Malformed::TooManyNodes => f.write_str("too many nodes"),

@@ -2,7 +2,9 @@
 //!
 //! Nodes stand on a circle of `u64` positions; a key belongs to the first node at or after its position. Each node keeps a
 //! small table of *fingers* and passes a request to the farthest one that does not overshoot the key, so every
-//! [`Hop::Via`] comes closer to the key and none can go in circles, whatever the tables say. [`Hop::Owner`] is final: who
+//! [`Hop::Via`] comes closer to the key. It goes in circles under no tables, however stale or few their fingers, in which each node that is
+//! named stands where it stands itself; where a position may change under the same id, who routes bounds the hops of a request.
+//! [`Hop::Owner`] is final: who
 //! gets a request by it serves it and does not route it again. (Its own table may name another owner: the asker's is
 //! stale, or the owner is down and this is its heir. Routed on, such a request could go in circles.) Nothing here
 //! allocates: tables are slices.
@@ -145,10 +147,11 @@ impl<'a> FingerTable<'a> {
     }
 
     /// Says that the first `count` fingers are the node's successors with nobody between, so that it can skip dead ones
-    /// by itself.
+    /// by itself. The first is one in any case.
     #[must_use]
     pub fn with_successors(self, count: usize) -> Self {
-        FingerTable { successors: count.min(self.fingers.len()), ..self }
+        // The first is one in any case.
+        FingerTable { successors: count.max(1).min(self.fingers.len()), ..self }
     }
 
     /// Where a request for the key at `position` goes, given who is believed alive.

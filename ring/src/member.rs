@@ -4,7 +4,7 @@ use alloc::boxed::Box;
 use core::fmt;
 use core::str::FromStr;
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
 
 use crate::checked::{Checked, Malformed};
 use crate::node::NodeId;
@@ -96,14 +96,21 @@ impl<'de> Deserialize<'de> for Zone {
     }
 }
 
-/// Writes a weight as wide as it is read, so that one that is too large is told of by name.
+/// Writes a weight as wide as it is read, so that one that is too large is told of by name; zero, which nobody would read, is refused.
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands it over like that")]
 pub(crate) fn write_weight<S: Serializer>(weight: &u32, serializer: S) -> Result<S::Ok, S::Error> {
+    if *weight == 0 {
+        return Err(ser::Error::custom(Malformed::NoWeight));
+    }
     u64::from(*weight).serialize(serializer)
 }
 
 pub(crate) fn checked_weight(read: u64) -> Result<u32, Malformed> {
-    u32::try_from(read).map_err(|_| Malformed::WeightTooLarge(read))
+    match u32::try_from(read) {
+        Ok(0) => Err(Malformed::NoWeight),
+        Ok(weight) => Ok(weight),
+        Err(_) => Err(Malformed::WeightTooLarge(read)),
+    }
 }
 
 /// A node as the layout sees it.
@@ -119,7 +126,7 @@ pub struct Member {
     /// Who it is.
     pub id: NodeId,
     /// Its share of the data relative to the others' weights. At least 1; [`Layout::compute`](crate::Layout::compute)
-    /// refuses 0.
+    /// refuses 0, and so do writing and reading.
     #[serde(serialize_with = "write_weight")]
     pub weight: u32,
     /// Where it stands. Replicas are spread over zones.
@@ -138,7 +145,7 @@ impl<'de> Deserialize<'de> for Checked<Member> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let Read { id, weight, zone } = Read::deserialize(deserializer)?;
         let member = || Ok(Member { id, weight: checked_weight(weight)?, zone: zone.0? });
-        Ok(Checked(member()))
+        Ok(Checked(member().map_err(|flaw: Malformed| flaw.of(id))))
     }
 }
 

@@ -4,7 +4,7 @@
 use gramme_ring::finger::{FingerTable, Hop, Place, Ring};
 use gramme_ring::gossip::{Gossip, GossipError, Head, Message, Received, Record, Target, Told};
 use gramme_ring::membership::{
-    CommitError, FoundError, MergeError, Merged, Progress, Proposal, StageError, Standing, VersionStanding,
+    CommitError, MergeError, Merged, Progress, Proposal, StageError, Standing, VersionStanding,
 };
 use gramme_ring::token::{EqualPartitions, Token, TokenError, TokenRing, TokenTable};
 use gramme_ring::transition::AdvanceError;
@@ -46,7 +46,6 @@ const _: () = {
     threads::<VersionStanding>();
     threads::<StageError>();
     threads::<CommitError>();
-    threads::<FoundError>();
     threads::<MergeError>();
     threads::<Transition<'static>>();
     threads::<Phase>();

@@ -82,7 +82,7 @@ proptest! {
     #[test]
     fn any_ring_any_fingers(
         positions in prop::collection::vec(any::<u64>(), 1..200), start in any::<prop::sample::Index>(),
-        key in any::<u64>(), by_rank in any::<bool>(), successors in 1..20usize,
+        key in any::<u64>(), by_rank in any::<bool>(), successors in 0..20usize,
     ) {
         let ring = ring(positions);
         let start = start.index(ring.len());
@@ -108,6 +108,33 @@ proptest! {
         let got = route(&ring, build, 16, start, key, alive);
         // Who is asked first keeps its own keys.
         prop_assert_eq!(got.map(|g| g.0), Some(if own.0 == start as u64 { own } else { owner(&ring, key, alive) }));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(300) })]
+
+    /// Tables that know few, miss who came and name who has gone: what they share is where each stands.
+    #[test]
+    fn stale_tables_come_closer_all_the_same(
+        positions in prop::collection::vec(any::<u64>(), 2..40), known in any::<[u64; 40]>(), key in any::<u64>(),
+    ) {
+        let ring = ring(positions);
+        for start in 0..ring.len() {
+            let mut at = start;
+            let mut hops = 0;
+            loop {
+                let others = (1..ring.len()).map(|step| (at + step) % ring.len()).filter(|&i| known[at] >> i & 1 == 1);
+                let fingers: Vec<Place> = others.map(|i| ring[i]).collect();
+                let Some(&before) = fingers.last() else { break };
+                match FingerTable::new(before, ring[at], &fingers).unwrap().next_hop(key, |_| true) {
+                    Hop::Via(node) => at = usize::try_from(node.0).unwrap(),
+                    _ => break,
+                }
+                hops += 1;
+                prop_assert!(hops < ring.len(), "in circles");
+            }
+        }
     }
 }
 

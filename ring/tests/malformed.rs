@@ -2,7 +2,7 @@
 
 use gramme_ring::gossip::{Head, INCARNATION_END, MAX_FACTS, Message, Record, Told};
 use gramme_ring::membership::{
-    MAX_SETTING_NAME, MAX_SETTINGS, MAX_STAMP_LEAP, MergeError, Progress, Standing,
+    MAX_MERGED_SETTINGS, MAX_SETTING_NAME, MAX_STAMP_LEAP, MergeError, Progress, Standing,
 };
 use gramme_ring::{
     Change, Checked, ClusterId, Layout, LayoutError, Malformed, Member, Membership, NodeId, Partition, Phase,
@@ -42,7 +42,7 @@ fn each_flaw_of_a_membership_has_its_name() {
     assert_eq!(serde_json::to_value(decoded(&whole).unwrap()).unwrap(), whole);
     let stamped = |value| json!({"stamp": 1, "author": NodeId(1), "value": value});
     let many: serde_json::Map<String, Value> =
-        (0..=MAX_SETTINGS).map(|i| (format!("{i:05}"), stamped(Value::Null))).collect();
+        (0..=MAX_MERGED_SETTINGS).map(|i| (format!("{i:05}"), stamped(Value::Null))).collect();
     let weightless = json!({"Member": {"weight": 0, "zone": ""}});
     let late = json!({"stamp": 1u64 << 63, "author": NodeId(1), "value": 3});
     let node = |id, weight: u64, zone: &str| json!({NodeId(id).to_string(): stamped(json!({"Member": {"weight": weight, "zone": zone}}))});
@@ -53,7 +53,7 @@ fn each_flaw_of_a_membership_has_its_name() {
         layout
     };
     let other = &whole["committed"]["from"];
-    let flaws: [(&str, Value, Malformed); 18] = [
+    let flaws: [(&str, Value, Malformed); 19] = [
         ("/staged/replicas", stamped(json!(0)), Malformed::NoReplicas),
         ("/staged/replicas", late, Malformed::StampOutOfRange),
         ("/staged/partitions", stamped(json!(3)), Malformed::PartitionCount(3)),
@@ -81,6 +81,7 @@ fn each_flaw_of_a_membership_has_its_name() {
             Malformed::StrangeTracker(NodeId(77)),
         ),
         ("/committed/from", Value::Null, Malformed::EndedTracker),
+        ("/staged/partitions", whole["committed"]["config"]["partitions"].clone(), Malformed::Superseded),
         ("/committed/layout", other.clone(), Malformed::OtherMembers),
         ("/committed/config/partitions", stamped(json!(4)), Malformed::OtherShape),
         ("/committed/from", whole["committed"]["layout"].clone(), Malformed::OtherParent),
@@ -102,6 +103,18 @@ fn each_flaw_of_a_membership_has_its_name() {
         let refused = decoded(&spoilt).unwrap_err();
         assert!(matches!(refused, Malformed::Layout(LayoutError::Hash { .. })), "{layout}: {refused}");
     }
+}
+
+#[test]
+fn whom_the_commit_has_as_removed_is_not_given_up_besides() {
+    let mut m = Membership::found(ClusterId(7), 2, 4, &[1, 2, 3].map(|id| Member::new(NodeId(id)))).unwrap();
+    m.stage(NodeId(1), Change::Remove(NodeId(3))).unwrap();
+    m.commit(ClusterId(7), m.propose().unwrap().hash()).unwrap();
+    let mut whole = serde_json::to_value(&m).unwrap();
+    whole["given_up"] = json!([NodeId(2)]);
+    assert_eq!(serde_json::to_value(decoded(&whole).unwrap()).unwrap(), whole);
+    whole["given_up"] = json!([NodeId(2), NodeId(3)]);
+    assert_eq!(decoded(&whole), Err(Malformed::Superseded));
 }
 
 /// Of two orders, or of a key that stands twice, a reader would have to choose: it takes neither.
@@ -190,6 +203,14 @@ fn weights_and_zones_by_themselves() {
     }
     refused::<Member>(&bytes((7, 1, &long)), &Malformed::ZoneTooLong);
     refused::<Standing>(&postcard::to_allocvec(&(0_u8, 1_u64, &long)).unwrap(), &Malformed::ZoneTooLong);
+    refused::<Standing>(&[0, 0, 0], &Malformed::NoWeight);
+    refused::<Member>(&[7, 0, 0], &Malformed::ZeroWeight(NodeId(7)));
+    // Nor are they written.
+    let standing = Standing::Member { weight: 0, zone: Zone::default() };
+    let member = Member::new(NodeId(7)).with_weight(0);
+    for refused in [serde_json::to_string(&standing), serde_json::to_string(&member)] {
+        assert_eq!(refused.unwrap_err().to_string(), Malformed::NoWeight.to_string());
+    }
     refused::<Zone>(&postcard::to_allocvec(&long).unwrap(), &Malformed::ZoneTooLong);
     // Version 1, no parent, N = 1, Q = 1, one member.
     let layout = |parts| hashed(&[&[1, 0, 1, 1, 1][..], &bytes(parts), &[1, 0]].concat());

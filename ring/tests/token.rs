@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use gramme_ring::token::{EqualPartitions, Token, TokenError, TokenRing, TokenTable, hash_key};
+use gramme_ring::token::{EqualPartitions, Token, TokenError, TokenGain, TokenRing, TokenTable, hash_key};
 use gramme_ring::{Member, NodeId, TableError, Zone};
 use proptest::prelude::*;
 
@@ -141,6 +141,105 @@ proptest! {
     }
 }
 
+fn weight() -> impl Strategy<Value = u32> {
+    prop_oneof![4 => 1..5u32, 2 => 90..110u32, 1 => Just(u32::MAX)]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Coverage, whatever the weights: with fewer tokens than members as many members as there are tokens have one.
+    #[test]
+    fn equal_tokens_give_every_partition_its_owners(
+        weights in prop::collection::vec(weight(), 1..40), later in prop::collection::vec(weight(), 1..40), count in 1..300u32,
+    ) {
+        let q = EqualPartitions::new(count).unwrap();
+        let members = |weights: &[u32]| -> Vec<Member> {
+            (1..).zip(weights).map(|(id, &weight)| Member::new(NodeId(id)).with_weight(weight)).collect()
+        };
+        let before = TokenRing::equal(q, 3, &members(&weights), None).unwrap();
+        let after = TokenRing::equal(q, 3, &members(&later), Some(&before)).unwrap();
+        for (ring, weights) in [(before, weights), (after, later)] {
+            let owners = weights.len().min(count as usize);
+            prop_assert_eq!(load(&ring).len(), owners);
+            for p in 0..count {
+                let mut buffer = [NodeId(0); 5];
+                let found = ring.table().spread_owners(q.end(p), &mut buffer).iter().collect::<BTreeSet<_>>().len();
+                prop_assert_eq!(found, owners.min(5));
+            }
+            // No more to the light ones than that costs.
+            let heaviest = weights.iter().max().unwrap();
+            let load = load(&ring);
+            let most = (1..).zip(&weights).filter(|(_, weight)| weight == &heaviest).map(|(id, _)| load.get(&NodeId(id)).copied().unwrap_or(0)).max().unwrap();
+            prop_assert!(load.values().all(|&tokens| tokens <= most));
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// A ring that was kept is the same ring to who makes the next; what the next moves is told as owners say key by key.
+    #[test]
+    fn kept_and_followed(
+        weights in prop::collection::vec(1..5u32, 1..12), later in prop::collection::vec(1..5u32, 1..12),
+        count in 1..200u32, keys in any::<[u64; 16]>(), equal in any::<bool>(),
+    ) {
+        let members = |weights: &[u32]| -> Vec<Member> {
+            let zone = |id: u64| Zone::new(["a", "b", "c"][usize::try_from(id % 3).unwrap()]).unwrap();
+            (1..).zip(weights).map(|(id, &weight)| Member::new(NodeId(id)).with_weight(weight).with_zone(zone(id))).collect()
+        };
+        let ring = |weights: &[u32], former: Option<&TokenRing>| {
+            if equal {
+                TokenRing::equal(EqualPartitions::new(count).unwrap(), 3, &members(weights), former).unwrap()
+            } else {
+                TokenRing::random(4, 3, &members(weights)).unwrap()
+            }
+        };
+        let before = ring(&weights, None);
+        let parts = (before.table().tokens().to_vec(), before.nodes().to_vec(), before.zones().to_vec());
+        let kept = TokenRing::from_parts(parts.0, parts.1, parts.2).unwrap();
+        prop_assert_eq!(&kept, &before);
+        let after = ring(&later, Some(&kept));
+        prop_assert_eq!(&after, &ring(&later, Some(&before)));
+        let gains: Vec<TokenGain> = after.gains::<3>(&kept).collect();
+        let edges = gains.iter().flat_map(|gain| [gain.first, gain.last]);
+        for key in keys.into_iter().chain(edges) {
+            let owners = |ring: &TokenRing| {
+                let mut buffer = [NodeId(0); 3];
+                ring.table().spread_owners(key, &mut buffer).iter().copied().collect::<BTreeSet<_>>()
+            };
+            let new: BTreeSet<NodeId> = &owners(&after) - &owners(&before);
+            let within = |gain: &&TokenGain| key.wrapping_sub(gain.first) <= gain.last.wrapping_sub(gain.first);
+            let told: Vec<NodeId> = gains.iter().filter(within).map(|gain| gain.node).collect();
+            prop_assert_eq!(told.len(), new.len(), "each once");
+            prop_assert_eq!(told.into_iter().collect::<BTreeSet<_>>(), new);
+        }
+        prop_assert_eq!(before.gains::<3>(&kept).count(), 0);
+    }
+}
+
+/// The heavy would take all.
+#[test]
+fn light_members_own_something() {
+    let weighing = |weights: &[u32]| -> Vec<Member> {
+        (1..).zip(weights).map(|(id, &weight)| Member::new(NodeId(id)).with_weight(weight)).collect()
+    };
+    let loads = |count, weights: &[u32]| {
+        let ring =
+            TokenRing::equal(EqualPartitions::new(count).unwrap(), 1, &weighing(weights), None).unwrap();
+        load(&ring).into_values().collect::<Vec<_>>()
+    };
+    assert_eq!(loads(64, &[100, 100, 1]), [32, 31, 1]);
+    assert_eq!(loads(10, &[100, 1, 1, 1]), [7, 1, 1, 1]);
+    assert_eq!(loads(1 << 20, &[u32::MAX, 1, u32::MAX]), [1 << 19, 1, (1 << 19) - 1]);
+    // Too few for all: the heaviest have one each.
+    let ring =
+        TokenRing::equal(EqualPartitions::new(3).unwrap(), 1, &weighing(&[1, 7, 2, 9, 1]), None).unwrap();
+    assert_eq!(load(&ring), BTreeMap::from([2, 3, 4].map(|id| (NodeId(id), 1))));
+    assert_eq!(ring.table().replicas::<4>(0), Err(TableError::TooFewNodes { wanted: 4, found: 3 }));
+}
+
 #[test]
 fn owners_are_distinct_and_spread() {
     let zoned: Vec<Member> = members(30)
@@ -196,6 +295,19 @@ fn bad_arguments_are_named() {
     assert_eq!(TokenRing::random(1, 0, &light), Err(TokenError::ZeroWeight(NodeId(4))));
     let other = TokenRing::random(10, 0, &members(1)).unwrap();
     assert_eq!(TokenRing::equal(q, 0, &members(1), Some(&other)), Err(TokenError::OtherPartitions));
+    let token = |position, node| Token { position, node };
+    let parts = |tokens: &[Token], ids: &[u64]| {
+        TokenRing::from_parts(tokens.to_vec(), ids.iter().copied().map(NodeId).collect(), vec![0; ids.len()])
+    };
+    assert!(parts(&[token(1, 1), token(5, 0)], &[4, 6]).is_ok());
+    for (tokens, ids, flaw) in [
+        (&[token(5, 1), token(1, 0)][..], &[4, 6][..], TableError::UnsortedTokens),
+        (&[token(1, 2)], &[4, 6], TableError::UnknownNode { index: 0 }),
+        (&[token(1, 0)], &[6, 4], TableError::UnsortedNodes),
+        (&[], &[4], TableError::NoTokens),
+    ] {
+        assert_eq!(parts(tokens, ids), Err(TokenError::Table(flaw)));
+    }
     for count in [0, (1 << 24) + 1, u32::MAX] {
         assert_eq!(EqualPartitions::new(count), Err(TableError::PartitionCount(count)));
     }

@@ -2,6 +2,7 @@
 
 use crate::checked::Checked;
 use crate::malformed::Malformed;
+use crate::number::Number;
 use core::error::Error;
 use core::fmt;
 use core::str::FromStr;
@@ -187,13 +188,13 @@ impl Serialize for Dot {
         if self.counter == 0 {
             return Err(serde::ser::Error::custom("a dot without an event has no encoding"));
         }
-        (self.actor, self.counter).serialize(serializer)
+        (self.actor, Number(self.counter)).serialize(serializer)
     }
 }
 
 impl<'de> Deserialize<'de> for Checked<Dot> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let (actor, counter) = <(Actor, u64)>::deserialize(deserializer)?;
+        let (actor, Number(counter)) = <(Actor, Number)>::deserialize(deserializer)?;
         Ok(Checked(if counter == 0 { Err(Malformed::CounterZero) } else { Ok(Dot { actor, counter }) }))
     }
 }
@@ -210,13 +211,13 @@ impl Serialize for Span {
         if !self.is_valid() {
             return Err(serde::ser::Error::custom("a span without events has no encoding"));
         }
-        (self.actor, self.first, self.last - self.first).serialize(serializer)
+        (self.actor, Number(self.first), Number(self.last - self.first)).serialize(serializer)
     }
 }
 
 impl<'de> Deserialize<'de> for Checked<Span> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let (actor, first, more) = <(Actor, u64, u64)>::deserialize(deserializer)?;
+        let (actor, Number(first), Number(more)) = <(Actor, Number, Number)>::deserialize(deserializer)?;
         Ok(Checked(match first.checked_add(more) {
             _ if first == 0 => Err(Malformed::CounterZero),
             Some(last) => Ok(Span { actor, first, last }),

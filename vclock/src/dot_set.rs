@@ -59,7 +59,8 @@ impl<B: Buf<Span>> DotSet<B> {
     /// mistake to be told of, [`from_sorted_spans`](DotSet::from_sorted_spans) has a name for it.
     ///
     /// # Errors
-    /// `Full` if they don't fit.
+    /// `Full` if they don't fit, or those that have come so far don't at some point: 1, 3, 5 need room for three spans, though 2 and 4 after them
+    /// leave one. In ascending order they need no more room than their union has, and with room for all that are given they fit in any.
     pub fn from_spans(spans: impl IntoIterator<Item = Span>) -> Result<Self, B::Full> {
         const FIRST: usize = 16;
         let mut spans = spans.into_iter().filter(|span| span.is_valid());

@@ -132,6 +132,7 @@ mod dot_set;
 mod hlc;
 mod malformed;
 mod minter;
+mod number;
 mod siblings;
 mod stamp;
 mod token;

@@ -5,6 +5,7 @@ use crate::causality::Causality;
 use crate::checked::{Checked, each};
 use crate::dot::{Actor, Dot, Span};
 use crate::malformed::Malformed;
+use crate::number::Number;
 use crate::stamp::Stamp;
 use core::error::Error;
 use core::fmt;
@@ -475,13 +476,16 @@ impl<B: Buf<Entry<T>>, T: Copy + Ord> fmt::Debug for VersionVector<B, T> {
 
 impl<T: Serialize> Serialize for Entry<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        (self.actor, self.counter, &self.at).serialize(serializer)
+        if self.counter == 0 {
+            return Err(serde::ser::Error::custom("an entry without an event has no encoding"));
+        }
+        (self.actor, Number(self.counter), &self.at).serialize(serializer)
     }
 }
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Entry<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let (actor, counter, at) = <(Actor, u64, T)>::deserialize(deserializer)?;
+        let (actor, Number(counter), at) = <(Actor, Number, T)>::deserialize(deserializer)?;
         if counter == 0 {
             return Err(serde::de::Error::custom(Malformed::CounterZero));
         }
@@ -502,7 +506,7 @@ where
 {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let mut vector = VersionVector::<B, T>::new();
-        let take = |(actor, counter, read): (Actor, u64, T::Read)| {
+        let take = |(actor, Number(counter), read): (Actor, Number, T::Read)| {
             vector.push_sorted(Entry { actor, counter, at: T::named(read)? })
         };
         let well = each(deserializer, "entries sorted by actor", take)?;

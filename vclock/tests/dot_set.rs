@@ -213,3 +213,15 @@ fn a_fixed_form_takes_what_fits_in_any_order() {
         assert_eq!(FixedDotSet::<8>::from_spans(more).is_ok(), len < 8);
     }
 }
+
+/// What a fixed form needs room for depends on the order, as `from_spans` says.
+#[test]
+fn spans_in_ascending_order_need_the_least_room() {
+    let from = |counters: [u64; 5]| {
+        FixedDotSet::<2>::from_spans(counters.map(|counter| Dot { actor: Actor(1), counter }.span()))
+    };
+    assert_eq!(from([1, 2, 3, 4, 5]).unwrap().spans().len(), 1);
+    assert_eq!(from([1, 3, 5, 2, 4]), Err(Full));
+    let roomy = [1, 3, 5, 2, 4].map(|counter| Dot { actor: Actor(1), counter }.span());
+    assert_eq!(FixedDotSet::<5>::from_spans(roomy).unwrap().spans().len(), 1);
+}

@@ -6,6 +6,7 @@ use gramme_vclock::{
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 use std::fmt::Debug;
 
 const A: Actor = Actor(0xa);
@@ -22,10 +23,22 @@ where
     let bytes = postcard::to_allocvec(&(&parts, 0x5a_u8)).unwrap();
     assert!(postcard::from_bytes::<T>(&bytes).is_err());
     assert_eq!(postcard::from_bytes::<(Checked<T>, u8)>(&bytes).unwrap(), (Checked(Err(name)), 0x5a));
-    let text = serde_json::to_string(&parts).unwrap();
+    let text = counters_as_text(serde_json::to_value(&parts).unwrap()).to_string();
     assert_eq!(serde_json::from_str::<Checked<T>>(&text).unwrap(), Checked(Err(name)));
     let said = serde_json::from_str::<T>(&text).unwrap_err().to_string();
     assert!(said.starts_with(&name.to_string()), "{name:?} expected: {said}");
+}
+
+/// The numbers that stand behind an actor as they are in formats for people.
+fn counters_as_text(parts: Value) -> Value {
+    match parts {
+        Value::Array(list) if list.first().is_some_and(Value::is_string) => {
+            let text = |part: Value| if part.is_number() { part.to_string().into() } else { part };
+            list.into_iter().map(text).collect()
+        }
+        Value::Array(list) => list.into_iter().map(counters_as_text).collect(),
+        other => other,
+    }
 }
 
 #[test]
@@ -129,6 +142,36 @@ fn a_context_or_a_stamp_out_of_range() {
     for stamp in [Stamp::ZERO, Stamp::from_parts(1_790_000_000_000, 3), Stamp::MAX] {
         assert_eq!(stamp.to_string().parse(), Ok(stamp));
         assert_eq!(serde_json::to_string(&stamp).unwrap(), format!("\"{stamp}\""));
+    }
+}
+
+/// What no decoder takes, nothing writes.
+#[test]
+fn what_names_no_event_is_not_written() {
+    fn refused(value: &impl Serialize) {
+        assert!(postcard::to_allocvec(value).is_err());
+        assert!(serde_json::to_string(value).unwrap_err().to_string().contains("has no encoding"));
+    }
+    refused(&Dot { actor: A, counter: 0 });
+    refused(&Span { actor: A, first: 0, last: 3 });
+    refused(&Span { actor: A, first: 3, last: 2 });
+    refused(&Entry { actor: A, counter: 0, at: () });
+    refused(&Entry { actor: A, counter: 0, at: Stamp::ZERO });
+}
+
+/// In JSON a number above 2^53 is another to many readers: a counter is text there, in one spelling.
+#[test]
+fn in_json_counters_are_text() {
+    let dot = |counter| Dot { actor: A, counter };
+    for counter in [1, 10, 1 << 53, u64::MAX] {
+        let text = format!("[\"{A}\",\"{counter}\"]");
+        assert_eq!(serde_json::to_string(&dot(counter)).unwrap(), text);
+        assert_eq!(serde_json::from_str::<Dot>(&text).unwrap(), dot(counter));
+    }
+    for spelling in
+        ["1", "\"\"", "\"01\"", "\"+1\"", "\"-1\"", "\" 1\"", "\"1.0\"", "\"18446744073709551616\""]
+    {
+        assert!(serde_json::from_str::<Dot>(&format!("[\"{A}\",{spelling}]")).is_err(), "{spelling}");
     }
 }
 

@@ -95,6 +95,20 @@ pub(crate) fn show() -> Result<(), LayoutError> {
     // As many replicas as there may be, none of whose owners was one.
     let first = timed("first", u8::MAX, &list[..MAX_MEMBERS / 2], None)?;
     timed("all members exchanged", u8::MAX, &list[MAX_MEMBERS / 2..], Some(&first))?;
+    println!("255 members own everything, 255 replicas each, and others join");
+    let even =
+        |count: usize| -> Vec<Member> { (0..count as u64).map(|id| Member::new(NodeId(id))).collect() };
+    let first = timed("first", u8::MAX, &even(255), None)?;
+    for count in [510, 1020, MAX_MEMBERS] {
+        timed(&format!("{count} members"), u8::MAX, &even(count), Some(&first))?;
+    }
+    let uneven = (1..).zip(even(1020)).map(|(n, m): (u64, _)| {
+        let weight = u32::try_from(n * n * n % 9973).unwrap_or(1).max(1);
+        m.with_weight(weight)
+    });
+    timed("1020 members of uneven weights", u8::MAX, &uneven.collect::<Vec<_>>(), Some(&first))?;
+    let first = timed("first of 128 members, 128 replicas", 128, &even(128), None)?;
+    timed("512 members", 128, &even(512), Some(&first))?;
     println!("{MAX_MEMBERS} members, all partitions become one or 16, and again {PARTITIONS}");
     let all = |zone_of: fn(u64) -> u64| -> Vec<Member> {
         (0..).zip(&list).map(|(n, m)| m.clone().with_zone(zone(zone_of(n)))).collect()

@@ -4,16 +4,19 @@ use gramme_ring::finger::{Place, Ring, rank_fingers};
 use gramme_ring::gossip::{Gossip, Message, Record};
 use gramme_ring::{ClusterId, Member, Membership, NodeId};
 use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::error::Error;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use super::{random, random_ring, route};
 
-/// Counts the bytes that are allocated now.
+/// Counts the bytes that a thread has allocated and not freed: what others do meanwhile is not in it.
 struct Meter;
 
-static ALLOCATED: AtomicUsize = AtomicUsize::new(0);
+thread_local! {
+    /// Wraps below zero where a thread frees what another allocated.
+    static ALLOCATED: Cell<usize> = const { Cell::new(0) };
+}
 
 #[global_allocator]
 static METER: Meter = Meter;
@@ -21,13 +24,13 @@ static METER: Meter = Meter;
 // SAFETY: every call goes on to the system's allocator as it came.
 unsafe impl GlobalAlloc for Meter {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATED.fetch_add(layout.size(), Relaxed);
+        ALLOCATED.set(ALLOCATED.get().wrapping_add(layout.size()));
         // SAFETY: the caller's promises are the same.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        ALLOCATED.fetch_sub(layout.size(), Relaxed);
+        ALLOCATED.set(ALLOCATED.get().wrapping_sub(layout.size()));
         // SAFETY: the caller's promises are the same.
         unsafe { System.dealloc(at, layout) }
     }
@@ -35,9 +38,9 @@ unsafe impl GlobalAlloc for Meter {
 
 /// What `build` makes, and the bytes that it takes: on the heap and itself.
 fn measured<T, E>(build: impl FnOnce() -> Result<T, E>) -> Result<(T, usize), E> {
-    let before = ALLOCATED.load(Relaxed);
+    let before = ALLOCATED.get();
     let built = build()?;
-    Ok((built, ALLOCATED.load(Relaxed) - before + size_of::<T>()))
+    Ok((built, ALLOCATED.get().wrapping_sub(before) + size_of::<T>()))
 }
 
 /// The most members of a layout, and so the largest full view.

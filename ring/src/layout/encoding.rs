@@ -6,7 +6,7 @@ use core::marker::PhantomData;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use super::{Layout, LayoutVersion, MAX_MEMBERS};
+use super::{Layout, LayoutError, LayoutVersion, MAX_MEMBERS};
 use crate::checked::{Checked, Malformed};
 use crate::member::Member;
 use crate::mix::SequenceHash;
@@ -132,7 +132,11 @@ impl<'de> Deserialize<'de> for Checked<Layout> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let Read { version, parent, replicas, partitions, members, table, hash } =
             Read::deserialize(deserializer)?;
-        let members = members.into_iter().map(|Checked(member)| member).collect::<Result<_, _>>();
+        let weighed = |Checked(member)| match member {
+            Err(Malformed::ZeroWeight(id)) => Err(Malformed::Layout(LayoutError::ZeroWeight(id))),
+            member => member,
+        };
+        let members = members.into_iter().map(weighed).collect::<Result<_, _>>();
         Ok(Checked(members.and_then(|members| {
             let layout = Layout::from_parts(version, parent, replicas, partitions, members, table);
             layout.and_then(|layout| layout.with_hash(hash)).map_err(Malformed::Layout)

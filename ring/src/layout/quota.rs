@@ -64,16 +64,45 @@ impl Shape {
     }
 }
 
-/// Each member's part of `count` things that are owned once, by weight alone.
+/// Each member's part of `count` things that are owned once: one at least, and beyond that by weight alone, dealt as [`quotas`] are. Where
+/// there are more members than things the heaviest have one each.
 pub(crate) fn single_quotas(count: usize, members: &[Member], held: &[usize]) -> Vec<usize> {
-    let shape = Shape {
-        owners: 1,
-        partitions: count,
-        weights: members.iter().map(|m| m.weight).collect(),
-        zone_of: vec![0; members.len()],
-        zones: vec![ZoneBounds { least: 0, most: 1 }],
+    let mut quotas = vec![0usize; members.len()];
+    let most_each = if members.len() > count { 1 } else { usize::MAX };
+    if members.len() <= count {
+        // Whose share is below one has one, and the others share what is left; then another's may be below it.
+        let mut open: Vec<usize> = (0..members.len()).collect();
+        let mut total = count as u64;
+        loop {
+            let weight: u64 = open.iter().map(|&m| u64::from(members[m].weight)).sum();
+            let (before, mut left) = (open.len(), total);
+            open.retain(|&m| {
+                // Below 2^56: totals are at most 2^24, weights below 2^32.
+                let share =
+                    usize::try_from(u64::from(members[m].weight) * total / weight).unwrap_or(usize::MAX);
+                quotas[m] = share.max(1);
+                left -= u64::from(share == 0);
+                share > 0
+            });
+            total = left;
+            if open.len() == before {
+                break;
+            }
+        }
+    }
+    let claim = |quotas: &[usize], member: usize| {
+        let (load, weight) = (quotas[member] as u64 + 1, u64::from(members[member].weight));
+        Reverse(Claim { load, weight, moves: held[member] <= quotas[member], member })
     };
-    quotas(&shape, held)
+    let mut claims: BinaryHeap<_> = (0..members.len()).map(|m| claim(&quotas, m)).collect();
+    for _ in quotas.iter().sum()..count {
+        let Reverse(Claim { member, .. }) = claims.pop().expect("there is room for all");
+        quotas[member] += 1;
+        if quotas[member] < most_each {
+            claims.push(claim(&quotas, member));
+        }
+    }
+    quotas
 }
 
 /// A member's claim to one more partition. The smaller the load per weight it would then carry, the sooner it is served.

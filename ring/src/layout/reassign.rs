@@ -160,13 +160,19 @@ impl<'a> Reassignment<'a> {
     }
 
     fn apply(&mut self, step: Step) {
+        let held = step.from.map_or(&[][..], |from| &self.rows_of[from]);
+        let at = held.iter().position(|&p| usize::from(p) == step.partition);
+        self.apply_at(step, at);
+    }
+
+    /// Knows where the partition stands among those of the member that it is taken from.
+    fn apply_at(&mut self, step: Step, at: Option<usize>) {
         let partition = u16::try_from(step.partition).expect("partitions are counted by u16");
         if let Some(from) = step.from {
             let row = &mut self.rows[step.partition];
-            let at = row.iter().position(|&m| usize::from(m) == from).expect("it owns the partition");
-            row.swap_remove(at);
-            let at = self.rows_of[from].iter().position(|&p| p == partition).expect("both lists agree");
-            self.rows_of[from].swap_remove(at);
+            let owner = row.iter().position(|&m| usize::from(m) == from).expect("it owns the partition");
+            row.swap_remove(owner);
+            self.rows_of[from].swap_remove(at.expect("both lists agree"));
         }
         self.rows[step.partition].push(u16::try_from(step.to).expect("members are counted by u16"));
         self.rows_of[step.to].push(partition);
@@ -200,9 +206,14 @@ impl<'a> Reassignment<'a> {
     fn shed_surplus_directly(&mut self) {
         let mut counts = Tally::new(self.shape);
         let mut wanting = Wanting::new(self);
+        // Where each partition stands among the giver's: to look for it each time takes long where one holds nearly all.
+        let mut places = vec![0; self.rows.len()];
         for from in 0..self.quotas.len() {
             if self.surplus(from) == 0 {
                 continue;
+            }
+            for (at, &p) in self.rows_of[from].iter().enumerate() {
+                places[usize::from(p)] = at;
             }
             // In a scattered order, lest the receiver become everybody's neighbour's neighbour.
             let mut offers = self.rows_of[from].clone();
@@ -213,7 +224,11 @@ impl<'a> Reassignment<'a> {
                 }
                 let room = self.tally(partition, Some(from), &mut counts);
                 if let Some(to) = self.taker(&wanting, partition, room, &counts) {
-                    self.apply(Step { from: Some(from), partition, to });
+                    let at = places[partition];
+                    self.apply_at(Step { from: Some(from), partition, to }, Some(at));
+                    if let Some(&last) = self.rows_of[from].get(at) {
+                        places[usize::from(last)] = at;
+                    }
                     wanting.served(self, to);
                 }
             }

@@ -4,6 +4,8 @@ use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::borrow::Borrow;
+use core::ops::Bound;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -27,11 +29,19 @@ pub const MAX_SETTING_VALUE: usize = 4096;
 /// dropped name is remembered so that whoever staged it before, and was away meanwhile, brings back nothing. Nobody can tell when the
 /// last such node has returned, for whoever has read access to a state may merge it later, a node that is to join among them. (A stamp below
 /// which all unknown names are old would lose what was staged at a node that had not heard of the drop.) A dropped name can be set again,
-/// which takes no further place: who needs new ones time and again takes names from a list of so many. At the bound,
-/// [`StageError::Full`](super::StageError::Full) refuses new names; those that are known can be set and dropped as ever.
+/// which takes no further place: who needs new ones time and again takes names from a list of so many. Where so many are known,
+/// [`StageError::Full`](super::StageError::Full) refuses new names; those that are known can be set and dropped as ever. Nodes that stage at
+/// once may go past it together, up to [`MAX_MERGED_SETTINGS`].
 pub const MAX_SETTINGS: usize = 1024;
-/// Most ids that a cluster remembers: members, nodes that left, and nodes removed, which are remembered for ever.
+/// Most ids that a cluster remembers: members, nodes that left, and nodes removed, which are remembered for ever. Where so many are known,
+/// [`StageError::Full`](super::StageError::Full) refuses new ones; nodes that stage at once may go past it together, up to
+/// [`MAX_MERGED_NODES`].
 pub const MAX_KNOWN_NODES: usize = 4 * MAX_MEMBERS;
+/// Most ids that a state holds when what many staged at once has come together. A merge fails on no bound: past this one it drops what is
+/// staged for the largest ids, counted among all that are known, which comes to the same whatever was merged in which order.
+pub const MAX_MERGED_NODES: usize = 2 * MAX_KNOWN_NODES;
+/// Most settings that a state holds, as [`MAX_MERGED_NODES`] has it; the last names go.
+pub const MAX_MERGED_SETTINGS: usize = 2 * MAX_SETTINGS;
 /// Furthest that a stamp may be ahead of all that a member of a cluster knows, when it hears of it.
 pub const MAX_STAMP_LEAP: u64 = 1 << 32;
 /// Stamps are below this, so that the next one exists.
@@ -110,6 +120,60 @@ fn join_map<K: Clone + Ord, T: Clone + Ord>(
     }
 }
 
+fn shorten<K: Ord, V>(known: &mut BTreeMap<K, V>, most: usize) {
+    while known.len() > most {
+        known.pop_last();
+    }
+}
+
+/// What is known of a configuration and what is staged on it, in numbers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Tally {
+    /// The largest.
+    pub(super) last_stamp: u64,
+    /// How many ids.
+    pub(super) nodes: usize,
+    /// How many names.
+    pub(super) settings: usize,
+}
+
+impl Tally {
+    pub(super) fn of(base: Option<&Config>, staged: &Config) -> Tally {
+        let Some(base) = base else {
+            let (nodes, settings) = (staged.nodes.len(), staged.settings.len());
+            return Tally { last_stamp: staged.last_stamp(), nodes, settings };
+        };
+        let nodes = staged.nodes.keys().filter(|id| !base.nodes.contains_key(id)).count();
+        let settings = staged.settings.keys().filter(|name| !base.settings.contains_key(*name)).count();
+        Tally {
+            last_stamp: staged.last_stamp().max(base.last_stamp()),
+            nodes: base.nodes.len() + nodes,
+            settings: base.settings.len() + settings,
+        }
+    }
+}
+
+/// Whether what is staged for this subject stays, of all that are known.
+pub(super) fn is_kept<K: Ord + Borrow<Q>, Q: Ord + ?Sized, V>(
+    base: &BTreeMap<K, V>,
+    staged: &BTreeMap<K, V>,
+    subject: &Q,
+    most: usize,
+) -> bool {
+    let before = (Bound::Unbounded, Bound::Excluded(subject));
+    let new = staged.range::<Q, _>(before).filter(|(subject, _)| !base.contains_key((*subject).borrow()));
+    base.range::<Q, _>(before).count() + new.count() < most
+}
+
+/// The first subject for which a commit on `base` has no room any more; those that are in `base` already have theirs.
+pub(super) fn first_without_room<'a, K: Ord, V>(
+    base: &BTreeMap<K, V>,
+    staged: &'a BTreeMap<K, V>,
+    most: usize,
+) -> Option<&'a K> {
+    staged.keys().filter(|subject| !base.contains_key(*subject)).nth(most.saturating_sub(base.len()))
+}
+
 /// Dropped ones are kept as such.
 pub(super) type Settings = BTreeMap<Box<str>, Described<Option<Vec<u8>>>>;
 
@@ -128,6 +192,13 @@ impl Config {
         join_one(&mut self.partitions, &other.partitions);
         join_map(&mut self.nodes, &other.nodes);
         join_map(&mut self.settings, &other.settings);
+    }
+
+    /// Keeps as much as a merge may hold. What goes has so many known before it that it would go again wherever it came from, so that merging
+    /// stays a join: a bound that asked what is committed would not have that, for what is committed changes.
+    pub(super) fn shorten(&mut self) {
+        shorten(&mut self.nodes, MAX_MERGED_NODES);
+        shorten(&mut self.settings, MAX_MERGED_SETTINGS);
     }
 
     /// Drops what `base` has too, or has later.
@@ -195,15 +266,11 @@ impl Config {
         if let Some(e) = &self.partitions {
             PartitionCount::new(e.value).map_err(|_| Malformed::PartitionCount(e.value))?;
         }
-        if self.nodes.len() > MAX_KNOWN_NODES {
+        if self.nodes.len() > MAX_MERGED_NODES {
             return Err(Malformed::TooManyNodes);
         }
-        if self.settings.len() > MAX_SETTINGS {
+        if self.settings.len() > MAX_MERGED_SETTINGS {
             return Err(Malformed::TooManySettings);
-        }
-        let weightless = |e: &Described<Standing>| matches!(e.value, Standing::Member { weight: 0, .. });
-        if let Some((id, _)) = self.nodes.iter().find(|(_, e)| weightless(e)) {
-            return Err(Malformed::ZeroWeight(*id));
         }
         if self.settings.iter().any(|(name, e)| {
             name.len() > MAX_SETTING_NAME || e.value.as_ref().is_some_and(|v| v.len() > MAX_SETTING_VALUE)

@@ -5,7 +5,7 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::config::{Config, Described, Settings, Standing};
-use super::{ClusterId, Commit, MAX_KNOWN_NODES, Membership};
+use super::{ClusterId, Commit, MAX_MERGED_NODES, Membership};
 use crate::checked::{Ascending, Checked, Malformed};
 use crate::layout::Layout;
 use crate::node::NodeId;
@@ -73,7 +73,7 @@ impl ReadConfig {
     pub(super) fn check(self) -> Result<Config, Malformed> {
         let ReadConfig { replicas, partitions, nodes, settings } = self;
         let node = |(id, Described { stamp, author, value }): (NodeId, Described<Checked<Standing>>)| {
-            Ok((id, Described { stamp, author, value: value.0? }))
+            Ok((id, Described { stamp, author, value: value.0.map_err(|flaw| flaw.of(id))? }))
         };
         let nodes = nodes.check()?.into_iter().map(node).collect::<Result<_, Malformed>>()?;
         let config = Config { replicas, partitions, nodes, settings: settings.check()? };
@@ -111,21 +111,30 @@ impl ReadCommit {
 
 impl Read {
     fn check(self) -> Result<Membership, Malformed> {
-        let mut staged = self.staged.check()?;
-        let mut given_up = self.given_up.check()?;
+        let staged = self.staged.check()?;
+        let given_up = self.given_up.check()?;
         let committed = self.committed.map(ReadCommit::check).transpose()?;
         if let Some(commit) = &committed {
-            // Together as well they have to stay below the bounds, or no other state could be merged any more.
+            // Whoever wrote it had dropped what comes to nothing, so that equal states have one encoding.
             let mut known = staged.clone();
             known.join(&commit.config);
-            known.validate()?;
-            staged.prune(&commit.config);
-            given_up.retain(|id| !commit.config.is_removed(*id));
+            known.shorten();
+            if staged.nodes.keys().any(|id| !known.nodes.contains_key(id)) {
+                return Err(Malformed::TooManyNodes);
+            }
+            if staged.settings.keys().any(|name| !known.settings.contains_key(name)) {
+                return Err(Malformed::TooManySettings);
+            }
+            known.prune(&commit.config);
+            if staged != known || given_up.iter().any(|id| commit.config.is_removed(*id)) {
+                return Err(Malformed::Superseded);
+            }
         }
-        if given_up.len() > MAX_KNOWN_NODES {
+        let removed = committed.as_ref().map_or(0, |commit| commit.removed.len());
+        if given_up.len() + removed > MAX_MERGED_NODES {
             return Err(Malformed::TooManyNodes);
         }
-        Ok(Membership { committed, staged, given_up })
+        Ok(Membership::of(committed, staged, given_up))
     }
 }
 

@@ -24,7 +24,8 @@ pub enum StageError {
     /// The name or the value is longer than [`MAX_SETTING_NAME`](super::MAX_SETTING_NAME) or
     /// [`MAX_SETTING_VALUE`](super::MAX_SETTING_VALUE).
     SettingTooLong,
-    /// There are [`MAX_SETTINGS`](super::MAX_SETTINGS), [`MAX_KNOWN_NODES`](super::MAX_KNOWN_NODES) or 2^63 changes already.
+    /// There are [`MAX_SETTINGS`](super::MAX_SETTINGS), [`MAX_KNOWN_NODES`](super::MAX_KNOWN_NODES) or 2^63 changes already; or it is of a
+    /// known one for which a merge past the bounds leaves no room ([`MAX_MERGED_NODES`](super::MAX_MERGED_NODES)).
     Full,
 }
 
@@ -81,39 +82,6 @@ impl From<LayoutError> for CommitError {
     }
 }
 
-/// Why a cluster can't be founded.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum FoundError {
-    /// A member or a number is not allowed.
-    Stage(StageError),
-    /// There is no such layout.
-    Commit(CommitError),
-}
-
-impl fmt::Display for FoundError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            FoundError::Stage(error) => error.fmt(f),
-            FoundError::Commit(error) => error.fmt(f),
-        }
-    }
-}
-
-impl core::error::Error for FoundError {}
-
-impl From<StageError> for FoundError {
-    fn from(error: StageError) -> Self {
-        FoundError::Stage(error)
-    }
-}
-
-impl From<CommitError> for FoundError {
-    fn from(error: CommitError) -> Self {
-        FoundError::Commit(error)
-    }
-}
-
 /// Why two states don't merge. Nothing was changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -125,8 +93,10 @@ pub enum MergeError {
         /// The other's.
         theirs: ClusterId,
     },
-    /// Two commits of one parent have both been carried to their ends, each by nodes that gave the others up: a cluster was torn
-    /// in two. Merged, all would be removed; one of the two parts has to be founded anew.
+    /// Two commits of one parent have both been carried to their ends, each by nodes that gave up all of the layout before that took part in the
+    /// other: a cluster was torn in two parts that gave each other up, or nobody of that layout is left, and newcomers ended its transition by
+    /// themselves, some by one commit and some by the other. Merged, nodes would go by a layout that was never moved to, or all be removed; one of
+    /// the two parts has to be founded anew.
     Diverged {
         /// The later of the two versions.
         version: LayoutVersion,
@@ -136,8 +106,6 @@ pub enum MergeError {
     StampLeap(u64),
     /// A node that the commit does not know has declared something for it.
     StrangeTracker(NodeId),
-    /// Together they would exceed [`MAX_KNOWN_NODES`](super::MAX_KNOWN_NODES) or [`MAX_SETTINGS`](super::MAX_SETTINGS).
-    Full,
 }
 
 impl fmt::Display for MergeError {
@@ -147,13 +115,15 @@ impl fmt::Display for MergeError {
                 write!(f, "of another cluster: {:016x}, not {:016x}", theirs.0, mine.0)
             }
             MergeError::Diverged { version } => {
-                write!(f, "the cluster was torn in two at layout {version}: both parts gave the other up")
+                write!(
+                    f,
+                    "the cluster was torn in two at layout {version}: another commit was carried out by others"
+                )
             }
             MergeError::StampLeap(stamp) => {
                 write!(f, "a change with the stamp {stamp}, far ahead of all others")
             }
             MergeError::StrangeTracker(id) => write!(f, "a tracker of node {id}, which takes no part"),
-            MergeError::Full => f.write_str("too many nodes or settings"),
         }
     }
 }

@@ -7,9 +7,11 @@
 //!
 //! - Of two commits on one parent the one with the smaller hash stands, and what the other changed is staged again.
 //! - While the [`Transition`] of a commit is live there is no further commit. A commit whose transition has ended is never
-//!   displaced by another of its version: where both have ended, which takes two parts of a cluster that gave each other up, their
+//!   displaced by another of its version. Where both have ended their
 //!   states don't merge ([`MergeError::Diverged`]), nor do those of later commits of the two as long as
-//!   it shows (whom the older had removed when it ended, the newer has not). While it is live, news of another commit counts only from those who take part in
+//!   it shows (whom the older had removed when it ended, the newer has not). That takes two parts of a cluster that gave each other up, or that
+//!   nobody of the layout before is left: where its members are all dead and given up, those who join by one of two commits have nobody from
+//!   whom to hear of the other. While it is live, news of another commit counts only from those who take part in
 //!   it ([`Membership::merge_from`]): whoever of them knew a commit with a smaller hash has declared nothing for this one,
 //!   so that nobody has moved yet who would have to go back.
 //! - An id that a commit removed is refused for ever, whether that commit stands or was displaced.
@@ -41,21 +43,21 @@ mod error;
 mod progress;
 mod staging;
 
-use alloc::collections::BTreeSet;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use core::cmp::Reverse;
 
 use serde::{Deserialize, Serialize};
 
 pub use config::{
-    Change, DEFAULT_PARTITIONS, DEFAULT_REPLICAS, MAX_KNOWN_NODES, MAX_SETTING_NAME, MAX_SETTING_VALUE,
-    MAX_SETTINGS, MAX_STAMP_LEAP, Standing,
+    Change, DEFAULT_PARTITIONS, DEFAULT_REPLICAS, MAX_KNOWN_NODES, MAX_MERGED_NODES, MAX_MERGED_SETTINGS,
+    MAX_SETTING_NAME, MAX_SETTING_VALUE, MAX_SETTINGS, MAX_STAMP_LEAP, Standing,
 };
-use config::{Config, Described};
-pub use error::{CommitError, FoundError, MergeError, StageError};
+use config::{Config, Described, Tally};
+pub use error::{CommitError, MergeError, StageError};
 pub use progress::Progress;
 
-use crate::layout::{Layout, LayoutVersion};
+use crate::layout::{Layout, LayoutError, LayoutVersion};
 use crate::mix::SequenceHash;
 use crate::node::NodeId;
 use crate::transition::{AdvanceError, Phase, Step, Trackers, Transition};
@@ -153,10 +155,24 @@ impl Commit {
         }
     }
 
+    /// Of all ids removed leaves those that it has not removed itself.
+    fn keep_others(&self, given_up: &mut BTreeSet<NodeId>) {
+        given_up.extend(&self.removed);
+        shorten(given_up);
+        given_up.retain(|id| self.removed.binary_search(id).is_err());
+    }
+
     fn end_transition(&mut self) -> bool {
         // What was declared on the way has no further use. Were it kept, it would depend on who had heard what when.
         self.trackers = Trackers::default();
         self.from.take().is_some()
+    }
+}
+
+/// Keeps as many as a merge may hold, as [`Config::shorten`] does.
+fn shorten(removed: &mut BTreeSet<NodeId>) {
+    while removed.len() > MAX_MERGED_NODES {
+        removed.pop_last();
     }
 }
 
@@ -169,9 +185,16 @@ pub struct Membership {
     /// Removed without being so by the commit that stands: given up while a transition waited for them, or removed by a
     /// commit that was displaced. With the removed of that commit it only ever grows.
     given_up: BTreeSet<NodeId>,
+    /// Of what is committed and staged.
+    tally: Tally,
 }
 
 impl Membership {
+    fn of(committed: Option<Commit>, staged: Config, given_up: BTreeSet<NodeId>) -> Membership {
+        let tally = Tally::of(committed.as_ref().map(|c| &c.config), &staged);
+        Membership { committed, staged, given_up, tally }
+    }
+
     /// Nothing known.
     pub fn new() -> Self {
         Membership::default()
@@ -185,27 +208,32 @@ impl Membership {
     /// let founded = Membership::found(ClusterId(7), 2, 64, &members)?;
     /// let layout = founded.layout().unwrap();
     /// assert_eq!(layout.owners(layout.partition_of(Slot::of(b"cart:{alice}"))).len(), 2);
-    /// # Ok::<(), gramme_ring::membership::FoundError>(())
+    /// # Ok::<(), gramme_ring::LayoutError>(())
     /// ```
     ///
     /// # Errors
-    /// [`FoundError`] if a member or number can't be staged, or if there is no such layout.
+    /// As [`Layout::compute`], if there is no such layout.
     pub fn found(
         cluster: ClusterId,
         replicas: u8,
         partitions: u32,
         members: &[crate::Member],
-    ) -> Result<Self, FoundError> {
-        let author = members.first().map_or(NodeId(0), |member| member.id);
-        let mut founded = Membership::new();
-        founded.stage(author, Change::Replicas(replicas))?;
-        founded.stage(author, Change::Partitions(partitions))?;
-        for member in members {
-            founded.stage(author, Change::Member(member.clone()))?;
-        }
-        let hash = founded.propose()?.hash();
-        founded.commit(cluster, hash)?;
-        Ok(founded)
+    ) -> Result<Self, LayoutError> {
+        let layout = Layout::compute(replicas, partitions, members, None)?;
+        // As if the first had staged one after another.
+        let author = members[0].id;
+        let nodes = (3..).zip(members).map(|(stamp, member)| {
+            let value = Standing::Member { weight: member.weight, zone: member.zone.clone() };
+            (member.id, Described { stamp, author, value })
+        });
+        let config = Config {
+            replicas: Some(Described { stamp: 1, author, value: replicas }),
+            partitions: Some(Described { stamp: 2, author, value: partitions }),
+            nodes: nodes.collect(),
+            settings: BTreeMap::new(),
+        };
+        let commit = Commit::new(cluster, config, layout, None, Trackers::default());
+        Ok(Membership::of(Some(commit), Config::default(), BTreeSet::new()))
     }
 
     /// The cluster, once something was committed.
@@ -270,10 +298,6 @@ impl Membership {
         hash.finish()
     }
 
-    fn last_stamp(&self) -> u64 {
-        self.staged.last_stamp().max(self.base().map_or(0, Config::last_stamp))
-    }
-
     fn base(&self) -> Option<&Config> {
         self.committed.as_ref().map(|c| &c.config)
     }
@@ -332,7 +356,8 @@ impl Membership {
         let from = self.committed.take().map(|c| c.layout);
         let commit = Commit::new(cluster, config, layout, from, Trackers::default());
         self.staged.prune(&commit.config);
-        self.given_up.retain(|id| !commit.config.is_removed(*id));
+        commit.keep_others(&mut self.given_up);
+        self.tally = Tally::of(Some(&commit.config), &self.staged);
         Ok(&self.committed.insert(commit).layout)
     }
 
@@ -387,7 +412,7 @@ impl Membership {
     /// ```
     ///
     /// # Errors
-    /// [`MergeError`] if it is another cluster's, or too much; nothing was changed then.
+    /// [`MergeError`] if it is another cluster's or another part's of a torn one, or its stamps are out of all reach; nothing was changed then.
     pub fn merge(&mut self, other: &Membership) -> Result<Merged, MergeError> {
         self.join(other, other.committed.as_ref())
     }
@@ -405,7 +430,7 @@ impl Membership {
             return Err(MergeError::Diverged { version: mine.layout.version().max(theirs.layout.version()) });
         }
         let news = other.staged.last_stamp().max(committed.map_or(0, |c| c.config.last_stamp()));
-        if self.committed.is_some() && news.saturating_sub(self.last_stamp()) > MAX_STAMP_LEAP {
+        if self.committed.is_some() && news.saturating_sub(self.tally.last_stamp) > MAX_STAMP_LEAP {
             return Err(MergeError::StampLeap(news));
         }
         let mut known = self.staged.clone();
@@ -416,9 +441,8 @@ impl Membership {
         let removed = [self.committed.as_ref(), committed].into_iter().flatten().flat_map(|c| &c.removed);
         let mut given_up: BTreeSet<NodeId> =
             self.given_up.iter().chain(&other.given_up).chain(removed).copied().collect();
-        if known.validate().is_err() || given_up.len() > MAX_KNOWN_NODES {
-            return Err(MergeError::Full);
-        }
+        known.shorten();
+        shorten(&mut given_up);
         let mut changed = false;
         let mut layout_changed = false;
         if let Some(theirs) = committed {
@@ -443,11 +467,12 @@ impl Membership {
         }
         if let Some(commit) = &self.committed {
             known.prune(&commit.config);
-            given_up.retain(|id| !commit.config.is_removed(*id));
+            commit.keep_others(&mut given_up);
         }
         changed |= known != self.staged || given_up != self.given_up;
         self.given_up = given_up;
         self.staged = known;
+        self.tally = Tally::of(self.base(), &self.staged);
         Ok(Merged { changed, layout_changed })
     }
 
@@ -484,16 +509,23 @@ impl Membership {
     /// ```
     ///
     /// # Errors
-    /// [`AdvanceError`] if no transition is live, if the node takes no part, or after 2^63 changes; nothing was changed
-    /// then.
+    /// [`AdvanceError`] if no transition is live, if the node takes no part, after 2^63 changes, or past [`MAX_MERGED_NODES`]; nothing was
+    /// changed then.
     pub fn remove_during_transition(&mut self, author: NodeId, node: NodeId) -> Result<(), AdvanceError> {
         let transition = self.transition().ok_or(AdvanceError::NoTransition)?;
         if !transition.takes_part(node) {
             return Err(AdvanceError::NotParticipant(node));
         }
         let stamp = self.next_stamp().map_err(|_| AdvanceError::Full)?;
+        let removed = self.committed.as_ref().map_or(0, |c| c.removed.len());
+        if self.given_up.len() + removed >= MAX_MERGED_NODES && !self.given_up.contains(&node) {
+            return Err(AdvanceError::Full);
+        }
         self.given_up.insert(node);
-        self.staged.nodes.insert(node, Described { stamp, author, value: Standing::Removed });
+        if self.keeps_node(node) {
+            self.tally.last_stamp = stamp;
+            self.staged.nodes.insert(node, Described { stamp, author, value: Standing::Removed });
+        }
         Ok(())
     }
 

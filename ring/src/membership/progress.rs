@@ -6,7 +6,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use super::config::Config;
 use super::encoding::ReadConfig;
-use super::{Commit, MAX_KNOWN_NODES, Membership, MergeError, Merged};
+use super::{Commit, MAX_MERGED_NODES, Membership, MergeError, Merged};
 use crate::checked::{Ascending, Checked, Malformed};
 use crate::node::NodeId;
 use crate::transition::{Phase, Trackers};
@@ -74,7 +74,7 @@ impl Membership {
     /// of another commit than this state's nothing changes, since then there is more to tell.
     ///
     /// # Errors
-    /// [`MergeError`] if there is too much of it, or a node has declared something that the commit does not know; nothing
+    /// [`MergeError`] if a node has declared something that the commit does not know, or a stamp is out of all reach; nothing
     /// was changed then.
     pub fn merge_progress(&mut self, progress: &Progress) -> Result<Merged, MergeError> {
         if progress.commit_hash() != self.commit_hash() {
@@ -91,7 +91,7 @@ impl Membership {
             _ => None,
         };
         let (staged, given_up) = (progress.staged.clone(), progress.given_up.clone());
-        self.merge(&Membership { committed, staged, given_up })
+        self.merge(&Membership::of(committed, staged, given_up))
     }
 }
 
@@ -114,7 +114,7 @@ impl Read {
         };
         let committed = self.committed.map(since).transpose()?;
         let (staged, given_up) = (self.staged.check()?, self.given_up.check()?);
-        if given_up.len() > MAX_KNOWN_NODES {
+        if given_up.len() > MAX_MERGED_NODES {
             return Err(Malformed::TooManyNodes);
         }
         Ok(Progress { committed, staged, given_up })

@@ -2,10 +2,10 @@
 
 use alloc::vec::Vec;
 
-use super::config::{Config, Described};
+use super::config::{Config, Described, Tally, first_without_room, is_kept};
 use super::{
-    Change, MAX_KNOWN_NODES, MAX_SETTING_NAME, MAX_SETTING_VALUE, MAX_SETTINGS, Membership, StageError,
-    Standing,
+    Change, MAX_KNOWN_NODES, MAX_MERGED_NODES, MAX_MERGED_SETTINGS, MAX_SETTING_NAME, MAX_SETTING_VALUE,
+    MAX_SETTINGS, Membership, StageError, Standing,
 };
 use crate::node::NodeId;
 use crate::partition::PartitionCount;
@@ -18,7 +18,7 @@ impl Membership {
     }
 
     pub(super) fn next_stamp(&self) -> Result<u64, StageError> {
-        let last = self.last_stamp();
+        let last = self.tally.last_stamp;
         // One below the decoder's bound.
         if last + 1 >= 1 << 63 { Err(StageError::Full) } else { Ok(last + 1) }
     }
@@ -56,18 +56,15 @@ impl Membership {
                 }
                 let name = name.into_boxed_str();
                 let known = |c: &Config| c.settings.contains_key(&name);
-                let others = self
-                    .staged
-                    .settings
-                    .keys()
-                    .filter(|n| self.base().is_none_or(|b| !b.settings.contains_key(*n)));
-                let total = others.count() + self.base().map_or(0, |b| b.settings.len());
-                if total >= MAX_SETTINGS && !known(&self.staged) && !self.base().is_some_and(known) {
+                let is_new = !known(&self.staged) && !self.base().is_some_and(known);
+                if if is_new { self.tally.settings >= MAX_SETTINGS } else { !self.keeps_setting(&name) } {
                     return Err(StageError::Full);
                 }
+                self.tally.settings += usize::from(is_new);
                 self.staged.settings.insert(name, Described { stamp, author, value });
             }
         }
+        self.tally.last_stamp = stamp;
         Ok(())
     }
 
@@ -75,16 +72,25 @@ impl Membership {
         if self.is_removed(id) {
             return Err(StageError::RemovedForEver(id));
         }
-        if self.planned_standing(id).is_none() {
-            let committed = self.base().map_or(0, |b| b.nodes.len());
-            let new =
-                self.staged.nodes.keys().filter(|id| self.base().is_none_or(|b| !b.nodes.contains_key(id)));
-            if committed + new.count() >= MAX_KNOWN_NODES {
-                return Err(StageError::Full);
-            }
+        let is_new = self.planned_standing(id).is_none();
+        if if is_new { self.tally.nodes >= MAX_KNOWN_NODES } else { !self.keeps_node(id) } {
+            return Err(StageError::Full);
         }
+        self.tally.nodes += usize::from(is_new);
         self.staged.nodes.insert(id, entry);
         Ok(())
+    }
+
+    /// Whether a merge keeps what is staged for this node, which is known.
+    pub(super) fn keeps_node(&self, id: NodeId) -> bool {
+        let is_kept = |base: &Config| is_kept(&base.nodes, &self.staged.nodes, &id, MAX_MERGED_NODES);
+        self.tally.nodes <= MAX_MERGED_NODES || self.base().is_none_or(is_kept)
+    }
+
+    fn keeps_setting(&self, name: &str) -> bool {
+        let is_kept =
+            |base: &Config| is_kept(&base.settings, &self.staged.settings, name, MAX_MERGED_SETTINGS);
+        self.tally.settings <= MAX_MERGED_SETTINGS || self.base().is_none_or(is_kept)
     }
 
     fn stage_end(&mut self, id: NodeId, entry: Described<Standing>) -> Result<(), StageError> {
@@ -119,11 +125,13 @@ impl Membership {
             let value = base.settings.get(name).and_then(|e| e.value.clone());
             *entry = Described { stamp, author, value };
         }
+        self.tally = Tally::of(self.base(), &self.staged);
         Ok(())
     }
 
     /// What a commit would change, in order of subjects, nodes that were given up first among the nodes. Staged
-    /// descriptions that equal the committed ones are not shown, nor those of nodes removed for ever.
+    /// descriptions that equal the committed ones are not shown, nor those of nodes removed for ever, nor those of new subjects for which a
+    /// commit has no room ([`MAX_MERGED_NODES`]).
     pub fn staged(&self) -> Vec<Change> {
         let empty = Config::default();
         let base = self.base().unwrap_or(&empty);
@@ -143,9 +151,12 @@ impl Membership {
                 changes.push(Change::Remove(id));
             }
         }
+        let (no_node_from, no_name_from) = self.first_without_room(base);
         for (&id, e) in self.staged.nodes.iter().filter(|(id, _)| !self.given_up.contains(id)) {
             let before = base.nodes.get(&id).map(|e| &e.value);
-            if before == Some(&e.value) || self.is_removed(id) && e.value != Standing::Removed {
+            let finds_room = before.is_some() || no_node_from.is_none_or(|end| id < *end);
+            if !finds_room || before == Some(&e.value) || self.is_removed(id) && e.value != Standing::Removed
+            {
                 continue;
             }
             match (&e.value, before) {
@@ -158,17 +169,39 @@ impl Membership {
             }
         }
         for (name, e) in &self.staged.settings {
-            if base.settings.get(name).and_then(|e| e.value.as_ref()) != e.value.as_ref() {
+            let before = base.settings.get(name);
+            let finds_room = before.is_some() || no_name_from.is_none_or(|end| **name < *end);
+            if finds_room && before.and_then(|e| e.value.as_ref()) != e.value.as_ref() {
                 changes.push(Change::Setting { name: (&**name).into(), value: e.value.clone() });
             }
         }
         changes
     }
 
+    /// The first node and the first setting of those staged for which a commit has no room; what is committed already has its own.
+    fn first_without_room(&self, base: &Config) -> (Option<&NodeId>, Option<&str>) {
+        let Tally { nodes, settings, .. } = self.tally;
+        let node = || first_without_room(&base.nodes, &self.staged.nodes, MAX_MERGED_NODES);
+        let name = || first_without_room(&base.settings, &self.staged.settings, MAX_MERGED_SETTINGS);
+        (
+            (nodes > MAX_MERGED_NODES).then(node).flatten(),
+            (settings > MAX_MERGED_SETTINGS).then(name).flatten().map(|name| &**name),
+        )
+    }
+
     /// The configuration as it would be committed.
     pub(super) fn planned(&self) -> Config {
         let mut config = self.base().cloned().unwrap_or_default();
         config.join(&self.staged);
+        if let Some(base) = self.base() {
+            let (no_node_from, no_name_from) = self.first_without_room(base);
+            if let Some(end) = no_node_from {
+                config.nodes.retain(|id, _| id < end || base.nodes.contains_key(id));
+            }
+            if let Some(end) = no_name_from {
+                config.settings.retain(|name, _| **name < *end || base.settings.contains_key(name));
+            }
+        }
         // Removed is the one standing that nothing supersedes.
         if let Some(commit) = &self.committed {
             for (id, entry) in commit.config.nodes.iter().filter(|(_, e)| e.value == Standing::Removed) {

@@ -46,7 +46,7 @@ use crate::mix::SequenceHash;
 
 pub use equal::EqualPartitions;
 #[cfg(feature = "alloc")]
-pub use ring::{TokenError, TokenRing};
+pub use ring::{TokenError, TokenGain, TokenRing};
 pub use table::{Token, TokenTable};
 
 /// Most tokens of a ring.

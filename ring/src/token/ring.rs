@@ -5,12 +5,13 @@ use alloc::vec;
 use alloc::vec::Vec;
 use core::fmt;
 
-use super::table::zones_with_tokens;
+use super::table::WithTokens;
 use super::{EqualPartitions, MAX_TOKENS, Token, TokenTable};
 use crate::layout::single_quotas;
 use crate::member::{Member, Zone};
 use crate::mix::mix2;
 use crate::node::NodeId;
+use crate::table::TableError;
 
 /// Why there is no such ring. Nothing was changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +29,8 @@ pub enum TokenError {
     TooManyTokens,
     /// The former ring's tokens are not at the ends of as many equal partitions.
     OtherPartitions,
+    /// Parts that make no ring.
+    Table(TableError),
 }
 
 impl fmt::Display for TokenError {
@@ -38,6 +41,7 @@ impl fmt::Display for TokenError {
             TokenError::DuplicateMember(id) => write!(f, "member {id} is named twice"),
             TokenError::NoTokens => f.write_str("at least one token is needed"),
             TokenError::TooManyTokens => write!(f, "more than {MAX_TOKENS} tokens"),
+            TokenError::Table(error) => error.fmt(f),
             TokenError::OtherPartitions => f.write_str("the former ring has other partitions"),
         }
     }
@@ -51,10 +55,74 @@ pub struct TokenRing {
     tokens: Vec<Token>,
     ids: Vec<NodeId>,
     zones: Vec<u32>,
-    zones_with_tokens: usize,
+    with_tokens: WithTokens,
+}
+
+/// Who is to own a stretch of the circle that it does not own yet; see [`TokenRing::gains`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TokenGain {
+    /// Who.
+    pub node: NodeId,
+    /// The first position of the stretch. It may be past the last, where the stretch goes over the end of the circle.
+    pub first: u64,
+    /// The last one, at which a token stands in one of the two rings.
+    pub last: u64,
 }
 
 impl TokenRing {
+    /// A ring of what [`nodes`](Self::nodes), [`zones`](Self::zones) and the [tokens](TokenTable::tokens) of another were: from a disk, or from a
+    /// peer. A ring of [equal](Self::equal) partitions has to be kept like that, for the next depends on it.
+    ///
+    /// ```
+    /// use gramme_ring::token::{EqualPartitions, TokenRing};
+    /// use gramme_ring::{Member, NodeId};
+    ///
+    /// let mut members: Vec<Member> = (1..=4).map(|id| Member::new(NodeId(id))).collect();
+    /// let ring = TokenRing::equal(EqualPartitions::new(100)?, 1, &members, None)?;
+    /// let (tokens, nodes, zones) = (ring.table().tokens().to_vec(), ring.nodes().to_vec(), ring.zones().to_vec());
+    ///
+    /// let read = TokenRing::from_parts(tokens, nodes, zones)?;
+    /// assert_eq!(read, ring);
+    /// members.push(Member::new(NodeId(5)));
+    /// let next = TokenRing::equal(EqualPartitions::new(100)?, 1, &members, Some(&read))?;
+    /// assert_eq!(next.gains::<1>(&read).count(), 20);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`TokenError::Table`] as [`TokenTable::new`]; [`TokenError::TooManyTokens`].
+    pub fn from_parts(
+        tokens: Vec<Token>,
+        nodes: Vec<NodeId>,
+        zones: Vec<u32>,
+    ) -> Result<TokenRing, TokenError> {
+        if tokens.len() > MAX_TOKENS {
+            return Err(TokenError::TooManyTokens);
+        }
+        let with_tokens = TokenTable::new(&tokens, &nodes, &zones).map_err(TokenError::Table)?.with_tokens;
+        Ok(TokenRing { tokens, ids: nodes, zones, with_tokens })
+    }
+
+    /// What moves from `former` to this ring where each key has `N` owners, spread over the zones: for each stretch between tokens of either ring
+    /// those who own it here and did not there. Of two rings of Q equal partitions the stretches are the partitions.
+    pub fn gains<const N: usize>(&self, former: &TokenRing) -> impl Iterator<Item = TokenGain> {
+        let positions = |ring: &TokenRing| ring.tokens.iter().map(|token| token.position).collect::<Vec<_>>();
+        let mut ends = positions(self);
+        ends.extend(positions(former));
+        ends.sort_unstable();
+        ends.dedup();
+        let mut before = ends.last().copied().unwrap_or(0);
+        ends.into_iter().flat_map(move |last| {
+            let first = core::mem::replace(&mut before, last).wrapping_add(1);
+            let (mut here, mut there) = ([NodeId(0); N], [NodeId(0); N]);
+            let owners = self.table().spread_owners(last, &mut here).len();
+            let former = former.table().spread_owners(last, &mut there);
+            let is_new = |node: &NodeId| !former.contains(node);
+            let new: Vec<NodeId> = here[..owners].iter().copied().filter(is_new).collect();
+            new.into_iter().map(move |node| TokenGain { node, first, last })
+        })
+    }
+
     /// T random tokens for each unit of weight (the paper's strategies 1 and 2).
     ///
     /// The i-th token of a node depends only on its id, i and `seed`: members that come and go, or change weight, move
@@ -101,7 +169,8 @@ impl TokenRing {
         Ok(Self::assemble(tokens, &members))
     }
 
-    /// A token at the end of each of Q equal partitions, shared out by weight: the paper's strategy 3.
+    /// A token at the end of each of Q equal partitions, shared out by weight: the paper's strategy 3. Each member has one at least, however
+    /// light it is, so that every partition has min(N, members) owners; of more members than partitions the heaviest have one each.
     ///
     /// With `former`, a ring of as many partitions, tokens stay where they are as far as the new shares allow: nodes that
     /// leave give theirs to the others and nodes that join steal theirs from the others, at random as the paper has it.
@@ -199,18 +268,23 @@ impl TokenRing {
             names.binary_search(&&m.zone).ok().and_then(|at| u32::try_from(at).ok()).unwrap_or(0)
         };
         let zones: Vec<u32> = members.iter().map(zone).collect();
-        let zones_with_tokens = zones_with_tokens(&tokens, &zones);
-        TokenRing { tokens, ids: members.iter().map(|m| m.id).collect(), zones, zones_with_tokens }
+        let with_tokens = WithTokens::count(&tokens, &zones);
+        TokenRing { tokens, ids: members.iter().map(|m| m.id).collect(), zones, with_tokens }
     }
 
     /// The lookups.
     pub fn table(&self) -> TokenTable<'_> {
-        TokenTable::trusted(&self.tokens, &self.ids, &self.zones, self.zones_with_tokens)
+        TokenTable::trusted(&self.tokens, &self.ids, &self.zones, self.with_tokens)
     }
 
     /// The nodes by id; tokens name them by their places.
     pub fn nodes(&self) -> &[NodeId] {
         &self.ids
+    }
+
+    /// A number for each node's zone, the same for the same zone.
+    pub fn zones(&self) -> &[u32] {
+        &self.zones
     }
 }
 

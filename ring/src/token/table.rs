@@ -39,20 +39,41 @@ pub struct TokenTable<'a> {
     tokens: &'a [Token],
     ids: &'a [NodeId],
     zones: &'a [u32],
-    /// How many zones have tokens: [`MANY_ZONES`] for any number from that on.
-    zones_with_tokens: usize,
+    pub(super) with_tokens: WithTokens,
 }
 
-/// More zones than places of any preference list.
-const MANY_ZONES: usize = 256;
+/// More nodes or zones than places of any preference list.
+const MANY: usize = 256;
 
-/// How many zones own tokens, up to [`MANY_ZONES`].
-pub(super) fn zones_with_tokens(tokens: &[Token], zones: &[u32]) -> usize {
-    let (mut seen, mut count) = ([0; MANY_ZONES], 0);
-    for token in tokens {
-        let zone = zones[token.node as usize];
-        if count < MANY_ZONES && !seen[..count].contains(&zone) {
-            seen[count] = zone;
+/// How many own tokens, or more than that where it is [`MANY`]. A walk ends with the last of them: there is nobody to be found further on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct WithTokens {
+    nodes: usize,
+    zones: usize,
+}
+
+impl WithTokens {
+    pub(super) fn count(tokens: &[Token], zones: &[u32]) -> WithTokens {
+        let all = zones.len();
+        let nodes = distinct(tokens.iter().map(|token| token.node), all);
+        let in_all = distinct(zones.iter().copied(), MANY);
+        let zones = distinct(tokens.iter().map(|token| zones[token.node as usize]), in_all);
+        WithTokens {
+            nodes: if nodes < MANY { nodes } else { all },
+            zones: if zones < MANY { zones } else { usize::MAX },
+        }
+    }
+}
+
+/// How many different ones there are, up to `most` and to [`MANY`], where it stops.
+fn distinct(all: impl Iterator<Item = u32>, most: usize) -> usize {
+    let (mut seen, mut count) = ([0; MANY], 0);
+    for one in all {
+        if count == most.min(MANY) {
+            break;
+        }
+        if !seen[..count].contains(&one) {
+            seen[count] = one;
             count += 1;
         }
     }
@@ -79,7 +100,7 @@ impl<'a> TokenTable<'a> {
         if let Some(index) = tokens.iter().position(|t| t.node as usize >= ids.len()) {
             return Err(TableError::UnknownNode { index });
         }
-        Ok(Self::trusted(tokens, ids, zones, zones_with_tokens(tokens, zones)))
+        Ok(Self::trusted(tokens, ids, zones, WithTokens::count(tokens, zones)))
     }
 
     /// Of slices that were checked.
@@ -87,9 +108,9 @@ impl<'a> TokenTable<'a> {
         tokens: &'a [Token],
         ids: &'a [NodeId],
         zones: &'a [u32],
-        zones_with_tokens: usize,
+        with_tokens: WithTokens,
     ) -> Self {
-        TokenTable { tokens, ids, zones, zones_with_tokens }
+        TokenTable { tokens, ids, zones, with_tokens }
     }
 
     /// The tokens, sorted.
@@ -99,6 +120,9 @@ impl<'a> TokenTable<'a> {
 
     /// The first distinct nodes that follow `position` clockwise (a token at the position itself is the first), as many
     /// as `buffer` holds or the ring has. Returns them in order.
+    ///
+    /// Walks from token to token until it has them. The last may be far: where a node owns one of Q tokens and is one of the first N, half of Q on
+    /// average.
     pub fn owners<'b>(&self, position: u64, buffer: &'b mut [NodeId]) -> &'b [NodeId] {
         self.extend(position, buffer, 0, usize::MAX, |_, _| true)
     }
@@ -106,13 +130,14 @@ impl<'a> TokenTable<'a> {
     /// Like [`owners`](Self::owners), but as long as there are zones without an owner nodes in the others are passed
     /// over; they then follow in ring order, until the buffer is full. With at least as many zones as places no two
     /// owners share a zone.
+    ///
+    /// Walks until it has met as many zones as it needs: where a zone owns one in a thousand of the tokens and has to be met, a thousand tokens on
+    /// average, and as far again as the last owners are if there are fewer zones than places.
     pub fn spread_owners<'b>(&self, position: u64, buffer: &'b mut [NodeId]) -> &'b [NodeId] {
         let new_zone = |found: &[NodeId], node: usize| {
             !found.iter().any(|&id| self.zone_of(id) == Some(self.zones[node]))
         };
-        // Once each zone has one, nobody further on would add another.
-        let most = if self.zones_with_tokens < MANY_ZONES { self.zones_with_tokens } else { usize::MAX };
-        let spread = self.extend(position, buffer, 0, most, new_zone).len();
+        let spread = self.extend(position, buffer, 0, self.with_tokens.zones, new_zone).len();
         self.extend(position, buffer, spread, usize::MAX, |_, _| true)
     }
 
@@ -137,8 +162,9 @@ impl<'a> TokenTable<'a> {
         most: usize,
         fits: impl Fn(&[NodeId], usize) -> bool,
     ) -> &'b [NodeId] {
+        let most = most.min(buffer.len()).min(self.with_tokens.nodes);
         for token in self.walk(position) {
-            if count == buffer.len().min(self.ids.len()).min(most) {
+            if count == most {
                 break;
             }
             let node = token.node as usize;

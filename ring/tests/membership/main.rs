@@ -1,5 +1,6 @@
 //! Staging, commits and merging.
 
+mod bounds;
 mod merging;
 mod progress;
 mod properties;

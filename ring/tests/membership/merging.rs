@@ -114,6 +114,32 @@ fn two_parts_that_gave_each_other_up_do_not_merge() {
     assert!(later.merge_from(NodeId(4), &far).unwrap().layout_changed);
 }
 
+/// The only member is dead, and given up by two that each joined by a commit of its own. Nobody else was given up: there is nobody
+/// of the layout before from whom either might have heard of the other's commit.
+#[test]
+fn newcomers_of_two_commits_do_not_merge_once_all_members_are_dead() {
+    let start = founded(1..=1);
+    let alone = |id: u64| {
+        let mut m = start.clone();
+        m.stage(NodeId(id), Change::Member(member(id))).unwrap();
+        commit(&mut m);
+        m.remove_during_transition(NodeId(id), NodeId(1)).unwrap();
+        m
+    };
+    let (live, mut a, mut b) = (alone(2), alone(2), alone(3));
+    finish(&mut a);
+    // Until both have ended, what has ended stands.
+    let mut late = b.clone();
+    assert!(late.merge_from(NodeId(2), &a).unwrap().layout_changed);
+    finish(&mut b);
+    for (mine, theirs, sender) in [(&a, &b, 3), (&b, &a, 2)] {
+        let merged = mine.clone().merge_from(NodeId(sender), theirs);
+        assert_eq!(merged, Err(MergeError::Diverged { version: LayoutVersion(2) }));
+    }
+    let mut heard = live;
+    assert!(heard.merge_from(NodeId(3), &b).unwrap().layout_changed);
+}
+
 /// A commit on the same parent as `other` that stands against it.
 fn rival(parent: &Membership, author: u64, change: &Change, other: &Membership) -> Membership {
     let salted = |salt: u32| {

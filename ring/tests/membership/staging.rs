@@ -1,7 +1,7 @@
 //! What can be staged and committed, and what is refused, decoded or not.
 
 use gramme_ring::membership::{CommitError, StageError, Standing};
-use gramme_ring::{Change, LayoutVersion, Membership, NodeId, Phase, Zone};
+use gramme_ring::{Change, Layout, LayoutError, LayoutVersion, Member, Membership, NodeId, Phase, Zone};
 
 use crate::{CLUSTER, commit, finish, founded, member};
 
@@ -14,6 +14,36 @@ fn the_first_commit_needs_no_transition() {
     let layout = m.layout().unwrap();
     assert_eq!((layout.version(), layout.members().len(), layout.partitions()), (LayoutVersion(1), 3, 16));
     assert_eq!(m.standing(NodeId(2)), Some(&Standing::Member { weight: 1, zone: Zone::default() }));
+}
+
+/// What a layout refuses is refused by the same name, and what was staged one by one comes to the same.
+#[test]
+fn founding_is_refused_by_name() {
+    let members = [member(3).with_weight(2), member(1), member(2)];
+    let found = |replicas, partitions, members: &[Member]| {
+        let founded = Membership::found(CLUSTER, replicas, partitions, members);
+        let layout = Layout::compute(replicas, partitions, members, None);
+        assert_eq!(founded.as_ref().map(|m| m.layout().unwrap()), layout.as_ref());
+        founded
+    };
+    let mut staged = Membership::new();
+    staged.stage(NodeId(3), Change::Replicas(2)).unwrap();
+    staged.stage(NodeId(3), Change::Partitions(64)).unwrap();
+    for member in &members {
+        staged.stage(NodeId(3), Change::Member(member.clone())).unwrap();
+    }
+    commit(&mut staged);
+    assert_eq!(found(2, 64, &members), Ok(staged));
+    let twice = [member(1), member(1).with_weight(5), member(2)];
+    assert_eq!(found(2, 64, &twice), Err(LayoutError::DuplicateMember(NodeId(1))));
+    for (replicas, partitions) in [(3, 256), (2, 256)] {
+        assert_eq!(found(replicas, partitions, &[]), Err(LayoutError::NoMembers));
+    }
+    assert_eq!(found(0, 64, &members), Err(LayoutError::NoReplicas));
+    assert_eq!(found(2, 63, &members), Err(LayoutError::PartitionCount(63)));
+    assert_eq!(found(2, 64, &[member(1).with_weight(0)]), Err(LayoutError::ZeroWeight(NodeId(1))));
+    let many: Vec<Member> = (0..40_000).map(member).collect();
+    assert_eq!(found(2, 64, &many), Err(LayoutError::TooManyMembers(40_000)));
 }
 
 #[test]
@@ -117,23 +147,38 @@ fn decoded_states_are_checked() {
     bad[at + 1] = 9;
     assert!(read(&bad).is_err(), "a stranger");
 
-    // Staged before what is committed (N = 7 at stamp 3): it comes to nothing.
-    let mut old = good.clone();
-    old.splice(at + 3..at + 4, [1, 3, 1, 7]);
-    assert_eq!(read(&old).unwrap(), m);
-
-    // As many settings as may be, and one more that is staged.
-    let mut m = founded(1..=1);
-    for i in 0..1024 {
-        m.stage(NodeId(1), Change::Setting { name: format!("s{i}"), value: None }).unwrap();
+    // Staged before what is committed (N = 7 at stamp 3), or just that (N = 2 at stamp 5): nobody writes it.
+    for (stamp, value, well) in [(3, 7, false), (5, 2, false), (5, 3, true), (6, 2, true)] {
+        let mut old = good.clone();
+        old.splice(at + 3..at + 4, [1, stamp, 1, value]);
+        assert_eq!(read(&old).is_ok(), well, "{value} at {stamp}");
+        if let Ok(read) = read(&old) {
+            assert_eq!(postcard::to_allocvec(&read).unwrap(), old);
+        }
     }
-    m.stage(NodeId(1), Change::Replicas(1)).unwrap();
+
+    // As many settings as may be, and one more that is staged: one that a merge keeps, or not.
+    let named = |first: char| {
+        let mut m = founded(1..=1);
+        for i in 0..1024 {
+            m.stage(NodeId(1), Change::Setting { name: format!("{first}{i}"), value: None }).unwrap();
+        }
+        m.stage(NodeId(1), Change::Replicas(1)).unwrap();
+        m
+    };
+    let mut m = named('s');
+    m.merge(&named('t')).unwrap();
     commit(&mut m);
-    let mut full = postcard::to_allocvec(&m).unwrap();
+    let full = postcard::to_allocvec(&m).unwrap();
     assert_eq!(read(&full).unwrap(), m);
-    let end = full.len();
-    full.splice(end - 2..end - 1, [1, 1, b'z', 9, 1, 0]);
-    assert!(read(&full).is_err(), "nothing could be merged with it");
+    let with = |name: u8| {
+        let mut bytes = full.clone();
+        let end = bytes.len();
+        bytes.splice(end - 2..end - 1, [1, 1, name, 9, 1, 0]);
+        read(&bytes)
+    };
+    assert!(with(b'a').is_ok());
+    assert!(with(b'z').is_err(), "no merge would keep it");
 }
 
 #[test]
