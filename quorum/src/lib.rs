@@ -254,6 +254,7 @@ mod task;
 mod time;
 mod transition;
 mod view;
+mod watch;
 mod window;
 pub mod wire;
 mod work;

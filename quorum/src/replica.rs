@@ -14,6 +14,7 @@ use crate::outcome::{Event, Minted, Waiting};
 use crate::planted::{Bug, Planted};
 use crate::queues::Queues;
 use crate::task::{Merge, Mint, Source, Task};
+use crate::watch::Watch;
 use crate::work::{Hint, Work};
 use crate::{Config, Limits};
 use alloc::boxed::Box;
@@ -54,9 +55,8 @@ pub(crate) struct Replica {
     /// The hints that are, each with its copy; and the copies whose hints were refused, with their slots.
     hinted: BTreeMap<AppendId, AppendId>,
     bare: BTreeMap<AppendId, Place>,
-    /// Slots that are about to be dropped, and whether something came into them.
-    watched: Option<(u16, u16)>,
-    touched: bool,
+    /// Slots that are about to be dropped.
+    pub(crate) watch: Watch,
 }
 
 impl Replica {
@@ -76,8 +76,7 @@ impl Replica {
             slot_of: BTreeMap::new(),
             hinted: BTreeMap::new(),
             bare: BTreeMap::new(),
-            watched: None,
-            touched: false,
+            watch: Watch::default(),
         }
     }
 
@@ -127,6 +126,7 @@ impl Replica {
 
     /// A hint for this key is appended: its copy does not go.
     pub(crate) fn spare(&mut self, key: &Bytes) {
+        self.watch.touch(place_of(key));
         for task in self.queues.of_mut(key) {
             if let Task::Forget { digest } = task {
                 *digest = None;
@@ -139,19 +139,10 @@ impl Replica {
         self.queues.all().any(|task| task.has_hints() || matches!(task, Task::Settle { .. }))
     }
 
-    /// From now on it is noted whether anything is put into these slots.
-    pub(crate) fn watch(&mut self, slots: Option<(u16, u16)>) {
-        (self.watched, self.touched) = (slots, false);
-    }
-
-    /// Whether something was, or is about to be.
-    pub(crate) fn was_touched(&self) -> bool {
-        let waits = |key: &Bytes| self.is_watched(place_of(key));
-        self.touched || self.queues.keys().any(waits)
-    }
-
-    fn is_watched(&self, place: Place) -> bool {
-        self.watched.is_some_and(|(first, last)| (first..=last).contains(&place.0))
+    /// Ends the watch over these slots. Whether anything was put into them, or is about to be.
+    pub(crate) fn was_touched(&mut self, slots: (u16, u16)) -> bool {
+        let waits = |key: &Bytes| (slots.0..=slots.1).contains(&place_of(key).0);
+        self.watch.end(slots) || self.queues.keys().any(waits)
     }
 
     /// Drops all copies of a slot.
@@ -396,6 +387,7 @@ impl Replica {
             let kept = change == Hint::Kept;
             let id = out.append(place, record, kept.then(|| (Bytes::new(), 0)));
             if kept {
+                self.watch.touch(place_of(key));
                 hints.push(id);
                 if let Some(first) = last {
                     self.journal.link(first, id);
@@ -418,7 +410,9 @@ impl Replica {
                 (encoded, digest)
             });
             let removal = value.is_none();
-            self.touched |= !removal && self.is_watched(place);
+            if !removal {
+                self.watch.touch(place);
+            }
             if value.is_some() && last.is_none() {
                 work.events.push(Event::Stored(place));
             }

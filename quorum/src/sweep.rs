@@ -2,7 +2,8 @@
 //!
 //! Copies stay behind when a partition moves away, or when a fallback stops between a handover and its end. One partition
 //! at a time is offered to its owners, who pull it; when a write quorum of them has it durably it is dropped, unless
-//! something came meanwhile or this node still keeps hints, whose writes are such copies.
+//! something came meanwhile or this node still keeps hints, whose writes are such copies. While it does, all hints are looked through now and
+//! then: partitions of which none is goes all the same.
 //!
 //! Hints for a node that is no member any more are turned into hints for the present owners of their keys.
 
@@ -13,14 +14,18 @@ use crate::input::{ListCursor, ListId, Page, Place};
 use crate::message::{CallId, Message};
 use crate::outcome::Waiting;
 use crate::planted::Bug;
+use crate::replica::place_of;
 use crate::time::{Instant, Now};
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::vec::Vec;
 use bytes::Bytes;
 use gramme_ring::{NodeId, Slot};
 
-/// Retry times after which an offer is made again, what could not be dropped is looked at again, and a hint is looked at again whose heirs' found no room.
+/// Retry times after which an offer is made again, what could not be dropped is looked at again, and a hint is looked at again whose heirs'
+/// found no room.
 const AGAIN: u32 = 5;
+/// Retry times after which all hints are looked through again for those that keep a partition here.
+const LOOK: u32 = 60;
 /// Hints looked at at a time.
 const PAGE: usize = 256;
 
@@ -31,9 +36,25 @@ pub(crate) struct Sweep {
     /// What has gone to its owners is dropped here.
     drops: bool,
     current: Option<Current>,
-    /// Something could not be dropped: it is looked at again.
+    /// Something could not be dropped: it is looked at again, at this time.
     left: Vec<(u16, u16)>,
+    again: Instant,
+    /// Partitions that were taken, and stay as long as there are hints of theirs.
+    held: BTreeSet<(u16, u16)>,
+    /// Those of which there are none; they are offered again, and then dropped.
+    free: BTreeSet<(u16, u16)>,
+    /// A look through all hints, and when there may be one.
+    look: Option<Look>,
+    look_after: Instant,
     armed: bool,
+}
+
+/// A look through all hints.
+#[derive(Debug)]
+struct Look {
+    listing: ListId,
+    /// Partitions of which there are some.
+    kept: BTreeSet<(u16, u16)>,
 }
 
 #[derive(Debug)]
@@ -60,18 +81,12 @@ impl Current {
 impl Sweep {
     /// Nothing is left to be offered.
     pub(crate) fn is_done(&self) -> bool {
-        self.queue.is_empty() && self.current.is_none() && self.left.is_empty()
-    }
-
-    fn look_again(&mut self, slots: (u16, u16)) {
-        if !self.left.contains(&slots) {
-            self.left.push(slots);
-        }
+        self.remaining() == 0
     }
 
     /// Partitions that are still to be looked at.
     pub(crate) fn remaining(&self) -> usize {
-        self.queue.len() + self.left.len() + usize::from(self.current.is_some())
+        self.queue.len() + self.left.len() + self.held.len() + usize::from(self.current.is_some())
     }
 }
 
@@ -96,8 +111,20 @@ impl Engine {
     /// Begins to offer these partitions, in place of whatever was being offered.
     pub(crate) fn start_sweep(&mut self, now: Now, units: Vec<(u16, u16)>, drops: bool) {
         let armed = self.sweep.armed;
-        self.sweep = Sweep { queue: units.into(), drops, current: None, left: Vec::new(), armed };
+        let look_after = self.sweep.look_after;
+        self.sweep = Sweep { queue: units.into(), drops, armed, look_after, ..Sweep::default() };
+        self.replica.watch.clear();
         self.next_offer(now);
+    }
+
+    /// After a while.
+    fn look_again(&mut self, now: Now, slots: (u16, u16)) {
+        if self.sweep.left.is_empty() {
+            self.sweep.again = now.instant + AGAIN * self.config.timing.retry;
+        }
+        if !self.sweep.left.contains(&slots) {
+            self.sweep.left.push(slots);
+        }
     }
 
     /// A copy was stored, and no hint with it, or could not be dropped. Where this node owns nothing it is looked at when it can have served.
@@ -111,7 +138,8 @@ impl Engine {
         if self.view.transition().is_none() {
             let unit = ends(layout.partition_of(slot));
             if !self.sweep.queue.contains(&unit) {
-                self.sweep.look_again(unit);
+                self.sweep.held.remove(&unit);
+                self.look_again(now, unit);
             }
             self.sweep.drops = true;
             self.arm_sweep(now, AGAIN * self.config.timing.retry);
@@ -123,13 +151,12 @@ impl Engine {
             return;
         }
         let Some(slots) = self.sweep.queue.pop_front() else {
-            self.replica.watch(None);
-            if !self.sweep.left.is_empty() {
+            if !self.sweep.is_done() {
                 self.arm_sweep(now, AGAIN * self.config.timing.retry);
             }
             return;
         };
-        self.replica.watch(Some(slots));
+        self.replica.watch.begin(slots);
         let listing = Some(self.out.list(Place(slots.0), Place(slots.1), None, 1));
         self.sweep.current = Some(Current { slots, listing, calls: BTreeMap::new(), took: BTreeSet::new() });
     }
@@ -150,25 +177,75 @@ impl Engine {
 
     pub(crate) fn sweep_timer(&mut self, now: Now) {
         self.sweep.armed = false;
-        if self.sweep.current.is_none() {
-            let left = core::mem::take(&mut self.sweep.left);
-            self.sweep.queue.extend(left);
-            return self.next_offer(now);
+        if self.sweep.current.is_some() {
+            return self.offer(now);
         }
-        self.offer(now);
+        let has_hints = self.has_hints();
+        let replica = &self.replica;
+        let goes = |slots: &(u16, u16)| !has_hints || replica.watch.is_touched(*slots);
+        let mut goes: Vec<(u16, u16)> = self.sweep.held.iter().copied().filter(goes).collect();
+        if now.instant >= self.sweep.again {
+            goes.append(&mut self.sweep.left);
+        }
+        for slots in goes {
+            self.sweep.held.remove(&slots);
+            if !self.sweep.queue.contains(&slots) {
+                self.replica.watch.end(slots);
+                self.sweep.queue.push_back(slots);
+            }
+        }
+        if !self.sweep.held.is_empty() && self.sweep.look.is_none() && now.instant >= self.sweep.look_after {
+            self.sweep.look_after = now.instant + LOOK * self.config.timing.retry;
+            let listing = self.out.list(hint_place(NodeId(0)), hint_place(NodeId(u64::MAX)), None, PAGE);
+            self.sweep.look = Some(Look { listing, kept: BTreeSet::new() });
+        }
+        self.next_offer(now);
+    }
+
+    /// A page of all hints. `false` if the listing is for something else.
+    fn look_listed(&mut self, now: Now, id: ListId, page: &Option<Page>) -> bool {
+        let Some(mut look) = self.sweep.look.take_if(|look| look.listing == id) else { return false };
+        // What can't be read may be of any partition.
+        let Some(page) = page.as_ref().filter(|page| page.unreadable == 0) else { return true };
+        for (record, _) in &page.keys {
+            let key = record.get(size_of::<u64>()..).unwrap_or_default();
+            look.kept.extend(self.replica.watch.of(place_of(key)));
+        }
+        if let Some(next) = page.next {
+            let (first, last) = (hint_place(NodeId(0)), hint_place(NodeId(u64::MAX)));
+            look.listing = self.out.list(first, last, Some(next), PAGE);
+            self.sweep.look = Some(look);
+            return true;
+        }
+        let watch = &self.replica.watch;
+        let free = |slots: &(u16, u16)| !look.kept.contains(slots) && !watch.is_touched(*slots);
+        let free: Vec<(u16, u16)> = self.sweep.held.iter().copied().filter(free).collect();
+        for slots in free {
+            self.sweep.held.remove(&slots);
+            self.sweep.free.insert(slots);
+            self.sweep.queue.push_back(slots);
+        }
+        self.next_offer(now);
+        true
     }
 
     /// Whether there is anything in the partition. `false` if the listing is not the sweep's.
     pub(crate) fn sweep_listed(&mut self, now: Now, id: ListId, page: &Option<Page>) -> bool {
+        if self.look_listed(now, id, page) {
+            return true;
+        }
         let Some(current) = self.sweep.current.as_mut().filter(|c| c.listing == Some(id)) else {
             return false;
         };
+        let slots = current.slots;
         current.listing = None;
         if page
             .as_ref()
             .is_some_and(|page| page.keys.is_empty() && page.unreadable == 0 && page.next.is_none())
         {
             self.sweep.current = None;
+            self.sweep.free.remove(&slots);
+            self.replica.watch.end(slots);
             self.next_offer(now);
         } else {
             self.offer(now);
@@ -231,12 +308,16 @@ impl Engine {
 
     fn offered_enough(&mut self, now: Now) {
         let Some(Current { slots, .. }) = self.sweep.current.take() else { return };
+        let touched = self.replica.was_touched(slots) && !self.config.planted.is(Bug::SweepIgnoresArrivals);
+        let free = self.sweep.free.remove(&slots) && self.ready && self.departed.is_none();
         if self.sweep.drops {
             let first = Slot::new(slots.0).expect("a partition's slots are slots");
             assert!(!self.view.is_owner(first, self.config.node), "an owner drops nothing");
-            let touched = self.replica.was_touched() && !self.config.planted.is(Bug::SweepIgnoresArrivals);
-            if touched || self.has_hints() {
-                self.sweep.look_again(slots);
+            if touched {
+                self.look_again(now, slots);
+            } else if !free && self.has_hints() {
+                self.replica.watch.begin(slots);
+                self.sweep.held.insert(slots);
             } else {
                 for place in (slots.0..=slots.1).map(Place) {
                     self.replica.drop_slot(&mut self.out, place);

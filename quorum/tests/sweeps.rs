@@ -360,3 +360,95 @@ fn a_copy_whose_hint_found_no_room_does_not_stay() {
     cluster.pass(Duration::from_secs(30));
     assert!(cluster.copy(D, &key).is_none(), "nobody hands it over, and it does not go");
 }
+
+/// D keeps one write for C, which is down for long; all else that it holds are copies that moved away, and that A and B have.
+#[test]
+fn one_hint_holds_back_its_own_partition_alone() {
+    let mut cluster = Cluster::new(4);
+    let owned = |cluster: &Cluster, key: &String| cluster.preference(key)[3] == D;
+    let keys = (0..).map(|i| format!("key {i}")).filter(|key| owned(&cluster, key)).take(200);
+    let keys: Vec<String> = keys.collect();
+    for key in &keys {
+        cluster.put(A, key, "v", Cover::Held);
+    }
+    cluster.pass(Duration::from_secs(1));
+    for other in [A, B, D] {
+        cluster.cut(C, other, true);
+    }
+    for key in &keys {
+        send_copy(&mut cluster, key, if *key == keys[0] { &[C] } else { &[] });
+    }
+    cluster.pass(Duration::from_secs(240));
+    cluster.delivered.clear();
+    cluster.pass(Duration::from_secs(600));
+    let offers = |(from, _, message): &&(NodeId, NodeId, Message)| {
+        *from == D && matches!(message, Message::Offer { .. })
+    };
+    assert_eq!(cluster.delivered.iter().filter(offers).count(), 0, "nothing is new");
+    let partition = |key: &String| common::place(key).0 / 64;
+    for key in &keys {
+        let stays = partition(key) == partition(&keys[0]);
+        assert_eq!(cluster.copy(D, key).is_some(), stays, "{key}");
+    }
+    assert_eq!((cluster.hints(D), sweeping(&cluster)), (1, 1));
+    // What comes into that partition is offered once.
+    send_copy(&mut cluster, &keys[0], &[B]);
+    for other in [A, B, D] {
+        cluster.cut(C, other, false);
+    }
+    cluster.pass(Duration::from_secs(30));
+    assert_eq!((cluster.hints(D), sweeping(&cluster)), (0, 0));
+    assert!(keys.iter().all(|key| cluster.copy(D, key).is_none() && cluster.copy(C, key).is_some()));
+}
+
+/// D keeps a write for C, which is down for long, and has a copy of another key that moved away.
+fn keeps_one_of_two() -> (Cluster, String) {
+    let mut cluster = Cluster::new(4);
+    let owned = |cluster: &Cluster, key: &String| cluster.preference(key)[3] == D;
+    let mut keys = (0..).map(|i| format!("key {i}")).filter(|key| owned(&cluster, key));
+    let key = keys.next().unwrap();
+    let other = keys.find(|other| common::place(other).0 / 64 != common::place(&key).0 / 64).unwrap();
+    for key in [&key, &other] {
+        cluster.put(A, key, "v", Cover::Held);
+    }
+    cluster.pass(Duration::from_secs(1));
+    for peer in [A, B, D] {
+        cluster.cut(C, peer, true);
+    }
+    send_copy(&mut cluster, &other, &[C]);
+    send_copy(&mut cluster, &key, &[]);
+    (cluster, key)
+}
+
+/// It comes at any time while all hints are looked through and the partition is offered again.
+#[test]
+fn a_hint_that_comes_to_what_is_about_to_go_keeps_it() {
+    let second = Duration::from_secs(1);
+    let (mut cluster, key) = keeps_one_of_two();
+    let goes = (1..200).find(|_| {
+        cluster.pass(second);
+        cluster.copy(D, &key).is_none()
+    });
+    let before = (goes.expect("it goes") - 1) * second;
+    let step = |cluster: &mut Cluster| {
+        if !cluster.deliver() {
+            cluster.tick(Duration::from_millis(50));
+        }
+    };
+    let (mut cluster, key) = keeps_one_of_two();
+    cluster.pass(before);
+    let steps = (0..1000).find(|_| {
+        step(&mut cluster);
+        cluster.copy(D, &key).is_none()
+    });
+    let steps = steps.expect("it goes");
+    for steps in steps - 30..=steps {
+        let (mut cluster, key) = keeps_one_of_two();
+        cluster.pass(before);
+        (0..steps).for_each(|_| step(&mut cluster));
+        assert!(cluster.copy(D, &key).is_some(), "the last step is the one with which it goes");
+        send_copy(&mut cluster, &key, &[C]);
+        cluster.pass(Duration::from_secs(300));
+        assert_eq!((cluster.hints(D), cluster.copy(D, &key).is_some()), (2, true), "after {steps}");
+    }
+}
