@@ -10,6 +10,9 @@ use gramme_ring::SLOTS;
 use gramme_vclock::{Dot, GrowableDotSet as DotSet};
 use std::collections::BTreeSet;
 
+/// Acknowledged writes of a key that are remembered, to hold reads against.
+const MOST_DONE: usize = 16;
+
 impl Checker {
     /// A message reaches a node, which is about to handle it.
     pub fn delivered(&mut self, now: Time, node: usize, message: &Message) {
@@ -573,6 +576,10 @@ impl Checker {
                 key.present.remove(&dot);
                 key.open.remove(&dot);
             }
+        }
+        if let Some(last) = last {
+            key.done.truncate(MOST_DONE - 1);
+            key.done.push_front(last);
         }
         if strict && let Some(last) = last {
             let Ok(()) = key.strict_done.insert(last);

@@ -1,5 +1,7 @@
 //! What holds in the cluster as a request begins and as it is answered, to hold the answer against.
 
+use super::durability::Shadow;
+use super::requests::Lacking;
 use super::{Checker, Invariant, OpId};
 use crate::time::Time;
 use crate::world::HINTS;
@@ -34,10 +36,35 @@ impl Checker {
         let absences = circumstances.owners.iter();
         let absences =
             absences.map(|(layout, owners)| (*layout, count(&mut owners.iter().copied()))).collect();
+        let lacking = circumstances.owners.iter().map(|(layout, owners)| {
+            let of =
+                |dot: &Dot| (*dot, self.owners_lack(key, *dot, owners), self.others_lack(key, *dot, owners));
+            let dots = self.keys[key].done.iter().map(of).collect();
+            Lacking { layout: *layout, owners: owners.clone(), dots }
+        });
+        let lacking = lacking.collect();
         let request = &mut self.requests[id.index()];
+        request.lacking = lacking;
         request.absent = absent;
         request.absences = absences;
         request.walls = circumstances.walls;
+    }
+
+    /// How many of these owners have not got it durably.
+    fn owners_lack(&self, key: usize, dot: Dot, owners: &[usize]) -> u8 {
+        let has = |node: &&usize| {
+            let copy = self.shadows[**node].copies.get(&key);
+            copy.is_some_and(|copy| copy.durable_seen.contains(dot))
+        };
+        u8::try_from(owners.iter().filter(|node| !has(node)).count()).unwrap_or(u8::MAX)
+    }
+
+    /// How many others have a copy without it.
+    pub(super) fn others_lack(&self, key: usize, dot: Dot, owners: &[usize]) -> u8 {
+        let lacks = |(node, shadow): &(usize, &Shadow)| {
+            !owners.contains(node) && shadow.copies.get(&key).is_some_and(|copy| copy.lacks(dot))
+        };
+        u8::try_from(self.shadows.iter().enumerate().filter(lacks).count()).unwrap_or(u8::MAX)
     }
 
     /// Some wall clock has jumped: whoever answers may have looked at it before or after.

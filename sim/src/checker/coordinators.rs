@@ -36,6 +36,36 @@ impl Checker {
         if is_absent {
             self.check_absence(now, id, &by.reading);
         }
+        if reads {
+            let seen = seen.clone();
+            self.check_seen(now, id, &seen, &by.reading);
+        }
+    }
+
+    /// A read that asks for R copies knows every acknowledged write that fewer than R of them lacked when it began: of those that count, which
+    /// are the owners', and those of others that are there.
+    fn check_seen(&mut self, now: Time, id: OpId, seen: &DotSet, reading: &[Quorum]) {
+        let request = &self.requests[id.index()];
+        let key = &self.keys[request.key];
+        // A copy of former times may have come to somebody else meanwhile.
+        let lacking = |quorum: &Quorum, dot: Dot| {
+            let by = request.lacking.iter().find(|by| by.layout == quorum.layout)?;
+            let (_, owners, others) = by.dots.iter().find(|(of, ..)| *of == dot)?;
+            Some(owners.saturating_add(*others.max(&self.others_lack(request.key, dot, &by.owners))))
+        };
+        let missed = |dot: &&Dot| {
+            let few = |quorum: &Quorum| lacking(quorum, **dot).is_some_and(|lacking| lacking < quorum.r);
+            let birth = &key.dots[*dot];
+            let excused = birth.excused || birth.missed_at & request.unaware != 0;
+            !seen.contains(**dot) && !excused && !reading.is_empty() && reading.iter().all(few)
+        };
+        if let Some(dot) = key.done.iter().find(missed) {
+            let by: Vec<_> = reading.iter().map(|quorum| (lacking(quorum, *dot), quorum.r)).collect();
+            let what = format!(
+                "{id} does not know {dot}, acknowledged before it began, when by its coordinator's layouts so many copies lacked it, and R was: {by:?}"
+            );
+            self.fail(now, Invariant::ReadYourWrites, Some(request.key), what);
+        }
     }
 
     /// Nothing is found: so many owners had nothing, by a layout that was in use as the request began. What began by another is not

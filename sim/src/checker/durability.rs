@@ -175,6 +175,13 @@ pub(super) struct ShadowCopy {
     pub(super) owed: Owed,
 }
 
+impl ShadowCopy {
+    /// Whether it is there, and has never seen this.
+    pub(super) fn lacks(&self, dot: Dot) -> bool {
+        self.record.live.is_some() && !self.object.seen().contains(dot)
+    }
+}
+
 impl Shadow {
     pub(super) fn new(view: View) -> Shadow {
         Shadow { view, ..Shadow::default() }

@@ -75,7 +75,9 @@ impl Checker {
             if had.contains(&request.key) {
                 let absent = request.absent.iter_mut().map(|(_, absent)| absent);
                 let absences = request.absences.iter_mut().map(|(_, absent)| absent);
-                absent.chain(absences).for_each(|absent| *absent += 1);
+                let dots = request.lacking.iter_mut().flat_map(|by| &mut by.dots);
+                let lacking = dots.map(|(_, lacking, _)| lacking);
+                absent.chain(absences).chain(lacking).for_each(|absent| *absent += 1);
             }
         }
     }

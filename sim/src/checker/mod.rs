@@ -133,6 +133,8 @@ struct Key {
     present: BTreeSet<Dot>,
     /// The dots of strict writes that were acknowledged.
     strict_done: DotSet,
+    /// The dots of the writes that were acknowledged last.
+    done: VecDeque<Dot>,
     /// Acknowledged strict plain writes: when they ended, when they began.
     plain_done: Vec<(Time, Time, OpId)>,
     /// All deletes.
@@ -370,6 +372,7 @@ impl Checker {
             open: BTreeSet::new(),
             present: BTreeSet::new(),
             strict_done: DotSet::new(),
+            done: VecDeque::new(),
             plain_done: Vec::new(),
             deletes: Vec::new(),
         });

@@ -5,7 +5,7 @@ use crate::time::Time;
 use core::time::Duration;
 use gramme_quorum::{Cover, Op, OpError, Reply};
 use gramme_ring::LayoutVersion;
-use gramme_vclock::GrowableDotSet as DotSet;
+use gramme_vclock::{Dot, GrowableDotSet as DotSet};
 
 /// What a client knows of its request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,8 +51,19 @@ pub struct Request {
     pub(super) absent: Option<(LayoutVersion, u8)>,
     /// The same by each layout that some node went by then, by its hash.
     pub(super) absences: Vec<(u64, u8)>,
+    /// By the same layouts, of writes acknowledged before it began: how many copies that may count for a read had nothing of them.
+    pub(super) lacking: Vec<Lacking>,
     /// Between these was the clock of whoever answers it.
     pub(super) walls: (u64, u64),
+}
+
+/// By the layout with this hash: the owners, and of some dots how many owners had not got them durably and how many others had a copy without
+/// them.
+#[derive(Clone, Debug)]
+pub(super) struct Lacking {
+    pub(super) layout: u64,
+    pub(super) owners: Vec<usize>,
+    pub(super) dots: Vec<(Dot, u8, u8)>,
 }
 
 impl Request {
@@ -101,6 +112,7 @@ impl Checker {
             unaware: self.unaware,
             absent: None,
             absences: Vec::new(),
+            lacking: Vec::new(),
             walls: (0, u64::MAX),
             op,
         };
