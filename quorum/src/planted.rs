@@ -45,6 +45,8 @@ bugs! {
     OutrankingIgnored,
     /// R is counted one too low.
     RTooLow,
+    /// A read that names no primaries is answered with the first copy that has anything.
+    FirstValueAnswers,
     /// The answer of a replica that lost its disk counts.
     IncompleteCounts,
     /// A fallback's "absent" counts.

@@ -132,6 +132,34 @@ fn who_refuses_what_it_was_asked_first_may_have_the_write_all_the_same() {
     assert!(matches!(reply, Reply::Failed(OpError::Indeterminate { .. })), "{reply:?}");
 }
 
+/// It takes what it was asked first, and refuses to stand in besides: somebody else is asked at once.
+#[test]
+fn who_has_the_write_may_refuse_to_stand_in() {
+    let mut cluster = held_up();
+    let (key, [coordinator, _], displaced) = displaced(&cluster);
+    cluster.loses = |_, _, message| matches!(message, Message::Gossip(_));
+    cluster.nodes.get_mut(&coordinator).unwrap().refuses = |place| place.0 < 0x4000;
+    let Op::Put { key, value, content_type, expiry, cover, .. } = put(&key, "v", Cover::Held) else {
+        unreachable!()
+    };
+    let options = WriteOptions { w: Some(Level::All), ..WriteOptions::default() };
+    let put = Op::Put { key, value, content_type, expiry, cover, options };
+    let request = cluster.start_request(coordinator, put);
+    let besides = |to: NodeId, message: &Message| match message {
+        Message::Write { call, hints, .. } if to == displaced && !hints.is_empty() => Some(*call),
+        _ => None,
+    };
+    let call = cluster.wire().find_map(|(_, to, message)| besides(*to, message));
+    let call = call.expect("it is to stand in for the coordinator");
+    cluster.lose(|_, to, message| besides(to, message).is_some());
+    cluster.run();
+    assert!(!cluster.replies.contains_key(&request));
+    cluster.input(coordinator, Input::Peer(displaced, Message::Refused { call, why: Refusal::Overloaded }));
+    cluster.run();
+    let reply = cluster.replies.get(&request);
+    assert!(matches!(reply, Some(Reply::Written { .. })), "it waits for nobody: {reply:?}");
+}
+
 /// A write that is waited for no more leaves its hint beside the coordinator's copy, by whichever layout that is one.
 #[test]
 fn a_write_that_is_cut_short_leaves_its_hint_with_the_copy_here() {

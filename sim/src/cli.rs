@@ -11,7 +11,7 @@ gramme-sim: whole Gramme clusters in virtual time, with faults and a judge
 
   --seed N       the seed from which everything follows (0)
   --seeds A..B   one run for each seed from A up to, not including, B
-  --nodes N      nodes of the cluster, 1 to 128 (5)
+  --nodes N      nodes of the cluster, 2 to 128 (5)
   --for TIME     simulated time: 90s, 10m, 1h (1m)
   --rate N       client requests per simulated second in storms, about (45)
   --trace KEY    print what happened to this key
@@ -72,8 +72,8 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Comma
             "--nodes" => {
                 let nodes = number(&name, &value()?)?;
                 template.nodes = match usize::try_from(nodes) {
-                    Ok(nodes @ 1..=128) => nodes,
-                    _ => return Err(format!("{name} {nodes}: 1 to 128")),
+                    Ok(nodes @ 2..=128) => nodes,
+                    _ => return Err(format!("{name} {nodes}: 2 to 128, for faults lose what one alone has")),
                 };
             }
             "--for" => template.length = time(&name, &value()?)?,

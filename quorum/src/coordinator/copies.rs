@@ -199,6 +199,12 @@ impl Copies {
         }
     }
 
+    /// Whether anything was found that counts, where it need not be with primaries.
+    pub(crate) fn has_value(&self) -> bool {
+        let found = |copy: &Replica| matches!(copy.state, State::Merged(_)) && self.counts(copy);
+        self.needs[1].1 == 0 && self.copies.iter().any(found)
+    }
+
     /// What is missing now, for a read whose time is up.
     #[must_use]
     pub fn shortfall(&self) -> Shortfall {

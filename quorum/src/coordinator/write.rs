@@ -346,6 +346,8 @@ impl Engine {
             from = NodeId(!from.0);
             write.parts.iter_mut().for_each(|part| part.tally.ask(from, None));
         }
+        // What it was asked first it has done: what it refuses from now on is what it was asked besides.
+        write.asked_again.retain(|asked| *asked != from);
         // An acknowledgement of the copy as an owner says nothing of a hint that the same node was asked for later. For who was
         // removed there are none.
         let membership = self.view.membership();

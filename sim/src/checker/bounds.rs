@@ -96,7 +96,14 @@ impl Checker {
             // What a merge in the same breath has added was not there, perhaps, when it minted.
             has += usize::from(minted(dot) || before.is_some_and(|object| object.get(dot).is_some()));
         }
-        if mints && has > had.max(self.limits.siblings) {
+        // Nor can be told how many there were, of which it has replaced some.
+        let news = |dot: &Dot| {
+            object.seen().contains(*dot)
+                && !before.is_some_and(|object| object.seen().contains(*dot))
+                && !minted(*dot)
+        };
+        let merged = self.keys[number].dots.keys().any(news);
+        if mints && !merged && has > had.max(self.limits.siblings) {
             let what =
                 format!("node {node} adds to {had} siblings, and {} are the limit", self.limits.siblings);
             self.fail(now, Invariant::Bounds, Some(number), what);
