@@ -243,6 +243,69 @@ impl<'a> OwnerTable<'a> {
         &buffer[..count]
     }
 
+    /// The preference list of a partition while only some nodes are alive, as far as the buffer reaches: after the owners comes, for each that
+    /// is not alive, the live fallback whose zone needs a copy most, as [`Layout::preference_while`](crate::Layout::preference_while) has it; then
+    /// all others. `zones` has a number for each of the [`nodes`](Self::nodes), the same for the same zone.
+    ///
+    /// Fallbacks are looked for among the [`LOOK_AHEAD`](Self::LOOK_AHEAD) nodes that follow the owners, as many of them as the buffer holds.
+    ///
+    /// ```
+    /// use gramme_ring::{NodeId, OwnerTable};
+    ///
+    /// // Two owners of each of two partitions, of five nodes in three zones.
+    /// const IDS: [NodeId; 5] = [NodeId(1), NodeId(2), NodeId(3), NodeId(4), NodeId(5)];
+    /// const ZONES: [u32; 5] = [0, 1, 1, 2, 0];
+    /// let table = OwnerTable::new(2, &IDS, &[0, 1, 2, 3])?;
+    /// let partition = table.partition_count().partitions().next().unwrap();
+    /// let mut buffer = [NodeId(0); 5];
+    /// assert_eq!(table.preference(partition, &mut buffer), [1, 2, 3, 4, 5].map(NodeId));
+    /// // Node 5 stands in for node 1, of the same zone.
+    /// let list = table.preference_while(partition, &ZONES, |node| node != NodeId(1), &mut buffer)?;
+    /// assert_eq!(list, [1, 2, 5, 3, 4].map(NodeId));
+    /// # Ok::<(), gramme_ring::TableError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`TableError::Length`] if there are not as many zones as nodes.
+    pub fn preference_while<'b>(
+        &self,
+        partition: Partition,
+        zones: &[u32],
+        alive: impl Fn(NodeId) -> bool,
+        buffer: &'b mut [NodeId],
+    ) -> Result<&'b [NodeId], TableError> {
+        if zones.len() != self.ids.len() {
+            return Err(TableError::Length { expected: self.ids.len(), found: zones.len() });
+        }
+        let zone = |id: NodeId| self.ids.binary_search(&id).ok().map(|at| zones[at]);
+        let count = self.preference(partition, buffer).len();
+        let owners = self.owners.min(count);
+        let end = count.min(owners + Self::LOOK_AHEAD);
+        let mut next = owners;
+        for owner in 0..owners {
+            if alive(buffer[owner]) {
+                continue;
+            }
+            let (known, rest) = buffer.split_at(next);
+            let stand_ins = &known[owners..];
+            let with_copies = || known[..owners].iter().filter(|&&id| alive(id)).chain(stand_ins);
+            // Of those that are preferred alike the first in ring order.
+            let best = rest[..end - next].iter().enumerate().filter(|&(_, &id)| alive(id)).min_by_key(
+                |&(_, &id)| {
+                    let of = zone(id);
+                    (with_copies().any(|&copy| zone(copy) == of), of != zone(known[owner]))
+                },
+            );
+            let Some((at, _)) = best else { break };
+            buffer[next..=next + at].rotate_right(1);
+            next += 1;
+        }
+        Ok(&buffer[..count])
+    }
+
+    /// How far [`preference_while`](Self::preference_while) looks for a fallback of the best zone.
+    pub const LOOK_AHEAD: usize = 32;
+
     /// Places of the owners of the partition with this index.
     pub(crate) fn row(&self, index: usize) -> &'a [u16] {
         &self.places[index * self.owners..(index + 1) * self.owners]

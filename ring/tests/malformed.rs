@@ -169,7 +169,10 @@ fn a_stamp_from_nowhere_is_not_taken_over() {
     let last = (1 << 63) - 1;
     assert_eq!(m.merge_from(NodeId(99), &stamped(last)), Err(MergeError::StampLeap(last)));
     assert_eq!(m, before);
-    m.merge_from(NodeId(99), &stamped(MAX_STAMP_LEAP)).unwrap();
+    // N, Q and three members have the stamps 1 to 5.
+    let furthest = 5 + MAX_STAMP_LEAP;
+    assert_eq!(m.merge_from(NodeId(99), &stamped(furthest + 1)), Err(MergeError::StampLeap(furthest + 1)));
+    m.merge_from(NodeId(99), &stamped(furthest)).unwrap();
     m.stage(NodeId(1), Change::Member(Member::new(NodeId(4)))).unwrap();
     assert!(m.propose().is_ok());
 }

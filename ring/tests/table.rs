@@ -59,3 +59,36 @@ fn bad_tables_are_named() {
     // More owners than nodes would have to repeat one.
     assert!(matches!(refused(1, &ids[..1], &[0, 0]), TableError::RepeatedOwner(_)));
 }
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(100) })]
+
+    /// Without an allocator the same nodes stand in for the dead.
+    #[test]
+    fn stand_ins_are_the_layouts(
+        zones in prop::collection::vec(0..4u32, 1..60), replicas in 1..6u8, dead in any::<u64>(), room in 0..60usize,
+    ) {
+        let members: Vec<Member> = (0..)
+            .zip(&zones)
+            .map(|(id, zone)| Member::new(NodeId(id)).with_zone(Zone::new(&zone.to_string()).unwrap()))
+            .collect();
+        let layout = Layout::compute(replicas, 64, &members, None).unwrap();
+        let alive = |id: NodeId| dead >> id.0 & 1 == 0;
+        let table = layout.table();
+        for partition in layout.partition_count().partitions() {
+            let mut buffer = [NodeId(0); 60];
+            let list = table.preference_while(partition, &zones, alive, &mut buffer).unwrap();
+            prop_assert!(layout.preference_while(partition, alive).eq(list.iter().copied()));
+            // A shorter buffer holds the same nodes as without the dead, in an order of its own.
+            let list = table.preference_while(partition, &zones, alive, &mut buffer[..room]).unwrap();
+            let mut list = list.to_vec();
+            let mut plain: Vec<NodeId> = layout.preference(partition).take(room).collect();
+            list.sort_unstable();
+            plain.sort_unstable();
+            prop_assert_eq!(list, plain);
+        }
+        let partition = layout.partition_count().partitions().next().unwrap();
+        let short = table.preference_while(partition, &zones[1..], alive, &mut []);
+        prop_assert_eq!(short, Err(TableError::Length { expected: zones.len(), found: zones.len() - 1 }));
+    }
+}

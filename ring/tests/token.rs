@@ -240,6 +240,34 @@ fn light_members_own_something() {
     assert_eq!(ring.table().replicas::<4>(0), Err(TableError::TooFewNodes { wanted: 4, found: 3 }));
 }
 
+/// Where shares are no whole numbers, who holds the odd token keeps it.
+#[test]
+fn rounding_moves_no_token() {
+    let q = EqualPartitions::new(4).unwrap();
+    let list = members(3);
+    let ids = list.iter().map(|m| m.id).collect();
+    let tokens = (0..4).zip([0, 1, 2, 2]).map(|(p, node)| Token { position: q.end(p), node }).collect();
+    let former = TokenRing::from_parts(tokens, ids, vec![0; 3]).unwrap();
+    assert_eq!(TokenRing::equal(q, 1, &list, Some(&former)).unwrap(), former);
+}
+
+/// More nodes and more zones than any preference list has places.
+#[test]
+fn hundreds_of_zones() {
+    let zoned: Vec<Member> = members(300)
+        .into_iter()
+        .map(|m| Member { zone: Zone::new(&m.id.to_string()).unwrap(), ..m })
+        .collect();
+    let ring = TokenRing::random(3, 5, &zoned).unwrap();
+    for position in [0, 1 << 40, u64::MAX] {
+        let mut buffer = [NodeId(0); 400];
+        let owners = ring.table().spread_owners(position, &mut buffer[..290]);
+        assert_eq!(owners.iter().collect::<BTreeSet<_>>().len(), 290);
+        assert_eq!(ring.table().spread_owners(position, &mut buffer).len(), 300);
+        assert_eq!(ring.table().owners(position, &mut buffer).len(), 300);
+    }
+}
+
 #[test]
 fn owners_are_distinct_and_spread() {
     let zoned: Vec<Member> = members(30)

@@ -436,7 +436,7 @@ impl Layout {
     }
 
     /// How far [`preference_while`](Self::preference_while) looks for a fallback of the best zone.
-    pub const LOOK_AHEAD: usize = 32;
+    pub const LOOK_AHEAD: usize = OwnerTable::LOOK_AHEAD;
 
     /// The partitions that a node owns, in ring order, each with the node's rank among the owners (0 is first). Empty
     /// for one that is no member.

@@ -5,7 +5,7 @@ use gramme_ring::gossip::{
     Gossip, GossipError, Head, INCARNATION_END, MAX_FACTS, MAX_STRANGERS, Message, Record, Target, Told,
 };
 use gramme_ring::membership::MAX_KNOWN_NODES;
-use gramme_ring::{Change, ClusterId, Member, NodeId};
+use gramme_ring::{Change, ClusterId, Member, NodeId, Phase};
 
 #[test]
 fn the_removed_are_refused_and_forgotten() {
@@ -188,6 +188,26 @@ fn who_left_is_forgotten() {
     node.membership_mut().stage(NodeId(10), Change::Member(Member::new(NodeId(10)))).unwrap();
     assert_eq!(node.receive(NodeId(2), said_by(10..11)).unwrap().records, [NodeId(10)]);
     assert_eq!(node.receive(NodeId(999), said_by(999..1000)).unwrap().records, [NodeId(999)]);
+}
+
+/// Who leaves takes part until all have moved, and its address is needed as long.
+#[test]
+fn a_leaving_node_is_heard_until_the_transition_has_ended() {
+    let mut node = pair(1);
+    node.receive(NodeId(2), said_by(2..3)).unwrap();
+    let m = node.membership_mut();
+    m.stage(NodeId(1), Change::Leave(NodeId(2))).unwrap();
+    m.commit(ClusterId(1), m.propose().unwrap().hash()).unwrap();
+    for phase in [Phase::Acknowledged, Phase::Synced, Phase::Moved] {
+        node.tick(0);
+        assert!(node.record(NodeId(2)).is_some(), "{phase:?}");
+        for id in [1, 2] {
+            node.membership_mut().advance(NodeId(id), phase).unwrap();
+        }
+    }
+    assert!(node.membership_mut().settle());
+    node.tick(0);
+    assert!(node.record(NodeId(2)).is_none());
 }
 
 /// Each kept the first that it heard of, so that their summaries differed for ever.
