@@ -16,7 +16,7 @@ use crate::key_index::{FINGERPRINT_MASK, Location, SizeClass};
 use crate::manifest::SaveError;
 use crate::read::is_past;
 use crate::record::{Draft, HEADER_BYTES, Header, Kind};
-use crate::replay::count_anew;
+use crate::recount::count_anew;
 use crate::room::BLOCK_BYTES;
 use crate::scan::{Found, Scan};
 use crate::segment::{SEGMENT_HEADER_BYTES, Segment, SegmentKind};

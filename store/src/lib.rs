@@ -89,6 +89,7 @@ mod error;
 #[cfg(feature = "std")]
 mod file_disk;
 mod grouped;
+mod hash_key;
 mod hash_tree;
 mod index_file;
 mod key_index;
@@ -103,6 +104,7 @@ mod options;
 mod read;
 mod read_around;
 mod record;
+mod recount;
 mod recovery;
 mod replay;
 mod room;

@@ -86,7 +86,8 @@ impl Damage {
             | DamageKind::Mended { .. }
             | DamageKind::Chain => false,
             DamageKind::Record { .. } | DamageKind::Unknown | DamageKind::Unreadable => true,
-            DamageKind::CutOff | DamageKind::Altered | DamageKind::Removed | DamageKind::HeadUnknown => true,
+            DamageKind::CutOff | DamageKind::Altered | DamageKind::Hidden => true,
+            DamageKind::Removed | DamageKind::HeadUnknown => true,
         }
     }
 }
@@ -123,8 +124,11 @@ pub enum DamageKind {
     /// The chain of hashes is damaged or gone. No record is lost; what it vouched for before this place can no longer be shown.
     Chain,
     /// The segment's bytes are not those that were sealed, whether its checksums agree or not. Only
-    /// [`verify`](crate::verify()) finds this, and the next two.
+    /// [`verify`](crate::verify()) finds this, and the next three.
     Altered,
+    /// Whole records that an opening would not see as they are: the manifest says that there are none, or has another hash key than
+    /// they were written with, or an index file says something else of them. Damage does not do that. An opening finds it in the first record of a segment.
+    Hidden,
     /// The chain has a segment that the store does not.
     Removed,
     /// The remembered head is not in the chain: the store was cut back to an earlier state, or is another one.

@@ -2,8 +2,9 @@
 
 use crate::batch::Batch;
 use crate::checksum::Place;
-use crate::disk::{Disk, DiskError, DiskErrorKind, DiskFile};
+use crate::disk::{Disk, DiskErrorKind, DiskFile};
 use crate::error::OpenError;
+use crate::hash_key::{self, HEAD_BYTES, Witness};
 use crate::hash_tree::{HashTree, TreeKey};
 use crate::index_file::{self, Subject};
 use crate::key_index::{KeyIndex, Location};
@@ -11,6 +12,7 @@ use crate::manifest::Manifest;
 use crate::options::Options;
 use crate::read_around::read_around;
 use crate::record::{HEADER_BYTES, Header, Kind};
+use crate::recount::count_anew;
 use crate::recovery::{Damage, DamageKind, Progress, Recovery, Torn};
 use crate::segment::{
     FORMAT, HeaderState, SEGMENT_HEADER_BYTES, Segment, SegmentHeader, SegmentId, SegmentKind,
@@ -19,7 +21,6 @@ use crate::segments::SegmentTable;
 use crate::summarise::{Job, News, each_summary};
 use crate::summary::{Fate, Hashes, Line, Source, Summary, Suspect};
 use alloc::collections::{BTreeMap, BTreeSet};
-use alloc::vec;
 use alloc::vec::Vec;
 use siphasher::sip::SipHasher13;
 
@@ -137,12 +138,16 @@ impl<'p, F: DiskFile> Replay<'p, F> {
         progress: &mut dyn FnMut(Progress),
     ) -> Result<(), OpenError> {
         let mut order = Vec::with_capacity(manifest.entries.len());
+        let (mut agrees, mut disagree) = (false, Vec::new());
         for entry in &manifest.entries {
             let file = disk.open(&entry.id.file_name()).map_err(|error| match error.kind() {
                 DiskErrorKind::NotFound => OpenError::SegmentMissing { segment: entry.id },
                 _ => OpenError::Disk(error),
             })?;
-            let base = match read_header(&file)? {
+            let place = Place::new(entry.salt, entry.id.0);
+            let mut head = [0; HEAD_BYTES];
+            let read = read_around(&file, 0, &mut head, &mut |_, _| ())?;
+            let base = match decode_header(&head[..read])? {
                 HeaderState::Sound(header) => {
                     if header.store != manifest.store || header.id != entry.id || header.salt != entry.salt {
                         return Err(OpenError::SegmentForeign { segment: entry.id });
@@ -170,9 +175,21 @@ impl<'p, F: DiskFile> Replay<'p, F> {
                 first: entry.first,
                 last: entry.last,
             });
-            let place = Place::new(entry.salt, entry.id.0);
+            let mask = self.plan.fingerprint_mask;
+            match hash_key::ask(&file, &head[..read], place, &self.hashes.fingerprints, mask)? {
+                Witness::Agrees => agrees = true,
+                Witness::Disagrees(at) => disagree.push((entry.id, at)),
+                Witness::Silent => {}
+            }
             let job = Job { entry, file, place, base, subject, index: None, index_is_bad: false };
             order.push((if entry.sealed.is_some() { entry.first } else { base }, job));
+        }
+        for (segment, at) in disagree {
+            if !agrees {
+                return Err(OpenError::HashKey { segment });
+            }
+            let (segment, kind) = (Some(segment), DamageKind::Hidden);
+            self.recovery.damage.push(Damage { segment, start: at.start, end: at.end, kind });
         }
         order.sort_by_key(|(base, job)| (*base, job.entry.id));
         let (bases, jobs): (Vec<u64>, Vec<Job<'_, F>>) = order.into_iter().unzip();
@@ -561,43 +578,12 @@ impl<'p, F: DiskFile> Replay<'p, F> {
 pub(crate) fn read_header<F: DiskFile>(file: &F) -> Result<HeaderState, OpenError> {
     let mut bytes = [0; SEGMENT_HEADER_BYTES];
     let read = read_around(file, 0, &mut bytes, &mut |_, _| ())?;
-    match SegmentHeader::decode(&bytes[..read]) {
+    decode_header(&bytes[..read])
+}
+
+fn decode_header(bytes: &[u8]) -> Result<HeaderState, OpenError> {
+    match SegmentHeader::decode(bytes) {
         HeaderState::NewerFormat(found) => Err(OpenError::NewerFormat { found, supported: FORMAT }),
         state => Ok(state),
     }
-}
-
-/// Makes the sum of a slot from the keys on the disk: one read for each key. Only where damage left no other way, and at an opening
-/// that meets the drop of a slot between what it removed and what was put later.
-pub(crate) fn count_anew<F: DiskFile>(
-    tree: &mut HashTree,
-    slot: u16,
-    index: &KeyIndex,
-    segments: &SegmentTable<F>,
-    hashes: &Hashes,
-    uncounted: &mut BTreeSet<(u16, u64)>,
-) -> Result<(), DiskError> {
-    tree.clear(slot);
-    for hit in index.page(slot, 0, usize::MAX) {
-        let segment = &segments[hit.location.segment];
-        let offset = hit.location.offset();
-        let len = hit.location.size.bytes().min(segment.tail - offset);
-        let mut bytes = vec![0; usize::try_from(len).expect("a record's length fits")];
-        let read = read_around(&segment.file, offset, &mut bytes, &mut |_, _| ())?;
-        let spot = crate::read::Spot { segment: segment.id, place: segment.place, offset, len: read };
-        let line = spot
-            .record(&bytes[..read])
-            .filter(|(header, _)| header.kind.is_put())
-            .map(|(header, body)| hashes.line(offset, &header, Some(&body[..header.key_len as usize])));
-        match line {
-            Some(line) => {
-                uncounted.remove(&(slot, hit.fingerprint));
-                tree.add(slot, line.key_hash, hit.tag);
-            }
-            None => {
-                uncounted.insert((slot, hit.fingerprint));
-            }
-        }
-    }
-    Ok(())
 }
