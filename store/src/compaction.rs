@@ -325,6 +325,7 @@ impl<D: Disk> Store<D> {
                     // What the index still points to here became unreadable since the opening, header and all.
                     segment.quarantined = segment.live > 0 || lost;
                     merge.spoiled |= segment.quarantined;
+                    self.has_gaps |= segment.quarantined;
                     continue;
                 }
                 Found::Gap { start, end, .. } => {

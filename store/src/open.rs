@@ -147,7 +147,6 @@ impl<D: Disk> Store<D> {
             generation: manifest.generation,
             next_segment: leftovers.next_segment,
         };
-        let has_unread = segments.iter().any(|(_, segment)| segment.quarantined);
         let has_unknown = segments.iter().any(|(_, segment)| segment.unaccounted);
         let reserve_bytes = Self::finds_reserve(&disk);
         let mut store = Self {
@@ -168,7 +167,7 @@ impl<D: Disk> Store<D> {
             hashes,
             tree,
             uncounted,
-            has_unread,
+            has_gaps: has_unknown,
             has_unknown,
             now: 0,
             starved: false,

@@ -49,8 +49,9 @@ pub struct Store<D: Disk> {
     pub(crate) tree: Option<HashTree>,
     /// Entries that the tree does not count: their keys are not known, for their records are damaged.
     pub(crate) uncounted: BTreeSet<(u16, u64)>,
-    /// The opening found places that can't be read: what is not in the index may be there.
-    pub(crate) has_unread: bool,
+    /// Places were found of which nobody knows what they hold: what is not in the index may be there, and be seen again one day, whether
+    /// the caller has accepted its loss or not.
+    pub(crate) has_gaps: bool,
     /// It found places of which nobody knows what they held, and the caller has not accepted that: what is not in the index may have been
     /// there.
     pub(crate) has_unknown: bool,
@@ -227,7 +228,7 @@ impl<D: Disk> Store<D> {
         check_key(key)?;
         let fingerprint = self.fingerprint(key);
         let hit = self.index.get(slot, fingerprint);
-        if hit.is_none() && !self.has_unread {
+        if hit.is_none() && !self.may_hide_keys() {
             return self.nothing_to_write();
         }
         // A put may displace another key once in a few thousand huge stores, and says so at the other's next read. A
@@ -258,12 +259,13 @@ impl<D: Disk> Store<D> {
         Ok(Position(draft.sequence))
     }
 
-    /// Removes all keys of a slot, with one record and one write to the disk.
+    /// Removes all keys of a slot, with one record and one write to the disk; none if it has no keys, with the exception that
+    /// [`delete`](Self::delete) names.
     ///
     /// # Errors
     /// As [`WriteError`] says. The slot then is what it was before.
     pub fn drop_slot(&mut self, slot: u16) -> Result<Position, WriteError> {
-        if self.index.slot_len(slot) == 0 && !self.has_unread {
+        if self.index.slot_len(slot) == 0 && !self.may_hide_keys() {
             return self.nothing_to_write();
         }
         let draft = Draft {
@@ -295,6 +297,12 @@ impl<D: Disk> Store<D> {
         }
         let before = self.index.get(draft.slot, draft.fingerprint);
         before.is_some_and(|hit| SizeClass::of(len).bytes() < hit.location.size.bytes())
+    }
+
+    /// Whether keys that are not in the index may be in some segment all the same.
+    fn may_hide_keys(&self) -> bool {
+        let mut segments = self.segments.iter();
+        self.has_gaps && segments.any(|(_, one)| one.unaccounted || one.quarantined || one.accepted)
     }
 
     fn nothing_to_write(&self) -> Result<Position, WriteError> {

@@ -249,3 +249,58 @@ fn what_was_sealed_short_is_cut_off_and_not_altered() {
         }
     }
 }
+
+/// A key may be in bytes that were lost, or given up as lost: what is deleted meanwhile stays deleted, should they come back.
+#[test]
+fn what_is_deleted_after_a_loss_stays_deleted_when_the_bytes_come_back() {
+    for (accepts, drops) in [(true, false), (true, true), (false, false), (false, true)] {
+        let disk = MemDisk::new();
+        let keys = 0..40u16;
+        let by_index = |seed| Options::new([seed; 16]).with_segment_bytes(4096);
+        let (mut store, _) = Store::open(disk.clone(), by_index(1)).expect("opens");
+        for n in keys.clone() {
+            store.put(n, &n.to_le_bytes(), &[7; 200], 1).expect("room");
+        }
+        store.sync().expect("syncs");
+        upkeep(&mut store);
+        store.close().expect("closes");
+        let name = segments(&disk)[1].clone();
+        let whole = disk.contents(&name).expect("there");
+        assert!(disk.overwrite(&name, 1000, &[0xaa; 600]));
+        let (mut store, recovery) = open(&disk, 2);
+        assert!(recovery.damage.iter().any(|damage| damage.kind == DamageKind::Unknown), "{recovery:?}");
+        let lost: Vec<u16> = keys.clone().filter(|n| store.get(*n, &n.to_le_bytes()).is_err()).collect();
+        assert!((2..6).contains(&lost.len()), "{lost:?}");
+        if accepts {
+            store.accept_losses();
+        }
+        for n in &lost {
+            let before = store.durable();
+            let removed = if drops { store.drop_slot(*n) } else { store.delete(*n, &n.to_le_bytes()) };
+            assert!(!before.covers(removed.expect("room")), "it is a write of its own");
+        }
+        store.sync().expect("syncs");
+        store.close().expect("closes");
+        // By index files, which know of the keys.
+        let look = |disk: &MemDisk| {
+            let (mut store, recovery) = Store::open(disk.clone(), by_index(3)).expect("opens");
+            assert!(!recovery.is_lossy(), "{recovery:?}");
+            for n in keys.clone() {
+                let read = store.get(n, &n.to_le_bytes()).expect("readable");
+                assert_eq!(matches!(read, Read::Absent), lost.contains(&n), "{n}: {read:?}");
+            }
+        };
+        look(&disk.fork());
+        // From a backup.
+        disk.plant(&name, &whole);
+        look(&disk.fork());
+        let (mut store, recovery) = open(&disk, 4);
+        assert!(!recovery.is_lossy());
+        for n in &lost {
+            assert!(matches!(store.get(*n, &n.to_le_bytes()), Ok(Read::Absent)), "{n}");
+        }
+        // Once nothing is in doubt a key that is not there costs nothing again.
+        let removed = store.delete(7, b"never there").expect("nothing to write");
+        assert!(store.durable().covers(removed));
+    }
+}
