@@ -94,6 +94,7 @@ mod hash_tree;
 mod index_file;
 mod key_index;
 mod leftovers;
+mod log_end;
 mod manifest;
 #[cfg(feature = "std")]
 mod mem_disk;

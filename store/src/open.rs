@@ -69,6 +69,7 @@ impl<D: Disk> Store<D> {
 
         let plan = Plan::of(&options);
         let replay = Replay::run(&disk, &manifest, &plan, recovery, &mut progress)?;
+        let short_ends = replay.short_ends();
         let Replay {
             mut segments,
             index,
@@ -185,6 +186,9 @@ impl<D: Disk> Store<D> {
             read_buffer: Vec::new(),
         };
         store.begin_log(&empty)?;
+        if !short_ends.is_empty() && store.has_reserved_room()? {
+            recovery.torn.extend(short_ends);
+        }
         Ok((store, recovery))
     }
 
@@ -216,6 +220,12 @@ impl<D: Disk> Store<D> {
             }
         }
         Ok(())
+    }
+
+    /// Whether the disk reserves room, by what it did just now; so it is taken for where it did nothing.
+    fn has_reserved_room(&self) -> Result<bool, OpenError> {
+        let Some(active) = self.active.map(|active| &self.segments[active]) else { return Ok(true) };
+        Ok(active.file.size()? >= active.capacity)
     }
 
     /// Closes the store in good order: syncs, and notes that nothing is missing. A store that is dropped instead is

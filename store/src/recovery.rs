@@ -12,6 +12,9 @@ use alloc::vec::Vec;
 ///
 /// Also where the power fails during an opening: a torn place that it has cut off is not reported again by the next.
 /// [`verify`](crate::verify()) before it tells of the place and cuts nothing off.
+///
+/// What nothing tells of: an end of the segment that was written to last, from the end of a record on, that reads as zeros as if it had never
+/// been written, the watermarks in it included. Where the disk reserves room for files an end that is *missing* is told, as torn.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Recovery {
@@ -160,7 +163,9 @@ pub struct Progress {
     pub bytes: u64,
 }
 
-/// A range of unsynced writes of which a crash left only pieces.
+/// A range of unsynced writes of which a crash left only pieces; or the end of a file that is shorter than the room that was reserved for it,
+/// which no crash makes so. A process that is stopped while it closes or opens the store may leave such an end; and where the disk
+/// reserves no room (an opening finds that out, [`verify`](crate::verify()) does not) each one that does not close it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Torn {
@@ -170,6 +175,7 @@ pub struct Torn {
     pub start: u64,
     /// Past the last byte.
     pub end: u64,
-    /// The slot of the record that was to stand there, if its header is whole.
+    /// The slot of the record that was to stand there, if its header is whole and nothing else may have stood behind it: a record
+    /// follows, or its own end was written.
     pub slot: Option<u16>,
 }

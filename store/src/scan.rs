@@ -171,6 +171,12 @@ impl<F: DiskFile> Scan<F> {
         &self.window[at..at + len]
     }
 
+    /// Whether the last byte of the record that was found last, and is not whole, is missing or as if it had never been written.
+    pub(crate) fn has_blank_end(&self, offset: u64, header: &Header) -> bool {
+        let len = HEADER_BYTES + header.payload_len();
+        header.record_len() as u64 > self.limit - offset || self.bytes(offset, len)[len - 1] == 0
+    }
+
     fn header_at(&mut self, offset: u64) -> Result<Option<Header>, DiskError> {
         if self.limit.saturating_sub(offset) < HEADER_BYTES as u64 {
             return Ok(None);
