@@ -8,6 +8,7 @@ use crate::manifest::{Manifest, derive};
 use crate::options::Options;
 use crate::read_around::read_around;
 use crate::record::{HEADER_BYTES, Header, MAX_OPENED_NUMBER};
+use crate::recount::Recounts;
 use crate::recovery::{Damage, DamageKind, Progress, Recovery};
 use crate::replay::{Plan, Replay};
 use crate::segment::{Segment, SegmentId};
@@ -168,6 +169,7 @@ impl<D: Disk> Store<D> {
             hashes,
             tree,
             uncounted,
+            recounts: Recounts::default(),
             has_gaps: has_unknown,
             has_unknown,
             now: 0,

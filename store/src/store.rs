@@ -8,6 +8,7 @@ use crate::hash_tree::HashTree;
 use crate::key_index::{KeyIndex, Location, SizeClass};
 use crate::options::Options;
 use crate::record::{Draft, Kind, MAX_KEY_BYTES, MAX_VALUE_BYTES};
+use crate::recount::Recounts;
 use crate::scrub::Round;
 use crate::seal::SealJob;
 use crate::segment::SegmentId;
@@ -49,6 +50,8 @@ pub struct Store<D: Disk> {
     pub(crate) tree: Option<HashTree>,
     /// Entries that the tree does not count: their keys are not known, for their records are damaged.
     pub(crate) uncounted: BTreeSet<(u16, u64)>,
+    /// Slots whose sums are to be made anew, in steps.
+    pub(crate) recounts: Recounts,
     /// Places were found of which nobody knows what they hold: what is not in the index may be there, and be seen again one day, whether
     /// the caller has accepted its loss or not.
     pub(crate) has_gaps: bool,
@@ -203,14 +206,14 @@ impl<D: Disk> Store<D> {
         if let Some(old) = &old {
             self.segments.lose(old.location, sequence);
         }
-        if let Some(tree) = &mut self.tree {
+        if let Some(tree) = &self.tree {
             let key_hash = tree.key().key_hash(key);
             if let Some(old) = old
                 && !self.uncounted.remove(&(slot, old.fingerprint))
             {
-                tree.subtract(slot, key_hash, old.tag);
+                self.uncount(slot, fingerprint, key_hash, old.tag);
             }
-            tree.add(slot, key_hash, tag);
+            self.count(slot, fingerprint, key_hash, tag);
         }
         Ok(Position(sequence))
     }
@@ -250,10 +253,10 @@ impl<D: Disk> Store<D> {
         self.append(&draft, Urgency::Removal)?;
         if let Some(old) = self.index.remove(slot, fingerprint) {
             self.segments.lose(old.location, draft.sequence);
-            if let Some(tree) = &mut self.tree
+            if let Some(tree) = &self.tree
                 && !self.uncounted.remove(&(slot, old.fingerprint))
             {
-                tree.subtract(slot, tree.key().key_hash(key), old.tag);
+                self.uncount(slot, fingerprint, tree.key().key_hash(key), old.tag);
             }
         }
         Ok(Position(draft.sequence))
@@ -284,6 +287,7 @@ impl<D: Disk> Store<D> {
         if let Some(tree) = &mut self.tree {
             tree.clear(slot);
             self.uncounted.retain(|(of, _)| *of != slot);
+            self.recounts.cancel(slot);
         }
         Ok(Position(draft.sequence))
     }

@@ -117,6 +117,7 @@ impl Summary {
         mut each: impl FnMut(Line),
     ) -> bool {
         match found {
+            Found::Searching => {}
             Found::End { offset } => {
                 self.read_to = offset;
                 self.bytes_read = scan.bytes_read;

@@ -1,7 +1,9 @@
 //! What becomes of losses: those that the caller has accepted are merged away with their segments, those whose key is known are told
 //! until it is put again.
 
-use gramme_store::{DamageKind, Disk, MemDisk, Options, Read, ReadError, Recovery, Store, verify};
+use gramme_store::{
+    Cursor, DamageKind, Disk, MemDisk, Options, Page, Read, ReadError, Recovery, Store, verify,
+};
 
 const KEYS: u32 = 60;
 
@@ -303,4 +305,31 @@ fn what_is_deleted_after_a_loss_stays_deleted_when_the_bytes_come_back() {
         let removed = store.delete(7, b"never there").expect("nothing to write");
         assert!(store.durable().covers(removed));
     }
+}
+
+#[test]
+fn a_listing_tells_of_what_a_get_calls_unknown() {
+    let disk = written(true);
+    let name = segments(&disk)[1].clone();
+    assert!(disk.overwrite(&name, 1000, &[0xee; 600]));
+    let (mut store, _) = open(&disk, 2);
+    let pages = |store: &mut Store<MemDisk>, slot| {
+        let mut pages = vec![store.list(slot, Cursor::START, 7).expect("readable")];
+        while let Some(next) = pages[pages.len() - 1].next {
+            pages.push(store.list(slot, next, 7).expect("readable"));
+        }
+        pages
+    };
+    let is_listed =
+        |pages: &[Page], n: u32| pages.iter().any(|page| page.keys.contains(&n.to_le_bytes().to_vec()));
+    let listed = pages(&mut store, 1);
+    let unknown: Vec<u32> =
+        (0..KEYS).filter(|n| store.get(1, &n.to_le_bytes()).map(drop) == Err(ReadError::Unknown)).collect();
+    assert!(!unknown.is_empty() && !unknown.iter().any(|n| is_listed(&listed, *n)));
+    assert!(listed.iter().all(|page| page.unknown), "{listed:?}");
+    // A slot of which nothing is left, too.
+    assert!(store.has_unknown() && pages(&mut store, 2).iter().all(|page| page.unknown));
+    store.accept_losses();
+    assert!(!store.has_unknown() && pages(&mut store, 1).iter().all(|page| !page.unknown));
+    assert!(matches!(store.get(1, &unknown[0].to_le_bytes()), Ok(Read::Absent)));
 }
