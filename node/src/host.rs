@@ -403,7 +403,8 @@ impl<D: Disk> Host<D> {
     }
 
     fn list(&mut self, from: ListCursor, last: Place, limit: usize) -> Option<Page> {
-        let mut listed = Page::default();
+        // What damage may have taken, from slots that look empty, too, is as missing as what can't be read.
+        let mut listed = Page { unreadable: u64::from(self.store.has_unknown()), ..Page::default() };
         let mut next = Some(from.place.0);
         while let Some(place) = next.and_then(|first| self.store.slots(first, last.0).next()).map(Place) {
             next = place.0.checked_add(1);

@@ -101,7 +101,8 @@ impl fmt::Display for ServeError {
                     | OpenError::ManifestDamaged
                     | OpenError::ManifestStale { .. }
                     | OpenError::SegmentMissing { .. }
-                    | OpenError::SegmentForeign { .. } => write!(
+                    | OpenError::SegmentForeign { .. }
+                    | OpenError::HashKey { .. } => write!(
                         f,
                         "; bring back what is missing, or, if other nodes hold what this one held, remove all of that \
                          directory: the node then takes it back from them"

@@ -16,7 +16,6 @@ use crate::key_index::{FINGERPRINT_MASK, Location, SizeClass};
 use crate::manifest::SaveError;
 use crate::read::is_past;
 use crate::record::{Draft, HEADER_BYTES, Header, Kind};
-use crate::replay::count_anew;
 use crate::room::BLOCK_BYTES;
 use crate::scan::{Found, Scan};
 use crate::segment::{SEGMENT_HEADER_BYTES, Segment, SegmentKind};
@@ -325,8 +324,10 @@ impl<D: Disk> Store<D> {
                     // What the index still points to here became unreadable since the opening, header and all.
                     segment.quarantined = segment.live > 0 || lost;
                     merge.spoiled |= segment.quarantined;
+                    self.has_gaps |= segment.quarantined;
                     continue;
                 }
+                Found::Searching => Ok(0),
                 Found::Gap { start, end, .. } => {
                     merge.lossy |= !segment.has_accepted(start, end);
                     Ok(0)
@@ -438,13 +439,8 @@ impl<D: Disk> Store<D> {
                 self.segments.lose(old.location, 0);
             }
             // What is lost is not counted, so that a healthy replica's sum differs.
-            if let Some(tree) = &mut self.tree
-                && kind == Kind::Lost
-                && !self.uncounted.contains(&(header.slot, header.fingerprint & FINGERPRINT_MASK))
-            {
-                let (index, segments, hashes) = (&self.index, &self.segments, &self.hashes);
-                count_anew(tree, header.slot, index, segments, hashes, &mut self.uncounted)
-                    .map_err(WriteError::Unreadable)?;
+            if kind == Kind::Lost {
+                self.count_no_more(header.slot, header.fingerprint & FINGERPRINT_MASK);
             }
         }
         Ok(location.size.bytes())

@@ -42,6 +42,12 @@ pub enum OpenError {
         /// The segment whose place it takes, or whose name it has.
         segment: SegmentId,
     },
+    /// The manifest's hash key is not the one that the records were written with, so no key would be found. Damage does not do that:
+    /// somebody altered the manifest and made its checksum right.
+    HashKey {
+        /// A segment whose records say so.
+        segment: SegmentId,
+    },
     /// A sequence, a segment's number or the manifest's generation is so great that what comes after it might not be read any more.
     /// No store gets there by itself.
     NumbersExhausted,
@@ -142,6 +148,10 @@ impl fmt::Display for OpenError {
             Self::SegmentMissing { segment } => {
                 write!(f, "segment {segment} is missing; nothing was touched")
             }
+            Self::HashKey { segment } => write!(
+                f,
+                "the manifest's hash key is not the one that segment {segment} was written with; nothing was touched"
+            ),
             Self::SegmentForeign { segment } => {
                 write!(f, "segment {segment} belongs to another store; nothing was touched")
             }

@@ -11,8 +11,10 @@ use std::vec::Vec;
 
 const LOCK: &str = "LOCK";
 
-/// A directory of the file system. The lock is an advisory lock on a file named `LOCK` in it, which the operating system
-/// gives up when the process ends, however it ends.
+/// A directory of the file system. The lock is an advisory lock on a file named `LOCK` in it and, on Unix, one on the directory itself,
+/// so that nobody gets in who removes the file or puts another in its place. The operating system gives both up when the process ends, however
+/// it ends. Some network file systems (NFS) lock files that are open for writing and nothing else: there the file's lock is all there is, and
+/// nobody may remove it. Where a file system has no locks at all an opening fails.
 #[derive(Debug)]
 pub struct FileDisk {
     directory: PathBuf,
@@ -123,12 +125,17 @@ fn sync_directory(directory: &Path) -> Result<(), DiskError> {
 
 /// A directory's lock, until it is dropped.
 #[derive(Debug)]
-pub struct FileLock(File);
+pub struct FileLock {
+    file: File,
+    /// Where directories can be locked.
+    directory: Option<File>,
+}
 
 impl Drop for FileLock {
     fn drop(&mut self) {
-        // Closing alone is not enough: a process that another thread is just starting has the file open as well for a moment.
-        let _ = self.0.unlock();
+        // Closing alone is not enough: a process that another thread is just starting has the files open as well for a moment.
+        let _ = self.file.unlock();
+        self.directory.iter().for_each(|directory| drop(directory.unlock()));
     }
 }
 
@@ -145,11 +152,23 @@ impl Disk for FileDisk {
             .open(self.at(LOCK))
             .named("lock the directory")?;
         match file.try_lock() {
-            Ok(()) => Ok(FileLock(file)),
+            Ok(()) => {}
             Err(std::fs::TryLockError::WouldBlock) => {
+                return Err(DiskError::new(DiskErrorKind::Locked, "lock the directory"));
+            }
+            Err(std::fs::TryLockError::Error(error)) => return Err(disk_error(&error, "lock the directory")),
+        }
+        // Not the descriptor that this disk has: locks are held by what was opened, and each lock is to be one of its own.
+        let directory = match cfg!(unix) {
+            true => Some(File::open(&self.directory).named("lock the directory")?),
+            false => None,
+        };
+        match directory.as_ref().map(File::try_lock) {
+            Some(Err(std::fs::TryLockError::WouldBlock)) => {
                 Err(DiskError::new(DiskErrorKind::Locked, "lock the directory"))
             }
-            Err(std::fs::TryLockError::Error(error)) => Err(disk_error(&error, "lock the directory")),
+            Some(Ok(())) => Ok(FileLock { file, directory }),
+            _ => Ok(FileLock { file, directory: None }),
         }
     }
 

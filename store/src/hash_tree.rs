@@ -113,6 +113,12 @@ impl HashTree {
         self.change(slot, self.key.element(slot, key_hash, tag), i64::from(tag & 1 == 1));
     }
 
+    /// Adds an element, or (`by` = −1) subtracts it.
+    pub(crate) fn change_by(&mut self, slot: u16, element: u128, tag: u64, by: i64) {
+        let change = if by < 0 { element.wrapping_neg() } else { element };
+        self.change(slot, change, by * i64::from(tag & 1 == 1));
+    }
+
     /// Adds what elements of a slot sum up to, and how many have odd tags.
     pub(crate) fn add_sum(&mut self, slot: u16, sum: u128, odd: u32) {
         self.change(slot, sum, i64::from(odd));

@@ -100,7 +100,7 @@ fn holds_a_record<F: DiskFile>(file: &F, header: &SegmentHeader) -> Result<bool,
     loop {
         match scan.next()? {
             Found::Record { .. } => return Ok(true),
-            Found::Gap { trailing: false, .. } => {}
+            Found::Gap { trailing: false, .. } | Found::Searching => {}
             Found::Gap { trailing: true, .. } | Found::End { .. } => return Ok(false),
         }
     }

@@ -89,10 +89,12 @@ mod error;
 #[cfg(feature = "std")]
 mod file_disk;
 mod grouped;
+mod hash_key;
 mod hash_tree;
 mod index_file;
 mod key_index;
 mod leftovers;
+mod log_end;
 mod manifest;
 #[cfg(feature = "std")]
 mod mem_disk;
@@ -104,6 +106,7 @@ mod read;
 mod read_ahead;
 mod read_around;
 mod record;
+mod recount;
 mod recovery;
 mod replay;
 mod room;

@@ -8,6 +8,7 @@ use crate::manifest::{Manifest, derive};
 use crate::options::Options;
 use crate::read_around::read_around;
 use crate::record::{HEADER_BYTES, Header, MAX_OPENED_NUMBER};
+use crate::recount::Recounts;
 use crate::recovery::{Damage, DamageKind, Progress, Recovery};
 use crate::replay::{Plan, Replay};
 use crate::segment::{Segment, SegmentId};
@@ -69,6 +70,7 @@ impl<D: Disk> Store<D> {
 
         let plan = Plan::of(&options);
         let replay = Replay::run(&disk, &manifest, &plan, recovery, &mut progress)?;
+        let short_ends = replay.short_ends();
         let Replay {
             mut segments,
             index,
@@ -147,7 +149,6 @@ impl<D: Disk> Store<D> {
             generation: manifest.generation,
             next_segment: leftovers.next_segment,
         };
-        let has_unread = segments.iter().any(|(_, segment)| segment.quarantined);
         let has_unknown = segments.iter().any(|(_, segment)| segment.unaccounted);
         let reserve_bytes = Self::finds_reserve(&disk);
         let mut store = Self {
@@ -168,7 +169,8 @@ impl<D: Disk> Store<D> {
             hashes,
             tree,
             uncounted,
-            has_unread,
+            recounts: Recounts::default(),
+            has_gaps: has_unknown,
             has_unknown,
             now: 0,
             starved: false,
@@ -186,6 +188,9 @@ impl<D: Disk> Store<D> {
             read_buffer: Vec::new(),
         };
         store.begin_log(&empty)?;
+        if !short_ends.is_empty() && store.has_reserved_room()? {
+            recovery.torn.extend(short_ends);
+        }
         Ok((store, recovery))
     }
 
@@ -217,6 +222,12 @@ impl<D: Disk> Store<D> {
             }
         }
         Ok(())
+    }
+
+    /// Whether the disk reserves room, by what it did just now; so it is taken for where it did nothing.
+    fn has_reserved_room(&self) -> Result<bool, OpenError> {
+        let Some(active) = self.active.map(|active| &self.segments[active]) else { return Ok(true) };
+        Ok(active.file.size()? >= active.capacity)
     }
 
     /// Closes the store in good order: syncs, and notes that nothing is missing. A store that is dropped instead is

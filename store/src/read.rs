@@ -250,6 +250,12 @@ impl<D: Disk> Store<D> {
         if found.is_none() { self.not_found(None) } else { Ok(found) }
     }
 
+    /// Whether a key that is not found may have been taken by damage, in any slot: a [`get`](Self::get) of it answers
+    /// [`ReadError::Unknown`] then. From memory alone.
+    pub const fn has_unknown(&self) -> bool {
+        self.has_unknown
+    }
+
     /// The answer for a key that was not found, or has expired: `absent`, unless damage may have taken it.
     pub(crate) fn not_found<T>(&self, absent: T) -> Result<T, ReadError> {
         if self.has_unknown { Err(ReadError::Unknown) } else { Ok(absent) }
@@ -334,12 +340,12 @@ impl<D: Disk> Store<D> {
     /// between the calls; one that comes or goes may be.
     ///
     /// # Errors
-    /// [`ReadError::Disk`]. Damaged records are counted, not failed on: the listing can go on past them. What is
-    /// [unknown](ReadError::Unknown) is not in it.
+    /// [`ReadError::Disk`]. Damaged records are counted, not failed on: the listing can go on past them. Where keys may be missing of which
+    /// nobody knows, [`Page::unknown`] says so.
     pub fn list(&mut self, slot: u16, cursor: Cursor, limit: usize) -> Result<Page, ReadError> {
         let limit = limit.max(1);
         let hits = self.index.page(slot, cursor.0, limit);
-        let mut page = Page::default();
+        let mut page = Page { unknown: self.has_unknown, ..Page::default() };
         if hits.len() == limit {
             page.next = hits.last().map(|hit| Cursor(hit.fingerprint + 1));
         }
@@ -438,6 +444,9 @@ pub struct Page {
     pub tags: Vec<u64>,
     /// Keys that are there but could not be read: their records are damaged.
     pub unreadable: u64,
+    /// Other keys may have been there: a [`get`](crate::Store::get) of any that is not listed answers [`ReadError::Unknown`]. So it goes with
+    /// all pages, until the caller [accepts](crate::Store::accept_losses) what is lost.
+    pub unknown: bool,
     /// Where to go on; `None` at the end of the slot.
     pub next: Option<Cursor>,
 }

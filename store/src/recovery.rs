@@ -12,6 +12,9 @@ use alloc::vec::Vec;
 ///
 /// Also where the power fails during an opening: a torn place that it has cut off is not reported again by the next.
 /// [`verify`](crate::verify()) before it tells of the place and cuts nothing off.
+///
+/// What nothing tells of: an end of the segment that was written to last, from the end of a record on, that reads as zeros as if it had never
+/// been written, the watermarks in it included. Where the disk reserves room for files an end that is *missing* is told, as torn.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Recovery {
@@ -86,7 +89,8 @@ impl Damage {
             | DamageKind::Mended { .. }
             | DamageKind::Chain => false,
             DamageKind::Record { .. } | DamageKind::Unknown | DamageKind::Unreadable => true,
-            DamageKind::CutOff | DamageKind::Altered | DamageKind::Removed | DamageKind::HeadUnknown => true,
+            DamageKind::CutOff | DamageKind::Altered | DamageKind::Hidden => true,
+            DamageKind::Removed | DamageKind::HeadUnknown => true,
         }
     }
 }
@@ -123,8 +127,11 @@ pub enum DamageKind {
     /// The chain of hashes is damaged or gone. No record is lost; what it vouched for before this place can no longer be shown.
     Chain,
     /// The segment's bytes are not those that were sealed, whether its checksums agree or not. Only
-    /// [`verify`](crate::verify()) finds this, and the next two.
+    /// [`verify`](crate::verify()) finds this, and the next three.
     Altered,
+    /// Whole records that an opening would not see as they are: the manifest says that there are none, or has another hash key than
+    /// they were written with, or an index file says something else of them. Damage does not do that. An opening finds it in the first record of a segment.
+    Hidden,
     /// The chain has a segment that the store does not.
     Removed,
     /// The remembered head is not in the chain: the store was cut back to an earlier state, or is another one.
@@ -156,7 +163,9 @@ pub struct Progress {
     pub bytes: u64,
 }
 
-/// A range of unsynced writes of which a crash left only pieces.
+/// A range of unsynced writes of which a crash left only pieces; or the end of a file that is shorter than the room that was reserved for it,
+/// which no crash makes so. A process that is stopped while it closes or opens the store may leave such an end; and where the disk
+/// reserves no room (an opening finds that out, [`verify`](crate::verify()) does not) each one that does not close it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Torn {
@@ -166,6 +175,7 @@ pub struct Torn {
     pub start: u64,
     /// Past the last byte.
     pub end: u64,
-    /// The slot of the record that was to stand there, if its header is whole.
+    /// The slot of the record that was to stand there, if its header is whole and nothing else may have stood behind it: a record
+    /// follows, or its own end was written.
     pub slot: Option<u16>,
 }

@@ -2,8 +2,9 @@
 
 use crate::batch::Batch;
 use crate::checksum::Place;
-use crate::disk::{Disk, DiskError, DiskErrorKind, DiskFile};
+use crate::disk::{Disk, DiskErrorKind, DiskFile};
 use crate::error::OpenError;
+use crate::hash_key::{self, HEAD_BYTES, Witness};
 use crate::hash_tree::{HashTree, TreeKey};
 use crate::index_file::{self, Subject};
 use crate::key_index::{KeyIndex, Location};
@@ -11,6 +12,7 @@ use crate::manifest::Manifest;
 use crate::options::Options;
 use crate::read_around::read_around;
 use crate::record::{HEADER_BYTES, Header, Kind};
+use crate::recount::count_anew;
 use crate::recovery::{Damage, DamageKind, Progress, Recovery, Torn};
 use crate::segment::{
     FORMAT, HeaderState, SEGMENT_HEADER_BYTES, Segment, SegmentHeader, SegmentId, SegmentKind,
@@ -19,7 +21,6 @@ use crate::segments::SegmentTable;
 use crate::summarise::{Job, News, each_summary};
 use crate::summary::{Fate, Hashes, Line, Source, Summary, Suspect};
 use alloc::collections::{BTreeMap, BTreeSet};
-use alloc::vec;
 use alloc::vec::Vec;
 use siphasher::sip::SipHasher13;
 
@@ -54,7 +55,7 @@ pub(crate) struct Replay<'p, F> {
     /// The greatest (segment, offset) before which all was durable.
     pub(crate) watermark: (SegmentId, u64),
     /// The last sequence that was durable, by the same.
-    durable: u64,
+    pub(crate) durable: u64,
     pub(crate) tree: Option<HashTree>,
     /// Entries that the tree does not count: their keys are not known.
     pub(crate) uncounted: BTreeSet<(u16, u64)>,
@@ -65,8 +66,10 @@ pub(crate) struct Replay<'p, F> {
     /// Records at the end of the log of whose headers one bit is to be set right on the disk: segments and offsets.
     pub(crate) to_mend: Vec<(u16, u64)>,
     suspects: Vec<(u16, Suspect)>,
+    /// Segments that are not sealed and whose files are shorter than the room that is reserved for them, with their lengths.
+    pub(crate) short: Vec<(u16, u64)>,
     /// The last sequences that the manifest knew of in segments that are not sealed.
-    noted: BTreeMap<u16, u64>,
+    pub(crate) noted: BTreeMap<u16, u64>,
     /// Marks in the place of lost records, and their segments.
     lost: Vec<(u16, Line)>,
     /// What is not in the index yet: batches, each of one segment, in the order of the log.
@@ -104,6 +107,7 @@ impl<'p, F: DiskFile> Replay<'p, F> {
             plan,
             to_mend: Vec::new(),
             suspects: Vec::new(),
+            short: Vec::new(),
             noted: BTreeMap::new(),
             lost: Vec::new(),
             pending: Vec::new(),
@@ -137,12 +141,16 @@ impl<'p, F: DiskFile> Replay<'p, F> {
         progress: &mut dyn FnMut(Progress),
     ) -> Result<(), OpenError> {
         let mut order = Vec::with_capacity(manifest.entries.len());
+        let (mut agrees, mut disagree) = (false, Vec::new());
         for entry in &manifest.entries {
             let file = disk.open(&entry.id.file_name()).map_err(|error| match error.kind() {
                 DiskErrorKind::NotFound => OpenError::SegmentMissing { segment: entry.id },
                 _ => OpenError::Disk(error),
             })?;
-            let base = match read_header(&file)? {
+            let place = Place::new(entry.salt, entry.id.0);
+            let mut head = [0; HEAD_BYTES];
+            let read = read_around(&file, 0, &mut head, &mut |_, _| ())?;
+            let base = match decode_header(&head[..read])? {
                 HeaderState::Sound(header) => {
                     if header.store != manifest.store || header.id != entry.id || header.salt != entry.salt {
                         return Err(OpenError::SegmentForeign { segment: entry.id });
@@ -170,9 +178,21 @@ impl<'p, F: DiskFile> Replay<'p, F> {
                 first: entry.first,
                 last: entry.last,
             });
-            let place = Place::new(entry.salt, entry.id.0);
+            let mask = self.plan.fingerprint_mask;
+            match hash_key::ask(&file, &head[..read], place, &self.hashes.fingerprints, mask)? {
+                Witness::Agrees => agrees = true,
+                Witness::Disagrees(at) => disagree.push((entry.id, at)),
+                Witness::Silent => {}
+            }
             let job = Job { entry, file, place, base, subject, index: None, index_is_bad: false };
             order.push((if entry.sealed.is_some() { entry.first } else { base }, job));
+        }
+        for (segment, at) in disagree {
+            if !agrees {
+                return Err(OpenError::HashKey { segment });
+            }
+            let (segment, kind) = (Some(segment), DamageKind::Hidden);
+            self.recovery.damage.push(Damage { segment, start: at.start, end: at.end, kind });
         }
         order.sort_by_key(|(base, job)| (*base, job.entry.id));
         let (bases, jobs): (Vec<u64>, Vec<Job<'_, F>>) = order.into_iter().unzip();
@@ -205,7 +225,7 @@ impl<'p, F: DiskFile> Replay<'p, F> {
                     if !is_sealed || at + 1 == jobs.len() {
                         self.apply_pending()?;
                     }
-                    self.end_segment(number, &jobs[at], summary);
+                    self.end_segment(number, &jobs[at], summary)?;
                     if self.pending.is_empty() {
                         self.forget_deleted(bases.get(at + 1).copied().unwrap_or(u64::MAX));
                     }
@@ -247,7 +267,7 @@ impl<'p, F: DiskFile> Replay<'p, F> {
             .ok_or(OpenError::Options("the store has more segments than it can number"))
     }
 
-    fn end_segment(&mut self, number: u16, job: &Job<'_, F>, summary: Summary) {
+    fn end_segment(&mut self, number: u16, job: &Job<'_, F>, summary: Summary) -> Result<(), OpenError> {
         let entry = job.entry;
         let segment = &mut self.segments[number];
         // What can't be read may be as old as anything in it.
@@ -271,6 +291,10 @@ impl<'p, F: DiskFile> Replay<'p, F> {
         self.durable = self.durable.max(summary.durable);
         if entry.sealed.is_none() {
             segment.tail = summary.end.min(segment.capacity);
+            let len = job.file.size()?;
+            if len < segment.capacity {
+                self.short.push((number, len));
+            }
             self.noted.insert(number, entry.last);
         } else if is_short {
             let due = segment.tail;
@@ -286,9 +310,10 @@ impl<'p, F: DiskFile> Replay<'p, F> {
             Source::IndexFile => self.recovery.index_files += 1,
             Source::ScanForBadIndexFile => self.recovery.bad_index_files += 1,
         }
+        Ok(())
     }
 
-    fn note_damage(&mut self, number: u16, start: u64, end: u64, kind: DamageKind) {
+    pub(crate) fn note_damage(&mut self, number: u16, start: u64, end: u64, kind: DamageKind) {
         let segment = Some(self.segments[number].id);
         self.recovery.damage.push(Damage { segment, start, end, kind });
     }
@@ -297,7 +322,7 @@ impl<'p, F: DiskFile> Replay<'p, F> {
     fn settle(&mut self) -> Result<(), OpenError> {
         let mut unread = Vec::new();
         for (number, suspect) in core::mem::take(&mut self.suspects) {
-            let Suspect { start, end, fate, unreadable } = suspect;
+            let Suspect { start, end, fate, unreadable, is_last } = suspect;
             let segment = &mut self.segments[number];
             let (id, tail) = (segment.id, segment.tail);
             // A crash tears; it does not make a place unreadable, so that is not taken for its work.
@@ -311,7 +336,9 @@ impl<'p, F: DiskFile> Replay<'p, F> {
                     if start < tail {
                         segment.torn.push((start, end.min(tail)));
                     }
+                    // Where the log goes no further, others may have stood behind it.
                     let slot = if let Fate::Headed(line) = &fate { Some(line.slot) } else { None };
+                    let slot = slot.filter(|_| !is_last);
                     self.recovery.torn.push(Torn { segment: id, start, end, slot });
                     continue;
                 }
@@ -381,54 +408,6 @@ impl<'p, F: DiskFile> Replay<'p, F> {
                 let end = start + location.size.bytes();
                 self.note_damage(number, start, end, DamageKind::record(line.slot, line.sequence));
             }
-        }
-    }
-
-    /// A segment that was durable, and of which no manifest says where it ends, may have been cut off where a record ends:
-    /// then sequences are missing between it and the next, for the log has them without gaps.
-    fn look_for_cuts(&mut self) {
-        let unsealed = self.segments.iter().filter(|(_, one)| one.kind == SegmentKind::Log && !one.sealed);
-        let mut order: Vec<u16> = unsealed.map(|(number, _)| number).collect();
-        order.sort_by_key(|number| self.segments[*number].id);
-        // A record of which the header is left tells its sequence.
-        let has_gap = |recovery: &Recovery, id| {
-            recovery.damage.iter().any(|damage| damage.segment == Some(id) && damage.kind.is_unaccounted())
-        };
-        let mut cuts = Vec::new();
-        for (at, number) in order.iter().enumerate() {
-            let segment = &self.segments[*number];
-            if segment.id >= self.watermark.0 || has_gap(&self.recovery, segment.id) {
-                continue;
-            }
-            // The first of its records may be missing, too.
-            let noted = self.noted.get(number).copied().unwrap_or(0);
-            if noted > segment.last && noted <= self.durable {
-                cuts.push(*number);
-                continue;
-            }
-            if segment.is_empty() {
-                // Nothing is left, not even the header: then it can't be told from one that was full.
-                if self.recovery.damage.iter().any(|damage| damage.segment == Some(segment.id)) {
-                    cuts.push(*number);
-                }
-                continue;
-            }
-            let next =
-                order[at + 1..].iter().map(|later| &self.segments[*later]).find(|later| !later.is_empty());
-            let due = segment.last + 1;
-            let (first, known) =
-                next.map_or((u64::MAX, false), |next| (next.first, has_gap(&self.recovery, next.id)));
-            if due <= self.durable && first > due && !known {
-                cuts.push(*number);
-            }
-        }
-        for number in cuts {
-            let segment = &mut self.segments[number];
-            let tail = segment.tail;
-            // It is sealed as if the record were there that came next, so that the next opening finds it short.
-            segment.tail = segment.capacity.min(tail + HEADER_BYTES as u64);
-            let end = segment.tail;
-            self.note_damage(number, tail, end, DamageKind::CutOff);
         }
     }
 
@@ -561,43 +540,12 @@ impl<'p, F: DiskFile> Replay<'p, F> {
 pub(crate) fn read_header<F: DiskFile>(file: &F) -> Result<HeaderState, OpenError> {
     let mut bytes = [0; SEGMENT_HEADER_BYTES];
     let read = read_around(file, 0, &mut bytes, &mut |_, _| ())?;
-    match SegmentHeader::decode(&bytes[..read]) {
+    decode_header(&bytes[..read])
+}
+
+fn decode_header(bytes: &[u8]) -> Result<HeaderState, OpenError> {
+    match SegmentHeader::decode(bytes) {
         HeaderState::NewerFormat(found) => Err(OpenError::NewerFormat { found, supported: FORMAT }),
         state => Ok(state),
     }
-}
-
-/// Makes the sum of a slot from the keys on the disk: one read for each key. Only where damage left no other way, and at an opening
-/// that meets the drop of a slot between what it removed and what was put later.
-pub(crate) fn count_anew<F: DiskFile>(
-    tree: &mut HashTree,
-    slot: u16,
-    index: &KeyIndex,
-    segments: &SegmentTable<F>,
-    hashes: &Hashes,
-    uncounted: &mut BTreeSet<(u16, u64)>,
-) -> Result<(), DiskError> {
-    tree.clear(slot);
-    for hit in index.page(slot, 0, usize::MAX) {
-        let segment = &segments[hit.location.segment];
-        let offset = hit.location.offset();
-        let len = hit.location.size.bytes().min(segment.tail - offset);
-        let mut bytes = vec![0; usize::try_from(len).expect("a record's length fits")];
-        let read = read_around(&segment.file, offset, &mut bytes, &mut |_, _| ())?;
-        let spot = crate::read::Spot { segment: segment.id, place: segment.place, offset, len: read };
-        let line = spot
-            .record(&bytes[..read])
-            .filter(|(header, _)| header.kind.is_put())
-            .map(|(header, body)| hashes.line(offset, &header, Some(&body[..header.key_len as usize])));
-        match line {
-            Some(line) => {
-                uncounted.remove(&(slot, hit.fingerprint));
-                tree.add(slot, line.key_hash, hit.tag);
-            }
-            None => {
-                uncounted.insert((slot, hit.fingerprint));
-            }
-        }
-    }
-    Ok(())
 }

@@ -33,6 +33,19 @@ pub(crate) enum Found {
     Gap { start: u64, end: u64, trailing: bool },
     /// Nothing but zeros from here to the limit.
     End { offset: u64 },
+    /// Nothing yet: a record is looked for past what is none, and a window's worth has been gone through. The next call goes on.
+    Searching,
+}
+
+/// How far a search for the next record has come.
+#[derive(Clone, Copy, Debug)]
+struct Search {
+    /// Where what is no record begins.
+    start: u64,
+    /// The end of what is not zero.
+    used: u64,
+    /// Where to go on.
+    offset: u64,
 }
 
 /// Goes through the records of one segment.
@@ -43,6 +56,8 @@ pub(crate) struct Scan<F> {
     limit: u64,
     window: Vec<u8>,
     window_start: u64,
+    /// A search for a record that is under way.
+    search: Option<Search>,
     /// Ranges known to hold no records.
     skip: Vec<(u64, u64)>,
     skipped: usize,
@@ -68,6 +83,7 @@ impl<F: DiskFile> Scan<F> {
             limit,
             window: Vec::new(),
             window_start: 0,
+            search: None,
             skip,
             skipped: 0,
             reads_around: false,
@@ -95,6 +111,7 @@ impl<F: DiskFile> Scan<F> {
     /// Goes back to a place where it stood.
     pub(crate) fn rewind(&mut self, position: u64) {
         self.position = position;
+        self.search = None;
         self.skipped = self.skip.partition_point(|(_, end)| *end <= position);
     }
 
@@ -171,6 +188,12 @@ impl<F: DiskFile> Scan<F> {
         &self.window[at..at + len]
     }
 
+    /// Whether the last byte of the record that was found last, and is not whole, is missing or as if it had never been written.
+    pub(crate) fn has_blank_end(&self, offset: u64, header: &Header) -> bool {
+        let len = HEADER_BYTES + header.payload_len();
+        header.record_len() as u64 > self.limit - offset || self.bytes(offset, len)[len - 1] == 0
+    }
+
     fn header_at(&mut self, offset: u64) -> Result<Option<Header>, DiskError> {
         if self.limit.saturating_sub(offset) < HEADER_BYTES as u64 {
             return Ok(None);
@@ -201,8 +224,11 @@ impl<F: DiskFile> Scan<F> {
         Ok(self.body_holds(offset, &header)?.then_some(header))
     }
 
-    /// The next thing in the segment.
+    /// The next thing in the segment. Reads a window at most, and a record that is longer.
     pub(crate) fn next(&mut self) -> Result<Found, DiskError> {
+        if let Some(search) = self.search.take() {
+            return self.gap(search);
+        }
         while let Some((start, end)) = self.skip.get(self.skipped).copied()
             && start <= self.position
         {
@@ -220,16 +246,24 @@ impl<F: DiskFile> Scan<F> {
         {
             found = self.record_at(offset)?;
         }
-        let Some((header, mended, intact)) = found else { return self.gap(offset) };
+        let Some((header, mended, intact)) = found else {
+            return self.gap(Search { start: offset, used: offset, offset });
+        };
         self.position = (offset + header.record_len() as u64).min(self.limit);
         Ok(Found::Record { offset, header, intact, mended })
     }
 
     /// Looks for the next record after something that is none.
-    fn gap(&mut self, start: u64) -> Result<Found, DiskError> {
-        let mut used = start; // The end of what is not zero.
-        let mut offset = start;
+    fn gap(&mut self, search: Search) -> Result<Found, DiskError> {
+        let Search { start, mut used, mut offset } = search;
+        let before = self.bytes_read;
         while offset < self.limit {
+            if offset - search.offset >= WINDOW_BYTES as u64
+                || self.bytes_read - before >= WINDOW_BYTES as u64
+            {
+                self.search = Some(Search { start, used, offset });
+                return Ok(Found::Searching);
+            }
             if let Some((skip, end)) = self.skip.get(self.skipped).copied()
                 && skip <= offset
             {
@@ -339,7 +373,16 @@ mod tests {
         disk.plant("crafted", &bytes);
         let file = disk.open("crafted").expect("there");
         let mut scan = Scan::new(file, place, LIMIT as u64, Vec::new()).expect("the disk is well");
-        let Ok(Found::Gap { start, end, trailing: true }) = scan.next() else { panic!("a gap to the end") };
+        let found = loop {
+            let before = scan.bytes_read;
+            match scan.next().expect("the disk is well") {
+                Found::Searching => {}
+                found => break found,
+            }
+            let read = scan.bytes_read - before;
+            assert!(read <= 2 * WINDOW_BYTES as u64 + 2 * record.len() as u64, "{read} bytes at once");
+        };
+        let Found::Gap { start, end, trailing: true } = found else { panic!("a gap to the end") };
         assert!(scan.bytes_read < 100 * LIMIT as u64, "{} bytes were read", scan.bytes_read);
         assert!(scan.is_unreadable(start, end));
     }

@@ -112,7 +112,7 @@ impl<D: Disk> Store<D> {
                         found.idle_bytes += end - offset;
                     }
                 }
-                Ok(Found::Record { .. }) => {}
+                Ok(Found::Record { .. } | Found::Searching) => {}
             }
             self.scrub_round = Some(round);
         }

@@ -8,6 +8,7 @@ use crate::hash_tree::HashTree;
 use crate::key_index::{KeyIndex, Location, SizeClass};
 use crate::options::Options;
 use crate::record::{Draft, Kind, MAX_KEY_BYTES, MAX_VALUE_BYTES};
+use crate::recount::Recounts;
 use crate::scrub::Round;
 use crate::seal::SealJob;
 use crate::segment::SegmentId;
@@ -49,8 +50,11 @@ pub struct Store<D: Disk> {
     pub(crate) tree: Option<HashTree>,
     /// Entries that the tree does not count: their keys are not known, for their records are damaged.
     pub(crate) uncounted: BTreeSet<(u16, u64)>,
-    /// The opening found places that can't be read: what is not in the index may be there.
-    pub(crate) has_unread: bool,
+    /// Slots whose sums are to be made anew, in steps.
+    pub(crate) recounts: Recounts,
+    /// Places were found of which nobody knows what they hold: what is not in the index may be there, and be seen again one day, whether
+    /// the caller has accepted its loss or not.
+    pub(crate) has_gaps: bool,
     /// It found places of which nobody knows what they held, and the caller has not accepted that: what is not in the index may have been
     /// there.
     pub(crate) has_unknown: bool,
@@ -202,14 +206,14 @@ impl<D: Disk> Store<D> {
         if let Some(old) = &old {
             self.segments.lose(old.location, sequence);
         }
-        if let Some(tree) = &mut self.tree {
+        if let Some(tree) = &self.tree {
             let key_hash = tree.key().key_hash(key);
             if let Some(old) = old
                 && !self.uncounted.remove(&(slot, old.fingerprint))
             {
-                tree.subtract(slot, key_hash, old.tag);
+                self.uncount(slot, fingerprint, key_hash, old.tag);
             }
-            tree.add(slot, key_hash, tag);
+            self.count(slot, fingerprint, key_hash, tag);
         }
         Ok(Position(sequence))
     }
@@ -227,7 +231,7 @@ impl<D: Disk> Store<D> {
         check_key(key)?;
         let fingerprint = self.fingerprint(key);
         let hit = self.index.get(slot, fingerprint);
-        if hit.is_none() && !self.has_unread {
+        if hit.is_none() && !self.may_hide_keys() {
             return self.nothing_to_write();
         }
         // A put may displace another key once in a few thousand huge stores, and says so at the other's next read. A
@@ -249,21 +253,22 @@ impl<D: Disk> Store<D> {
         self.append(&draft, Urgency::Removal)?;
         if let Some(old) = self.index.remove(slot, fingerprint) {
             self.segments.lose(old.location, draft.sequence);
-            if let Some(tree) = &mut self.tree
+            if let Some(tree) = &self.tree
                 && !self.uncounted.remove(&(slot, old.fingerprint))
             {
-                tree.subtract(slot, tree.key().key_hash(key), old.tag);
+                self.uncount(slot, fingerprint, tree.key().key_hash(key), old.tag);
             }
         }
         Ok(Position(draft.sequence))
     }
 
-    /// Removes all keys of a slot, with one record and one write to the disk.
+    /// Removes all keys of a slot, with one record and one write to the disk; none if it has no keys, with the exception that
+    /// [`delete`](Self::delete) names.
     ///
     /// # Errors
     /// As [`WriteError`] says. The slot then is what it was before.
     pub fn drop_slot(&mut self, slot: u16) -> Result<Position, WriteError> {
-        if self.index.slot_len(slot) == 0 && !self.has_unread {
+        if self.index.slot_len(slot) == 0 && !self.may_hide_keys() {
             return self.nothing_to_write();
         }
         let draft = Draft {
@@ -282,6 +287,7 @@ impl<D: Disk> Store<D> {
         if let Some(tree) = &mut self.tree {
             tree.clear(slot);
             self.uncounted.retain(|(of, _)| *of != slot);
+            self.recounts.cancel(slot);
         }
         Ok(Position(draft.sequence))
     }
@@ -295,6 +301,12 @@ impl<D: Disk> Store<D> {
         }
         let before = self.index.get(draft.slot, draft.fingerprint);
         before.is_some_and(|hit| SizeClass::of(len).bytes() < hit.location.size.bytes())
+    }
+
+    /// Whether keys that are not in the index may be in some segment all the same.
+    fn may_hide_keys(&self) -> bool {
+        let mut segments = self.segments.iter();
+        self.has_gaps && segments.any(|(_, one)| one.unaccounted || one.quarantined || one.accepted)
     }
 
     fn nothing_to_write(&self) -> Result<Position, WriteError> {

@@ -38,6 +38,8 @@ pub(crate) struct Suspect {
     pub(crate) fate: Fate,
     /// The disk refused to read some of it.
     pub(crate) unreadable: bool,
+    /// Its own end was not written, or is gone, and no record follows in the segment: nobody knows what else is gone.
+    pub(crate) is_last: bool,
 }
 
 /// What is left of a record that was not whole.
@@ -115,9 +117,13 @@ impl Summary {
         mut each: impl FnMut(Line),
     ) -> bool {
         match found {
+            Found::Searching => {}
             Found::End { offset } => {
                 self.read_to = offset;
                 self.bytes_read = scan.bytes_read;
+                for suspect in &mut self.suspects {
+                    suspect.is_last &= suspect.end >= self.end;
+                }
                 return false;
             }
             Found::Gap { start, end, trailing } => {
@@ -125,7 +131,7 @@ impl Summary {
                     self.end = end;
                 }
                 let unreadable = scan.is_unreadable(start, end);
-                self.suspects.push(Suspect { start, end, fate: Fate::Gone, unreadable });
+                self.suspects.push(Suspect { start, end, fate: Fate::Gone, unreadable, is_last: true });
             }
             Found::Record { offset, header, intact, mended } => {
                 // Where the file ends before the record does, so does what is left of it.
@@ -147,7 +153,8 @@ impl Summary {
                     if mended && line.kind == Kind::Lost {
                         self.lost.push(line);
                     }
-                    self.suspects.push(Suspect { start: offset, end: self.end, fate, unreadable });
+                    let is_last = !intact && scan.has_blank_end(offset, &header);
+                    self.suspects.push(Suspect { start: offset, end: self.end, fate, unreadable, is_last });
                 } else {
                     self.note(&line, header.record_len());
                     each(line);

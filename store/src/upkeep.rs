@@ -51,7 +51,7 @@ impl<D: Disk> Store<D> {
 
     /// Does a bounded piece of the work that is better not done by a put: prepares the next segment when the active one is
     /// half full, gives back room, seals (hashes and indexes) what is full, compacts. To be called now and then, between writes or when idle; `budget_bytes` bounds what one call reads and
-    /// copies (it may go over by one record). One in three bytes of the log may be dead before compaction begins.
+    /// copies (it may go over by a quarter of a megabyte, and by one record that is longer). One in three bytes of the log may be dead before compaction begins.
     ///
     /// What it does can be cut off by a crash at any point; nothing is lost, and nothing deleted comes back.
     ///
@@ -96,6 +96,10 @@ impl<D: Disk> Store<D> {
             return Ok(done);
         }
         if self.seal(budget_bytes as u64) {
+            done.more = true;
+            return Ok(done);
+        }
+        if self.recount(budget_bytes as u64)? {
             done.more = true;
             return Ok(done);
         }

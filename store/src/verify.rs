@@ -1,20 +1,26 @@
 //! Verification: everything that can be said of a store without changing it.
 
 use crate::chain::{Chain, ENTRY_BYTES, Event, Head, SegmentHash};
-use crate::disk::{Disk, DiskErrorKind};
+use crate::checksum::Place;
+use crate::disk::{Disk, DiskErrorKind, DiskFile};
 use crate::error::OpenError;
 use crate::index_file::{self, Subject};
 use crate::leftovers::leftovers;
 use crate::manifest::{Entry, Manifest};
 use crate::open::load;
 use crate::read_around::read_around;
+use crate::record::{HEADER_BYTES, Header, Kind, MAX_SEGMENT_BYTES};
 use crate::recovery::{Damage, DamageKind, Recovery};
 use crate::replay::{Plan, Replay};
+use crate::scan::{Found, Scan};
 use crate::segment::SegmentId;
+use crate::summary::{Hashes, Line, Source, Summary};
 use alloc::collections::BTreeMap;
 use alloc::vec;
 use alloc::vec::Vec;
+use core::ops::Range;
 use sha2::{Digest, Sha256};
+use siphasher::sip::SipHasher13;
 
 /// What a verification found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +43,11 @@ pub struct Verified {
 /// the checksums were made to agree with, and segments that were removed or reordered. With `remembered`, the head that an earlier verification
 /// of this store gave, it also shows if the store was cut back to an earlier state or rewritten: that head must be in the chain.
 ///
+/// It also compares with the records what is not under those hashes and decides what is found of them: the hash key and the
+/// ranges without records that the manifest has, and the index files ([`DamageKind::Hidden`]). What an index file says for the [hash
+/// tree](crate::Options::tree_key) is not compared, for its key is not known here: it can make two replicas look different, and
+/// hides nothing.
+///
 /// A chain vouches for what was sealed. Compaction replaces segments, and someone who can write the directory can pretend
 /// it did: against that only a head remembered *after* each compaction helps.
 ///
@@ -56,12 +67,18 @@ pub fn verify<D: Disk>(disk: &D, remembered: Option<Head>) -> Result<Verified, O
     let Some((manifest, mut recovery)) = load(disk, &names)? else { return Err(OpenError::NoStore) };
     recovery.leftovers = leftovers(disk, &names, &manifest)?.names.len() as u64;
     let plan = Plan { fingerprint_mask: u64::MAX, tree_key: None, index_files: false, threads: 1 };
-    let mut report = Replay::run(disk, &manifest, &plan, recovery, &mut |_| {})?.recovery;
+    let replay = Replay::run(disk, &manifest, &plan, recovery, &mut |_| {})?;
+    let short_ends = replay.short_ends();
+    let mut report = replay.recovery;
+    report.torn.extend(short_ends);
 
+    // Of those it has the first ones of segments; here all are looked for.
+    report.damage.retain(|damage| damage.kind != DamageKind::Hidden);
+    let hashes = Hashes { fingerprints: SipHasher13::new_with_key(&manifest.hash_key), tree: None };
     let mut sealed_segments = 0;
     for entry in &manifest.entries {
+        check_records(disk, &manifest, entry, &hashes, &mut report)?;
         let Some(len) = entry.sealed else { continue };
-        check_index_file(disk, &manifest, entry, len, &mut report)?;
         let Some(hash) = entry.hash else { continue };
         sealed_segments += 1;
         let (found, unreadable) = hash_of(disk, entry.id, len)?;
@@ -109,11 +126,139 @@ fn hash_of<D: Disk>(
     Ok((hasher.finalize().into(), unreadable))
 }
 
+/// Goes through a segment's records and looks for what would keep an opening from finding them.
+fn check_records<D: Disk>(
+    disk: &D,
+    manifest: &Manifest,
+    entry: &Entry,
+    hashes: &Hashes,
+    report: &mut Recovery,
+) -> Result<(), OpenError> {
+    let limit = entry.sealed.unwrap_or(entry.capacity).min(MAX_SEGMENT_BYTES);
+    let file = disk.open(&entry.id.file_name())?;
+    // Torn ranges are gone through: what a crash tears is no record, wherever one begins to look.
+    let scan = Scan::new(file, Place::new(entry.salt, entry.id.0), limit, Vec::new())?;
+    let mut records = Records {
+        scan,
+        hashes,
+        entry,
+        summary: Summary::new(Source::Scan),
+        next: None,
+        ended: false,
+        hidden: None,
+        doubtful: Vec::new(),
+    };
+    records.scan.read_around();
+    if let Some(len) = entry.sealed {
+        check_index_file(disk, manifest, entry, len, &mut records, report)?;
+    }
+    while records.advance()?.is_some() {
+        records.next = None;
+    }
+    // By the bounds in the manifest it is told which of two records of a key is newer.
+    let bounds = (records.summary.first, records.summary.last);
+    if entry.sealed.is_some() && bounds.0 <= bounds.1 && (bounds.0 < entry.first || bounds.1 > entry.last) {
+        records.hide(0..limit);
+    }
+    if let Some(Range { start, end }) = records.hidden {
+        report.damage.push(Damage { segment: Some(entry.id), start, end, kind: DamageKind::Hidden });
+    }
+    Ok(())
+}
+
+/// A segment's whole records, as they stand.
+struct Records<'e, F> {
+    scan: Scan<F>,
+    hashes: &'e Hashes,
+    entry: &'e Entry,
+    summary: Summary,
+    /// The next one, if it is known already.
+    next: Option<Line>,
+    ended: bool,
+    /// From the first record that an opening would not see as it is to the last.
+    hidden: Option<Range<u64>>,
+    /// Places that hold no whole record, in order.
+    doubtful: Vec<Range<u64>>,
+}
+
+impl<F: DiskFile> Records<'_, F> {
+    /// The next record but watermarks; `None` at the end.
+    fn advance(&mut self) -> Result<Option<Line>, OpenError> {
+        while self.next.is_none() && !self.ended {
+            let found = self.scan.next()?;
+            if let Found::Record { offset, header, intact: true, mended: false } = &found {
+                let end = offset + header.record_len() as u64;
+                let body = &self.scan.bytes(*offset, header.record_len())[HEADER_BYTES..];
+                let is_passed_over =
+                    self.entry.torn.iter().any(|(from, to)| from < to && *from < end && offset < to);
+                if is_passed_over || !is_under_its_fingerprint(header, body, self.hashes) {
+                    self.hide(*offset..end);
+                }
+            }
+            let known = self.summary.suspects.len();
+            let next = &mut self.next;
+            self.ended = !self.summary.take(&self.scan, found, self.hashes, |line| *next = Some(line));
+            for suspect in &self.summary.suspects[known..] {
+                self.doubtful.push(suspect.start..suspect.end);
+            }
+        }
+        Ok(self.next)
+    }
+
+    fn hide(&mut self, range: Range<u64>) {
+        let hidden = self.hidden.get_or_insert(range.clone());
+        *hidden = hidden.start.min(range.start)..hidden.end.max(range.end);
+    }
+
+    /// Compares lines of an index file, in the order of the log, with the records.
+    fn compare(&mut self, lines: &[Line]) -> Result<(), OpenError> {
+        for line in lines {
+            let offset = u64::from(line.unit) * 8;
+            while let Some(next) = self.advance()?
+                && next.unit < line.unit
+            {
+                self.hide(of_line(&next));
+                self.next = None;
+            }
+            let next = self.next.filter(|next| next.unit == line.unit);
+            if next.is_some() {
+                self.next = None;
+            }
+            if next == Some(Line { key_hash: 0, ..*line }) {
+                continue;
+            }
+            // It may know of records that have rotted since.
+            let is_doubtful = self.doubtful.iter().any(|place| place.contains(&offset))
+                || (self.ended && offset >= self.summary.read_to);
+            if next.is_some() || !is_doubtful {
+                self.hide(of_line(line));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn of_line(line: &Line) -> Range<u64> {
+    let start = u64::from(line.unit) * 8;
+    start..start + line.size.bytes()
+}
+
+/// Whether a whole record is to be found by the key that it has. Compaction keeps deletes whose keys are damaged, with one zero for a key.
+fn is_under_its_fingerprint(header: &Header, body: &[u8], hashes: &Hashes) -> bool {
+    let key = &body[..header.key_len as usize];
+    match header.kind {
+        Kind::Delete if key == [0] => true,
+        Kind::Put | Kind::Expiring | Kind::Delete => hashes.fingerprints.hash(key) == header.fingerprint,
+        Kind::DropSlot | Kind::Watermark | Kind::Lost => true,
+    }
+}
+
 fn check_index_file<D: Disk>(
     disk: &D,
     manifest: &Manifest,
     entry: &Entry,
     len: u64,
+    records: &mut Records<'_, D::File>,
     report: &mut Recovery,
 ) -> Result<(), OpenError> {
     let file = match disk.open(&index_file::file_name(entry.id)) {
@@ -123,10 +268,29 @@ fn check_index_file<D: Disk>(
     let (store, segment, salt, hash) = (manifest.store, entry.id, entry.salt, entry.hash);
     let (first, last) = (entry.first, entry.last);
     let subject = Subject { store, segment, salt, len, hash, tree: 0, first, last };
-    match index_file::read(&file, &subject, &mut |_| true) {
-        Ok(Some(_)) => report.index_files += 1,
-        // An opening passes over one that can't be read, too.
-        Ok(None) | Err(_) => report.bad_index_files += 1,
+    let mut compared = Ok(());
+    let told = index_file::read(&file, &subject, &mut |batch| {
+        let mut lines: Vec<Line> = batch.into_chunks().flat_map(|(_, chunk)| chunk).collect();
+        lines.sort_unstable_by_key(|line| line.unit);
+        compared = records.compare(&lines);
+        compared.is_ok()
+    });
+    compared?;
+    // An opening passes over one that can't be read, too.
+    let Ok(Some(told)) = told else {
+        report.bad_index_files += 1;
+        return Ok(());
+    };
+    report.index_files += 1;
+    // What it has no line of.
+    while let Some(next) = records.advance()? {
+        records.hide(of_line(&next));
+        records.next = None;
+    }
+    let found = &records.summary;
+    let bounds = |one: &Summary| (one.first, one.last, one.removals, one.watermark);
+    if found.suspects.is_empty() && found.read_to == len && bounds(found) != bounds(&told) {
+        records.hide(0..len);
     }
     Ok(())
 }
@@ -156,7 +320,8 @@ fn check_chain<D: Disk>(
     } else {
         for entry in &manifest.entries {
             let known = alive.remove(&entry.id);
-            if entry.hash.is_some() && known != entry.sealed.zip(entry.hash) {
+            // One that is in the chain has its hash in the manifest that counts the chain's entries.
+            if (known.is_some() || entry.hash.is_some()) && known != entry.sealed.zip(entry.hash) {
                 let end = entry.sealed.unwrap_or(0);
                 report.damage.push(Damage {
                     segment: Some(entry.id),

@@ -1,7 +1,9 @@
 //! What becomes of losses: those that the caller has accepted are merged away with their segments, those whose key is known are told
 //! until it is put again.
 
-use gramme_store::{DamageKind, Disk, MemDisk, Options, Read, ReadError, Recovery, Store, verify};
+use gramme_store::{
+    Cursor, DamageKind, Disk, MemDisk, Options, Page, Read, ReadError, Recovery, Store, verify,
+};
 
 const KEYS: u32 = 60;
 
@@ -248,4 +250,86 @@ fn what_was_sealed_short_is_cut_off_and_not_altered() {
             assert_eq!(altered, None, "{name}");
         }
     }
+}
+
+/// A key may be in bytes that were lost, or given up as lost: what is deleted meanwhile stays deleted, should they come back.
+#[test]
+fn what_is_deleted_after_a_loss_stays_deleted_when_the_bytes_come_back() {
+    for (accepts, drops) in [(true, false), (true, true), (false, false), (false, true)] {
+        let disk = MemDisk::new();
+        let keys = 0..40u16;
+        let by_index = |seed| Options::new([seed; 16]).with_segment_bytes(4096);
+        let (mut store, _) = Store::open(disk.clone(), by_index(1)).expect("opens");
+        for n in keys.clone() {
+            store.put(n, &n.to_le_bytes(), &[7; 200], 1).expect("room");
+        }
+        store.sync().expect("syncs");
+        upkeep(&mut store);
+        store.close().expect("closes");
+        let name = segments(&disk)[1].clone();
+        let whole = disk.contents(&name).expect("there");
+        assert!(disk.overwrite(&name, 1000, &[0xaa; 600]));
+        let (mut store, recovery) = open(&disk, 2);
+        assert!(recovery.damage.iter().any(|damage| damage.kind == DamageKind::Unknown), "{recovery:?}");
+        let lost: Vec<u16> = keys.clone().filter(|n| store.get(*n, &n.to_le_bytes()).is_err()).collect();
+        assert!((2..6).contains(&lost.len()), "{lost:?}");
+        if accepts {
+            store.accept_losses();
+        }
+        for n in &lost {
+            let before = store.durable();
+            let removed = if drops { store.drop_slot(*n) } else { store.delete(*n, &n.to_le_bytes()) };
+            assert!(!before.covers(removed.expect("room")), "it is a write of its own");
+        }
+        store.sync().expect("syncs");
+        store.close().expect("closes");
+        // By index files, which know of the keys.
+        let look = |disk: &MemDisk| {
+            let (mut store, recovery) = Store::open(disk.clone(), by_index(3)).expect("opens");
+            assert!(!recovery.is_lossy(), "{recovery:?}");
+            for n in keys.clone() {
+                let read = store.get(n, &n.to_le_bytes()).expect("readable");
+                assert_eq!(matches!(read, Read::Absent), lost.contains(&n), "{n}: {read:?}");
+            }
+        };
+        look(&disk.fork());
+        // From a backup.
+        disk.plant(&name, &whole);
+        look(&disk.fork());
+        let (mut store, recovery) = open(&disk, 4);
+        assert!(!recovery.is_lossy());
+        for n in &lost {
+            assert!(matches!(store.get(*n, &n.to_le_bytes()), Ok(Read::Absent)), "{n}");
+        }
+        // Once nothing is in doubt a key that is not there costs nothing again.
+        let removed = store.delete(7, b"never there").expect("nothing to write");
+        assert!(store.durable().covers(removed));
+    }
+}
+
+#[test]
+fn a_listing_tells_of_what_a_get_calls_unknown() {
+    let disk = written(true);
+    let name = segments(&disk)[1].clone();
+    assert!(disk.overwrite(&name, 1000, &[0xee; 600]));
+    let (mut store, _) = open(&disk, 2);
+    let pages = |store: &mut Store<MemDisk>, slot| {
+        let mut pages = vec![store.list(slot, Cursor::START, 7).expect("readable")];
+        while let Some(next) = pages[pages.len() - 1].next {
+            pages.push(store.list(slot, next, 7).expect("readable"));
+        }
+        pages
+    };
+    let is_listed =
+        |pages: &[Page], n: u32| pages.iter().any(|page| page.keys.contains(&n.to_le_bytes().to_vec()));
+    let listed = pages(&mut store, 1);
+    let unknown: Vec<u32> =
+        (0..KEYS).filter(|n| store.get(1, &n.to_le_bytes()).map(drop) == Err(ReadError::Unknown)).collect();
+    assert!(!unknown.is_empty() && !unknown.iter().any(|n| is_listed(&listed, *n)));
+    assert!(listed.iter().all(|page| page.unknown), "{listed:?}");
+    // A slot of which nothing is left, too.
+    assert!(store.has_unknown() && pages(&mut store, 2).iter().all(|page| page.unknown));
+    store.accept_losses();
+    assert!(!store.has_unknown() && pages(&mut store, 1).iter().all(|page| !page.unknown));
+    assert!(matches!(store.get(1, &unknown[0].to_le_bytes()), Ok(Read::Absent)));
 }

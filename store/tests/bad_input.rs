@@ -282,6 +282,7 @@ fn every_refusal_says_what_was_left_alone() {
         OpenError::ManifestStale { segment },
         OpenError::SegmentMissing { segment },
         OpenError::SegmentForeign { segment },
+        OpenError::HashKey { segment },
         OpenError::NumbersExhausted,
         OpenError::Options("segments are too small"),
     ] {

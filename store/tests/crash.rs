@@ -7,7 +7,7 @@
 mod common;
 
 use common::{Dice, Model, Op, Run, check_recovered, options};
-use gramme_store::{Disk, MemDisk, OpenError, Store};
+use gramme_store::{Disk, MemDisk, OpenError, Store, verify};
 use std::collections::BTreeMap;
 
 /// Runs the workload until the power fails or it is through. Answers the model and whether the power failed.
@@ -44,6 +44,8 @@ fn recover_and_check(disk: &MemDisk, model: &Model, dice: &mut Dice) -> u64 {
             Store::open(disk.crash_image(dice.below(u64::MAX)), options(3)).expect("opens again");
         assert!(recovery.damage.is_empty() && recovery.torn.is_empty(), "{recovery:?}");
         assert_eq!(common::contents(&mut again), found);
+        // What was torn off is not taken for records that somebody hides.
+        assert_eq!(verify(&disk.fork(), None).expect("a store").report.damage, []);
         // And it goes on working.
         let mut model = model.clone();
         model.settle(&found);

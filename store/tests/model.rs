@@ -5,7 +5,7 @@
 mod common;
 
 use common::{Content, KEYS, Model, Op, Run, SLOTS, UNKNOWN, check_listed, contents, options};
-use gramme_store::{DamageKind, Disk, MemDisk, OpenError, Read, ReadError, Store, WriteError};
+use gramme_store::{DamageKind, Disk, MemDisk, OpenError, Read, ReadError, Store, WriteError, verify};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -161,7 +161,14 @@ fn reopen(disk: &MemDisk, old: &Run<MemDisk>, has_rotted: bool, seed: u8, number
         assert!(is_unknown || model.allows(*slot, *key, *content), "slot {slot}, key {key}: {content:?}");
     }
     check_listed(&mut store, model, &found);
+    check_nothing_hidden(disk);
     follow(old, store, &found, numbers)
+}
+
+/// No history looks as if somebody had altered what decides what is found.
+fn check_nothing_hidden(disk: &MemDisk) {
+    let found = verify(&disk.fork(), None).expect("a store").report.damage;
+    assert!(!found.iter().any(|damage| damage.kind == DamageKind::Hidden), "{found:?}");
 }
 
 /// Operations of which some writes go astray, and then a sync of all. Until the next opening a key shows what was written last, or
@@ -246,6 +253,7 @@ fn open_rotten(disk: &MemDisk, old: &Run<MemDisk>, unmarked: bool, seed: u8, num
         assert!(is_allowed, "slot {slot}, key {key}: {content:?}, which was {was:?}: {recovery:?}");
     }
     check_listed(&mut store, &old.model, &found);
+    check_nothing_hidden(disk);
     follow(old, store, &found, numbers)
 }
 

@@ -108,3 +108,54 @@ fn what_is_torn_is_told_by_one_opening_and_by_each_verification_before_it() {
     let (_, recovery) = Store::open(disk, options(3)).expect("opens");
     assert!(recovery.torn.is_empty() && recovery.damage.is_empty(), "{recovery:?}");
 }
+
+/// Whatever is cut off the segment that was written to last, or reads as zeros, and was acknowledged: a slot that is not said to be affected
+/// has all of it. (Zeros from the end of a record on are as if nothing had been written.)
+#[test]
+fn an_end_that_is_gone_affects_every_slot_that_had_records_in_it() {
+    let disk = MemDisk::new();
+    let (mut store, _) = Store::open(disk.clone(), options(1)).expect("opens");
+    for n in 0..60u16 {
+        store.put(n % 7, &[b'a'; 5], &vec![1; usize::from(n * 7 % 90)], u64::from(n)).expect("room");
+        store.sync().expect("syncs");
+    }
+    drop(store);
+    disk.kill();
+    let name = "0000000000000001.seg";
+    let whole = disk.contents(name).expect("there");
+    let end = whole.iter().rposition(|byte| *byte != 0).expect("records") + 1;
+    let look = |disk: &MemDisk, what: &str, at: usize| {
+        let report = verify(disk, None).expect("a store").report;
+        let (mut store, recovery) = Store::open(disk.clone(), options(2)).expect("opens");
+        for slot in 0..7u16 {
+            let tag = store.tag(slot, &[b'a'; 5]);
+            let newest = (0..60u16).rev().find(|n| n % 7 == slot).map(u64::from);
+            let is_well = store.get(slot, &[b'a'; 5]).is_ok() && tag == newest;
+            assert!(is_well || recovery.affects(slot), "{what} {at}: {slot}, {tag:?}, {recovery:?}");
+            assert!(is_well || report.affects(slot), "{what} {at}: {slot}, {tag:?}, {report:?}");
+        }
+        recovery
+    };
+    for at in (0..end).step_by(3) {
+        let cut = disk.fork();
+        cut.plant(name, &whole[..at]);
+        let recovery = look(&cut, "cut", at);
+        assert!(recovery.affects(0) && recovery.affects(9), "{at}: {recovery:?}");
+        // Where nothing of a record is left there is nothing to see.
+        let is_amid = whole[at] != 0 && whole[at - 8.min(at)..at].iter().any(|byte| *byte != 0);
+        let starts_record = at % 8 == 0;
+        if is_amid && !starts_record {
+            let zeroed = disk.fork();
+            assert!(zeroed.overwrite(name, at as u64, &vec![0; end - at]));
+            look(&zeroed, "zeroed", at);
+        }
+    }
+    // As it was nothing is torn, and where no room is reserved each file ends with its last record.
+    let recovery = look(&disk.fork(), "whole", end);
+    assert!(recovery.torn.is_empty() && !recovery.affects(0), "{recovery:?}");
+    let growing = disk.fork();
+    growing.reserve_room(false);
+    growing.plant(name, &whole[..end.next_multiple_of(8)]);
+    let (_, recovery) = Store::open(growing, options(2)).expect("opens");
+    assert!(recovery.torn.is_empty() && recovery.damage.is_empty(), "{recovery:?}");
+}

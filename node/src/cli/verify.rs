@@ -99,6 +99,10 @@ fn describe(kind: DamageKind) -> String {
         DamageKind::CutOff => "it ends before its last durable record".to_owned(),
         DamageKind::Chain => "it is damaged or gone: what it vouched for can't be shown".to_owned(),
         DamageKind::Altered => "its bytes are not those that were sealed".to_owned(),
+        DamageKind::Hidden => {
+            "whole records in it would not be found as they are: the manifest or its index file was altered"
+                .to_owned()
+        }
         DamageKind::Removed => "it was sealed here, and is gone from the manifest".to_owned(),
         DamageKind::HeadUnknown => {
             "the given head is not in it: the store was cut back, or rewritten, or is another one".to_owned()
