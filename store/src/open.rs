@@ -224,9 +224,9 @@ impl<D: Disk> Store<D> {
         Ok(())
     }
 
-    /// Whether the disk reserves room, by what it did just now; so it is taken for where it did nothing.
+    /// Whether the disk has just reserved room. One that is full has not: there openings cut segments and have no room to say so.
     fn has_reserved_room(&self) -> Result<bool, OpenError> {
-        let Some(active) = self.active.map(|active| &self.segments[active]) else { return Ok(true) };
+        let Some(active) = self.active.map(|active| &self.segments[active]) else { return Ok(false) };
         Ok(active.file.size()? >= active.capacity)
     }
 
