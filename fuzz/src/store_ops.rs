@@ -300,14 +300,14 @@ impl World {
 
     fn complete_sync(&mut self) {
         if let Some(done) = self.sync.take() {
-            let done = self.store().complete_sync(done).map(Some);
+            let done = self.store().complete_sync(done);
             self.synced(done);
         }
     }
 
-    fn synced(&mut self, done: Result<Option<Durable>, WriteError>) {
+    fn synced(&mut self, done: Result<Durable, WriteError>) {
         match done {
-            Ok(Some(durable)) => {
+            Ok(durable) => {
                 let (now, later) = core::mem::take(&mut self.model.pending)
                     .into_iter()
                     .partition::<Vec<_>, _>(|effect| durable.covers(effect.at));
@@ -319,7 +319,6 @@ impl World {
                 }
                 self.model.pending = later;
             }
-            Ok(None) => {}
             Err(WriteError::Disk(_) | WriteError::Poisoned) => assert!(!self.store().writable()),
             Err(error) => panic!("{error}"),
         }

@@ -87,7 +87,7 @@ pub enum WriteError {
     Disk(DiskError),
     /// The completed sync is not the one that this store began.
     ForeignSync,
-    /// The store can't be closed in good order: a sync was begun and has not been completed. What it was to cover is as
+    /// The store can't be [synced](crate::Store::sync) here and now, nor closed in good order: a sync was begun and has not been completed. What it was to cover is as
     /// durable as it may become.
     SyncUnderWay,
 }

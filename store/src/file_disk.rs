@@ -18,6 +18,8 @@ const LOCK: &str = "LOCK";
 #[derive(Debug)]
 pub struct FileDisk {
     directory: PathBuf,
+    /// To sync its names without a descriptor more. Where directories can't be opened there is none.
+    opened: Option<File>,
 }
 
 /// An open file of a [`FileDisk`].
@@ -90,7 +92,8 @@ impl FileDisk {
         for parent in directory.ancestors().skip(1) {
             sync_directory(parent)?;
         }
-        Ok(Self { directory })
+        let opened = File::open(&directory).ok();
+        Ok(Self { directory, opened })
     }
 
     /// The directory's path.
@@ -109,7 +112,11 @@ fn sync_directory(directory: &Path) -> Result<(), DiskError> {
         Err(error) if error.kind() == ErrorKind::PermissionDenied => return Ok(()),
         opened => opened.named("sync the directory")?,
     };
-    match opened.sync_all() {
+    sync_names(&opened)
+}
+
+fn sync_names(directory: &File) -> Result<(), DiskError> {
+    match directory.sync_all() {
         // Some file systems have no sync of directories, and no need of it.
         Err(error)
             if matches!(
@@ -220,7 +227,7 @@ impl Disk for FileDisk {
     }
 
     fn sync_dir(&self) -> Result<(), DiskError> {
-        sync_directory(&self.directory)
+        self.opened.as_ref().map_or_else(|| sync_directory(&self.directory), sync_names)
     }
 }
 

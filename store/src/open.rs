@@ -21,7 +21,8 @@ impl<D: Disk> Store<D> {
     /// Opens the store on a disk, or makes a new one on an empty disk.
     ///
     /// Reads the index files of sealed segments, and the whole of those that have none. What was written before and found whole is durable when this returns, synced or not. On a full
-    /// disk the store opens, and puts answer [`WriteError::NoSpace`] until there is room. The
+    /// disk the store opens, and puts answer [`WriteError::NoSpace`] until there is room; so it does where the process may open no file more, or
+    /// the store has as many segments as it can number. The
     /// report says what was damaged; that is not an error, the rest can be used.
     ///
     /// # Errors
@@ -205,7 +206,8 @@ impl<D: Disk> Store<D> {
         };
         match made {
             Ok(active) => self.active = Some(active),
-            Err(error @ (WriteError::NoSpace | WriteError::NumbersExhausted)) => {
+            // What there is can be read, and merged.
+            Err(error) if error == WriteError::NoSpace || is_short_of_numbers(&error) => {
                 self.starved = error == WriteError::NoSpace;
                 for number in empty {
                     self.segments[*number].listed = true;
@@ -213,7 +215,7 @@ impl<D: Disk> Store<D> {
                 return Ok(());
             }
             Err(WriteError::NewSegment(error) | WriteError::Disk(error)) => return Err(error.into()),
-            Err(_) => return Err(OpenError::Options("the store has as many segments as it can number")),
+            Err(_) => return Err(OpenError::Options("a segment could not be made")),
         }
         for number in empty {
             if let Some(segment) = self.segments.remove(*number) {
@@ -224,9 +226,9 @@ impl<D: Disk> Store<D> {
         Ok(())
     }
 
-    /// Whether the disk reserves room, by what it did just now; so it is taken for where it did nothing.
+    /// Whether the disk has just reserved room. One that is full has not: there openings cut segments and have no room to say so.
     fn has_reserved_room(&self) -> Result<bool, OpenError> {
-        let Some(active) = self.active.map(|active| &self.segments[active]) else { return Ok(true) };
+        let Some(active) = self.active.map(|active| &self.segments[active]) else { return Ok(false) };
         Ok(active.file.size()? >= active.capacity)
     }
 
@@ -266,6 +268,15 @@ impl<D: Disk> Store<D> {
             }
         }
         self.save_from_reserve(true).map_err(|error| WriteError::Disk(error.disk()))
+    }
+}
+
+/// Whether another segment is one more than can be numbered, or than the process may have open.
+fn is_short_of_numbers(error: &WriteError) -> bool {
+    match error {
+        WriteError::NumbersExhausted | WriteError::TooManySegments => true,
+        WriteError::NewSegment(error) => error.kind() == DiskErrorKind::TooManyFiles,
+        _ => false,
     }
 }
 

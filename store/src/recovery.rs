@@ -164,8 +164,9 @@ pub struct Progress {
 }
 
 /// A range of unsynced writes of which a crash left only pieces; or the end of a file that is shorter than the room that was reserved for it,
-/// which no crash makes so. A process that is stopped while it closes or opens the store may leave such an end; and where the disk
-/// reserves no room (an opening finds that out, [`verify`](crate::verify()) does not) each one that does not close it.
+/// which no crash makes so. A process that is stopped while it closes or opens the store may leave such an end, and so may openings on a full
+/// disk. Only an opening that makes a segment, and sees room reserved for it, tells of such ends: [`verify`](crate::verify()) does not know
+/// whether the disk reserves any.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Torn {

@@ -419,7 +419,9 @@ impl<D: Disk + Send + 'static> SharedStore<D> {
         self.read(Store::flush)
     }
 
-    /// A key's value, tag and time of expiry; `None` if it is not there, or has expired.
+    /// A key's value, tag and time of expiry; `None` if it is not there, or has expired. It is that of the last write, which need not be durable:
+    /// another thread may be waiting for the sync that makes it so, or [not wait](Self::put_unsynced). A power cut may take what was shown. Who must
+    /// not act on that has [`sync`](Self::sync) return first.
     ///
     /// # Errors
     /// As for [`Store::get`]: never for a key that is absent.

@@ -14,7 +14,7 @@ use crate::seal::SealJob;
 use crate::segment::SegmentId;
 use crate::segments::SegmentTable;
 use crate::summary::Hashes;
-use crate::sync::Position;
+use crate::sync::{InFlight, Position};
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
@@ -73,8 +73,8 @@ pub struct Store<D: Disk> {
     pub(crate) next_sequence: u64,
     /// The last sequence that a sync has covered.
     pub(crate) durable: u64,
-    /// The number of the sync that is under way.
-    pub(crate) in_flight: Option<u64>,
+    /// The sync that is under way.
+    pub(crate) in_flight: Option<InFlight>,
     pub(crate) syncs_begun: u64,
     pub(crate) poisoned: bool,
     /// The end of the active segment, from here on, that the disk has not been given yet; empty unless writes are
@@ -464,7 +464,7 @@ impl<D: Disk> Store<D> {
 
     /// Whether writes can be made at all: no sync or write has failed since the opening.
     pub fn writable(&self) -> bool {
-        !self.poisoned
+        !self.poisoned && !self.has_lost_sync()
     }
 
     /// Whether the disk had no room when a segment was last asked for: puts are refused, or will be when the segments that there are

@@ -6,8 +6,10 @@ use crate::record::{Draft, HEADER_BYTES, Kind};
 use crate::segment::SegmentId;
 use crate::segments::SegmentTable;
 use crate::store::{Store, Urgency};
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
+use core::sync::atomic::{AtomicU8, Ordering};
 
 /// A write's place in the order of all writes of a store. Later writes have greater positions, and a write
 /// that an opening found keeps its position. One that was lost does not: the next opening may give it to another write.
@@ -55,7 +57,7 @@ pub(crate) struct SyncedTo {
 
 /// A sync to be run, here or on another thread, and then handed back to its store.
 ///
-/// If it is dropped instead the store goes on believing that it runs, and begins no other.
+/// If it is dropped instead, run or not, the store begins anew, as if it had not begun; had it failed, writing has stopped for good.
 #[must_use = "nothing is durable until the job is run and completed"]
 pub struct SyncJob<D: Disk> {
     pub(crate) files: Vec<D::File>,
@@ -64,9 +66,36 @@ pub struct SyncJob<D: Disk> {
     pub(crate) ticket: Ticket,
 }
 
+// What became of a sync that was not handed back. One that succeeded may be run once more, too.
+const UNDER_WAY: u8 = 0;
+const NOT_DONE: u8 = 1;
+const FAILED: u8 = 2;
+
+/// A sync that is under way, as its store knows it.
+#[derive(Debug)]
+pub(crate) struct InFlight {
+    number: u64,
+    end: Arc<AtomicU8>,
+}
+
+/// Tells the store when the sync's job, or what came of it, is dropped.
+#[derive(Debug)]
+pub(crate) struct Token {
+    end: Arc<AtomicU8>,
+    /// What to tell then.
+    becomes: u8,
+}
+
+impl Drop for Token {
+    fn drop(&mut self) {
+        self.end.store(self.becomes, Ordering::Release);
+    }
+}
+
 /// What a sync is for.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Ticket {
+    pub(crate) token: Token,
     pub(crate) store: [u8; 16],
     pub(crate) number: u64,
     pub(crate) through: Position,
@@ -78,11 +107,20 @@ pub(crate) struct Ticket {
 impl<D: Disk> SyncJob<D> {
     /// Syncs the files; blocks until the disk has answered.
     pub fn run(self) -> SyncDone {
+        let mut ticket = self.ticket;
         let result = match self.failed {
             Some(error) => Err(error),
-            None => self.files.iter().try_for_each(DiskFile::sync_data).map_err(WriteError::Disk),
+            None => {
+                // Should the disk panic, too.
+                ticket.token.becomes = FAILED;
+                let synced = self.files.iter().try_for_each(DiskFile::sync_data);
+                if synced.is_ok() {
+                    ticket.token.becomes = NOT_DONE;
+                }
+                synced.map_err(WriteError::Disk)
+            }
         };
-        SyncDone { result, ticket: self.ticket }
+        SyncDone { result, ticket }
     }
 }
 
@@ -102,9 +140,10 @@ pub struct SyncDone {
 
 impl<D: Disk> Store<D> {
     /// Begins a sync of all writes so far, and of what compaction has copied; `None` if there are none, or a sync is under
-    /// way (begin again when that is completed). Writes may go on meanwhile; they belong to the next one. What is
+    /// way (begin again when that is completed; [`durable`](Self::durable) tells the two apart), or writing has stopped. Writes may go on meanwhile; they belong to the next one. What is
     /// [buffered](crate::Options::write_buffer_bytes) is written here; should that fail the job does.
     pub fn begin_sync(&mut self) -> Option<SyncJob<D>> {
+        self.note_dropped_sync();
         let through = Position(self.next_sequence - 1);
         let merged = self.merge.as_ref().and_then(|merge| merge.output_to_sync());
         if self.poisoned || self.in_flight.is_some() || (through.0 == self.durable && merged.is_none()) {
@@ -112,7 +151,9 @@ impl<D: Disk> Store<D> {
         }
         let failed = self.flush_for(true).err();
         self.syncs_begun += 1;
-        self.in_flight = Some(self.syncs_begun);
+        let end = Arc::new(AtomicU8::new(UNDER_WAY));
+        self.in_flight = Some(InFlight { number: self.syncs_begun, end: end.clone() });
+        let token = Token { end, becomes: NOT_DONE };
         // Older segments first, the active one last: its tail is the watermark.
         let reached = self.rolled.iter().chain(&self.active).map(|number| SyncedTo {
             table_index: *number,
@@ -123,7 +164,8 @@ impl<D: Disk> Store<D> {
         let numbers = reached.iter().map(|one| one.table_index).chain(merged);
         let files = numbers.map(|number| self.segments[number].file.clone()).collect();
         let store = self.identity.store;
-        let ticket = Ticket { store, number: self.syncs_begun, through, reached, merged: merged.is_some() };
+        let (number, merged) = (self.syncs_begun, merged.is_some());
+        let ticket = Ticket { token, store, number, through, reached, merged };
         Some(SyncJob { files, failed, ticket })
     }
 
@@ -136,7 +178,8 @@ impl<D: Disk> Store<D> {
     /// for good. [`WriteError::ForeignSync`]: another store's, or not the one under way; nothing changed.
     pub fn complete_sync(&mut self, done: SyncDone) -> Result<Durable, WriteError> {
         let SyncDone { result, ticket } = done;
-        if ticket.store != self.identity.store || self.in_flight != Some(ticket.number) {
+        let is_ours = self.in_flight.as_ref().is_some_and(|one| one.number == ticket.number);
+        if ticket.store != self.identity.store || !is_ours {
             // It was given up, perhaps.
             return Err(if self.poisoned { WriteError::Poisoned } else { WriteError::ForeignSync });
         }
@@ -174,6 +217,21 @@ impl<D: Disk> Store<D> {
         Ok(Durable::new(ticket.through))
     }
 
+    /// Takes note that a sync that was under way will not be completed.
+    fn note_dropped_sync(&mut self) {
+        let end = self.in_flight.as_ref().map_or(UNDER_WAY, |one| one.end.load(Ordering::Acquire));
+        if end != UNDER_WAY {
+            self.in_flight = None;
+            // The operating system gives a failure to the first one that asks, and no second one.
+            self.poisoned |= end == FAILED;
+        }
+    }
+
+    /// Whether a sync has failed of which nobody told the store.
+    pub(crate) fn has_lost_sync(&self) -> bool {
+        self.in_flight.as_ref().is_some_and(|one| one.end.load(Ordering::Acquire) == FAILED)
+    }
+
     /// Ends what was under way and was lost, a sync or a write: nothing is known of it, so writing has stopped for good.
     #[cfg(feature = "std")]
     pub(crate) fn give_up(&mut self) {
@@ -186,17 +244,17 @@ impl<D: Disk> Store<D> {
         Durable::new(Position(self.durable))
     }
 
-    /// Begins, runs and completes a sync here and now; `None` if there was nothing to sync or one is under way elsewhere.
+    /// Begins, runs and completes a sync here and now, if there is anything to sync. All writes so far are durable then.
     ///
     /// # Errors
-    /// As for [`complete_sync`](Self::complete_sync).
-    pub fn sync(&mut self) -> Result<Option<Durable>, WriteError> {
-        if self.poisoned {
-            return Err(WriteError::Poisoned);
-        }
+    /// [`WriteError::SyncUnderWay`]: one was begun elsewhere, which does not cover all of them or is not completed: complete it first.
+    /// Others as for [`complete_sync`](Self::complete_sync).
+    pub fn sync(&mut self) -> Result<Durable, WriteError> {
         match self.begin_sync() {
-            Some(job) => self.complete_sync(job.run()).map(Some),
-            None => Ok(None),
+            Some(job) => self.complete_sync(job.run()),
+            None if self.poisoned => Err(WriteError::Poisoned),
+            None if self.durable + 1 != self.next_sequence => Err(WriteError::SyncUnderWay),
+            None => Ok(self.durable()),
         }
     }
 

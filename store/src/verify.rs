@@ -67,10 +67,7 @@ pub fn verify<D: Disk>(disk: &D, remembered: Option<Head>) -> Result<Verified, O
     let Some((manifest, mut recovery)) = load(disk, &names)? else { return Err(OpenError::NoStore) };
     recovery.leftovers = leftovers(disk, &names, &manifest)?.names.len() as u64;
     let plan = Plan { fingerprint_mask: u64::MAX, tree_key: None, index_files: false, threads: 1 };
-    let replay = Replay::run(disk, &manifest, &plan, recovery, &mut |_| {})?;
-    let short_ends = replay.short_ends();
-    let mut report = replay.recovery;
-    report.torn.extend(short_ends);
+    let mut report = Replay::run(disk, &manifest, &plan, recovery, &mut |_| {})?.recovery;
 
     // Of those it has the first ones of segments; here all are looked for.
     report.damage.retain(|damage| damage.kind != DamageKind::Hidden);

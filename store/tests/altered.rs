@@ -189,12 +189,12 @@ fn an_index_file_that_says_other_than_its_segment_is_shown() {
     // A line less: the last of the block.
     let copy = disk.fork();
     alter_index(&copy, 0, |index| {
-        let lines = half(index, INDEX_HEAD + 4) as u32 - 1;
+        let lines = u32::try_from(half(index, INDEX_HEAD + 4) - 1).expect("few");
         let last = INDEX_HEAD + 8 + half(index, INDEX_HEAD);
         // All lines of puts in this store are as long as the one before.
         let len = 8 + 1 + 2 + 1 + 1;
         index.drain(last - len..last);
-        let bytes = (half(index, INDEX_HEAD) - len) as u32;
+        let bytes = u32::try_from(half(index, INDEX_HEAD) - len).expect("few");
         index[INDEX_HEAD..INDEX_HEAD + 4].copy_from_slice(&bytes.to_le_bytes());
         index[INDEX_HEAD + 4..INDEX_HEAD + 8].copy_from_slice(&lines.to_le_bytes());
         index[56..64].copy_from_slice(&u64::from(lines).to_le_bytes());

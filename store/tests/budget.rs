@@ -144,7 +144,7 @@ fn a_slot_is_counted_anew_in_pieces_while_it_is_written_to() {
                     store.delete(0, &key(n)).expect("room");
                     tags[n as usize] = None;
                 }
-                3 if step % 300 == 0 => {
+                3 if step.is_multiple_of(300) => {
                     store.put(0, &key(rotten[0]), b"healed", 5).expect("room");
                     tags[rotten[0] as usize] = Some(5);
                 }

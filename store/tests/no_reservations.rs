@@ -152,7 +152,7 @@ fn what_is_buffered_on_a_full_disk_is_synced_when_there_is_room() {
         assert!(store.writable() && value(&mut store, 2) == Some(300), "nothing has changed");
     }
     disk.set_capacity(None);
-    assert!(store.sync().expect("there is room").expect("something").covers(store.position()));
+    assert!(store.sync().expect("there is room").covers(store.position()));
     drop(store);
     disk.crash(7);
     let (mut store, recovery) = Store::open(disk, options(2)).expect("opens");

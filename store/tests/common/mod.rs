@@ -171,9 +171,7 @@ impl<D: Disk> Run<D> {
             }
             Op::Sync => {
                 self.end_sync()?;
-                if let Some(durable) = self.store.sync()? {
-                    self.model.synced(durable);
-                }
+                self.model.synced(self.store.sync()?);
                 Ok(())
             }
             Op::BeginSync => {

@@ -1,0 +1,68 @@
+//! Syncs in two phases: what is answered while one is under way, and what becomes of one that is not handed back.
+
+use gramme_store::{MemDisk, Options, Store, SyncJob, WriteError};
+
+fn store(disk: &MemDisk) -> Store<MemDisk> {
+    Store::open(disk.clone(), Options::new([1; 16])).expect("opens").0
+}
+
+fn begun(store: &mut Store<MemDisk>) -> SyncJob<MemDisk> {
+    store.begin_sync().expect("there is something to sync")
+}
+
+#[test]
+fn a_sync_says_that_all_is_durable_or_that_it_can_t_say() {
+    let mut store = store(&MemDisk::new());
+    assert!(store.sync().expect("nothing to sync").covers(store.position()));
+    let first = store.put(0, b"first", b"v", 0).expect("room");
+    let job = begun(&mut store);
+    assert!(store.begin_sync().is_none(), "one at a time");
+    assert_eq!(store.sync(), Err(WriteError::SyncUnderWay));
+    let second = store.put(0, b"second", b"v", 0).expect("room");
+    assert_eq!(store.sync(), Err(WriteError::SyncUnderWay));
+    let durable = store.complete_sync(job.run()).expect("syncs");
+    assert!(durable.covers(first) && !durable.covers(second));
+    assert!(store.sync().expect("syncs").covers(second));
+    assert!(store.sync().expect("nothing to sync").covers(second));
+}
+
+#[test]
+fn a_sync_that_is_dropped_is_begun_anew() {
+    for runs in [false, true] {
+        let disk = MemDisk::new();
+        let mut store = store(&disk);
+        let written = store.put(0, b"key", b"v", 0).expect("room");
+        let job = begun(&mut store);
+        if runs {
+            drop(job.run())
+        } else {
+            drop(job)
+        }
+        assert!(store.writable() && !store.durable().covers(written));
+        let again = begun(&mut store);
+        assert!(store.begin_sync().is_none());
+        assert!(store.complete_sync(again.run()).expect("syncs").covers(written));
+        let written = store.put(0, b"key", b"w", 0).expect("room");
+        drop(begun(&mut store));
+        assert!(store.sync().expect("syncs").covers(written));
+        store.put(0, b"key", b"x", 0).expect("room");
+        drop(begun(&mut store));
+        store.close().expect("closes in good order");
+    }
+}
+
+#[test]
+fn a_failure_that_nobody_is_told_of_stops_writing_all_the_same() {
+    let disk = MemDisk::new();
+    let mut store = store(&disk);
+    store.put(0, b"key", b"v", 0).expect("room");
+    let job = begun(&mut store);
+    disk.fail_next_syncs(1);
+    // A second sync would succeed, and have written nothing.
+    drop(job.run());
+    assert!(!store.writable());
+    assert!(store.begin_sync().is_none());
+    assert_eq!(store.sync(), Err(WriteError::Poisoned));
+    assert_eq!(store.put(0, b"key", b"w", 0), Err(WriteError::Poisoned));
+    assert_eq!(store.close(), Err(WriteError::Poisoned));
+}
