@@ -3,34 +3,20 @@
 //! It goes in bounded steps, between which writes and reads go on, and can be cut off anywhere: until the manifest names the
 //! output instead of its victims, in one change, an opening finds the victims whole and clears the output away. Records
 //! keep their sequences, so that a copy never wins over a later write, wherever it stands.
-//!
-//! A delete is kept while a segment outside the merge may hold a dead record that is older. One that was just written has no
-//! dead records, so when kept deletes pile up, the segments that hold them back are written anew, however live. That bounds
-//! them to half of what is live and a segment, and the log to 1.49 times both: 2.25 times what is live, and a few segments.
 
 use crate::chain::Event;
 use crate::disk::{Disk, DiskError, DiskErrorKind, DiskFile};
 use crate::error::WriteError;
+use crate::expiry::Expiring;
 use crate::index_file;
 use crate::key_index::{FINGERPRINT_MASK, Location, SizeClass};
 use crate::manifest::SaveError;
 use crate::read::is_past;
 use crate::record::{Draft, HEADER_BYTES, Header, Kind};
-use crate::room::BLOCK_BYTES;
 use crate::scan::{Found, Scan};
-use crate::segment::{SEGMENT_HEADER_BYTES, Segment, SegmentKind};
 use crate::segments::SegmentTable;
 use crate::store::{KEPT_BUFFER_BYTES, Store};
 use alloc::vec::Vec;
-
-/// Victims of one merge at most.
-pub(crate) const MAX_VICTIMS: usize = 32;
-/// A segment is small if it has less than one part in this many of what a segment may have.
-const SMALL_PART: u64 = 4;
-/// Deletes that are kept are worth rewriting live segments when they are more than one part in this many of what is live.
-const HELD_PART: u64 = 2;
-/// So many small segments are merged even if all of them is live.
-const MANY_SMALL: usize = 8;
 
 /// A merge under way.
 pub(crate) struct Merge<F> {
@@ -84,24 +70,27 @@ impl<F> Merge<F> {
 }
 
 impl<F: DiskFile> Merge<F> {
+    /// A merge of these, the oldest first, into at most so many bytes.
+    pub(crate) const fn new(victims: Vec<u16>, bound: u64) -> Self {
+        Self {
+            victims,
+            done: 0,
+            scan: None,
+            output: None,
+            bound,
+            phase: Phase::Copying,
+            seen: 0,
+            spoiled: false,
+            lossy: false,
+            refused: None,
+        }
+    }
+
     /// Bytes of its victims that have been gone through, and of all that there are to go through.
     pub(crate) fn progress(&self, segments: &SegmentTable<F>) -> (u64, u64) {
         let tails = |victims: &[u16]| victims.iter().map(|victim| segments[*victim].tail).sum::<u64>();
         let at = self.scan.as_ref().map_or(0, Scan::position);
         (tails(&self.victims[..self.done]) + at, tails(&self.victims))
-    }
-}
-
-/// From which write on removals are held back, by whom, and from which on they would be without that segment.
-struct Holds {
-    least: (u64, u16),
-    next: u64,
-}
-
-impl Holds {
-    /// Removals from this write on are held back by segments other than this one.
-    fn all_but(&self, number: u16) -> u64 {
-        if self.least.1 == number { self.next } else { self.least.0 }
     }
 }
 
@@ -140,106 +129,6 @@ impl<D: Disk> Store<D> {
         progress
     }
 
-    /// Chooses the segments that give back most for least copying, if it is worth while.
-    fn choose_victims(&self) -> Option<Merge<D::File>> {
-        let mut candidates: Vec<(u16, &Segment<D::File>)> = self
-            .segments
-            .iter()
-            .filter(|(_, segment)| segment.finished && !segment.sealing)
-            .filter(|(_, segment)| !segment.quarantined && !segment.unaccounted)
-            .collect();
-        let holds = self.holds();
-        let held = |number: u16, segment: &Segment<D::File>| match segment.removals {
-            removals if holds.all_but(number) <= segment.last => removals,
-            _ => 0,
-        };
-        let kept = |number: u16, segment: &Segment<D::File>| segment.live + held(number, segment);
-        let (live, total) = candidates.iter().fold((0, 0), |(live, total), (number, segment)| {
-            (live + kept(*number, segment), total + segment.tail - SEGMENT_HEADER_BYTES as u64)
-        });
-        let small_bound = self.options.segment_bytes / SMALL_PART;
-        let small = candidates.iter().filter(|(_, segment)| segment.tail < small_bound).count();
-        // The balance of space and copying: 1.49 times the space, which index files make 1.7 at most, for less than 0.8 copies
-        // of each write.
-        let wasteful = total * 100 > live * 149 || self.is_full();
-        let idle = candidates.iter().any(|(number, segment)| kept(*number, segment) == 0);
-        let all_held: u64 = candidates.iter().map(|(number, segment)| held(*number, segment)).sum();
-        let crowded = all_held > (live - all_held) / HELD_PART + self.options.segment_bytes;
-        let given_up = candidates.iter().any(|(_, segment)| segment.accepted);
-        if !wasteful && !idle && !crowded && !given_up && small < MANY_SMALL {
-            return None;
-        }
-        let rank = |number: u16, segment: &Segment<D::File>| {
-            let size = segment.tail.max(SEGMENT_HEADER_BYTES as u64 + 1) - SEGMENT_HEADER_BYTES as u64;
-            kept(number, segment) * 1024 / size
-        };
-        let dead = |number: u16, segment: &Segment<D::File>| {
-            (segment.tail - SEGMENT_HEADER_BYTES as u64).saturating_sub(kept(number, segment))
-        };
-        let last_held = candidates.iter().filter(|(number, segment)| held(*number, segment) > 0);
-        let last_held = last_held.map(|(_, segment)| segment.last).max().unwrap_or(0);
-        let holding = |segment: &Segment<D::File>| crowded && segment.hides_from() <= last_held;
-        candidates.sort_by_key(|(number, segment)| match holding(segment) {
-            // Behind others they might never fit in.
-            _ if segment.accepted => (0, 0, segment.id),
-            // Those that hold back most come first.
-            true => (1, segment.hides_from(), segment.id),
-            false => (2, rank(*number, segment), segment.id),
-        });
-        // Removals use up what is put aside for them: then anything that gives it back is worth its copying.
-        let (is_full, is_short) = (self.is_full(), self.is_full() && !self.reserve_is_whole());
-        let least = (self.options.segment_bytes / 64).min(BLOCK_BYTES);
-        let worth = |number: u16, segment: &Segment<D::File>| {
-            segment.live == 0
-                || segment.accepted
-                || dead(number, segment) * 8 > segment.tail
-                || (is_short && dead(number, segment) >= least)
-                || segment.tail < small_bound
-                || holding(segment)
-        };
-        // Where there is no room, first those that need none, and none that need more than is put aside.
-        let most = if is_full { self.output_room() } else { u64::MAX };
-        let mut victims = Vec::new();
-        let mut bound = SEGMENT_HEADER_BYTES as u64;
-        for (number, segment) in candidates {
-            let records = segment.tail - SEGMENT_HEADER_BYTES as u64;
-            let more = bound + (segment.live + segment.removals).min(records);
-            let needs_room = kept(number, segment) > 0;
-            if !worth(number, segment) || (needs_room && is_full && (idle || more > most)) {
-                continue;
-            }
-            if !victims.is_empty() && more > self.options.segment_bytes {
-                continue;
-            }
-            bound = more;
-            victims.push(number);
-            if victims.len() == MAX_VICTIMS {
-                break;
-            }
-        }
-        let gain: u64 = victims.iter().map(|number| dead(*number, &self.segments[*number])).sum();
-        let releases =
-            victims.iter().any(|number| holding(&self.segments[*number]) || self.segments[*number].accepted);
-        // One segment without waste would only be copied in place.
-        if victims.is_empty() || (gain == 0 && victims.len() < MANY_SMALL && !idle && !releases) {
-            return None;
-        }
-        // The oldest first, so that deletes find what they deleted gone.
-        victims.sort_by_key(|number| self.segments[*number].first);
-        Some(Merge {
-            victims,
-            done: 0,
-            scan: None,
-            output: None,
-            bound,
-            phase: Phase::Copying,
-            seen: 0,
-            spoiled: false,
-            lossy: false,
-            refused: None,
-        })
-    }
-
     /// Whether a removal with this sequence has nothing left to remove: no segment but these victims has a dead record
     /// that is as old.
     fn removals_are_spent(&self, victims: &[u16], sequence: u64) -> bool {
@@ -253,19 +142,6 @@ impl<D: Disk> Store<D> {
         let inside = |number| merge.victims.contains(&number) || merge.output == Some(number);
         let mut others = self.segments.iter().filter(|(number, _)| !inside(*number));
         others.all(|(_, segment)| segment.first > sequence)
-    }
-
-    fn holds(&self) -> Holds {
-        let mut holds = Holds { least: (u64::MAX, 0), next: u64::MAX };
-        for (number, segment) in self.segments.iter() {
-            let from = segment.hides_from();
-            if from < holds.least.0 {
-                holds = Holds { least: (from, number), next: holds.least.0 };
-            } else {
-                holds.next = holds.next.min(from);
-            }
-        }
-        holds
     }
 
     fn copy(&mut self, merge: &mut Merge<D::File>, budget: u64) -> Result<Progress, WriteError> {
@@ -394,8 +270,10 @@ impl<D: Disk> Store<D> {
             }
         }
         // What has expired leaves a delete behind, if there may be something older for it to hide. The sums of a hash tree
-        // must not go by the clock: with one it stays.
-        if is_past(expires, self.now) && self.tree.is_none() {
+        // must not go by the clock: with one its value alone goes, and it is past at any time, also before the next opening is told the time.
+        if is_past(expires, self.now) && self.tree.is_some() {
+            (value, expires) = (&[], Some(0));
+        } else if is_past(expires, self.now) {
             let removal = Draft {
                 kind: Kind::Delete,
                 slot: header.slot,
@@ -480,28 +358,18 @@ impl<D: Disk> Store<D> {
         let segment = &mut self.segments[output];
         segment.tail += len as u64;
         segment.note_sequence(draft.sequence);
-        if matches!(draft.kind, Kind::Delete | Kind::DropSlot) {
-            segment.removals += len as u64;
+        // Should its victims' index files have counted wrong.
+        segment.capacity = segment.capacity.max(segment.tail);
+        let size = SizeClass::of(len);
+        segment.note_record(draft.kind, len as u64, size);
+        if let Some(expires) = draft.expires {
+            segment.expiries.note(expires, Expiring::new(len, draft.key.len(), self.tree.is_some()));
         }
         Ok(Location {
             segment: output,
             unit: u32::try_from(offset / 8).expect("a segment's capacity is bounded"),
-            size: SizeClass::of(len),
+            size,
         })
-    }
-
-    /// Makes the output, on a full disk from the room that was put aside.
-    fn create_output(&mut self, capacity: u64) -> Result<u16, WriteError> {
-        match self.create_unlisted(capacity, SegmentKind::Merged) {
-            Err(WriteError::NoSpace) if self.lend_for_output(capacity) => {
-                let made = self.create_unlisted(capacity, SegmentKind::Merged);
-                if made.is_err() {
-                    let _ = self.hold_reserve(true);
-                }
-                made
-            }
-            made => made,
-        }
     }
 
     /// Puts the output in the place of its victims: one change of the manifest, then the files go.

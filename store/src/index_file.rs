@@ -328,6 +328,7 @@ pub(crate) fn read<F: DiskFile>(
         vec![0; PIECE_BYTES.min(lines.saturating_mul(MAX_LINE_BYTES) + BLOCK_HEAD_BYTES + BLOCK_SUM_BYTES)];
     let mut pieces = Pieces { file, start: HEADER_BYTES as u64, piece, unused: 0..0 };
     let mut batch = Batch::new();
+    let mut classed = 0;
     while left > 0 {
         let Some(head) = pieces.see(BLOCK_HEAD_BYTES)? else { return Ok(None) };
         let (bytes, count) = (half(head, 0) as usize, half(head, 4) as usize);
@@ -345,8 +346,15 @@ pub(crate) fn read<F: DiskFile>(
         let mut from = Lines { bytes: bytes_of_lines, at: 0, last: Last::default(), least, sequences };
         for _ in 0..count {
             let Some(line) = from.next(subject.len / 8) else { return Ok(None) };
-            if line.kind == Kind::Lost {
-                summary.lost.push(line);
+            match line.kind {
+                Kind::Delete | Kind::DropSlot => {}
+                kind => {
+                    classed += line.size.bytes();
+                    summary.expiries.unknown |= kind == Kind::Expiring;
+                    if kind == Kind::Lost {
+                        summary.lost.push(line);
+                    }
+                }
             }
             batch.push(line);
         }
@@ -361,6 +369,11 @@ pub(crate) fn read<F: DiskFile>(
         }
     }
     summary.bytes_read = pieces.at();
+    // What is neither a removal nor a watermark. Of a segment with torn ranges that is more than all puts: of those it has few.
+    let watermarks = summary.records.saturating_sub(lines as u64).saturating_mul(record::HEADER_BYTES as u64);
+    let others = (SEGMENT_HEADER_BYTES as u64 + summary.removals).saturating_add(watermarks);
+    summary.puts = subject.len.saturating_sub(others).min(classed);
+    summary.padding = classed - summary.puts;
     sink(batch);
     Ok(Some(summary))
 }

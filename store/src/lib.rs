@@ -86,6 +86,7 @@ mod collision_tests;
 mod compaction;
 mod disk;
 mod error;
+mod expiry;
 #[cfg(feature = "std")]
 mod file_disk;
 mod grouped;
@@ -126,6 +127,7 @@ mod summary;
 mod sync;
 mod upkeep;
 mod verify;
+mod victims;
 
 pub use chain::{Head, NotAHead};
 pub use disk::{Disk, DiskError, DiskErrorKind, DiskFile};

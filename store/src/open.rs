@@ -164,6 +164,7 @@ impl<D: Disk> Store<D> {
             rolled: Vec::new(),
             merge: None,
             seal_job: None,
+            learning: None,
             scrub_round: None,
             scrubbed: SegmentId(0),
             chain,

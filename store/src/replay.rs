@@ -275,6 +275,7 @@ impl<'p, F: DiskFile> Replay<'p, F> {
             segment.first = segment.first.min(job.base);
         }
         segment.removals += summary.removals;
+        (segment.puts, segment.padding, segment.expiries) = (summary.puts, summary.padding, summary.expiries);
         segment.first = segment.first.min(summary.first);
         segment.last = segment.last.max(summary.last);
         // A segment that is not whole gets no index file, and keeps the one that may know what is gone.

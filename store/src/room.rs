@@ -1,13 +1,26 @@
 //! Room on a full disk: what is put aside for compaction and removals, and to whom it is given.
+//!
+//! All of a store can be deleted on a full disk, however thinly its deletes are spread, for what is put aside is enough in the
+//! worst case. Let a merge have *m* bytes for its output, and let the log be of *n* segments. Taken one after the other they make
+//! *g* merges of at most *m* bytes: twice the log over *m* and one more, for two that follow each other have more than *m*
+//! together; the log over *m* less the longest segment and one more, for that much each has; never more than *n*. A merge gives back a block of the disk if *b* bytes in its victims are dead, a block's and its header's. So if
+//! no merge gives a block back fewer than *g* · *b* bytes are dead; the rest of what was appended are removals that are
+//! held back. Once each segment has been written anew none of those is held back any more, and they are dead too. All the while
+//! the chain takes an entry for each segment that goes or is made, *c* bytes. So wherever removals have taken *g* · *b* + *c*
+//! bytes and more, compaction gives back what is beyond that. Twice as much is put aside for them before puts get a segment,
+//! and three times as much where there is room, so that not each removal has segments merged.
+//!
+//! *m* is a segment, the longest that there is; of a store that has many for the size of its segments, more, so that all that is put
+//! aside is least: the square root of six blocks times the log.
 
 use crate::chain::ENTRY_BYTES;
-use crate::compaction::MAX_VICTIMS;
 use crate::disk::{Disk, DiskError, DiskErrorKind, DiskFile};
 use crate::error::WriteError;
 use crate::manifest::Manifest;
-use crate::segment::SEGMENT_HEADER_BYTES;
+use crate::segment::{SEGMENT_HEADER_BYTES, SegmentKind};
 use crate::segments::not_made;
 use crate::store::Store;
+use crate::victims::MAX_VICTIMS;
 use alloc::vec;
 
 /// The file that holds room for compaction on a full disk. It has no contents.
@@ -18,14 +31,16 @@ pub(crate) const PROBE: &str = "RESERVE.new";
 
 /// File systems give room and take it back in blocks of this many bytes, most of them.
 pub(crate) const BLOCK_BYTES: u64 = 4096;
+/// So much more is given from the reserve where a file system takes more for a file than is in it.
+const SCARCE_BYTES: u64 = 4 * BLOCK_BYTES;
 /// Zeros that are written at once.
 const PIECE_BYTES: usize = 64 << 10;
 
 impl<D: Disk> Store<D> {
     /// What a change of the manifest takes on a full disk, if there are so many segments more by then.
     fn manifest_bytes(&self, more: usize) -> u64 {
-        let chained = (MAX_VICTIMS + 1) * ENTRY_BYTES;
-        self.manifest_file_bytes(more) + chained as u64
+        let chained = (MAX_VICTIMS + 1) * ENTRY_BYTES + self.chain.pending.len();
+        self.manifest_file_bytes(more) + in_blocks(chained as u64)
     }
 
     fn manifest_file_bytes(&self, more: usize) -> u64 {
@@ -33,31 +48,78 @@ impl<D: Disk> Store<D> {
         Manifest::file_bytes(self.segments.iter().count() + more, gaps)
     }
 
-    /// What a merge needs on a full disk: a segment, what is buffered and has to be written before the victims go, and a manifest.
+    /// Bytes of the log with a segment more, rounded up so that what is put aside for it need not be made anew for each, its
+    /// segments, likewise, and the longest of them.
+    fn log_size(&self) -> (u64, u64, u64) {
+        let tails = self.segments.iter().map(|(_, segment)| segment.tail);
+        let (count, bytes, longest) = tails
+            .fold((0, self.options.segment_bytes, 0), |(count, sum, longest), tail| {
+                (count + 1, sum + tail, tail.max(longest))
+            });
+        (
+            bytes.next_multiple_of((bytes.next_power_of_two() / 8).max(1)),
+            (count + 1_u64).next_multiple_of(8),
+            longest,
+        )
+    }
+
+    /// What the output of a merge may have on a full disk.
+    pub(crate) fn output_bytes(&self) -> u64 {
+        let (bytes, _, longest) = self.log_size();
+        let segment = self.options.segment_bytes.max(longest);
+        // More than this many victims a merge has not.
+        in_blocks(
+            (6 * bytes * BLOCK_BYTES)
+                .isqrt()
+                .min(self.options.segment_bytes * MAX_VICTIMS as u64)
+                .max(segment),
+        )
+    }
+
+    /// What a merge needs on a full disk: its output, what is buffered and has to be written before the victims go, and a manifest.
     fn merge_bytes(&self, more: usize) -> u64 {
-        self.options.segment_bytes + self.options.write_buffer_bytes as u64 + self.manifest_bytes(more)
+        self.output_bytes() + self.options.write_buffer_bytes as u64 + self.manifest_bytes(more)
+    }
+
+    /// Bytes of removals and of what stands between them for which compaction may give nothing back.
+    fn unmerged_bytes(&self) -> u64 {
+        let (bytes, count, longest) = self.log_size();
+        let output = self.output_bytes();
+        let one_by_one = output.checked_sub(longest).and_then(|least| bytes.checked_div(least));
+        let merges =
+            (2 * bytes / output).min(one_by_one.unwrap_or(u64::MAX)).max(count / MAX_VICTIMS as u64) + 1;
+        let merges = merges.min(count);
+        merges * (BLOCK_BYTES + SEGMENT_HEADER_BYTES as u64) + (count + merges) * ENTRY_BYTES as u64
     }
 
     /// Room for removals. There must be many of them where each frees little of many segments.
-    fn removal_bytes(&self) -> u64 {
+    pub(crate) fn removal_bytes(&self) -> u64 {
         // They may have to be written with all that is buffered.
-        self.options.segment_bytes / 8 + self.options.write_buffer_bytes as u64
+        3 * self.unmerged_bytes() + self.options.segment_bytes / 8 + self.options.write_buffer_bytes as u64
     }
 
-    /// What is put aside: what a merge needs, and room for removals, in a small segment of their own if need be.
+    /// What is put aside: what a merge needs, and room for removals, in small segments of their own if need be.
     fn reserve_wanted(&self) -> u64 {
         // For a few segments more, so that it need not be made anew for each.
         let more = 32 - self.segments.iter().count() % 32;
         self.merge_bytes(more) + SEGMENT_HEADER_BYTES as u64 + self.removal_bytes() + 2 * BLOCK_BYTES
     }
 
-    pub(crate) fn reserve_is_whole(&self) -> bool {
-        self.reserve_bytes >= self.reserve_wanted()
+    /// What puts must leave.
+    fn reserve_for_puts(&self) -> u64 {
+        self.merge_bytes(2) + SEGMENT_HEADER_BYTES as u64 + self.removal_bytes() * 2 / 3 + 2 * BLOCK_BYTES
+    }
+
+    /// Whether removals have taken so much of what is put aside on a full disk that puts get none.
+    pub(crate) fn is_short(&self) -> bool {
+        self.is_full() && self.reserve_bytes < self.reserve_for_puts()
     }
 
     /// What is put aside for the output of a merge.
     pub(crate) fn output_room(&self) -> u64 {
-        self.reserve_bytes.saturating_sub(self.options.write_buffer_bytes as u64 + self.manifest_bytes(0))
+        let others = self.options.write_buffer_bytes as u64 + self.manifest_bytes(0);
+        // As much as is left when it has been cut to blocks.
+        self.reserve_bytes.saturating_sub(others + 2 * BLOCK_BYTES)
     }
 
     /// Puts room aside for a full disk: for compaction, without which writers get no new segment, and for a small segment of
@@ -83,7 +145,11 @@ impl<D: Disk> Store<D> {
         // is not enough is left to removals.
         let above = (0..=4).rev().map(|part| needed + (wanted - needed) * part / 4);
         let below = (1..if all { 8 } else { 1 }).rev().map(|part| needed * part / 8);
-        self.make_first(above.chain(below).filter(|less| *less > before).chain([before]))?;
+        let less = (1..8).rev().map(|part| before * part / 8);
+        self.make_first(above.chain(below).filter(|bytes| *bytes > before).chain([before]).chain(less))?;
+        if all {
+            self.extend_reserve(wanted)?;
+        }
         if self.reserve_bytes >= needed {
             return Ok(());
         }
@@ -97,8 +163,7 @@ impl<D: Disk> Store<D> {
     /// Makes a segment that puts may fill, if removals still have room after that.
     pub(crate) fn create_for_puts(&mut self, capacity: u64) -> Result<u16, WriteError> {
         self.hold_reserve(false)?;
-        let least =
-            self.merge_bytes(2) + SEGMENT_HEADER_BYTES as u64 + self.removal_bytes() / 2 + 2 * BLOCK_BYTES;
+        let least = self.reserve_for_puts();
         // What removals have taken of it is made up for once there is room again.
         if self.reserve_bytes < least && !self.fill_failed && self.may_have_room(least - self.reserve_bytes) {
             self.hold_reserve(true)?;
@@ -109,25 +174,46 @@ impl<D: Disk> Store<D> {
         self.create_segment(capacity)
     }
 
+    /// How much a segment of removals has that is made from the reserve: whole blocks, an eighth of what there is for them, and
+    /// so much at least.
+    pub(crate) fn small_segment_bytes(&self, least: u64) -> u64 {
+        in_blocks((self.removal_bytes() / 8).min(self.options.segment_bytes).max(least))
+    }
+
     /// Makes a small segment of removals from the reserve, if that leaves enough for compaction.
     pub(crate) fn create_from_reserve(&mut self, capacity: u64) -> Result<u16, WriteError> {
         let needed = self.merge_bytes(1);
-        // The manifest and the chain may get longer by it.
+        // The manifest and the chain may get longer by it, and the old manifest goes when the new one is there.
         let longer = self.manifest_file_bytes(1) - self.manifest_file_bytes(0);
-        let spent = capacity + longer + self.chain.pending.len() as u64;
-        if self.reserve_bytes < needed + spent && !self.fill_failed {
-            // What little room there is beside it may be enough.
-            let before = core::mem::take(&mut self.reserve_bytes);
-            self.make_first([needed + spent, before].into_iter())?;
-        }
-        let before = self.reserve_bytes;
+        let spent = in_blocks(capacity) + longer + in_blocks(self.chain.pending.len() as u64) + BLOCK_BYTES;
         // One that is too small for some merges serves removals as well.
-        let kept = if before < needed { needed / 2 } else { needed };
-        if before < kept + spent || !self.release_reserve() {
+        let kept = if self.reserve_bytes < needed { needed / 2 } else { needed };
+        if self.reserve_bytes < kept + spent {
             return Err(WriteError::NoSpace);
         }
-        let made = self.create_segment(capacity);
-        let _ = self.make_first([before - spent, kept].into_iter());
+        let left = self.reserve_bytes - spent;
+        let mut made = Err(WriteError::NoSpace);
+        if self.cut_reserve(spent + self.manifest_file_bytes(1), 0) {
+            made = self.create_segment(capacity);
+        }
+        while made == Err(WriteError::NoSpace) && self.cut_reserve(SCARCE_BYTES, kept) {
+            made = self.create_segment(capacity);
+        }
+        self.extend_reserve(left)?;
+        made
+    }
+
+    /// Makes the output of a merge, on a full disk from the room that is put aside.
+    pub(crate) fn create_output(&mut self, capacity: u64) -> Result<u16, WriteError> {
+        let mut made = self.create_unlisted(capacity, SegmentKind::Merged);
+        let mut lent = capacity;
+        while made == Err(WriteError::NoSpace) && self.lend_for_output(lent) {
+            made = self.create_unlisted(capacity, SegmentKind::Merged);
+            lent = SCARCE_BYTES;
+        }
+        if made.is_err() && lent == SCARCE_BYTES {
+            let _ = self.hold_reserve(true);
+        }
         made
     }
 
@@ -175,6 +261,35 @@ impl<D: Disk> Store<D> {
         Ok(())
     }
 
+    /// Makes the reserve as long as this, or as there is room for, with zeros behind what there is: none of that is given up for it.
+    fn extend_reserve(&mut self, wanted: u64) -> Result<(), WriteError> {
+        if self.reserve_bytes >= wanted {
+            return Ok(());
+        }
+        if self.reserve_bytes == 0 {
+            return self.make_first([wanted].into_iter());
+        }
+        let Ok(file) = self.disk.open(RESERVE) else { return Ok(()) };
+        // Writes may be given room that nothing is reserved in, where the process is privileged: what was written there would not be
+        // room when it is cut off again.
+        let (mut size, mut more) = (self.reserve_bytes, wanted - self.reserve_bytes);
+        while more >= BLOCK_BYTES && size < wanted {
+            more = more.min(wanted - size);
+            if !self.may_have_room(more) || fill(&file, size + more).is_err() {
+                more /= 2;
+                continue;
+            }
+            size += more;
+        }
+        // What did not fit was written in part.
+        if file.size().map_err(not_made)? > size {
+            file.truncate(size).map_err(not_made)?;
+        }
+        file.sync_data().map_err(not_made)?;
+        self.reserve_bytes = size;
+        Ok(())
+    }
+
     /// The room that an earlier opening put aside. It may be too little: of segments of another size, and after some power cuts.
     pub(crate) fn finds_reserve(disk: &D) -> u64 {
         disk.open(RESERVE).and_then(|file| file.size()).unwrap_or(0)
@@ -210,9 +325,10 @@ impl<D: Disk> Store<D> {
         let segment = &self.segments[active];
         let at = if self.pending.bytes.is_empty() { segment.tail } else { self.pending.start };
         let refused = self.refused_bytes.max(self.pending.bytes.len()).min(PIECE_BYTES) as u64;
-        let lent = if self.lent { 2 * BLOCK_BYTES } else { 0 };
+        // What was lent is two blocks at most beyond what was asked for, and there may be some left of the block before.
+        let lent = if self.lent { 3 * BLOCK_BYTES } else { 0 };
         let bytes = (refused + lent).min(segment.capacity - at);
-        let zeros = vec![0; usize::try_from(bytes).expect("a piece and two blocks")];
+        let zeros = vec![0; usize::try_from(bytes).expect("a piece and three blocks")];
         let written = segment.file.write_at(at, &zeros);
         let cut = segment.file.truncate(at);
         match written.and(cut) {
@@ -228,10 +344,10 @@ impl<D: Disk> Store<D> {
         }
     }
 
-    /// Gives so much room to the output of a merge, and if there is no more in the reserve all of that.
-    pub(crate) fn lend_for_output(&mut self, bytes: u64) -> bool {
+    /// Gives so much room to the output of a merge, if that leaves enough for the manifest with which it comes into force.
+    fn lend_for_output(&mut self, bytes: u64) -> bool {
         let kept = self.options.write_buffer_bytes as u64 + self.manifest_bytes(0);
-        self.cut_reserve(bytes, kept) || self.release_reserve()
+        self.cut_reserve(bytes, kept)
     }
 
     /// The same where the disk reserves no room: the output is written full, or others would take it.
@@ -242,6 +358,11 @@ impl<D: Disk> Store<D> {
         }
         fill(file, capacity).map_err(not_made)
     }
+}
+
+/// What a file of so many bytes takes of the disk.
+pub(crate) const fn in_blocks(bytes: u64) -> u64 {
+    bytes.next_multiple_of(BLOCK_BYTES)
 }
 
 /// Writes zeros up to `bytes`, where the disk has not reserved so much.

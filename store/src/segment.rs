@@ -2,7 +2,9 @@
 
 use crate::chain::SegmentHash;
 use crate::checksum::{Place, crc};
-use crate::record::{half, word};
+use crate::expiry::Expiries;
+use crate::key_index::SizeClass;
+use crate::record::{Kind, half, word};
 use alloc::format;
 use alloc::string::String;
 use core::fmt;
@@ -138,6 +140,11 @@ pub(crate) struct Segment<F> {
     pub(crate) last: u64,
     /// Bytes of records that the index points to, each rounded up to its size class.
     pub(crate) live: u64,
+    /// Bytes of all puts that were written to it, and how many more their size classes have.
+    pub(crate) puts: u64,
+    pub(crate) padding: u64,
+    /// When those of them expire that do.
+    pub(crate) expiries: Expiries,
     /// Bytes of deletes and slot drops.
     pub(crate) removals: u64,
     /// The first write that made a record in it dead, at the latest; none yet: the greatest number, not known: zero.
@@ -154,6 +161,8 @@ pub(crate) struct Segment<F> {
     pub(crate) quarantined: bool,
     /// The manifest names it, or will from its next version on.
     pub(crate) listed: bool,
+    /// It was made of what is put aside for removals: other puts may not use it up.
+    pub(crate) for_removals: bool,
     /// Reserved room past the tail has been given back.
     pub(crate) trimmed: bool,
     /// Nothing more will be written to it, and what was is durable.
@@ -187,6 +196,9 @@ impl<F> Segment<F> {
             first: u64::MAX,
             last: 0,
             live: 0,
+            puts: 0,
+            padding: 0,
+            expiries: Expiries::new(),
             removals: 0,
             died: u64::MAX,
             damaged: false,
@@ -195,6 +207,7 @@ impl<F> Segment<F> {
             accepted: false,
             quarantined: false,
             listed: true,
+            for_removals: false,
             trimmed: false,
             finished: false,
             sealed: false,
@@ -209,6 +222,46 @@ impl<F> Segment<F> {
     pub(crate) fn note_sequence(&mut self, sequence: u64) {
         self.first = self.first.min(sequence);
         self.last = self.last.max(sequence);
+    }
+
+    /// Counts a record that was written to it.
+    pub(crate) fn note_record(&mut self, kind: Kind, len: u64, size: SizeClass) {
+        match kind {
+            Kind::Delete | Kind::DropSlot => self.removals += len,
+            _ => {
+                self.puts += len;
+                self.padding += size.bytes() - len;
+            }
+        }
+    }
+
+    /// Bytes of puts that the index points to and that have not expired, as far as is known; and with what the others may leave behind, at
+    /// most.
+    pub(crate) fn kept_puts(&self, now: u64) -> (u64, u64) {
+        let live = self.live_puts();
+        if self.damaged {
+            return (live, live);
+        }
+        // What has expired may be dead as well, so that counts once.
+        let past = self.expiries.past(now);
+        let kept = self.puts.saturating_sub(past.goes);
+        (live.min(kept), live.min(kept + past.may_stay))
+    }
+
+    /// Bytes of records after the header.
+    pub(crate) fn records(&self) -> u64 {
+        self.tail - SEGMENT_HEADER_BYTES as u64
+    }
+
+    /// Bytes of puts that the index points to, at most. Lengths are known of all puts together, and of those that are dead to within
+    /// an eighth: a class has at most nine eighths of what is in it.
+    pub(crate) fn live_puts(&self) -> u64 {
+        let most = self.live.min(self.records());
+        match (self.puts + self.padding).checked_sub(self.live) {
+            Some(dead) if !self.damaged => most.min(self.puts.saturating_sub(dead - dead / 9)),
+            // What is damaged was not counted as it was written.
+            _ => most,
+        }
     }
 
     pub(crate) fn is_empty(&self) -> bool {

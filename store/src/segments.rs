@@ -108,20 +108,21 @@ pub(crate) fn new_salt(seed: &[u8; 16], id: SegmentId, generation: u64) -> u64 {
 }
 
 impl<D: Disk> Store<D> {
-    /// Whether the active segment has room for a record of `len` bytes, and `reserve` beyond it, or at least for the watermark
-    /// that says that it is durable.
-    pub(crate) fn has_room(&self, len: u64, reserve: u64) -> bool {
-        let reserve = reserve.max(HEADER_BYTES as u64);
-        self.active.is_some_and(|active| self.segments[active].room() >= len + reserve)
+    /// Whether the active segment has room for a record of `len` bytes, and for the watermark that says that it is durable; of a put, whether
+    /// it leaves room for removals.
+    pub(crate) fn has_room(&self, len: u64, urgency: Urgency) -> bool {
+        let Some(active) = self.active.map(|active| &self.segments[active]) else { return false };
+        let reserve = match urgency {
+            Urgency::Put if active.for_removals => return false,
+            Urgency::Put => self.options.removal_reserve(),
+            Urgency::Removal => HEADER_BYTES as u64,
+        };
+        active.room() >= len + reserve
     }
 
     /// Sees to it that the active segment has room for a record of `len` bytes. On an error nothing has changed.
     pub(crate) fn make_room(&mut self, len: u64, urgency: Urgency) -> Result<(), WriteError> {
-        let reserve = match urgency {
-            Urgency::Put => self.options.removal_reserve(),
-            Urgency::Removal => 0,
-        };
-        if self.has_room(len, reserve) {
+        if self.has_room(len, urgency) {
             return Ok(());
         }
         self.flush()?;
@@ -137,10 +138,17 @@ impl<D: Disk> Store<D> {
                         Err(WriteError::NoSpace)
                     }
                     Urgency::Removal => match self.create_segment(full) {
-                        Err(WriteError::NoSpace) => match self.create_segment(capacity) {
-                            Err(WriteError::NoSpace) => self.create_from_reserve(capacity),
-                            made => made,
-                        },
+                        Err(WriteError::NoSpace) => {
+                            let small = self.small_segment_bytes(capacity);
+                            let made = match self.create_segment(small) {
+                                Err(WriteError::NoSpace) => self.create_from_reserve(small),
+                                made => made,
+                            };
+                            if let Ok(made) = &made {
+                                self.segments[*made].for_removals = true;
+                            }
+                            made
+                        }
                         made => made,
                     },
                 };

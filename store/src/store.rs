@@ -4,6 +4,7 @@ use crate::chain::Chain;
 use crate::compaction::Merge;
 use crate::disk::{Disk, DiskErrorKind, DiskFile};
 use crate::error::WriteError;
+use crate::expiry::{Expiring, Learning};
 use crate::hash_tree::HashTree;
 use crate::key_index::{KeyIndex, Location, SizeClass};
 use crate::options::Options;
@@ -42,6 +43,8 @@ pub struct Store<D: Disk> {
     pub(crate) merge: Option<Merge<D::File>>,
     /// A segment that is being sealed by `maintain`.
     pub(crate) seal_job: Option<SealJob<D::File>>,
+    /// A segment that is being read by `maintain` to learn when its records expire.
+    pub(crate) learning: Option<Learning<D::File>>,
     /// A round of scrubbing, and the last segment that it is through with.
     pub(crate) scrub_round: Option<Round<D::File>>,
     pub(crate) scrubbed: SegmentId,
@@ -160,7 +163,7 @@ impl<D: Disk> Store<D> {
     /// in the caller's own unit. It takes 8 bytes more on the disk and none in memory.
     ///
     /// Expiry is a filter at reads and listings, which find the key absent. [`tag`](Self::tag), [`len`](Self::len) and the
-    /// hash tree go by what is stored, until compaction has cleared it away; with a hash tree it stays, for
+    /// hash tree go by what is stored, until compaction has cleared it away; with a hash tree its value goes and it stays, for
     /// the sums of two stores must not depend on their clocks.
     ///
     /// # Errors
@@ -296,7 +299,7 @@ impl<D: Disk> Store<D> {
     /// times only, so it spares the reserve. Where nothing is scarce it is not asked.
     fn shrinks(&self, draft: &Draft<'_>) -> bool {
         let len = draft.record_len();
-        if self.has_room(len as u64, self.options.removal_reserve()) {
+        if self.has_room(len as u64, Urgency::Put) {
             return false;
         }
         let before = self.index.get(draft.slot, draft.fingerprint);
@@ -326,14 +329,16 @@ impl<D: Disk> Store<D> {
         let offset = segment.tail;
         segment.tail = offset + len as u64;
         segment.note_sequence(draft.sequence);
-        if matches!(draft.kind, Kind::Delete | Kind::DropSlot) {
-            segment.removals += len as u64;
+        let size = SizeClass::of(len);
+        segment.note_record(draft.kind, len as u64, size);
+        if let Some(expires) = draft.expires {
+            segment.expiries.note(expires, Expiring::new(len, draft.key.len(), self.tree.is_some()));
         }
         self.next_sequence += 1;
         Ok(Location {
             segment: active,
             unit: u32::try_from(offset / 8).expect("a segment's capacity is bounded"),
-            size: SizeClass::of(len),
+            size,
         })
     }
 

@@ -5,6 +5,7 @@ use crate::batch::Batch;
 use crate::chain::SegmentHash;
 use crate::checksum::Place;
 use crate::disk::{DiskError, DiskFile};
+use crate::expiry::{Expiries, Expiring};
 use crate::hash_tree::TreeKey;
 use crate::key_index::{FINGERPRINT_MASK, SizeClass};
 use crate::manifest::Entry;
@@ -63,6 +64,10 @@ pub(crate) struct Summary {
     pub(crate) last: u64,
     /// Bytes of deletes and slot drops.
     pub(crate) removals: u64,
+    /// Bytes of puts, and how many more their size classes have.
+    pub(crate) puts: u64,
+    pub(crate) padding: u64,
+    pub(crate) expiries: Expiries,
     /// The greatest of its watermarks.
     pub(crate) watermark: (SegmentId, u64),
     /// The last sequence that was durable, by its watermarks; known from a scan only.
@@ -96,6 +101,9 @@ impl Summary {
             first: u64::MAX,
             last: 0,
             removals: 0,
+            puts: 0,
+            padding: 0,
+            expiries: Expiries::new(),
             watermark: (SegmentId(0), 0),
             durable: 0,
             suspects: Vec::new(),
@@ -157,6 +165,11 @@ impl Summary {
                     self.suspects.push(Suspect { start: offset, end: self.end, fate, unreadable, is_last });
                 } else {
                     self.note(&line, header.record_len());
+                    if header.kind == Kind::Expiring {
+                        let bytes = scan.bytes(offset, header.record_len());
+                        let goes = Expiring::new(bytes.len(), header.key_len as usize, hashes.tree.is_some());
+                        header.expires(bytes).into_iter().for_each(|at| self.expiries.note(at, goes));
+                    }
                     each(line);
                 }
             }
@@ -169,6 +182,9 @@ impl Summary {
         self.last = self.last.max(line.sequence);
         if matches!(line.kind, Kind::Delete | Kind::DropSlot) {
             self.removals += bytes as u64;
+        } else {
+            self.puts += bytes as u64;
+            self.padding += line.size.bytes() - bytes as u64;
         }
         if line.kind == Kind::Lost {
             self.lost.push(*line);

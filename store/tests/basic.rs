@@ -294,7 +294,7 @@ fn a_foreign_sync_changes_nothing() {
 fn a_full_disk_refuses_puts_keeps_deleting_and_goes_on_when_there_is_room() {
     let disk = MemDisk::new();
     let (mut store, _) = Store::open(disk.clone(), options()).expect("opens");
-    disk.set_capacity(Some(70_000));
+    disk.set_capacity(Some(140_000));
     let mut stored = 0u32;
     let error = loop {
         match store.put(0, &stored.to_le_bytes(), &[1; 100], 0) {
@@ -326,7 +326,7 @@ fn a_full_disk_refuses_puts_keeps_deleting_and_goes_on_when_there_is_room() {
 fn on_a_full_disk_a_put_that_shrinks_its_record_has_the_room_of_deletes() {
     let disk = MemDisk::new();
     let (mut store, _) = Store::open(disk.clone(), options()).expect("opens");
-    disk.set_capacity(Some(70_000));
+    disk.set_capacity(Some(140_000));
     let mut stored = 0u32;
     while store.put(0, &stored.to_le_bytes(), &[1; 1000], 0).is_ok() {
         stored += 1;

@@ -262,3 +262,183 @@ fn a_full_store_with_a_write_buffer_closes() {
         assert!(matches!(store.get(1, b"last"), Ok(Read::Value { .. })));
     }
 }
+
+/// A store, and the disk that it is on.
+#[derive(Clone, Copy, Debug)]
+struct Shape {
+    segment: u64,
+    value: usize,
+    capacity: u64,
+    indexed: bool,
+    tree: bool,
+    reserves: bool,
+    buffer: usize,
+}
+
+impl Shape {
+    fn options(&self, seed: u8) -> Options {
+        let options =
+            Options::new([seed; 16]).with_segment_bytes(self.segment).with_write_buffer(self.buffer);
+        let options = options.with_index_files(self.indexed);
+        if self.tree { options.with_tree_key([7; 16]) } else { options }
+    }
+
+    fn put(&self, store: &mut Store<MemDisk>, n: u64) -> Result<(), WriteError> {
+        let slot = u16::try_from(n % 50).expect("few");
+        let value = vec![1; self.value];
+        with_upkeep(store, &mut |store| store.put(slot, &n.to_le_bytes(), &value, 1).map(|_| ()))
+    }
+
+    /// Puts until there is no room; how many went.
+    fn fill(&self, store: &mut Store<MemDisk>, from: u64) -> u64 {
+        for n in from.. {
+            match self.put(store, n) {
+                Ok(()) if n % 200 == 0 => sync_and_step(store),
+                Ok(()) => {}
+                Err(WriteError::NoSpace) => return n - from,
+                Err(error) => panic!("{self:?}: {error}"),
+            }
+        }
+        unreachable!("the disk is bounded")
+    }
+
+    fn delete(&self, store: &mut Store<MemDisk>, n: u64) -> Result<(), WriteError> {
+        let slot = u16::try_from(n % 50).expect("few");
+        with_upkeep(store, &mut |store| store.delete(slot, &n.to_le_bytes()).map(|_| ()))
+    }
+
+    fn is_emptied_and_filled_again(&self, order: Order, reopens: bool) {
+        let disk = MemDisk::new();
+        disk.reserve_room(self.reserves);
+        disk.set_capacity(Some(self.capacity));
+        let (mut store, _) = Store::open(disk.clone(), self.options(1)).expect("opens");
+        let stored = self.fill(&mut store, 0);
+        assert!(stored > 12, "{self:?}: {stored}");
+        if reopens {
+            store.close().unwrap_or_else(|error| panic!("{self:?}: {error}"));
+            store = Store::open(disk.clone(), self.options(2)).expect("opens").0;
+        }
+        for (done, n) in order.of(stored).into_iter().enumerate() {
+            let deleted = self.delete(&mut store, n);
+            let put_aside = disk.contents("RESERVE").map_or(0, |bytes| bytes.len());
+            assert_eq!(
+                deleted,
+                Ok(()),
+                "{self:?}, {order:?}: {done} of {stored} went; {put_aside} put aside, {:?}",
+                store.stats()
+            );
+            if done % 64 == 0 {
+                sync_and_step(&mut store);
+            }
+        }
+        upkeep(&mut store);
+        assert_eq!(store.len(), 0);
+        let again = self.fill(&mut store, stored);
+        // The chain has grown meanwhile, and is never cut; and what is no whole segment is left over.
+        let chain = disk.contents("CHAIN").map_or(0, |bytes| bytes.len() as u64);
+        let missing = stored.saturating_sub(again) * (48 + self.value as u64);
+        assert!(
+            missing <= chain + self.segment.max(self.capacity / 20),
+            "{self:?}, {order:?}: {stored} keys, then {again}, {:?}, chain {chain}",
+            store.stats()
+        );
+        store.close().unwrap_or_else(|error| panic!("{self:?}: {error}"));
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Order {
+    /// As they were put.
+    First,
+    Last,
+    /// Slot by slot: each fiftieth.
+    Slots,
+    Scattered,
+}
+
+impl Order {
+    fn of(self, keys: u64) -> Vec<u64> {
+        match self {
+            Self::First => (0..keys).collect(),
+            Self::Last => (0..keys).rev().collect(),
+            Self::Slots => (0..50).flat_map(|slot| (slot..keys).step_by(50)).collect(),
+            Self::Scattered => {
+                let mut order: Vec<u64> = (0..keys).collect();
+                order.sort_by_key(|n| n.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+                order
+            }
+        }
+    }
+}
+
+fn sync_and_step(store: &mut Store<MemDisk>) {
+    let synced = store.sync();
+    assert!(matches!(synced, Ok(_) | Err(WriteError::NoSpace)), "{synced:?}");
+    let step = store.maintain(64 << 10);
+    assert!(matches!(step, Ok(_) | Err(WriteError::NoSpace)), "{step:?}");
+}
+
+/// A write that is refused goes after upkeep, or not at all.
+fn with_upkeep(
+    store: &mut Store<MemDisk>,
+    write: &mut dyn FnMut(&mut Store<MemDisk>) -> Result<(), WriteError>,
+) -> Result<(), WriteError> {
+    match write(store) {
+        Err(WriteError::NoSpace) => {
+            upkeep(store);
+            write(store)
+        }
+        done => done,
+    }
+}
+
+const SHAPES: [(u64, usize, u64); 12] = [
+    (4 << 10, 8, 1 << 20),
+    (4 << 10, 100, 1 << 20),
+    (4 << 10, 6000, 2 << 20),
+    (16 << 10, 8, 2 << 20),
+    (16 << 10, 100, 2 << 20),
+    (16 << 10, 30_000, 4 << 20),
+    (64 << 10, 208, 4 << 20),
+    (64 << 10, 1000, 4 << 20),
+    (256 << 10, 1000, 8 << 20),
+    (256 << 10, 20_000, 16 << 20),
+    (1 << 20, 100, 8 << 20),
+    (4 << 20, 3000, 32 << 20),
+];
+
+fn each_shape(indexed: bool, tree: bool, reserves: bool, buffer: usize, reopens: bool) {
+    for (at, (segment, value, capacity)) in SHAPES.into_iter().enumerate() {
+        let shape = Shape { segment, value, capacity, indexed, tree, reserves, buffer };
+        let orders = [Order::Slots, Order::Scattered, Order::First, Order::Last];
+        shape.is_emptied_and_filled_again(orders[at % 4], reopens);
+        if cfg!(not(debug_assertions)) {
+            shape.is_emptied_and_filled_again(orders[(at + 1) % 4], reopens);
+        }
+    }
+}
+
+#[test]
+fn whatever_its_shape_a_full_store_is_emptied_and_filled_again() {
+    each_shape(false, false, true, 0, false);
+}
+
+#[test]
+fn so_is_one_with_index_files_and_a_hash_tree() {
+    each_shape(true, true, true, 0, false);
+}
+
+#[test]
+fn so_is_one_that_was_opened_when_it_was_full() {
+    each_shape(true, false, true, 0, true);
+}
+
+#[test]
+fn so_is_one_where_the_disk_reserves_no_room() {
+    each_shape(true, false, false, 0, false);
+}
+
+#[test]
+fn so_is_one_with_a_write_buffer() {
+    each_shape(false, true, true, 2048, true);
+}

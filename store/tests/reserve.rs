@@ -12,10 +12,10 @@ fn options(segment_bytes: u64) -> Options {
     Options::new([1; 16]).with_segment_bytes(segment_bytes)
 }
 
-/// Whether the room of a segment is put aside, and that of a small manifest.
+/// Whether the room of a segment is put aside, that of a small manifest, and some for removals.
 fn is_enough(disk: &MemDisk, segment_bytes: usize) -> bool {
     let room = disk.contents("RESERVE").map_or(0, |bytes| bytes.len());
-    (segment_bytes + 8192..segment_bytes + 32_768).contains(&room)
+    (segment_bytes + 8192..segment_bytes + (200 << 10)).contains(&room)
 }
 
 fn rolled(disk: &MemDisk, segment_bytes: u64) {
@@ -119,7 +119,9 @@ fn dead_segments_go_where_nothing_is_put_aside_to_merge_others_with() {
     // Enough for a small segment or a manifest, and not for both and the output of a merge.
     disk.set_capacity(Some(disk.used_bytes() + 10_000));
     let (mut store, _) = Store::open(disk.clone(), options(4096)).expect("opens");
-    let before = disk.used_bytes();
+    // Whatever is put aside of it.
+    let used = || disk.used_bytes() - disk.contents("RESERVE").map_or(0, |bytes| bytes.len() as u64);
+    let before = used();
     for _ in 0..100 {
         match store.maintain(1 << 20) {
             Ok(done) if done.more || done.needs_sync => drop(store.sync().expect("syncs")),
@@ -127,7 +129,7 @@ fn dead_segments_go_where_nothing_is_put_aside_to_merge_others_with() {
             Err(error) => panic!("{error}"),
         }
     }
-    assert!(disk.used_bytes() + 8192 < before, "{} of {before} bytes", disk.used_bytes());
+    assert!(used() + 8192 < before, "{} of {before} bytes", used());
 }
 
 #[test]
@@ -159,7 +161,7 @@ fn a_refused_put_does_not_fill_the_reserve_again() {
             }
         }
         let bytes = filled.swap(0, Ordering::SeqCst);
-        assert!(bytes < 5 * SEGMENT, "{bytes} bytes of zeros for a thousand puts");
+        assert!(bytes < 6 * SEGMENT, "{bytes} bytes of zeros for a thousand puts");
         disk.set_capacity(None);
         store.sync().expect("syncs");
         for _ in 0..10 {

@@ -85,7 +85,7 @@ impl MemDisk {
         self.state().faults.lying = lie;
     }
 
-    /// Bytes that all files together may have; `None`: no bound. A write that finds no room for all writes what fits.
+    /// Bytes that all files together may [take](Self::used_bytes); `None`: no bound. A write that finds no room for all writes what fits.
     pub fn set_capacity(&self, bytes: Option<u64>) {
         self.state().faults.capacity = bytes;
     }

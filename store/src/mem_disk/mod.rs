@@ -15,6 +15,9 @@ use std::string::{String, ToString};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::vec::Vec;
 
+/// Room is given in blocks of so many bytes.
+const BLOCK_BYTES: u64 = 4096;
+
 /// A disk in memory. Clones are handles to the same disk: a test keeps one and gives the store another.
 #[derive(Clone, Debug, Default)]
 pub struct MemDisk(Arc<Mutex<State>>);
@@ -22,6 +25,11 @@ pub struct MemDisk(Arc<Mutex<State>>);
 /// An open file of a [`MemDisk`]. It is dead after a power cut.
 #[derive(Clone, Debug)]
 pub struct MemFile(Arc<OpenFile>);
+
+/// What a file of so many bytes takes of the capacity.
+fn in_blocks(bytes: u64) -> u64 {
+    bytes.div_ceil(BLOCK_BYTES).saturating_mul(BLOCK_BYTES)
+}
 
 #[derive(Debug)]
 struct OpenFile {
@@ -110,7 +118,8 @@ impl State {
     }
 
     fn used_bytes(&self) -> u64 {
-        self.names.values().filter_map(|inode| self.inodes.get(inode)).map(|inode| inode.live.len).sum()
+        let lens = self.names.values().filter_map(|inode| self.inodes.get(inode)).map(|inode| inode.live.len);
+        lens.map(in_blocks).sum()
     }
 
     /// How many bytes may be added.
@@ -297,7 +306,7 @@ impl MemDisk {
         self.state().operations
     }
 
-    /// Bytes that all files have together.
+    /// Bytes that all files take together, each a whole number of blocks of 4 KiB as on most file systems.
     pub fn used_bytes(&self) -> u64 {
         self.state().used_bytes()
     }
@@ -389,7 +398,7 @@ impl Disk for MemDisk {
             return Err(DiskError::new(DiskErrorKind::AlreadyExists, "create a file"));
         }
         let bytes = if state.faults.reserves_nothing { 0 } else { bytes };
-        if state.room() < bytes {
+        if state.room() < in_blocks(bytes) {
             return Err(DiskError::new(DiskErrorKind::NoSpace, "create a file"));
         }
         let inode = state.next_inode;
@@ -505,7 +514,7 @@ impl DiskFile for MemFile {
                 bytes = &bytes[..bytes.len() / 2];
                 failure = Some(DiskErrorKind::Io);
             }
-            let end = file(state, inode).live.len.saturating_add(state.room());
+            let end = in_blocks(file(state, inode).live.len).saturating_add(state.room());
             if offset + bytes.len() as u64 > end {
                 let fits = end.saturating_sub(offset);
                 bytes = &bytes[..usize::try_from(fits).unwrap_or(bytes.len()).min(bytes.len())];

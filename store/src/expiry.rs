@@ -1,0 +1,161 @@
+//! What compaction would get back of records that have expired: for each segment how many bytes expire by when, roughly.
+//!
+//! In memory alone. Openings that read a segment learn it on the way; what an index file stands for is read for it by `maintain`,
+//! once the store was told the time.
+
+use crate::disk::{Disk, DiskError, DiskFile};
+use crate::record::{Kind, STAMP_BYTES, record_len};
+use crate::scan::{Found, Scan};
+use crate::segment::SegmentId;
+use crate::store::Store;
+use alloc::vec::Vec;
+
+/// Moments that are told apart in a segment.
+const MOMENTS: usize = 8;
+
+/// Bytes that expire.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Expiring {
+    /// What goes of the records: all, or with a hash tree, whose sums don't go by the clock, their values.
+    pub(crate) goes: u64,
+    /// Of that, what comes again as deletes while there may be something older for them to hide.
+    pub(crate) may_stay: u64,
+}
+
+impl Expiring {
+    pub(crate) const fn new(record_bytes: usize, key_bytes: usize, has_tree: bool) -> Self {
+        let record = record_bytes as u64;
+        if has_tree {
+            return Self { goes: record - record_len(key_bytes, STAMP_BYTES) as u64, may_stay: 0 };
+        }
+        Self { goes: record, may_stay: record_len(key_bytes, 0) as u64 }
+    }
+
+    const fn and(self, more: Self) -> Self {
+        Self { goes: self.goes + more.goes, may_stay: self.may_stay + more.may_stay }
+    }
+}
+
+/// What expires in a segment, and when.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Expiries {
+    /// Moments, in order, and what expires by then and did not by the one before.
+    moments: Vec<(u64, Expiring)>,
+    /// There are records of which it is not known when they expire.
+    pub(crate) unknown: bool,
+}
+
+impl Expiries {
+    pub(crate) const fn new() -> Self {
+        Self { moments: Vec::new(), unknown: false }
+    }
+
+    pub(crate) fn note(&mut self, expires: u64, bytes: Expiring) {
+        if bytes.goes == 0 {
+            return;
+        }
+        let at = self.moments.partition_point(|(moment, _)| *moment < expires);
+        match self.moments.get_mut(at) {
+            Some((moment, sum)) if *moment == expires => *sum = sum.and(bytes),
+            _ => self.moments.insert(at, (expires, bytes)),
+        }
+        if self.moments.len() > MOMENTS {
+            // Two neighbours become one, at the later moment: nothing counts as expired that is not.
+            let pairs = self.moments.windows(2).map(|pair| pair[0].1.goes + pair[1].1.goes);
+            let least = pairs.enumerate().min_by_key(|(_, sum)| *sum).map_or(0, |(at, _)| at);
+            let (_, sum) = self.moments.remove(least);
+            self.moments[least].1 = self.moments[least].1.and(sum);
+        }
+    }
+
+    /// What has expired by now, dead or not.
+    pub(crate) fn past(&self, now: u64) -> Expiring {
+        let past = self.moments.iter().take_while(|(moment, _)| *moment <= now);
+        past.fold(Expiring::default(), |sum, (_, bytes)| sum.and(*bytes))
+    }
+}
+
+/// A segment that is read to learn when its records expire.
+pub(crate) struct Learning<F> {
+    number: u16,
+    segment: SegmentId,
+    scan: Scan<F>,
+    expiries: Expiries,
+}
+
+impl<F: DiskFile> Learning<F> {
+    /// Reads about so many bytes more; answers whether there is more to read.
+    fn step(&mut self, budget: u64, has_tree: bool) -> Result<bool, DiskError> {
+        let end = self.scan.bytes_read + budget.max(1);
+        while self.scan.bytes_read < end {
+            match self.scan.next()? {
+                Found::End { .. } => return Ok(false),
+                Found::Record { offset, header, intact: true, .. } if header.kind == Kind::Expiring => {
+                    let bytes = self.scan.bytes(offset, header.record_len());
+                    if let Some(expires) = header.expires(bytes) {
+                        let goes = Expiring::new(bytes.len(), header.key_len as usize, has_tree);
+                        self.expiries.note(expires, goes);
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(true)
+    }
+}
+
+impl<D: Disk> Store<D> {
+    /// A step of learning when records expire; answers whether there was anything to do.
+    pub(crate) fn learn_expiries(&mut self, budget: u64) -> bool {
+        let Some(mut learning) = self.learning.take().or_else(|| self.begin_learning()) else { return false };
+        let is_there = |segment: &SegmentId| *segment == learning.segment;
+        let Some(segment) = self.segments.get_mut(learning.number).filter(|one| is_there(&one.id)) else {
+            return true;
+        };
+        match learning.step(budget, self.tree.is_some()) {
+            Ok(true) => self.learning = Some(learning),
+            // What can't be read is left to those who read it for its own sake.
+            Ok(false) | Err(_) => segment.expiries = learning.expiries,
+        }
+        true
+    }
+
+    fn begin_learning(&mut self) -> Option<Learning<D::File>> {
+        let now = self.now;
+        let (number, segment) = self
+            .segments
+            .iter()
+            .find(|(_, segment)| now > 0 && segment.expiries.unknown && segment.finished)?;
+        let id = segment.id;
+        match Scan::new(segment.file.clone(), segment.place, segment.tail, segment.torn.clone()) {
+            Ok(scan) => Some(Learning { number, segment: id, scan, expiries: Expiries::new() }),
+            Err(_) => {
+                self.segments[number].expiries.unknown = false;
+                None
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_counts_as_expired_than_is() {
+        let mut expiries = Expiries::new();
+        let moment = |n: u64| crate::checksum::mix(n) % 1000;
+        for n in 0..500 {
+            expiries.note(moment(n), Expiring { goes: 10 + n, may_stay: n });
+        }
+        assert!(expiries.moments.len() <= MOMENTS);
+        let mut last = 0;
+        for now in 0..1000 {
+            let true_sum: u64 = (0..500).filter(|n| moment(*n) <= now).map(|n| 10 + n).sum();
+            let told = expiries.past(now).goes;
+            assert!(told <= true_sum && told >= last, "{told} of {true_sum} at {now}");
+            last = told;
+        }
+        assert_eq!(last, (0..500).map(|n| 10 + n).sum::<u64>());
+    }
+}
