@@ -13,14 +13,19 @@ use std::time::Duration;
 
 const D: NodeId = NodeId(4);
 
-/// A copy at D, which owns nothing of it and keeps no hint, while A, B and C own it.
-fn left_behind(cluster: &mut Cluster) -> String {
+/// A key that A, B and C own.
+fn owned_by_the_first_three(cluster: &Cluster) -> String {
     let owners = |key: &String| {
         let mut owners = cluster.preference(key)[..3].to_vec();
         owners.sort_unstable();
         owners == [A, B, C]
     };
-    let key = (0..).map(|i| format!("key {i}")).find(owners).unwrap();
+    (0..).map(|i| format!("key {i}")).find(owners).unwrap()
+}
+
+/// A copy at D, which owns nothing of it and keeps no hint, while A, B and C own it.
+fn left_behind(cluster: &mut Cluster) -> String {
+    let key = owned_by_the_first_three(cluster);
     cluster.put(A, &key, "v", Cover::Held);
     cluster.pass(Duration::from_secs(1));
     send_copy(cluster, &key, &[]);
@@ -328,12 +333,7 @@ fn a_copy_that_was_to_go_takes_what_comes_and_shrinks_not() {
 fn a_copy_that_is_kept_for_a_former_owner_stays() {
     const E: NodeId = NodeId(5);
     let mut cluster = Cluster::with(5, |config| config.timing.exchange = Duration::from_secs(3600));
-    let owners = |key: &String| {
-        let mut owners = cluster.preference(key)[..3].to_vec();
-        owners.sort_unstable();
-        owners == [A, B, C]
-    };
-    let key = (0..).map(|i| format!("key {i}")).find(owners).unwrap();
+    let key = owned_by_the_first_three(&cluster);
     cluster.put(A, &key, "v", Cover::Held);
     cluster.cut(D, E, true);
     send_copy(&mut cluster, &key, &[B, E]);
