@@ -205,7 +205,16 @@ impl ClusterCommand {
                             "another commit was made at the same time and won; what it left out is staged again",
                         ));
                     }
-                    if now["transition"].is_null() || version > committed["version"].as_u64() {
+                    // Whether that one was made on top of this or of another that won is not told.
+                    if version > committed["version"].as_u64() {
+                        progress.end();
+                        crate::log::line(format_args!(
+                            "layout {} has been followed by another meanwhile: `gramme members` shows what holds",
+                            committed["version"]
+                        ));
+                        return Ok(());
+                    }
+                    if now["transition"].is_null() {
                         progress.end();
                         crate::log::line(format_args!(
                             "the data has moved: layout {} is in force",
