@@ -1,5 +1,6 @@
 //! The store for many threads: writes return when they are durable, and share their syncs.
 
+mod group_commit;
 mod upkeep;
 
 use crate::disk::Disk;
@@ -12,12 +13,12 @@ use crate::snapshot::Snapshot;
 use crate::store::{Stats, Store};
 use crate::sync::{Durable, Position};
 use core::ops::RangeInclusive;
+use group_commit::{Board, Syncs};
 use std::any::Any;
 use std::boxed::Box;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
 use std::vec::Vec;
 
 /// Upkeep looks around after so many bytes were written or became dead.
@@ -28,8 +29,8 @@ const OPEN: &str = "closed only when no handle is left";
 /// A store that any number of threads use at once. Clones are handles to the same store; it is closed when the last is
 /// dropped.
 ///
-/// A put or delete returns when it is durable. Writers that wait share one sync: the first of them runs it, and the others that
-/// come while it runs share the next one. Reads of values go past the syncs, and many at a time. A thread of the
+/// A put or delete returns when it is durable. Writers that wait share one sync: one of them runs it, and the others that
+/// come while it runs share the next one, for which it is waited as long as a sync usually takes. Reads of values go past the syncs, and many at a time. A thread of the
 /// store's own prepares segments and compacts. What reads the disk with the store locked, so that others wait: a listing, the
 /// key that a delete is to remove, a new segment's making, a step of a merge or of scrubbing.
 ///
@@ -70,10 +71,8 @@ struct Owner<D: Disk + Send + 'static> {
 
 struct Inside<D: Disk> {
     state: Mutex<State<D>>,
-    /// A sync has ended.
-    synced: Condvar,
-    /// All writers that are likely to come wait; heard by the one that is about to sync.
-    gathered: Condvar,
+    /// What those that wait for a sync are told.
+    board: Board,
     /// There may be something to do for the upkeep thread.
     upkeep: Condvar,
 }
@@ -81,14 +80,7 @@ struct Inside<D: Disk> {
 struct State<D: Disk> {
     /// Gone when the store is closed.
     store: Option<Store<D>>,
-    /// A thread runs a sync, or is about to.
-    leader: bool,
-    /// Writers whose writes no sync has covered yet, the leader among them.
-    waiting: usize,
-    /// Writers that the last sync served, and those that came while it ran: as many are likely to wait for the next.
-    expected: usize,
-    /// The usual time of a sync.
-    sync_time: Duration,
+    syncs: Syncs,
     /// Bytes that were written or became dead since upkeep last looked around.
     unattended_bytes: usize,
     /// Why the upkeep thread's last round ended early.
@@ -126,120 +118,6 @@ impl<D: Disk> Inside<D> {
         // After a panic in another thread the store has [given up](State::act) writing.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-
-    /// Waits until everything through `position` is durable; syncs if nobody else does.
-    fn wait<'a>(
-        &'a self,
-        mut state: MutexGuard<'a, State<D>>,
-        position: Position,
-    ) -> Result<Durable, WriteError> {
-        if !self.durable(&state).covers(position) {
-            state.waiting += 1;
-            if state.waiting == state.expected {
-                self.gathered.notify_one();
-            }
-        }
-        loop {
-            let durable = self.durable(&state);
-            if durable.covers(position) {
-                return Ok(durable);
-            }
-            if !state.store.as_ref().is_some_and(Store::writable) {
-                return Err(WriteError::Poisoned);
-            }
-            if state.leader {
-                state = self.synced.wait(state).unwrap_or_else(PoisonError::into_inner);
-                continue;
-            }
-            let (after, result) = self.sync(state);
-            state = after;
-            if result == Err(WriteError::NoSpace) {
-                // Upkeep may make the room that was missing.
-                state.unattended_bytes = UPKEEP_EVERY_BYTES;
-                self.upkeep.notify_one();
-            }
-            result?;
-        }
-    }
-
-    fn durable(&self, state: &State<D>) -> Durable {
-        state.store.as_ref().expect(OPEN).durable()
-    }
-
-    /// Runs one sync, without the lock while the disk works.
-    fn lead<'a>(
-        &'a self,
-        mut state: MutexGuard<'a, State<D>>,
-    ) -> (MutexGuard<'a, State<D>>, Result<(), WriteError>) {
-        // Those that the last sync served are about to come again, most of them. Without a wait for them writers fall into two
-        // cohorts that take turns, each with half of a sync's worth. It ends when nobody has come for a quarter of the usual time
-        // of a sync, and in any case after the whole of it.
-        for _ in 0..4 {
-            let before = state.waiting;
-            if before >= state.expected {
-                break;
-            }
-            let quarter = state.sync_time / 4;
-            let missing = |state: &mut State<D>| state.waiting < state.expected;
-            (state, _) = self
-                .gathered
-                .wait_timeout_while(state, quarter, missing)
-                .unwrap_or_else(PoisonError::into_inner);
-            if state.waiting == before {
-                break;
-            }
-        }
-        let served = state.waiting;
-        if state.store.is_none() {
-            return (state, Ok(()));
-        }
-        let begun = catch_unwind(AssertUnwindSafe(|| state.act(Store::begin_sync)));
-        let job = match begun {
-            Ok(Some(job)) => job,
-            Ok(None) => return (state, Ok(())),
-            Err(panic) => self.step_down(state, panic),
-        };
-        drop(state);
-        let begun = Instant::now();
-        let done = catch_unwind(AssertUnwindSafe(|| job.run()));
-        let took = begun.elapsed();
-        let mut state = self.state();
-        state.sync_time = (state.sync_time * 7 + took) / 8;
-        state.expected = state.waiting;
-        state.waiting -= served;
-        let completed = done.and_then(|done| {
-            if state.store.is_none() {
-                return Ok(Ok(()));
-            }
-            catch_unwind(AssertUnwindSafe(|| state.act(|store| store.complete_sync(done).map(|_| ()))))
-        });
-        match completed {
-            Ok(result) => (state, result),
-            Err(panic) => self.step_down(state, panic),
-        }
-    }
-
-    /// Ends this thread's sync after a panic of the disk: the others must not wait for it for ever.
-    fn step_down(&self, mut state: MutexGuard<'_, State<D>>, panic: Box<dyn Any + Send>) -> ! {
-        state.leader = false;
-        self.synced.notify_all();
-        state.give_up(panic)
-    }
-
-    /// Begins a sync when none is under way, and ends it.
-    fn sync<'a>(
-        &'a self,
-        mut state: MutexGuard<'a, State<D>>,
-    ) -> (MutexGuard<'a, State<D>>, Result<(), WriteError>) {
-        while state.leader {
-            state = self.synced.wait(state).unwrap_or_else(PoisonError::into_inner);
-        }
-        state.leader = true;
-        let (mut state, synced) = self.lead(state);
-        state.leader = false;
-        self.synced.notify_all();
-        (state, synced)
-    }
 }
 
 impl<D: Disk + Send + 'static> SharedStore<D> {
@@ -262,22 +140,15 @@ impl<D: Disk + Send + 'static> SharedStore<D> {
     ) -> Result<(Self, Recovery), OpenError> {
         // Reads as jobs: they are run without the lock.
         let (store, recovery) = Store::open_with(disk, options.with_reads(Reads::Jobs), progress)?;
+        let board = Board::new(store.durable());
         let state = State {
             store: Some(store),
-            leader: false,
-            waiting: 0,
-            expected: 1,
-            sync_time: Duration::ZERO,
+            syncs: Syncs::default(),
             unattended_bytes: UPKEEP_EVERY_BYTES,
             upkeep_error: None,
             closing: false,
         };
-        let inside = Arc::new(Inside {
-            state: Mutex::new(state),
-            synced: Condvar::new(),
-            gathered: Condvar::new(),
-            upkeep: Condvar::new(),
-        });
+        let inside = Arc::new(Inside { state: Mutex::new(state), board, upkeep: Condvar::new() });
         let thread = std::thread::Builder::new().name("store upkeep".into());
         let upkeep = thread.spawn({
             let inside = inside.clone();
