@@ -70,6 +70,10 @@ pub struct Limits {
     /// answered and wait for the rest of the replicas, to leave hints for those that stay silent and to repair those that are stale.
     /// Of what comes beyond, the oldest are ended as if those had been waited for in vain.
     pub requests: usize,
+    /// Bytes of their keys and values, and of the objects that they have read or made; the last one may go beyond. When there are so many,
+    /// requests are refused, and what was taken before and comes to an object only then is refused too, writes before they
+    /// have done anything.
+    pub request_bytes: usize,
     /// Local operations that wait for a disk: for their record, or for the sync of what they changed. When so many wait for a sync
     /// that hangs, reads are still taken, as long as fewer than this wait for their records. Where acknowledgements wait for no sync, so
     /// many copies are synced before their time, and of four times as many, none of them synced, it is the same.
@@ -98,6 +102,7 @@ impl Default for Limits {
             value: 16 << 20,
             siblings: 100,
             requests: 16_384,
+            request_bytes: 256 << 20,
             local: 65_536,
             local_bytes: 256 << 20,
             handoff: 32,

@@ -121,6 +121,8 @@ pub struct Engine {
     pub(crate) overdue_armed: bool,
     /// Requests taken and not answered yet.
     pub(crate) open: usize,
+    /// Their bytes.
+    pub(crate) open_bytes: usize,
     pub(crate) admission: Admission,
     /// How long reads take that are answered.
     pub(crate) usual: Usual,
@@ -148,7 +150,13 @@ impl Engine {
         }
         assert!(config.r >= 1 && config.w >= 1, "R and W are at least 1");
         let limits = config.limits;
-        assert!(limits.siblings > 0 && limits.requests > 0 && limits.handoff > 0 && limits.repair > 0);
+        assert!(
+            limits.siblings > 0
+                && limits.requests > 0
+                && limits.request_bytes > 0
+                && limits.handoff > 0
+                && limits.repair > 0
+        );
         assert!(limits.local > 0 && limits.local_bytes > 0);
         let mut gossip = Gossip::new(config.node, config.opening.number(), config.actor.0)
             .expect("an opening's number is in range");
@@ -193,6 +201,7 @@ impl Engine {
             sync_armed: false,
             overdue_armed: false,
             open: 0,
+            open_bytes: 0,
             admission: Admission::new(config.timing.foreground, now.instant),
             usual: Usual::new(),
             pace: Pace::default(),

@@ -42,6 +42,7 @@ impl Engine {
             }
             _ => true,
         };
+        self.replica.request_bytes = self.open_bytes;
         if let Some(events) = self.replica.loaded(&mut self.out, now.wall_ms, id, loaded, is_due) {
             self.events(now, events);
         }

@@ -38,6 +38,16 @@ pub enum Content {
     Tombstone,
 }
 
+impl Content {
+    /// Bytes of the value.
+    pub(crate) fn size(&self) -> usize {
+        match self {
+            Content::Value { bytes, .. } => bytes.len(),
+            Content::Tombstone => 0,
+        }
+    }
+}
+
 impl Version {
     /// Whether it is a value, expired or not.
     #[must_use]

@@ -142,6 +142,12 @@ impl Op {
         }
     }
 
+    /// Bytes of its key and value.
+    pub(crate) fn bytes(&self) -> usize {
+        let value = if let Op::Put { value, .. } = self { value.len() } else { 0 };
+        self.key().len() + value
+    }
+
     /// Whether it changes anything.
     #[must_use]
     pub const fn is_write(&self) -> bool {

@@ -37,6 +37,8 @@ bugs! {
     StandInCountsTwice,
     /// An acknowledgement that the network repeats counts twice.
     RepeatedAckCounts,
+    /// However many bytes requests have in hand, more are taken.
+    RequestBytesUnbounded,
     /// With no fallback left nobody keeps a hint.
     NoHintWithoutFallback,
     /// A write that may be on a peer that was lost is reported as surely not done.

@@ -48,6 +48,8 @@ pub(crate) struct Replica {
     pub(crate) queues: Queues,
     /// Hints whose removal is not durable yet.
     pub(crate) hints_going: usize,
+    /// Bytes of the requests that this node coordinates, with what was minted since they were counted.
+    pub(crate) request_bytes: usize,
     pub(crate) clock: Hlc,
     pub(crate) journal: Journal<Waiting>,
     /// The copies that are appended and not synced, and whether one was dropped.
@@ -71,6 +73,7 @@ impl Replica {
             minters: BTreeMap::new(),
             queues: Queues::default(),
             hints_going: 0,
+            request_bytes: 0,
             clock,
             journal: Journal::new(),
             slot_of: BTreeMap::new(),
@@ -249,6 +252,11 @@ impl Replica {
     }
 
     fn mint(&mut self, work: &mut Work, wall_ms: u64, key: &Bytes, mint: Mint) {
+        let others = self.request_bytes.saturating_sub(key.len() + mint.content.size());
+        if others >= self.limits.request_bytes && !self.planted.is(Bug::RequestBytesUnbounded) {
+            work.events.push(Event::MintRefused(mint.call, OpError::Overloaded));
+            return;
+        }
         let mut object = work.object.clone();
         if let Some(also) = mint.also {
             let Ok(_) = object.merge(also);
@@ -299,6 +307,7 @@ impl Replica {
         // An amendment may lose to what came meanwhile.
         policy.settle(&mut object);
         let encoded = object::encode(&object);
+        self.request_bytes += encoded.len();
         let context = Context { seen, stamp };
         // A damaged copy is not replaced by what may be less, unless nobody could ever heal it.
         let held = !work.damaged || self.alone;

@@ -23,6 +23,8 @@ pub struct Status {
     pub sweeping_partitions: usize,
     /// Requests being coordinated or forwarded here.
     pub requests: usize,
+    /// Bytes of their keys and values, and of the objects that they have read or made.
+    pub request_bytes: usize,
     /// Writes that are answered and wait for the rest of their replicas.
     pub lingering_writes: usize,
     /// Reads that are.
@@ -96,6 +98,7 @@ impl Engine {
             gaining_partitions: self.recovery.remaining().1,
             sweeping_partitions: self.sweep.remaining(),
             requests: self.open,
+            request_bytes: self.open_bytes,
             lingering_writes: self.lingering_writes.count(),
             lingering_reads: self.lingering_reads.count(),
             lingering_bytes: self.lingering_writes.bytes() + self.lingering_reads.bytes(),

@@ -90,13 +90,7 @@ impl Weight for Task {
     fn weight(&self) -> usize {
         match self {
             Task::Merge(merge) => object::weigh_all(&merge.object),
-            Task::Mint(mint) => {
-                let content = match &mint.content {
-                    Content::Value { bytes, .. } => bytes.len(),
-                    Content::Tombstone => 0,
-                };
-                content + mint.also.as_ref().map_or(0, object::weigh_all)
-            }
+            Task::Mint(mint) => mint.content.size() + mint.also.as_ref().map_or(0, object::weigh_all),
             Task::Read(_) | Task::Settle { .. } | Task::Forget { .. } | Task::ForgetDamaged => 0,
         }
     }

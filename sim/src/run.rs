@@ -198,6 +198,9 @@ pub fn run(plan: &Plan, progress: &mut dyn FnMut(&World)) -> Outcome {
         shape.limits.repair = *own.pick(&[64 << 10, 128 << 10, 256 << 10]);
     }
     shape.cold = own.chance(500_000);
+    if own.chance(150_000) {
+        shape.limits.request_bytes = own.index(2_000) + 1;
+    }
     let mut world = World::taped(plan.seed, shape, plan.trace.clone(), &tape);
     if !plan.safety_only {
         world.set_limited();

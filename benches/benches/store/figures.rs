@@ -89,20 +89,13 @@ fn costs() {
         let path = folder.path().join("raw");
         let file = std::fs::File::options().create(true).truncate(true).read(true).write(true).open(path);
         let file = file.expect("a file");
-        let len = (56 + bytes).next_multiple_of(8);
-        let record = &[VALUE, VALUE].concat()[..len];
+        let record = &raw_record(bytes)[..];
+        let len = record.len();
         // As long as the store's records together, and written one by one, as a log comes about: a shorter file, or one
         // written in one piece, is faster to read.
         let lap = MANY * len as u64;
         (0..MANY).for_each(|n| file.write_all_at(record, n * len as u64).expect("room"));
-        // A log's writes are to pages that are not there yet, in a file that has its room.
-        let fresh = |name: &str| {
-            let path = folder.path().join(name);
-            let file = std::fs::File::options().create_new(true).write(true).open(path).expect("a file");
-            let room = ROUNDS * TIMES * len as u64;
-            rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, room).expect("room");
-            file
-        };
+        let fresh = |name| file_with_room(&folder.path().join(name), ROUNDS * TIMES * len as u64);
         let (appended, gathered) = (fresh("appended"), fresh("gathered"));
         let buffer = tempfile::tempdir().expect("room for a store");
         let disk = FileDisk::open(buffer.path()).expect("a directory of ours");
@@ -137,18 +130,15 @@ fn costs() {
             measure("put".into(), TIMES, &mut |n| {
                 store.put(slot(n % MANY), &key(n % MANY), value, n).expect("room");
             });
-            let gather = |into: &mut dyn Write| {
-                let sum = crc32fast::hash(std::hint::black_box(record));
-                into.write_all(&sum.to_le_bytes()).expect("room");
-                into.write_all(&record[4..]).expect("room");
-            };
             measure("raw buffered write with checksum".into(), TIMES, &mut |n| {
                 if place(n) == 0 {
                     raw_buffer.rewind().expect("a file");
                 }
-                gather(&mut raw_buffer);
+                gather(&mut raw_buffer, record);
             });
-            measure("raw buffered append with checksum".into(), TIMES, &mut |_| gather(&mut raw_append));
+            measure("raw buffered append with checksum".into(), TIMES, &mut |_| {
+                gather(&mut raw_append, record);
+            });
             measure("put, buffered".into(), TIMES, &mut |n| {
                 buffered.put(slot(n % MANY), &key(n % MANY), value, n).expect("room");
             });
@@ -195,6 +185,27 @@ fn costs() {
     }
 }
 
+/// As many bytes as a record has whose value has so many.
+fn raw_record(value_bytes: usize) -> Vec<u8> {
+    let mut record = [VALUE, VALUE].concat();
+    record.truncate((56 + value_bytes).next_multiple_of(8));
+    record
+}
+
+/// A new file with room: a log's writes are to pages that are not there yet.
+fn file_with_room(path: &Path, bytes: u64) -> File {
+    let file = File::options().create_new(true).write(true).open(path).expect("a file");
+    rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, bytes).expect("room");
+    file
+}
+
+/// Writes a record with a checksum in its first bytes.
+fn gather(into: &mut dyn Write, record: &[u8]) {
+    let sum = crc32fast::hash(std::hint::black_box(record));
+    into.write_all(&sum.to_le_bytes()).expect("room");
+    into.write_all(&record[4..]).expect("room");
+}
+
 /// Does all upkeep that is due, and syncs.
 fn rest<D: Disk>(store: &mut Store<D>) {
     while store.maintain(1 << 20).is_ok_and(|done| done.more) {}
@@ -220,7 +231,12 @@ fn alone() {
                 puts / took / 1e3
             );
         };
+        let record = raw_record(bytes);
         for _ in 0..3 {
+            let folder = tempfile::tempdir().expect("room");
+            let file = file_with_room(&folder.path().join("gathered"), 400_000 * record.len() as u64);
+            let mut raw = std::io::BufWriter::with_capacity(BUFFER_BYTES, file);
+            measure("raw, gathered, with checksum", 400_000, &mut |_| gather(&mut raw, &record));
             for buffer in [0, BUFFER_BYTES] {
                 let directory = tempfile::tempdir().expect("room for a store");
                 let disk = FileDisk::open(directory.path()).expect("a directory of ours");
@@ -542,11 +558,11 @@ fn amplification() {
         let disk = Counted { disk, counts: counts.clone() };
         let options = Options::new([7; 16]).with_segment_bytes(1 << 20).with_index_files(index_files);
         let (mut store, _) = Store::open(disk, options).expect("a store of ours");
-        let keys = 200_000;
+        let keys = 1_000_000;
         let mut word = 1u64;
         let written = || [counts.records.load(Relaxed), counts.rest.load(Relaxed)];
         let (mut before, mut space, mut samples) = ([0; 2], 0.0, 0.0);
-        let puts = 2_000_000u64;
+        let puts = 8_000_000u64;
         for n in 0..puts {
             word = word.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             let at = if n < keys { n } else { (word >> 33) % keys };
@@ -560,7 +576,7 @@ fn amplification() {
             if n == puts / 2 {
                 before = written();
             }
-            if n > puts / 2 && n.is_multiple_of(10_000) {
+            if n > puts / 2 && n.is_multiple_of(40_000) {
                 let files: u64 = std::fs::read_dir(path)
                     .expect("listed")
                     .filter_map(|entry| Some(entry.ok()?.metadata().ok()?.len()))

@@ -36,11 +36,7 @@ pub(crate) struct Request {
 
 impl Request {
     fn size(&self) -> usize {
-        let value = match &self.content {
-            Content::Value { bytes, .. } => bytes.len(),
-            Content::Tombstone => 0,
-        };
-        self.key.len() + value + self.also.as_ref().map_or(0, object::weigh_all)
+        self.key.len() + self.content.size() + self.also.as_ref().map_or(0, object::weigh_all)
     }
 }
 

@@ -36,7 +36,8 @@ pub(crate) struct Read {
     /// When it began, and when it has taken longer than usual.
     began: Instant,
     hedge: Option<Instant>,
-    /// Once it is answered and waits for the others, its bytes.
+    /// Its bytes until it is answered, and once it waits for the others after that.
+    weighs: usize,
     lingers: usize,
 }
 
@@ -102,9 +103,24 @@ impl Engine {
         if let Some(at) = hedge {
             self.timers.insert((at, Timer::ReadHedge(call)));
         }
+        let (weighs, lingers) = (key.len(), 0);
+        self.open_bytes += weighs;
         self.reads.insert(
             call,
-            Read { origin, key, layout, copies, asked, merged, deadline, patience, began, hedge, lingers: 0 },
+            Read {
+                origin,
+                key,
+                layout,
+                copies,
+                asked,
+                merged,
+                deadline,
+                patience,
+                began,
+                hedge,
+                weighs,
+                lingers,
+            },
         );
         for (node, whole) in targets {
             self.ask_copy(call, node, if whole { Want::Object } else { Want::Digest });
@@ -172,9 +188,20 @@ impl Engine {
             return;
         }
         if let Some(object) = object {
+            let others = self.open_bytes - read.weighs;
+            if read.origin.is_some()
+                && others >= self.config.limits.request_bytes
+                && !self.config.planted.is(Bug::RequestBytesUnbounded)
+            {
+                return self.refuse_read(call);
+            }
             let Ok(_) = read.merged.merge(object);
             if !self.config.planted.is(Bug::LwwUnsettled) {
                 self.replica.keyspaces.of(&read.key).policy.settle(&mut read.merged);
+            }
+            if read.origin.is_some() {
+                read.weighs = read.bytes();
+                self.open_bytes = others + read.weighs;
             }
         }
         self.advance_read(now, call);
@@ -245,11 +272,19 @@ impl Engine {
         if read.origin.is_none() {
             let bytes = read.bytes();
             self.lingering_reads.set(core::mem::replace(&mut read.lingers, bytes), bytes);
+            self.open_bytes -= core::mem::take(&mut read.weighs);
         }
         if let Some(node) = differing {
             self.ask_copy(call, node, Want::Object);
         }
         self.bound_lingering_reads();
+    }
+
+    /// A copy came for which there is no room beside those of other requests.
+    fn refuse_read(&mut self, call: CallId) {
+        if let Some(origin) = self.remove_read(call).and_then(|read| read.origin) {
+            self.answer(origin, Reply::Failed(OpError::Overloaded));
+        }
     }
 
     /// Ends a read that is answered: who has answered with something else is repaired.
@@ -262,6 +297,7 @@ impl Engine {
     fn remove_read(&mut self, call: CallId) -> Option<Read> {
         let read = self.reads.remove(&call)?;
         self.lingering_reads.set(read.lingers, 0);
+        self.open_bytes -= read.weighs;
         self.timers.remove(&(read.patience, Timer::ReadPatience(call)));
         if let Some(at) = read.hedge {
             self.timers.remove(&(at, Timer::ReadHedge(call)));

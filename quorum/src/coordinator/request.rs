@@ -113,6 +113,7 @@ impl Engine {
             self.timers.insert((at, Timer::ForwardPatience(call)));
         }
         self.send_forward(to, call, op.clone());
+        self.open_bytes += op.bytes();
         self.forwards.insert(
             call,
             Forward {
@@ -192,7 +193,9 @@ impl Engine {
             }
             _ => {}
         }
-        if self.open >= self.config.limits.requests {
+        let full = self.open_bytes >= self.config.limits.request_bytes
+            && !self.config.planted.is(Bug::RequestBytesUnbounded);
+        if self.open >= self.config.limits.requests || full {
             return Err(OpError::Overloaded);
         }
         Ok(())
@@ -349,6 +352,7 @@ impl Engine {
 
     fn remove_forward(&mut self, call: CallId) -> Option<Forward> {
         let forward = self.forwards.remove(&call)?;
+        self.open_bytes -= forward.op.bytes();
         self.timers.remove(&(forward.deadline, Timer::Forward(call)));
         if let Some(at) = forward.patience {
             self.timers.remove(&(at, Timer::ForwardPatience(call)));

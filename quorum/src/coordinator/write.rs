@@ -47,7 +47,8 @@ pub(crate) struct Write {
     uncertain: bool,
     /// Some replica has too much to do, and may take it later.
     overloaded: bool,
-    /// Once it lingers, its bytes.
+    /// Its bytes until it is answered, and once it lingers.
+    weighs: usize,
     lingers: usize,
     began: Instant,
     deadline: Instant,
@@ -122,11 +123,7 @@ impl Write {
 
     /// What it takes: its value, and its object as it is sent.
     fn bytes(&self) -> usize {
-        let value = match &self.content {
-            Content::Value { bytes, .. } => bytes.len(),
-            Content::Tombstone => 0,
-        };
-        self.key.len() + value + self.sent.as_ref().map_or(0, |sent| sent.encoded.len())
+        self.key.len() + self.content.size() + self.sent.as_ref().map_or(0, |sent| sent.encoded.len())
     }
 
     /// The worst of the verdicts.
@@ -199,6 +196,7 @@ impl Engine {
             outranking: None,
             uncertain: false,
             overloaded: false,
+            weighs: 0,
             lingers: 0,
             began: now.instant,
             deadline: request.deadline,
@@ -252,6 +250,8 @@ impl Engine {
         self.timers.insert((write.patience, Timer::WritePatience(call)));
         self.timers.insert((write.deadline, Timer::WriteDeadline(call)));
         let key = write.key.clone();
+        write.weighs = write.bytes();
+        self.open_bytes += write.weighs;
         self.writes.insert(call, write);
         self.replica.start(&mut self.out, &key, Task::Mint(mint));
     }
@@ -270,6 +270,10 @@ impl Engine {
         let Some(write) = self.writes.get_mut(&call) else { return };
         let replaced = replaced || write.sent.as_ref().is_some_and(|s| s.replaced);
         write.sent = Some(Sent { object, encoded, context, rank, replaced });
+        if write.is_open() {
+            let bytes = write.bytes();
+            self.open_bytes = self.open_bytes + bytes - core::mem::replace(&mut write.weighs, bytes);
+        }
         // Who was lost before is counted out, and surely did nothing; somebody else stands in.
         let mut asked = write.targets();
         asked.retain(|node| write.is_waiting_for(*node));
@@ -493,6 +497,7 @@ impl Engine {
             self.remove_write(call);
         } else if write.lingers == 0 {
             write.lingers = write.bytes();
+            self.open_bytes -= core::mem::take(&mut write.weighs);
             self.lingering_writes.set(0, write.lingers);
             self.bound_lingering_writes(now);
         }
@@ -501,6 +506,7 @@ impl Engine {
     fn remove_write(&mut self, call: CallId) -> Option<Write> {
         let write = self.writes.remove(&call)?;
         self.lingering_writes.set(write.lingers, 0);
+        self.open_bytes -= write.weighs;
         self.timers.remove(&(write.patience, Timer::WritePatience(call)));
         self.timers.remove(&(write.deadline, Timer::WriteDeadline(call)));
         Some(write)

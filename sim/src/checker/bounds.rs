@@ -11,6 +11,8 @@ use gramme_vclock::Dot;
 pub struct Load {
     /// Requests coordinated or forwarded there.
     pub requests: usize,
+    /// Bytes that they take.
+    pub request_bytes: usize,
     /// Operations that waited for their records.
     pub local: usize,
     /// Those that waited for a sync.
@@ -41,10 +43,13 @@ impl Checker {
     /// A node has taken a request, or asks another to take it. What it answers at once it answers for a reason.
     pub fn took(&mut self, now: Time, id: OpId, before: Load, elsewhere: bool, at_once: Option<&Reply>) {
         let op = &self.requests[id.index()].op;
+        let value = if let Op::Put { value, .. } = op { value.len() } else { 0 };
+        self.longest = self.longest.max(op.key().len() + value);
         // Reads need no sync.
         let waiting = before.local + if op.is_write() { before.unsynced } else { 0 };
         let heavy = before.bytes >= self.limits.local_bytes;
-        let crowded = before.requests >= self.limits.requests;
+        let crowded =
+            before.requests >= self.limits.requests || before.request_bytes >= self.limits.request_bytes;
         // Then its own copies are asked for nothing more, while others' may be.
         let hung = before.copies >= UNSYNCED * self.limits.local;
         let busy = waiting >= self.limits.local || (heavy || hung) && op.is_write();
@@ -52,7 +57,7 @@ impl Checker {
         // Which of the bytes wait for a sync, and hold up no read, is not told.
         let excused = full || before.congested || heavy;
         let refused = matches!(at_once, Some(Reply::Failed(OpError::Overloaded)));
-        let over = matches!(op, Op::Put { value, .. } if value.len() > self.limits.value);
+        let over = value > self.limits.value;
         let too_large = matches!(at_once, Some(Reply::Failed(OpError::ValueTooLarge(most))) if *most == self.limits.value as u64);
         let key = Some(self.requests[id.index()].key);
         if over != too_large {
@@ -70,12 +75,14 @@ impl Checker {
 
     /// What a node has in hand after each thing that it does.
     pub fn check_load(&mut self, now: Time, node: usize, status: &Status) {
-        let Limits { requests, local, handoff, .. } = self.limits;
+        let Limits { requests, request_bytes, local, handoff, .. } = self.limits;
         // Beyond those that come from outside there are the second halves of requests that were taken, and what background work has
         // under way.
         let most = local + 2 * requests + self.shadows.len() * handoff + PULLED;
         let bounds = [
             (status.requests, requests, "requests in hand"),
+            // The last one may go beyond, by what it reads and makes.
+            (status.request_bytes, request_bytes + 4 * self.longest, "bytes of requests in hand"),
             (status.lingering_writes, requests, "writes that linger"),
             (status.lingering_reads, requests, "reads that linger"),
             (status.unsynced, most, "operations that wait for a sync"),
@@ -112,6 +119,7 @@ impl Checker {
 
     /// A message is no longer than a frame, and asks for no more than it may.
     pub fn check_message(&mut self, now: Time, from: usize, message: &Message, bytes: usize) {
+        self.longest = self.longest.max(bytes);
         let long = bytes > wire::max_frame(self.limits.value);
         let greedy = match message {
             Message::Write { hints, .. } => hints.len() > HINTS_AT_ONCE,

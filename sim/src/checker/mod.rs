@@ -249,6 +249,8 @@ pub struct Checker {
     unaware: u128,
     /// The nodes' bounds.
     limits: Limits,
+    /// Bytes of the longest message or request so far.
+    longest: usize,
     /// What was minted in the step that is looked at.
     born: Vec<(usize, Dot)>,
     /// How often each node has lost something of what was on its disk.
@@ -293,6 +295,7 @@ impl Checker {
             gone: 0,
             unaware: 0,
             limits: Limits::default(),
+            longest: 0,
             born: Vec::new(),
             losses: vec![0; nodes],
             ids: BTreeMap::new(),

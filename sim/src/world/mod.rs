@@ -544,8 +544,9 @@ impl World {
     fn take(&mut self, node: usize, id: OpId) {
         let Some(before) = self.status(node) else { return };
         let congested = self.is_congested(node);
-        let Status { requests, local, unsynced, unsynced_copies: copies, local_bytes: bytes, .. } = before;
-        let before = Load { requests, local, unsynced, copies, bytes, congested };
+        let Status { requests, request_bytes, local, unsynced, .. } = before;
+        let (copies, bytes) = (before.unsynced_copies, before.local_bytes);
+        let before = Load { requests, request_bytes, local, unsynced, copies, bytes, congested };
         let op = self.checker.request(id).op.clone();
         let saving = self.nodes[node].paused_until >= self.now;
         self.said.clear();
