@@ -101,7 +101,7 @@ pub struct Engine {
     pub(crate) departed: Option<Departed>,
     /// Hints for nodes that are gone are to be looked for again.
     pub(crate) rehint_armed: bool,
-    /// The layout, by its hash, whose partitions this node gets, and the one for which it gives others away.
+    /// The commit, by its hash, whose partitions this node gets, and the one for which it gives others away.
     pub(crate) gaining: Option<u64>,
     pub(crate) offering: Option<u64>,
     pub(crate) anti_entropy: AntiEntropy,

@@ -109,12 +109,9 @@ enum Then {
     Nothing,
 }
 
-/// The committed layout, and how far the change to it has come.
+/// The last commit, and how far the change to it has come.
 fn layout_state(membership: &Membership) -> (Option<u64>, Option<Step>) {
-    (
-        membership.layout().map(|layout| layout.hash()),
-        membership.transition().map(|transition| transition.step()),
-    )
+    (membership.commit_hash(), membership.transition().map(|transition| transition.step()))
 }
 
 impl Engine {

@@ -20,19 +20,19 @@ impl Engine {
         let me = self.config.node;
         let Some(transition) = self.view.transition() else { return };
         let (from, to) = (transition.from(), transition.to());
+        // Of two commits on one parent that change settings alone both have one layout.
+        let commit = self.view.membership().commit_hash();
         let due = transition.due(me);
         let reached = match due {
             Some(Phase::Acknowledged) => {
-                let hash = to.hash();
                 let synced = self.replica.journal.is_synced(self.adopted);
                 self.config.planted.is(Bug::OldWritesUnderWay)
-                    || synced && !self.writes.values().any(|write| write.is_open() && !write.goes_by(hash))
+                    || synced && !self.writes.values().any(|write| write.is_open() && !write.goes_by(commit))
             }
             Some(Phase::Synced) => {
-                let hash = to.hash();
-                if self.gaining != Some(hash) {
+                if self.gaining != commit {
                     let gains = difference(to, from, me);
-                    self.gaining = Some(hash);
+                    self.gaining = commit;
                     let stays = |slots: &(u16, u16)| owns(from, *slots, me) && owns(to, *slots, me);
                     let compared: Vec<_> = match self.replica.keyspaces.falls {
                         true => units(to).filter(stays).collect(),
@@ -44,9 +44,9 @@ impl Engine {
                 !self.recovery.has_gains() || hidden || self.config.planted.is(Bug::ReadsMovedEarly)
             }
             Some(Phase::Moved) => {
-                let (version, hash) = (from.version(), to.hash());
+                let version = from.version();
                 let stays = to.is_member(me) || self.config.planted.is(Bug::LeavesWithHints);
-                if self.offering != Some(hash) {
+                if self.offering != commit {
                     // What was taken before is to be among what is offered.
                     if !self.replica.queues.has_loaded(self.adopted_load) {
                         return;
@@ -56,7 +56,7 @@ impl Engine {
                         true => difference(from, to, me),
                         false => units(finer(from, to)).collect(),
                     };
-                    self.offering = Some(hash);
+                    self.offering = commit;
                     self.start_sweep(now, losses, false);
                 }
                 let read = self.reads.values().any(|read| read.goes_by(version));
@@ -81,9 +81,9 @@ impl Engine {
         self.rehint();
         let me = self.config.node;
         let membership = self.view.membership();
-        if let Some(transition) = membership.transition() {
+        if membership.transition().is_some() {
             // What was to be dropped by the old layout may be this node's by the new one; the end of the transition looks again.
-            if self.offering != Some(transition.to().hash()) {
+            if self.offering != membership.commit_hash() {
                 self.start_sweep(now, Vec::new(), false);
             }
         } else {

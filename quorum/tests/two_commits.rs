@@ -2,7 +2,9 @@
 
 mod common;
 
-use common::{A, B, Cluster};
+use bytes::Bytes;
+use common::changes::commit;
+use common::{A, B, C, Cluster, place};
 use gramme_quorum::message::Message;
 use gramme_quorum::*;
 use gramme_ring::{Change, Layout, Member, NodeId, Slot, Step};
@@ -97,4 +99,55 @@ fn who_joins_by_a_displaced_commit_coordinates_nothing() {
     let asks = |message: &Message| matches!(message, Message::Read { .. } | Message::Write { .. });
     let own: Vec<_> = cluster.delivered.iter().filter(|(from, _, m)| *from == NEW && asks(m)).collect();
     assert!(own.is_empty(), "{own:?}");
+}
+
+/// A write begins by the rules of a commit that another displaces, whose layout is the same; its record is slow to be read. Whether that
+/// other one stands, and whether the write was acknowledged and is missed by a read that asks for one copy.
+fn write_across(displaced: Option<u64>) -> (bool, bool) {
+    let mut cluster = Cluster::with(3, |config| {
+        config.timing.exchange = Duration::from_secs(3600);
+        config.timing.request = Duration::from_secs(60);
+    });
+    cluster.pass(Duration::from_secs(3));
+    cluster.loses = |from, to, message| matches!(message, Message::Gossip(_)) && [from, to].contains(&A);
+    if let Some(ttl) = displaced {
+        let keyspace = Keyspace { ttl_ms: Some(ttl), ..Keyspace::default() };
+        commit(&mut cluster, A, vec![keyspace.change("other:").unwrap()]);
+        cluster.pass(Duration::from_millis(200));
+    }
+    cluster.nodes.get_mut(&A).unwrap().hangs.insert((place("k"), Bytes::from_static(b"k")));
+    let options = WriteOptions { timeout: Some(Duration::from_secs(59)), ..WriteOptions::default() };
+    let (key, value) = (Bytes::from_static(b"k"), Bytes::from_static(b"v"));
+    let write = Op::Put { key, value, content_type: None, expiry: None, cover: Cover::Held, options };
+    let write = cluster.start_request(A, write);
+    let all = Keyspace { r: Some(Level::One), w: Some(Level::All), ..Keyspace::default() };
+    commit(&mut cluster, B, vec![all.change("").unwrap()]);
+    cluster.pass(Duration::from_millis(200));
+    cluster.loses = |_, _, _| false;
+    cluster.pass(Duration::from_secs(8));
+    let stands = [A, B, C].into_iter().all(|id| {
+        let mut keyspaces = Keyspace::all(cluster.nodes[&id].engine.membership());
+        keyspaces.any(|(prefix, one)| prefix.is_empty() && one.w == Some(Level::All))
+    });
+    // The record is read; what A sends to C is lost.
+    cluster.loses = |_, to, message| to == C && matches!(message, Message::Write { .. });
+    cluster.load(A);
+    cluster.pass(Duration::from_secs(6));
+    let acknowledged = matches!(cluster.replies.get(&write), Some(Reply::Written { .. }));
+    for other in [A, B] {
+        cluster.cut(C, other, true);
+    }
+    let key = Bytes::from_static(b"k");
+    let read = cluster.request(C, Op::Get { key, options: ReadOptions::default() });
+    let missed = matches!(&read, Reply::Read(reading) if reading.siblings.is_empty());
+    (stands, acknowledged && missed)
+}
+
+#[test]
+fn a_write_by_displaced_rules_is_waited_for() {
+    assert_eq!(write_across(None), (true, false));
+    // The commit with the smaller hash stands: one of two does.
+    let (stands, missed) =
+        (1..20).map(|ttl| write_across(Some(ttl * 1000))).find(|(stands, _)| *stands).unwrap();
+    assert!(stands && !missed, "an acknowledged write is not read");
 }

@@ -34,6 +34,8 @@ pub(crate) struct Write {
     plain: bool,
     durability: Durability,
     options: WriteOptions,
+    /// The commit by whose layouts and rules it goes.
+    commit: Option<u64>,
     /// Its quorum by each layout in use: one, or two while a transition is live. It is acknowledged when all are met.
     parts: Vec<Part>,
     sent: Option<Sent>,
@@ -59,8 +61,6 @@ pub(crate) struct Write {
 /// The quorum of a write by one layout.
 #[derive(Debug)]
 struct Part {
-    /// The layout's hash.
-    layout: u64,
     plan: Plan,
     tally: Tally,
     /// Owners for which this node has written a hint.
@@ -78,9 +78,9 @@ impl Write {
         self.lingers
     }
 
-    /// Whether it is to satisfy a quorum of the layout with this hash. Two commits on one parent have one version.
-    pub(crate) fn goes_by(&self, layout: u64) -> bool {
-        self.parts.iter().any(|part| part.layout == layout)
+    /// Whether it goes by this commit. Two on one parent have one version, and one layout if they change settings alone.
+    pub(crate) fn goes_by(&self, commit: Option<u64>) -> bool {
+        self.commit == commit
     }
 
     /// The nodes that are asked, each once.
@@ -189,6 +189,7 @@ impl Engine {
             plain,
             durability,
             options: request.options,
+            commit: self.view.membership().commit_hash(),
             parts,
             sent: None,
             asked_again: Vec::new(),
@@ -221,7 +222,7 @@ impl Engine {
             if let Some(Shortfall { need, have, want }) = out_of_reach(&plan, needs) {
                 return Err(OpError::Quorum { need, have, want });
             }
-            parts.push(Part { layout: layout.hash(), plan, tally: Tally::new(needs), hinted: 0 });
+            parts.push(Part { plan, tally: Tally::new(needs), hinted: 0 });
         }
         if parts.is_empty() {
             return Err(OpError::Quorum { need: Need::W, have: 0, want: 1 });
@@ -526,7 +527,9 @@ impl Engine {
         write.uncertain = true;
         let takes = |node| self.is_alive(node) && !self.is_congested(node);
         match self.write_parts(&write.key, &write.options, takes) {
-            Ok(parts) if self.plan(&write.key).target(self.config.node).is_some() => write.parts = parts,
+            Ok(parts) if self.plan(&write.key).target(self.config.node).is_some() => {
+                (write.commit, write.parts) = (self.view.membership().commit_hash(), parts);
+            }
             _ => {
                 let error = indeterminate(write.shortfall());
                 return self.finish_write(&mut write, Reply::Failed(error));
