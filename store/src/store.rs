@@ -69,6 +69,8 @@ pub struct Store<D: Disk> {
     pub(crate) fill_failed: bool,
     /// The disk was full when a segment was last asked for.
     pub(crate) starved: bool,
+    /// So few files could be opened when a segment was last asked for, or so few numbers were left, that compaction is to make fewer.
+    pub(crate) few_files: bool,
     /// Bytes of a write that found the disk full, which then had reserved no room for it; 0 once as many were written.
     pub(crate) refused_bytes: usize,
     /// Since then some of the reserve was lent to others: what is left of that is not for plain puts.
@@ -395,11 +397,14 @@ impl<D: Disk> Store<D> {
         match self.write_pending() {
             Err(WriteError::NoSpace) => {
                 self.refused_bytes = bytes;
+                let before = self.reserve_bytes;
                 if !may_borrow || !self.lend_to_pending(is_awaited) {
                     return Err(WriteError::NoSpace);
                 }
                 self.lent = true;
-                self.write_pending()?;
+                let written = self.write_pending();
+                self.take_back(before);
+                written?;
             }
             written => {
                 written?;
