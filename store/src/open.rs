@@ -14,6 +14,7 @@ use crate::replay::{Plan, Replay};
 use crate::segment::{Segment, SegmentId};
 use crate::segments::is_short_of_numbers;
 use crate::store::{Identity, Pending, Store};
+use crate::sync::next_opening;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::cmp::Ordering;
@@ -182,6 +183,7 @@ impl<D: Disk> Store<D> {
             lent: false,
             reserve_bytes,
             fill_failed: false,
+            opening: next_opening(),
             next_sequence: last_sequence + 1,
             durable: last_sequence,
             in_flight: None,
