@@ -185,10 +185,10 @@ fn stamps_stay_within_what_can_be_decoded() {
 }
 
 /// Floors that a clock asks for in ten seconds, while a peer is ahead and sends so often.
-fn floors(ahead: u64, per_second: u64) -> usize {
+fn floors(ahead: u64, per_second: usize) -> usize {
     let mut clock = Hlc::new(Stamp::ZERO);
     let mut stored = 0;
-    for wall in (1_000_000..1_010_000).step_by((1000 / per_second) as usize) {
+    for wall in (1_000_000..1_010_000).step_by(1000 / per_second) {
         assert!(clock.observe(wall, Stamp::from_parts(wall + ahead, 0)));
         if let Some(floor) = clock.reserve(wall) {
             assert!(floor.millis() <= (wall + Hlc::MAX_DRIFT).max(clock.last().millis() + 1));
