@@ -219,7 +219,7 @@ impl<B: Buf<Entry<T>>, T: Copy + Ord> VersionVector<B, T> {
             self.entries.fits(held + count_missing(self.entries(), theirs))?;
         }
         let as_high = |their: &Entry<T>, our: &Entry<T>| (our.counter, our.at) <= (their.counter, their.at);
-        if held < theirs.len() && covers(theirs, self.entries(), as_high) {
+        if held < theirs.len() && covers_all(theirs, self.entries(), as_high) {
             // Nothing here is newer, as often: theirs takes the place of ours.
             become_longer(&mut self.entries, theirs)?;
             return Ok(true);
@@ -384,6 +384,33 @@ fn covers<T>(
         (more, less) = (&more[less.len() - rest..], &less[less.len() - rest - 1..]);
     }
     false
+}
+
+/// The same for where that is likely, and quicker then if it is one actor that `less` lacks, as most often: up to it the entries stand side by
+/// side, after it with one between. Which are as high is counted without a branch.
+#[inline]
+fn covers_all<T>(
+    more: &[Entry<T>],
+    less: &[Entry<T>],
+    as_high: impl Fn(&Entry<T>, &Entry<T>) -> bool,
+) -> bool {
+    let [_, after @ ..] = more else { return false };
+    if after.len() != less.len() {
+        return covers(more, less, as_high);
+    }
+    let (mut at, mut all) = (0, true);
+    while at < less.len() && less[at].actor == more[at].actor {
+        all &= as_high(&more[at], &less[at]);
+        at += 1;
+    }
+    while at < less.len() {
+        if less[at].actor != after[at].actor {
+            return false;
+        }
+        all &= as_high(&after[at], &less[at]);
+        at += 1;
+    }
+    all
 }
 
 /// How many actors of `theirs` have no entry in `ours`.
