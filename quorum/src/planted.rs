@@ -111,6 +111,10 @@ bugs! {
     DroppedBeforeTaken,
     /// Copies of what moved away are dropped though something came after they were offered.
     SweepIgnoresArrivals,
+    /// What a pull has listed for an earlier offer answers a later one.
+    EarlierPullAnswers,
+    /// A look through all hints frees whatever partitions are held.
+    LookFreesAll,
     /// Anti-entropy skips the first slot that differs.
     SlotSkipped,
     /// What could not be written down of the membership is believed.

@@ -11,6 +11,7 @@ use crate::input::ListCursor;
 use crate::message::{CallId, Copy, Message, Refusal, Want};
 use crate::object;
 use crate::outcome::{Held, Waiting};
+use crate::planted::Bug;
 use crate::task::{Merge, Reader, Source, Task};
 use crate::time::{Instant, Now};
 use crate::window::Window;
@@ -412,7 +413,10 @@ impl Engine {
             Refusal::Overloaded
         } else {
             let is_it = |pull: &Pull| (pull.peer, pull.slots) == (peer, slots);
-            if self.pulls.values().any(|pull| is_it(pull) && pull.offer == Some(call)) {
+            let late = self.config.planted.is(Bug::EarlierPullAnswers);
+            let mut pulls = self.pulls.values_mut().filter(|pull| is_it(pull));
+            if let Some(pull) = pulls.find(|pull| pull.offer == Some(call) || late && pull.offer.is_some()) {
+                pull.offer = Some(call);
                 return;
             }
             match self.offers.iter_mut().find(|offer| (offer.peer, offer.slots) == (peer, slots)) {

@@ -228,6 +228,9 @@ impl Engine {
             self.sweep.look = Some(look);
             return true;
         }
+        if self.config.planted.is(Bug::LookFreesAll) {
+            look.without.clone_from(&self.sweep.held);
+        }
         look.without.retain(|slots| !self.replica.watch.is_touched(*slots));
         for slots in look.without {
             self.sweep.held.remove(&slots);

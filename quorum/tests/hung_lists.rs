@@ -6,6 +6,7 @@ use bytes::Bytes;
 use common::changes::commit;
 use common::*;
 use gramme_quorum::message::{CallId, Message, Purpose, Syncing};
+use gramme_quorum::planted::Planted;
 use gramme_quorum::*;
 use gramme_ring::{Change, NodeId};
 
@@ -85,8 +86,10 @@ fn send_copy(cluster: &mut Cluster, key: &str, hints: &[NodeId]) {
 /// D keeps hints for C, more than a page of them, and copies that it does not own. Something comes to two of those partitions, of one of
 /// which it keeps a hint, as it begins to look through all hints, `second` seconds after that came to others; the second page
 /// takes a while. Whether all copies stay of which it keeps hints.
-fn keeps_what_is_hinted(second: u32) -> bool {
+fn keeps_what_is_hinted(second: u32, planted: Planted) -> bool {
     let mut cluster = Cluster::with(4, |config| config.timing.exchange = Duration::from_secs(3600));
+    cluster.crash(D);
+    cluster.start_planted(D, planted);
     let partition = |key: &String| place(key).0 / 64;
     let left = |key: &String| cluster.preference(key)[3] == D;
     let keys: Vec<String> = (0..).map(|i| format!("key {i}")).filter(left).take(420).collect();
@@ -141,6 +144,13 @@ fn keeps_what_is_hinted(second: u32) -> bool {
 #[test]
 fn a_look_through_hints_frees_nothing_that_it_did_not_watch() {
     for second in 60..62 {
-        assert!(keeps_what_is_hinted(second), "a partition went of which there was a hint");
+        let kept = keeps_what_is_hinted(second, Planted::default());
+        assert!(kept, "a partition went of which there was a hint");
     }
+}
+
+#[cfg(feature = "planted")]
+#[test]
+fn a_look_that_frees_all_is_found() {
+    assert!(!keeps_what_is_hinted(60, Planted::one(gramme_quorum::planted::Bug::LookFreesAll)));
 }

@@ -454,9 +454,10 @@ fn a_hint_that_comes_to_what_is_about_to_go_keeps_it() {
 }
 
 /// B's pull of what D offered first waits for its disk. Something comes to D meanwhile, which D offers anew: B takes that, too, before it says so.
-#[test]
-fn what_an_earlier_offer_has_begun_does_not_answer_a_later_one() {
+fn offered_twice(planted: Planted) {
     let mut cluster = Cluster::with(4, |config| config.timing.exchange = Duration::from_secs(3600));
+    cluster.crash(B);
+    cluster.start_planted(B, planted);
     cluster.pass(Duration::from_secs(2));
     let key = left_behind(&mut cluster);
     cluster.nodes.get_mut(&B).unwrap().syncs = false;
@@ -499,4 +500,16 @@ fn what_an_earlier_offer_has_begun_does_not_answer_a_later_one() {
         assert!(owners >= 2 || cluster.copy(D, &key).is_some(), "it goes though {owners} owners have it");
     }
     assert_eq!((cluster.copy(B, &key), cluster.copy(D, &key)), (late, None), "in the end it goes");
+}
+
+#[test]
+fn what_an_earlier_offer_has_begun_does_not_answer_a_later_one() {
+    offered_twice(Planted::default());
+}
+
+#[cfg(feature = "planted")]
+#[test]
+#[should_panic(expected = "it goes though")]
+fn that_it_answers_a_later_one_is_found() {
+    offered_twice(Planted::one(gramme_quorum::planted::Bug::EarlierPullAnswers));
 }
