@@ -17,6 +17,7 @@
 
 use crate::object::{Object, Rank, Version};
 use crate::op::Level;
+use crate::view::copies;
 use alloc::borrow::ToOwned;
 use alloc::format;
 use alloc::string::String;
@@ -253,11 +254,14 @@ impl Rules {
         at_most(self.w, replicas).max(self.before.1.min(replicas))
     }
 
-    /// Whether R becomes too small to meet what was written by the former W.
-    fn falls(&self, replicas: u8) -> bool {
-        let (r, w) = self.before;
-        let new = at_most(self.r, replicas);
-        new < r && new + w <= replicas
+    /// Whether reads among so many replicas, with the new R, may miss what was written among so many with the former W, and did not before.
+    /// Of W copies those are left that are not with owners that go; who becomes an owner copies all.
+    fn falls(&self, from: u8, to: u8) -> bool {
+        let or = |before: u8, level: Level| if before > 0 { before } else { at_most(level, from) };
+        let (r, w) = (or(self.before.0, self.r), or(self.before.1, self.w));
+        let go = from.saturating_sub(to);
+        let lack = (from - go).saturating_sub(w.saturating_sub(go));
+        from.saturating_sub(w) < r && lack >= at_most(self.r, to)
     }
 }
 
@@ -278,7 +282,7 @@ pub(crate) struct Keyspaces {
     list: Vec<(String, Rules)>,
     /// The least W of earlier rules.
     least: u8,
-    /// A change is under way after which reads may not meet what was written before.
+    /// A change is under way, of R or N, after which reads may not meet what was written before.
     pub(crate) falls: bool,
 }
 
@@ -324,8 +328,10 @@ impl Keyspaces {
             named.map(|(prefix, one, before)| ((*prefix).to_owned(), rules(*one, *before, &self.others)));
         self.list = named.collect();
         self.list.sort_by_key(|(prefix, _)| Reverse(prefix.len()));
-        let n = layout.map_or(0, Layout::replicas);
-        self.falls = self.others.falls(n) || self.list.iter().any(|(_, rules)| rules.falls(n));
+        let to = layout.map_or(0, copies);
+        let from = membership.transition().map_or(to, |transition| copies(transition.from()));
+        let falls = |rules: &Rules| rules.falls(from, to);
+        self.falls = falls(&self.others) || self.list.iter().any(|(_, rules)| falls(rules));
     }
 
     /// The rules of a key.
