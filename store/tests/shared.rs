@@ -468,3 +468,39 @@ fn a_disk_that_panics_in_the_sync_of_a_merge_stops_writing_and_says_so() {
 fn options_of_a_look() -> Options {
     Options::new([2; 16]).with_segment_bytes(4096)
 }
+
+/// Callers whose writes the sync under way covers, and others that come meanwhile: all return, whoever is woken first, and nobody else
+/// has to come for that.
+#[test]
+fn who_waits_for_the_sync_under_way_keeps_nobody_waiting() {
+    for late_puts in [0, 1, 2] {
+        for _ in 0..60 {
+            let disk = Gated::new();
+            let (store, _) = SharedStore::open(disk.watched(), Options::new([1; 16])).expect("opens");
+            disk.set_open(false);
+            let (done, all) = mpsc::channel();
+            let spawn = |act: Box<dyn FnOnce(&SharedStore<_>) + Send>| {
+                let (store, done) = (store.clone(), done.clone());
+                std::thread::spawn(move || {
+                    act(&store);
+                    done.send(()).expect("somebody listens");
+                });
+            };
+            spawn(Box::new(|store| assert!(store.put(1, b"first", b"", 0).is_ok())));
+            until("the sync is at the gate", || store.stats().unsynced_writes == 1);
+            for _ in 0..2 {
+                spawn(Box::new(|store| assert!(store.sync().is_ok())));
+                spawn(Box::new(|store| assert!(store.delete(2, b"absent").is_ok())));
+            }
+            for n in 0..late_puts {
+                spawn(Box::new(move |store| assert!(store.put(n, b"late", b"", 0).is_ok())));
+            }
+            until("all have written", || store.len() == 1 + u64::from(late_puts));
+            (0..20).for_each(|_| std::thread::yield_now());
+            disk.set_open(true);
+            for _ in 0..5 + late_puts {
+                all.recv_timeout(Duration::from_secs(20)).expect("somebody waits for ever");
+            }
+        }
+    }
+}

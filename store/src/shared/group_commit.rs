@@ -18,6 +18,8 @@ use std::time::{Duration, Instant};
 #[derive(Debug)]
 pub(super) struct Syncs {
     stage: Stage,
+    /// The last write that the sync under way covers, or that the last one did.
+    through: Option<Position>,
     /// Syncs that have ended, well or not.
     ended: u64,
     /// Writers that wait for the next sync to begin.
@@ -40,7 +42,7 @@ enum Stage {
 
 impl Default for Syncs {
     fn default() -> Self {
-        Self { stage: Stage::Idle, ended: 0, waiting: 0, expected: 1, time: Duration::ZERO }
+        Self { stage: Stage::Idle, through: None, ended: 0, waiting: 0, expected: 1, time: Duration::ZERO }
     }
 }
 
@@ -73,22 +75,22 @@ impl Board {
         &self.cohorts[usize::from(!number.is_multiple_of(2))]
     }
 
-    /// Waits until sync `number` has ended, or this thread is called to see to it, or writing has stopped, or until `deadline`. Answers
-    /// what is durable then.
-    fn follow(&self, number: u64, deadline: Option<Instant>) -> Durable {
+    /// Waits until sync `number` has ended or writing has stopped, and answers what is durable then; or until this thread is called to see to
+    /// that sync, or until `deadline`.
+    fn follow(&self, number: u64, deadline: Option<Instant>) -> Option<Durable> {
         let mut news = self.news.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
             if news.ended >= number || news.stopped {
-                return news.durable;
+                return Some(news.durable);
             }
             // Who gathers leads already.
             if news.calls && news.ended + 1 == number && deadline.is_none() {
                 news.calls = false;
-                return news.durable;
+                return None;
             }
             let cohort = self.cohort(number);
             news = match deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())) {
-                Some(Duration::ZERO) => return news.durable,
+                Some(Duration::ZERO) => return None,
                 Some(left) => cohort.wait_timeout(news, left).unwrap_or_else(PoisonError::into_inner).0,
                 None => cohort.wait(news).unwrap_or_else(PoisonError::into_inner),
             };
@@ -108,7 +110,12 @@ impl<D: Disk> Inside<D> {
         loop {
             let store = state.store.as_ref().expect(OPEN);
             if store.durable().covers(position) {
-                return Ok(store.durable());
+                let durable = store.durable();
+                if state.syncs.stage == Stage::Idle && state.syncs.waiting > 0 {
+                    // Who was called and need not lead calls another.
+                    self.announce(state);
+                }
+                return Ok(durable);
             }
             if !store.writable() {
                 // The others may wait for one that does as this one does.
@@ -116,10 +123,10 @@ impl<D: Disk> Inside<D> {
                 return Err(WriteError::Poisoned);
             }
             let syncs = &mut state.syncs;
-            // The one that runs serves those that it found.
-            let is_late = syncs.stage == Stage::Syncing && member_of != syncs.ended + 1;
-            let number = syncs.ended + if is_late { 2 } else { 1 };
-            if member_of != number {
+            // The one that runs serves all that it covers.
+            let is_served = syncs.stage == Stage::Syncing && syncs.through >= Some(position);
+            let number = syncs.ended + if is_served || syncs.stage != Stage::Syncing { 1 } else { 2 };
+            if member_of != number && !is_served {
                 member_of = number;
                 syncs.waiting += 1;
             }
@@ -129,7 +136,7 @@ impl<D: Disk> Inside<D> {
                 Stage::Gathering | Stage::Syncing => {
                     drop(state);
                     let durable = self.board.follow(number, None);
-                    if durable.covers(position) {
+                    if let Some(durable) = durable.filter(|durable| durable.covers(position)) {
                         return Ok(durable);
                     }
                     None
@@ -171,6 +178,7 @@ impl<D: Disk> Inside<D> {
     /// Runs one sync, without the lock while the disk works. Nobody else may run one.
     fn run_sync<'a>(&'a self, mut state: MutexGuard<'a, State<D>>) -> Result<Durable, WriteError> {
         state.syncs.stage = Stage::Syncing;
+        state.syncs.through = state.store.as_ref().map(Store::position);
         let served = std::mem::take(&mut state.syncs.waiting);
         let begun = catch_unwind(AssertUnwindSafe(|| state.act(Store::begin_sync)));
         let done = match begun {
