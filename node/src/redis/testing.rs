@@ -189,7 +189,9 @@ impl Node {
                     }
                     Output::Confirm(id) => inputs.push(Input::Written(id)),
                     Output::Save(_) => inputs.push(Input::Saved(true)),
-                    Output::Cluster(id, done) => self.handle.cluster_answered(id, done),
+                    Output::Cluster(id, done) => {
+                        self.handle.cluster_answered(id, done, engine.membership());
+                    }
                     _ => {}
                 }
             }
