@@ -220,8 +220,7 @@ fn what_was_here_before_is_durable_when_a_pull_ends() {
 
 /// D keeps a write for B, and for E, which has left: who asked for that did not know. E's hint is to become hints for the owners of now. B has
 /// taken the write just now, while D looks for hints of who is gone, and finds that it can't list them yet.
-#[test]
-fn a_copy_stays_until_the_heirs_of_who_is_gone_have_their_hints() {
+fn stays_for_the_heirs(fails_first: bool) {
     let mut cluster = quiet(5);
     commit(&mut cluster, A, vec![Change::Leave(E)]);
     cluster.pass(Duration::from_secs(30));
@@ -237,6 +236,9 @@ fn a_copy_stays_until_the_heirs_of_who_is_gone_have_their_hints() {
     (node.lists, node.hint_lists_fail) = (false, true);
     send_copy(&mut cluster, &key, &[E]);
     assert_eq!(cluster.hints(D), 2);
+    if fails_first {
+        cluster.list(D);
+    }
     cluster.nodes.get_mut(&D).unwrap().loads = false;
     cluster.sync(B);
     cluster.run();
@@ -252,4 +254,15 @@ fn a_copy_stays_until_the_heirs_of_who_is_gone_have_their_hints() {
     cluster.nodes.get_mut(&D).unwrap().hint_lists_fail = false;
     cluster.pass(Duration::from_secs(60));
     assert_eq!((cluster.hints(D), cluster.copy(D, &key)), (0, None));
+}
+
+#[test]
+fn a_copy_stays_until_the_heirs_of_who_is_gone_have_their_hints() {
+    stays_for_the_heirs(false);
+}
+
+/// It has found out just before that.
+#[test]
+fn a_copy_stays_though_hints_of_who_is_gone_are_looked_for_later() {
+    stays_for_the_heirs(true);
 }
