@@ -1,8 +1,8 @@
 //! A schedule for a few gossiping nodes, some messages of which are made up.
 
 use crate::source::Source;
-use gramme_ring::gossip::{Gossip, INCARNATION_END, MAX_FACTS, MAX_STRANGERS, Message, Target};
-use gramme_ring::{Change, ClusterId, Member, NodeId};
+use gramme_ring::gossip::{Gossip, HEARSAY_END, MAX_FACTS, MAX_STRANGERS, Message, Target, Told};
+use gramme_ring::{Change, ClusterId, Member, Membership, NodeId};
 use std::collections::BTreeSet;
 
 /// Messages under way at once; further ones are lost.
@@ -52,14 +52,25 @@ pub fn run(data: &[u8]) {
                 let bytes = source.bytes(len);
                 if let Ok(message) = postcard::from_bytes::<Message>(bytes) {
                     assert!(!says_twice(&message), "read, and a node stands twice in a list");
-                    // Such a state would be believed; nobody who knows the cluster's secret sends one.
-                    if !matches!(message, Message::Delta { membership: Some(_), .. }) {
+                    if !makes_up_a_commit(&message) {
                         net.deliver(99, n, message.clone());
                         net.deliver(99, n, with_the_first_again(message));
                     }
                 }
             }
-            _ => {}
+            // A change from nowhere, under any stamp that can be read.
+            _ => {
+                let stamp = u64::from(source.u16()) << source.below(48);
+                let state = staged(stamp, source.byte().max(1));
+                if let Ok(state) = postcard::from_bytes::<Membership>(&state) {
+                    let membership = Some(Told::All(Box::new(state)));
+                    net.deliver(
+                        99,
+                        n,
+                        Message::Delta { membership, records: vec![], ask_membership: true, ask: vec![] },
+                    );
+                }
+            }
         }
     }
     net.under_way.clear();
@@ -69,6 +80,18 @@ pub fn run(data: &[u8]) {
             net.tick(n);
             while let Some((from, to, message)) = net.under_way.pop() {
                 net.deliver(from, to, message);
+            }
+        }
+    }
+    // Who had to come back with more than others are believed to know tells it itself.
+    for n in 0..count {
+        if net.nodes[n].record(id(n)).expect("its own").head.incarnation >= HEARSAY_END {
+            for to in (0..count).filter(|&to| to != n) {
+                let summary = net.nodes[n].summary();
+                net.send(n, to, summary);
+                while let Some((from, to, message)) = net.under_way.pop() {
+                    net.deliver(from, to, message);
+                }
             }
         }
     }
@@ -124,13 +147,27 @@ impl Net {
         let members = node.membership().layout().map_or(0, |l| l.members().len());
         assert!(node.records().count() <= 1 + 2 * members.max(5) + MAX_STRANGERS);
         if let Some(head) = received.ahead_of_self {
-            let next = head.incarnation + 1;
-            assert_eq!(node.restart(next).is_ok(), next < INCARNATION_END);
+            node.restart(head.incarnation + 1).expect("there is a larger one");
         }
         if let Some(reply) = received.reply {
             self.send(to, from, reply);
         }
     }
+}
+
+/// A made-up commit would be believed, and part the nodes that it gives up from the others; nobody who knows the cluster's secret sends one.
+fn makes_up_a_commit(message: &Message) -> bool {
+    match message {
+        Message::Delta { membership: Some(Told::All(state)), .. } => state.cluster().is_some(),
+        _ => false,
+    }
+}
+
+/// N, staged under this stamp by who knows of nothing else.
+fn staged(stamp: u64, replicas: u8) -> Vec<u8> {
+    let n = Some((stamp, 100_u64, replicas));
+    let state: (Option<u8>, Option<_>, Option<u8>, [u8; 2], [u8; 1]) = (None, n, None, [0; 2], [0]);
+    postcard::to_allocvec(&state).expect("an encoding")
 }
 
 /// Whether a node stands twice in a list.
@@ -179,6 +216,6 @@ fn change(m: &mut gramme_ring::Membership, me: NodeId, source: &mut Source<'_>) 
             }
             m.settle();
         }
-        _ => drop(m.remove_during_transition(me, node)),
+        _ => drop(m.remove_during_transition(node)),
     }
 }

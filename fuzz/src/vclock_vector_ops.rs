@@ -34,12 +34,16 @@ pub fn run(data: &[u8]) {
 /// What stands beside each entry.
 trait Beside: gramme_vclock::Beside + Debug + Serialize {
     fn at(millis: u8) -> Self;
+    /// The next, if there is one.
+    fn after(self) -> Self;
     /// Truncates a vector that can be, and says how many entries went.
     fn truncate<B: Buf<Entry<Self>>>(vector: &mut VersionVector<B, Self>, limit: usize) -> usize;
 }
 
 impl Beside for () {
     fn at(_: u8) -> Self {}
+
+    fn after(self) -> Self {}
 
     fn truncate<B: Buf<Entry>>(_: &mut VersionVector<B>, _: usize) -> usize {
         0
@@ -49,6 +53,10 @@ impl Beside for () {
 impl Beside for Stamp {
     fn at(millis: u8) -> Self {
         Stamp::from_parts(millis.into(), 0)
+    }
+
+    fn after(self) -> Self {
+        self.next()
     }
 
     fn truncate<B: Buf<Entry<Stamp>>>(vector: &mut VersionVector<B, Stamp>, limit: usize) -> usize {
@@ -115,9 +123,13 @@ fn increment<B: Buf<Entry<T>> + Clone, T: Beside>(
     let held = model.get(&actor).copied();
     match vector.increment_at(actor, at) {
         Ok(dot) => {
-            let (counter, before) = held.unwrap_or((0, at));
-            assert_eq!(dot, Dot { actor, counter: counter + 1 });
-            model.insert(actor, (counter + 1, before.max(at)));
+            let counter = held.map_or(1, |(counter, _)| counter + 1);
+            assert_eq!(dot, Dot { actor, counter });
+            let latest = model.values().map(|(_, at)| *at).max();
+            model.insert(actor, (counter, latest.map_or(at, |latest| at.max(latest.after()))));
+        }
+        Err(IncrementError::LastStamp) => {
+            assert!(size_of::<T>() > 0 && model.values().any(|(_, at)| at.after() == *at));
         }
         Err(IncrementError::Overflow) => assert_eq!(held.map(|(counter, _)| counter), Some(u64::MAX)),
         Err(_) => assert!(held.is_none() && model.len() == room),

@@ -114,8 +114,8 @@ impl Default for Limits {
 /// Waits.
 #[derive(Clone, Copy, Debug)]
 pub struct Timing {
-    /// A request without a timeout of its own ends after this. What waits so long for a record of this node's is answered as if that
-    /// could not be read; nothing is done once it comes.
+    /// A request without a timeout of its own ends after this. What waits so long for a record of this node's, or for a page of its
+    /// keys, is answered as if that could not be read; nothing is done once it comes.
     pub request: Duration,
     /// A replica that has not answered after this is replaced by a fallback; its late answer still counts. A write that can't do without
     /// replicas that take nothing more just now waits for them so long.

@@ -163,7 +163,7 @@ impl Engine {
         *gossip.membership_mut() = membership;
         let clock = Hlc::new(Stamp::ZERO);
         let mut engine = Engine {
-            out: Outbox::new(config.actor.0),
+            out: Outbox::new(config.actor.0, now.instant),
             replica: Replica::new(&config, clock),
             writes: BTreeMap::new(),
             reads: BTreeMap::new(),
@@ -267,7 +267,7 @@ impl Engine {
     /// If they have not.
     pub fn handle(&mut self, now: Now, input: Input) {
         self.out.assert_drained(&input);
-        self.replica.queues.now = now.instant;
+        (self.replica.queues.now, self.out.now) = (now.instant, now.instant);
         self.fire_timers(now);
         match input {
             Input::Client(request, op) => self.client(now, request, op),
@@ -278,14 +278,7 @@ impl Engine {
             Input::Disconnected(node) => self.disconnected(now, node),
             Input::Congested(node, congested) => self.congestion(now, node, congested),
             Input::Loaded(id, loaded) => self.loaded(now, id, &loaded),
-            Input::Listed(id, page) => {
-                if !self.listed_for(id, &page)
-                    && !self.sweep_listed(now, id, &page)
-                    && !self.hints_looked_through(now, id, &page)
-                {
-                    self.hints_listed(now, id, page);
-                }
-            }
+            Input::Listed(id, page) => self.listed(now, id, page),
             Input::Summed(id, sums) => self.summed(now, id, sums),
             Input::AppendFailed(append) => self.append_failed(now, append),
             Input::Written(through) => {

@@ -6,6 +6,7 @@ use crate::input::{AppendId, Input, ListCursor, ListId, LoadId, Output, Place};
 use crate::membership::ClusterError;
 use crate::message::{CallId, Message};
 use crate::op::{Reply, RequestId};
+use crate::time::Instant;
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
@@ -191,6 +192,10 @@ impl<T: Weight> Journal<T> {
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
     outputs: VecDeque<Output>,
+    /// The time of the input in work.
+    pub(crate) now: Instant,
+    /// Listings that are open, and since when.
+    pub(crate) lists: BTreeMap<ListId, Instant>,
     append: u64,
     load: u64,
     list: u64,
@@ -199,8 +204,8 @@ pub(crate) struct Outbox {
 }
 
 impl Outbox {
-    pub(crate) fn new(first_call: u64) -> Outbox {
-        Outbox { call: first_call, ..Outbox::default() }
+    pub(crate) fn new(first_call: u64, now: Instant) -> Outbox {
+        Outbox { call: first_call, now, ..Outbox::default() }
     }
 
     pub(crate) fn poll(&mut self) -> Option<Output> {
@@ -261,6 +266,7 @@ impl Outbox {
     ) -> ListId {
         self.list += 1;
         let id = ListId(self.list);
+        self.lists.insert(id, self.now);
         self.outputs.push_back(Output::List { id, first, last, cursor, limit });
         id
     }

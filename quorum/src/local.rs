@@ -1,7 +1,7 @@
 //! What came of this node's own copies: read, minted, merged, stored or not.
 
 use crate::engine::{Engine, Timer};
-use crate::input::{AppendId, LoadId, Loaded};
+use crate::input::{AppendId, ListId, LoadId, Loaded, Page};
 use crate::journal::Kept;
 use crate::message::{CallId, Copy, Message, Refusal, Want};
 use crate::op::OpError;
@@ -48,6 +48,18 @@ impl Engine {
         }
     }
 
+    /// A page of keys was read, or could not be.
+    pub(crate) fn listed(&mut self, now: Now, id: ListId, page: Option<Page>) {
+        // Else it was waited for long enough.
+        if self.out.lists.remove(&id).is_some()
+            && !self.listed_for(id, &page)
+            && !self.sweep_listed(now, id, &page)
+            && !self.hints_looked_through(now, id, &page)
+        {
+            self.hints_listed(now, id, page);
+        }
+    }
+
     /// Answers what has waited for its record for as long as a request may take: as if that could not be read, but a copy that may
     /// be as it should is not healed.
     pub(crate) fn answer_overdue(&mut self, now: Now) {
@@ -67,12 +79,19 @@ impl Engine {
             }
         }
         self.events(now, events);
+        // Listings likewise: whoever asked for one asks anew, or tells the peer that did.
+        let patience = self.config.timing.request;
+        let lists = self.out.lists.iter().filter(|(_, since)| now.instant.since(**since) >= patience);
+        for id in lists.map(|(id, _)| *id).collect::<Vec<_>>() {
+            self.listed(now, id, None);
+        }
     }
 
     /// Sees to it that nothing waits for its record for ever.
     pub(crate) fn arm_overdue(&mut self) {
+        let list = self.out.lists.first_key_value().map(|(_, since)| *since);
         if !self.overdue_armed
-            && let Some(since) = self.replica.queues.since()
+            && let Some(since) = self.replica.queues.since().into_iter().chain(list).min()
         {
             self.overdue_armed = true;
             self.timers.insert((since + self.config.timing.request, Timer::Overdue));

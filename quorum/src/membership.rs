@@ -221,7 +221,7 @@ impl Engine {
             ClusterOp::Stage(Change::Remove(id))
                 if membership.transition().is_some_and(|t| t.waiting_for().contains(&id)) =>
             {
-                membership.remove_during_transition(me, id).map_err(ClusterError::Remove)?;
+                membership.remove_during_transition(id).map_err(ClusterError::Remove)?;
             }
             ClusterOp::Stage(change) => {
                 let change = current(change);

@@ -103,6 +103,8 @@ bugs! {
     NewLayoutOnly,
     /// A new or recovering owner copies from one of the others.
     TransferFromOne,
+    /// When R falls, owners do not compare their copies before fewer are asked.
+    FallNotCompared,
     /// What a new owner has copied before all write by both layouts counts.
     EarlyPullCounts,
     /// Copies of what moved away are dropped before the new owners have taken them.

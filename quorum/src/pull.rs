@@ -411,15 +411,16 @@ impl Engine {
         } else if self.offers.len() >= MAX_OFFERS {
             Refusal::Overloaded
         } else {
-            let again =
-                self.pulls.values_mut().find(|p| (p.peer, p.slots) == (peer, slots) && p.offer.is_some());
-            let queued = self.offers.iter_mut().find(|offer| (offer.peer, offer.slots) == (peer, slots));
-            match (again, queued) {
-                // Only the last asking is answered.
-                (Some(pull), _) => pull.offer = Some(call),
-                (None, Some(offer)) => offer.call = call,
-                (None, None) => self.offers.push_back(Offer { peer, call, slots }),
+            let is_it = |pull: &Pull| (pull.peer, pull.slots) == (peer, slots);
+            if self.pulls.values().any(|pull| is_it(pull) && pull.offer == Some(call)) {
+                return;
             }
+            match self.offers.iter_mut().find(|offer| (offer.peer, offer.slots) == (peer, slots)) {
+                Some(offer) => offer.call = call,
+                None => self.offers.push_back(Offer { peer, call, slots }),
+            }
+            // What an earlier offer has begun may have listed less than there is by now.
+            self.stop_pulls(now, |pull| is_it(pull) && pull.offer.is_some());
             return self.pump_pulls(now);
         };
         self.out.send(peer, Message::Refused { call, why });

@@ -53,8 +53,8 @@ pub(crate) struct Sweep {
 #[derive(Debug)]
 struct Look {
     listing: ListId,
-    /// Partitions of which there are some.
-    kept: BTreeSet<(u16, u16)>,
+    /// Partitions that have been held, and watched, ever since it began, and of which none was found.
+    without: BTreeSet<(u16, u16)>,
 }
 
 #[derive(Debug)]
@@ -62,7 +62,8 @@ struct Current {
     slots: (u16, u16),
     /// Whether there is anything at all.
     listing: Option<ListId>,
-    /// Who was asked, and when.
+    /// Who was asked, and when last. Whoever is asked again is asked by the same call: an answer to it says that what was here when this
+    /// was begun was taken.
     calls: BTreeMap<CallId, (NodeId, Instant)>,
     took: BTreeSet<NodeId>,
 }
@@ -82,6 +83,14 @@ impl Sweep {
     /// Nothing is left to be offered.
     pub(crate) fn is_done(&self) -> bool {
         self.remaining() == 0
+    }
+
+    /// A partition is held no more. What a look has passed by while it is not watched it does not know.
+    fn unhold(&mut self, slots: (u16, u16)) {
+        self.held.remove(&slots);
+        if let Some(look) = &mut self.look {
+            look.without.remove(&slots);
+        }
     }
 
     /// Partitions that are still to be looked at.
@@ -138,7 +147,7 @@ impl Engine {
         if self.view.transition().is_none() {
             let unit = ends(layout.partition_of(slot));
             if !self.sweep.queue.contains(&unit) {
-                self.sweep.held.remove(&unit);
+                self.sweep.unhold(unit);
                 self.look_again(now, unit);
             }
             self.sweep.drops = true;
@@ -188,7 +197,7 @@ impl Engine {
             goes.append(&mut self.sweep.left);
         }
         for slots in goes {
-            self.sweep.held.remove(&slots);
+            self.sweep.unhold(slots);
             if !self.sweep.queue.contains(&slots) {
                 self.replica.watch.end(slots);
                 self.sweep.queue.push_back(slots);
@@ -197,7 +206,7 @@ impl Engine {
         if !self.sweep.held.is_empty() && self.sweep.look.is_none() && now.instant >= self.sweep.look_after {
             self.sweep.look_after = now.instant + LOOK * self.config.timing.retry;
             let listing = self.out.list(hint_place(NodeId(0)), hint_place(NodeId(u64::MAX)), None, PAGE);
-            self.sweep.look = Some(Look { listing, kept: BTreeSet::new() });
+            self.sweep.look = Some(Look { listing, without: self.sweep.held.clone() });
         }
         self.next_offer(now);
     }
@@ -209,7 +218,9 @@ impl Engine {
         let Some(page) = page.as_ref().filter(|page| page.unreadable == 0) else { return true };
         for (record, _) in &page.keys {
             let key = record.get(size_of::<u64>()..).unwrap_or_default();
-            look.kept.extend(self.replica.watch.of(place_of(key)));
+            if let Some(slots) = self.replica.watch.of(place_of(key)) {
+                look.without.remove(&slots);
+            }
         }
         if let Some(next) = page.next {
             let (first, last) = (hint_place(NodeId(0)), hint_place(NodeId(u64::MAX)));
@@ -217,10 +228,8 @@ impl Engine {
             self.sweep.look = Some(look);
             return true;
         }
-        let watch = &self.replica.watch;
-        let free = |slots: &(u16, u16)| !look.kept.contains(slots) && !watch.is_touched(*slots);
-        let free: Vec<(u16, u16)> = self.sweep.held.iter().copied().filter(free).collect();
-        for slots in free {
+        look.without.retain(|slots| !self.replica.watch.is_touched(*slots));
+        for slots in look.without {
             self.sweep.held.remove(&slots);
             self.sweep.free.insert(slots);
             self.sweep.queue.push_back(slots);
@@ -271,12 +280,11 @@ impl Engine {
         let ask: Vec<NodeId> =
             owners.into_iter().filter(|node| !current.took.contains(node)).filter(ask).collect();
         for node in ask {
-            let call = self.out.call();
+            let Some(current) = &mut self.sweep.current else { return };
+            let before = current.calls.iter().find(|(_, (to, _))| *to == node).map(|(call, _)| *call);
+            let call = before.unwrap_or_else(|| self.out.call());
+            current.calls.insert(call, (node, now.instant));
             self.out.send(node, Message::Offer { call, layout, slots });
-            if let Some(current) = &mut self.sweep.current {
-                current.calls.retain(|_, (to, _)| *to != node);
-                current.calls.insert(call, (node, now.instant));
-            }
         }
         self.arm_sweep(now, self.config.timing.retry);
     }

@@ -34,10 +34,11 @@ impl Engine {
                     let gains = difference(to, from, me);
                     self.gaining = commit;
                     let stays = |slots: &(u16, u16)| owns(from, *slots, me) && owns(to, *slots, me);
-                    let compared: Vec<_> = match self.replica.keyspaces.falls {
-                        true => units(to).filter(stays).collect(),
-                        false => Vec::new(),
-                    };
+                    let compared: Vec<_> =
+                        match self.replica.keyspaces.falls && !self.config.planted.is(Bug::FallNotCompared) {
+                            true => units(to).filter(stays).collect(),
+                            false => Vec::new(),
+                        };
                     self.gain(now, gains, compared);
                 }
                 let hidden = self.config.planted.is(Bug::LossHidesGains) && self.recovery.has_lost();

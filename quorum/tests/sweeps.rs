@@ -382,3 +382,51 @@ fn a_hint_that_comes_to_what_is_about_to_go_keeps_it() {
         assert_eq!((cluster.hints(D), cluster.copy(D, &key).is_some()), (2, true), "after {steps}");
     }
 }
+
+/// B's pull of what D offered first waits for its disk. Something comes to D meanwhile, which D offers anew: B takes that, too, before it says so.
+#[test]
+fn what_an_earlier_offer_has_begun_does_not_answer_a_later_one() {
+    let mut cluster = Cluster::with(4, |config| config.timing.exchange = Duration::from_secs(3600));
+    cluster.pass(Duration::from_secs(2));
+    let key = left_behind(&mut cluster);
+    cluster.nodes.get_mut(&B).unwrap().syncs = false;
+    cluster.put(A, &format!("{{{key}}}"), "v", Cover::Held);
+    cluster.loses = |from, to, message| match message {
+        Message::Write { .. } => from == A || to == B || to == C,
+        Message::Offered { .. } => from == C,
+        _ => false,
+    };
+    let listed = |(from, to, message): &(NodeId, NodeId, Message)| {
+        (*from, *to) == (B, D) && matches!(message, Message::List { .. })
+    };
+    while !cluster.delivered.iter().any(listed) {
+        cluster.pass(Duration::from_millis(100));
+    }
+    let offer = cluster.delivered.iter().find_map(|(from, to, message)| match message {
+        Message::Offer { call, .. } if (*from, *to) == (D, C) => Some(*call),
+        _ => None,
+    });
+    // Something comes to D that A alone has.
+    let options = WriteOptions { w: Some(Level::One), ..WriteOptions::default() };
+    let (name, value) = (Bytes::from(key.clone()), Bytes::from_static(b"late"));
+    let late = Op::Put { key: name, value, content_type: None, expiry: None, cover: Cover::Held, options };
+    assert!(matches!(cluster.request(A, late), Reply::Written { .. }));
+    send_copy(&mut cluster, &key, &[]);
+    // With A's C's answer is enough, and D sees that something has come.
+    cluster.input(D, Input::Peer(C, Message::Offered { call: offer.unwrap(), whole: true }));
+    cluster.loses = |from, to, message| match message {
+        Message::Write { .. } => from == A || to == B || to == C,
+        Message::Offered { .. } | Message::List { .. } => from == C,
+        _ => false,
+    };
+    cluster.pass(Duration::from_secs(8));
+    cluster.nodes.get_mut(&B).unwrap().syncs = true;
+    cluster.sync(B);
+    let late = Some(vec![String::from("late")]);
+    for _ in 0..200 {
+        cluster.pass(Duration::from_millis(100));
+        let owners = [A, B, C].into_iter().filter(|owner| cluster.copy(*owner, &key) == late).count();
+        assert!(owners >= 2 || cluster.copy(D, &key).is_some(), "it goes though {owners} owners have it");
+    }
+    assert_eq!((cluster.copy(B, &key), cluster.copy(D, &key)), (late, None), "in the end it goes");
+}

@@ -53,7 +53,7 @@ pub enum Malformed {
     Unsorted,
     /// A key or an id stands twice.
     Repeated,
-    /// A stamp is 2^63 or more.
+    /// A stamp is 2^63 or more, or more than the commits of a state allow ([`MAX_CHANGES`](crate::membership::MAX_CHANGES)).
     StampOutOfRange,
     /// Zero replicas.
     NoReplicas,
@@ -113,7 +113,7 @@ impl fmt::Display for Malformed {
             Malformed::Layout(error) => error.fmt(f),
             Malformed::Unsorted => f.write_str("keys or ids are out of order"),
             Malformed::Repeated => f.write_str("a key or an id stands twice"),
-            Malformed::StampOutOfRange => f.write_str("a stamp is 2^63 or more"),
+            Malformed::StampOutOfRange => f.write_str("a stamp is 2^63 or more, or more than there are"),
             Malformed::NoReplicas => f.write_str("zero replicas"),
             Malformed::PartitionCount(q) => write!(f, "{q} partitions: not a power of two from 1 to 16384"),
             Malformed::ZeroWeight(id) => write!(f, "member {id} has weight 0"),

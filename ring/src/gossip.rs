@@ -12,6 +12,9 @@
 //! | [`Delta`](Message::Delta) | in answer to that | what the other lacks, and what it is asked for |
 //! | [`Delta`](Message::Delta) | in answer, if asked for something | that, and no further question |
 //!
+//! Who may speak, which the caller decides, is trusted not to lie: made-up commits and removals are believed. But nothing that is said panics,
+//! grows past its bounds or is believed by some and refused by others for good; no stamp and no incarnation leaves a node without a larger one.
+//!
 //! Any message may be lost, repeated or late. The records of a delta are bounded ([`MAX_DELTA`]); what does not fit follows
 //! in later rounds. Of the membership, who has the same commit is told its [`Progress`] only, which leaves out the tables;
 //! a commit comes whole, with the layout that it leaves. When members know the same, they are quiet: a summary is not
@@ -72,6 +75,10 @@ pub const MAX_STRANGERS: usize = 256;
 /// [`Malformed::IncarnationOutOfRange`](crate::Malformed::IncarnationOutOfRange)).
 pub const INCARNATION_END: u64 = 1 << 63;
 
+/// A record with this incarnation or a larger one is believed of the node itself only: by what others say of it no node comes to a number from which it
+/// could not go on. Where one gets so far, it spreads by its own word alone, which takes longer.
+pub const HEARSAY_END: u64 = 1 << 62;
+
 /// What a node says of itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Record {
@@ -118,7 +125,6 @@ impl Head {
         Head { incarnation, version: 0 }.check().map_err(Flaw::of_received)
     }
 
-    /// So that a larger one exists: from the largest number a node could not come back ([`Gossip::restart`]).
     fn check(self) -> Result<Head, Flaw> {
         if self.incarnation < INCARNATION_END { Ok(self) } else { Err(Flaw::IncarnationOutOfRange) }
     }
@@ -203,7 +209,7 @@ pub enum GossipError {
     TooMany,
     /// A node stands twice in a list.
     Repeated,
-    /// The membership does not merge.
+    /// The membership is another cluster's ([`MergeError::OtherCluster`]).
     Merge(MergeError),
 }
 
@@ -238,6 +244,8 @@ pub struct Received {
     pub membership_changed: bool,
     /// Another layout is committed now.
     pub layout_changed: bool,
+    /// The membership told does not merge, and why. What else was told was taken in.
+    pub refused: Option<MergeError>,
     /// Nodes whose records are news, by id.
     pub records: Vec<NodeId>,
     /// Others have a newer record of this node than it has itself, or another of the same age: its store was rolled back, copied or replaced. It is
@@ -397,7 +405,7 @@ impl Gossip {
     /// ([`Membership::merge_from`]).
     ///
     /// # Errors
-    /// [`GossipError`] if the message can't be right or the sender was removed; nothing was changed then.
+    /// [`GossipError`] if the message can't be right, the sender was removed, or it is of another cluster; nothing was changed then.
     pub fn receive(&mut self, from: NodeId, message: Message) -> Result<Received, GossipError> {
         if self.membership.is_removed(from) {
             return Err(GossipError::Removed(from));
@@ -422,14 +430,24 @@ impl Gossip {
             Message::Delta { membership, records, ask_membership, ask } => {
                 let mut received = Received::default();
                 if let Some(told) = &membership {
-                    let Merged { changed, layout_changed } = match told {
-                        Told::All(theirs) => self.membership.merge_from(from, theirs)?,
-                        Told::Progress(progress) => self.membership.merge_progress(progress)?,
+                    let merged = match told {
+                        Told::All(theirs) => self.membership.merge_from(from, theirs),
+                        Told::Progress(progress) => self.membership.merge_progress(progress),
                     };
-                    (received.membership_changed, received.layout_changed) = (changed, layout_changed);
+                    match merged {
+                        Ok(Merged { changed, layout_changed }) => {
+                            (received.membership_changed, received.layout_changed) =
+                                (changed, layout_changed);
+                        }
+                        Err(other @ MergeError::OtherCluster { .. }) => return Err(other.into()),
+                        Err(error) => received.refused = Some(error),
+                    }
                 }
                 let mut ask = ask;
                 for (id, record) in records {
+                    if is_hearsay(from, id, record.head) {
+                        continue;
+                    }
                     let ours = id == from || !self.prefers(id, &record);
                     if id != self.me && ours && self.contradicts(id, &record) {
                         // Who says this of itself does not know what it said before, and is to hear of it.
@@ -481,13 +499,14 @@ impl Gossip {
     ) -> Received {
         let mut received = Received::default();
         let theirs: BTreeMap<NodeId, Head> = heads.iter().copied().collect();
-        let lacks = self.records.iter().filter(|(id, r)| theirs.get(id).is_none_or(|&head| head < r.head));
+        let told = self.records.iter().filter(|&(&id, r)| !is_hearsay(self.me, id, r.head));
+        let lacks = told.filter(|(id, r)| theirs.get(id).is_none_or(|&head| head < r.head));
         let mut lacks: Vec<NodeId> = lacks.map(|(&id, _)| id).collect();
         let mut ask = Vec::new();
         let would_be_kept = self.newcomers();
         for (&id, &head) in &theirs {
             let known = self.records.get(&id);
-            let newer = known.is_none_or(|r| r.head < head);
+            let newer = known.is_none_or(|r| r.head < head) && !is_hearsay(from, id, head);
             if newer && id == self.me {
                 received.ahead_of_self = Some(head);
             } else if newer && (known.is_some() || would_be_kept(id)) {
@@ -560,6 +579,11 @@ impl Gossip {
         self.membership.layout().is_some_and(|l| l.is_member(id))
             || self.membership.transition().is_some_and(|t| t.from().is_member(id))
     }
+}
+
+/// Whether a record of this age is not to be believed of who tells it.
+fn is_hearsay(from: NodeId, id: NodeId, head: Head) -> bool {
+    id != from && head.incarnation >= HEARSAY_END
 }
 
 /// Whether nothing of this node is kept: it was removed, or has left and does not ask to return.

@@ -8,7 +8,8 @@
 //!    this up until it is removed. Who joins answers others, but coordinates nothing yet
 //!    ([`Transition::coordinates`]).
 //! 2. *Transferring.* All have acknowledged: whatever only the old owners have was complete before now. Each node copies
-//!    the slots that it gains, merging from N − W + 1 old owners, and declares [`Phase::Synced`].
+//!    the slots that it gains, merging from N − W + 1 old owners, and declares [`Phase::Synced`]. Where reads by the new layout ask
+//!    fewer owners than that, because N or R falls, it does so with the slots that it keeps as well: it may lack a write that W others have.
 //! 3. *Moving.* All are synced: the new owners have everything. Each node moves its reads to the new layout and declares
 //!    [`Phase::Moved`]; writes still go to both.
 //! 4. *Done.* All have moved: nobody reads from the old owners any more. The old layout retires
@@ -114,7 +115,7 @@ pub enum AdvanceError {
         /// The step that the transition is in.
         step: Step,
     },
-    /// There were 2^63 changes already.
+    /// As many nodes were removed already as a state holds ([`MAX_MERGED_NODES`](crate::membership::MAX_MERGED_NODES)).
     Full,
 }
 
@@ -123,7 +124,7 @@ impl fmt::Display for AdvanceError {
         match self {
             AdvanceError::NoTransition => f.write_str("no transition is live"),
             AdvanceError::NotParticipant(id) => write!(f, "node {id} takes no part in the transition"),
-            AdvanceError::Full => f.write_str("too many changes"),
+            AdvanceError::Full => f.write_str("too many nodes were removed"),
             AdvanceError::TooEarly { step } => write!(f, "too early: the transition is still {step}"),
         }
     }

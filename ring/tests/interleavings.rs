@@ -1,11 +1,11 @@
 //! Every interleaving of a small transition, not some of them: each state that gossip, declarations, copies and drops can
 //! lead to is visited once.
 //!
-//! One partition. `transition.rs` has the large, random counterpart with writes under way.
+//! One slot. `transition.rs` has the large, random counterpart with writes under way.
 
 use std::collections::{BTreeSet, HashSet, VecDeque};
 
-use gramme_ring::{Change, ClusterId, Layout, Member, Membership, NodeId, Phase};
+use gramme_ring::{Change, ClusterId, Layout, Member, Membership, NodeId, Phase, Slot};
 
 #[derive(Clone)]
 struct State {
@@ -19,14 +19,15 @@ struct Case {
     ids: Vec<NodeId>,
     /// Neither hears nor says anything.
     dead: Option<NodeId>,
-    replicas: u8,
+    /// N and Q before and after.
+    shapes: [(u8, u32); 2],
     /// Where a commit that competes with the first node's was made, and of what: a change that makes it the one with the
     /// smaller hash is looked for.
     rival: Option<(NodeId, Change)>,
 }
 
 fn owners(layout: &Layout) -> BTreeSet<NodeId> {
-    layout.owners(layout.partition_count().partition(0).unwrap()).collect()
+    layout.owners(layout.partition_of(Slot::of(b"a key"))).collect()
 }
 
 fn commit(m: &mut Membership) {
@@ -80,14 +81,19 @@ impl Case {
 
     fn start(&self, before: &[u64], after: &[u64]) -> State {
         let mut old = Membership::new();
-        for change in [Change::Partitions(1), Change::Replicas(self.replicas)] {
-            old.stage(NodeId(1), change).unwrap();
-        }
+        let shape = |m: &mut Membership, (replicas, partitions)| {
+            m.stage(NodeId(1), Change::Partitions(partitions)).unwrap();
+            m.stage(NodeId(1), Change::Replicas(replicas)).unwrap();
+        };
+        shape(&mut old, self.shapes[0]);
         for &id in before {
             old.stage(NodeId(1), Change::Member(Member::new(NodeId(id)))).unwrap();
         }
         commit(&mut old);
         let mut new = old.clone();
+        if self.shapes[1] != self.shapes[0] {
+            shape(&mut new, self.shapes[1]);
+        }
         for &id in before.iter().filter(|id| !after.contains(id)) {
             new.stage(NodeId(1), Change::Leave(NodeId(id))).unwrap();
         }
@@ -144,7 +150,7 @@ impl Case {
         if let Some(dead) = self.dead {
             let mut after = state.clone();
             let me = self.live().next().unwrap();
-            if after.views[me].remove_during_transition(self.ids[me], dead).is_ok() {
+            if after.views[me].remove_during_transition(dead).is_ok() {
                 next.push(after);
             }
         }
@@ -189,7 +195,7 @@ impl Case {
             assert!(writes.contains(&layout.hash()), "{} reads where others need not write", self.ids[n]);
             // A dead one aside, all whom it reads from hold everything.
             let read = owners(layout);
-            assert_eq!(read.len(), usize::from(self.replicas));
+            assert_eq!(read.len(), usize::from(layout.replicas()));
             assert!(
                 read.iter().all(|id| state.holders.contains(id)),
                 "{} reads from who holds nothing",
@@ -238,7 +244,8 @@ fn no_state_of_a_transition_has_a_gap() {
     let cases = if cfg!(debug_assertions) { &cases[..4] } else { &cases[..] };
     for &(before, after, replicas) in cases {
         let ids: BTreeSet<NodeId> = before.iter().chain(after).map(|&id| NodeId(id)).collect();
-        let case = Case { ids: ids.into_iter().collect(), dead: None, replicas, rival: None };
+        let case =
+            Case { ids: ids.into_iter().collect(), dead: None, shapes: [(replicas, 1); 2], rival: None };
         let (states, ends) = case.explore(before, after);
         assert!(ends == 1 && states > 20, "{states} states, {ends} ends");
         eprintln!("{before:?} to {after:?}: {states} states");
@@ -246,9 +253,28 @@ fn no_state_of_a_transition_has_a_gap() {
 }
 
 #[test]
+fn nor_where_n_or_q_changes() {
+    type Change = (&'static [u64], &'static [u64], [(u8, u32); 2]);
+    let cases: [Change; 5] = [
+        (&[1, 2, 3], &[1, 2, 3], [(1, 1), (3, 1)]),
+        (&[1, 2, 3], &[1, 2, 3], [(3, 4), (2, 1)]),
+        (&[1, 2, 3], &[1, 2, 3], [(2, 1), (2, 8)]),
+        (&[1, 2], &[1, 2, 3], [(2, 1), (3, 2)]),
+        (&[1, 2, 3], &[1, 2], [(3, 2), (1, 4)]),
+    ];
+    for (before, after, shapes) in cases {
+        let case = Case { ids: (1..=3).map(NodeId).collect(), dead: None, shapes, rival: None };
+        let (states, ends) = case.explore(before, after);
+        assert!(ends == 1 && states > 20, "{states} states, {ends} ends");
+        eprintln!("{before:?} to {after:?}, {shapes:?}: {states} states");
+    }
+}
+
+#[test]
 fn nor_when_a_node_is_given_up_at_any_moment() {
     // The third is dead from the beginning: only giving it up lets the others go on.
-    let case = Case { ids: (1..=3).map(NodeId).collect(), dead: Some(NodeId(3)), replicas: 2, rival: None };
+    let case =
+        Case { ids: (1..=3).map(NodeId).collect(), dead: Some(NodeId(3)), shapes: [(2, 1); 2], rival: None };
     let (states, ends) = case.explore(&[1, 3], &[1, 2, 3]);
     assert!(states > 20 && ends >= 1, "{states} states, {ends} ends");
 }
@@ -270,7 +296,7 @@ fn nor_when_another_commit_turns_up_at_any_moment() {
         let ids: BTreeSet<NodeId> = before.iter().chain(after).chain([&at]).map(|&id| NodeId(id)).collect();
         let ids = ids.into_iter().collect();
         let rival = Some((NodeId(at), change));
-        let case = Case { ids, dead: dead.map(NodeId), replicas: 2, rival };
+        let case = Case { ids, dead: dead.map(NodeId), shapes: [(2, 1); 2], rival };
         let (states, ends) = case.explore(before, after);
         assert!(states > 20 && ends >= 1, "{states} states, {ends} ends");
         eprintln!("{before:?} to {after:?}, a rival at {at}: {states} states, {ends} ends");

@@ -1,9 +1,7 @@
 //! What is wrong with bytes that make no membership and no layout has a name, through a format that drops texts as well.
 
 use gramme_ring::gossip::{Head, INCARNATION_END, MAX_FACTS, Message, Record, Told};
-use gramme_ring::membership::{
-    MAX_MERGED_SETTINGS, MAX_SETTING_NAME, MAX_STAMP_LEAP, MergeError, Progress, Standing,
-};
+use gramme_ring::membership::{MAX_MERGED_SETTINGS, MAX_SETTING_NAME, Progress, Standing};
 use gramme_ring::{
     Change, Checked, ClusterId, Layout, LayoutError, Malformed, Member, Membership, NodeId, Partition, Phase,
     Slot, Zone,
@@ -152,29 +150,6 @@ fn a_layout_is_named_through_postcard() {
     assert!(
         matches!(layout, Err(Malformed::Layout(LayoutError::Hash { expected, found })) if found == hash && expected != hash)
     );
-}
-
-/// A stamp near the end would leave no later ones, so that nothing could be staged any more.
-#[test]
-fn a_stamp_from_nowhere_is_not_taken_over() {
-    let members = [1, 2, 3].map(|id| Member::new(NodeId(id)));
-    let mut m = Membership::found(ClusterId(99), 3, 16, &members).unwrap();
-    let stamped = |stamp: u64| {
-        let staged = json!({"stamp": stamp, "author": NodeId(9), "value": 3});
-        let mut state = serde_json::to_value(Membership::new()).unwrap();
-        *state.pointer_mut("/staged/replicas").unwrap() = staged;
-        serde_json::from_value::<Membership>(state).unwrap()
-    };
-    let before = m.clone();
-    let last = (1 << 63) - 1;
-    assert_eq!(m.merge_from(NodeId(99), &stamped(last)), Err(MergeError::StampLeap(last)));
-    assert_eq!(m, before);
-    // N, Q and three members have the stamps 1 to 5.
-    let furthest = 5 + MAX_STAMP_LEAP;
-    assert_eq!(m.merge_from(NodeId(99), &stamped(furthest + 1)), Err(MergeError::StampLeap(furthest + 1)));
-    m.merge_from(NodeId(99), &stamped(furthest)).unwrap();
-    m.stage(NodeId(1), Change::Member(Member::new(NodeId(4)))).unwrap();
-    assert!(m.propose().is_ok());
 }
 
 /// By name through a format that drops texts; and what stands behind it is found where it is.

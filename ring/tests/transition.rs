@@ -6,11 +6,27 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use gramme_ring::{Change, ClusterId, Layout, Member, Membership, NodeId, Partition, Phase, Step};
+use gramme_ring::{Change, ClusterId, Layout, Member, Membership, NodeId, Phase, Slot, Step};
 
-const W: usize = 2;
-const R: usize = 2;
-const N: usize = 3;
+/// One in each partition of the finest division. (N, Q) before and after a change are of these at most.
+const SLOTS: u32 = 4;
+
+fn slot(n: u32) -> Slot {
+    Slot::all().nth((n % SLOTS * (16384 / SLOTS)) as usize).unwrap()
+}
+
+fn owners(layout: &Layout, slot: Slot) -> impl Iterator<Item = NodeId> + '_ {
+    layout.owners(layout.partition_of(slot))
+}
+
+/// How many owners a write waits for, and of how many a read asks: a majority, and enough to meet every write.
+fn w(layout: &Layout) -> usize {
+    usize::from(layout.replicas()) / 2 + 1
+}
+
+fn r(layout: &Layout) -> usize {
+    usize::from(layout.replicas()) + 1 - w(layout)
+}
 
 #[derive(Clone, Copy, Debug)]
 enum Act {
@@ -27,10 +43,10 @@ enum Act {
 
 struct Write {
     coordinator: usize,
-    partition: Partition,
+    slot: Slot,
     value: u64,
-    /// For each layout that has to be satisfied: its owners and those who have answered.
-    quorums: Vec<(BTreeSet<NodeId>, BTreeSet<NodeId>)>,
+    /// For each layout that has to be satisfied: its owners, those who have answered, and how many have to.
+    quorums: Vec<(BTreeSet<NodeId>, BTreeSet<NodeId>, usize)>,
     /// Not delivered yet.
     targets: BTreeSet<NodeId>,
     /// The hashes of these layouts.
@@ -39,16 +55,16 @@ struct Write {
 
 struct Node {
     membership: Membership,
-    data: BTreeMap<Partition, BTreeSet<u64>>,
-    /// Gains merged from N − W + 1 old owners already.
-    copied: BTreeSet<(u64, Partition)>,
+    data: BTreeMap<Slot, BTreeSet<u64>>,
+    /// Merged from N − W + 1 old owners already, for the layout of this hash.
+    copied: BTreeSet<(u64, Slot)>,
 }
 
 struct Cluster {
     nodes: BTreeMap<NodeId, Node>,
     ids: Vec<NodeId>,
     writes: Vec<Write>,
-    acknowledged: BTreeMap<Partition, BTreeSet<u64>>,
+    acknowledged: BTreeMap<Slot, BTreeSet<u64>>,
     next: u64,
     reads: BTreeMap<Option<Step>, usize>,
     /// How often a node gave up one commit for another of the same version.
@@ -56,17 +72,24 @@ struct Cluster {
 }
 
 impl Cluster {
-    /// `rival`: who commits something else meanwhile, and which node that adds.
-    fn new(before: &[u64], after: &[u64], rival: Option<(u64, u64)>) -> Cluster {
+    /// `shapes`: N and Q before and after. `rival`: who commits something else meanwhile, and which node that adds.
+    fn new(before: &[u64], after: &[u64], shapes: [(u8, u32); 2], rival: Option<(u64, u64)>) -> Cluster {
         let me = NodeId(1);
         let mut start = Membership::new();
-        start.stage(me, Change::Partitions(2)).unwrap();
+        let shape = |m: &mut Membership, (replicas, partitions)| {
+            m.stage(me, Change::Replicas(replicas)).unwrap();
+            m.stage(me, Change::Partitions(partitions)).unwrap();
+        };
+        shape(&mut start, shapes[0]);
         for &id in before {
             start.stage(me, Change::Member(Member::new(NodeId(id)))).unwrap();
         }
         let hash = start.propose().unwrap().hash();
         start.commit(ClusterId(1), hash).unwrap();
         let mut next = start.clone();
+        if shapes[1] != shapes[0] {
+            shape(&mut next, shapes[1]);
+        }
         for &id in before.iter().filter(|id| !after.contains(id)) {
             next.stage(me, Change::Leave(NodeId(id))).unwrap();
         }
@@ -150,16 +173,16 @@ impl Cluster {
                     Some(t) => vec![t.from(), t.to()],
                     None => vec![view.layout().unwrap()],
                 };
-                let partition = layouts[0].partition_count().partition(p % 2).unwrap();
+                let slot = slot(p);
                 let quorums: Vec<_> = layouts
                     .iter()
-                    .map(|l| (l.owners(partition).collect::<BTreeSet<_>>(), BTreeSet::new()))
+                    .map(|l| (owners(l, slot).collect::<BTreeSet<_>>(), BTreeSet::new(), w(l)))
                     .collect();
-                let targets = quorums.iter().flat_map(|(owners, _)| owners.iter().copied()).collect();
+                let targets = quorums.iter().flat_map(|(owners, ..)| owners.iter().copied()).collect();
                 let hashes = layouts.iter().map(|layout| layout.hash()).collect();
                 let write = Write {
                     coordinator: n % self.ids.len(),
-                    partition,
+                    slot,
                     value: self.next,
                     quorums,
                     targets,
@@ -181,15 +204,15 @@ impl Cluster {
                     }
                     let to = *write.targets.iter().nth(i).unwrap();
                     write.targets.remove(&to);
-                    let held = self.nodes.get_mut(&to).unwrap().data.entry(write.partition).or_default();
+                    let held = self.nodes.get_mut(&to).unwrap().data.entry(write.slot).or_default();
                     held.insert(write.value);
-                    for (owners, answered) in &mut write.quorums {
+                    for (owners, answered, _) in &mut write.quorums {
                         if owners.contains(&to) {
                             answered.insert(to);
                         }
                     }
-                    if write.quorums.iter().all(|(_, answered)| answered.len() >= W) {
-                        self.acknowledged.entry(write.partition).or_default().insert(write.value);
+                    if write.quorums.iter().all(|(_, answered, w)| answered.len() >= *w) {
+                        self.acknowledged.entry(write.slot).or_default().insert(write.value);
                     }
                     break;
                 }
@@ -210,18 +233,16 @@ impl Cluster {
                     Some(t) => t.reads_by(id),
                     None => view.layout().unwrap(),
                 };
-                let partition = layout.partition_count().partition(p % 2).unwrap();
-                let mut owners: Vec<NodeId> = layout.owners(partition).collect();
-                assert_eq!(owners.len(), N);
-                owners.remove(skip % N);
-                assert_eq!(owners.len(), R);
+                let slot = slot(p);
+                let mut owners: Vec<NodeId> = owners(layout, slot).collect();
+                let count = owners.len();
+                assert_eq!(count, usize::from(layout.replicas()));
+                owners.rotate_left(skip % count);
+                owners.truncate(r(layout));
                 let seen: BTreeSet<&u64> =
-                    owners.iter().filter_map(|o| self.nodes[o].data.get(&partition)).flatten().collect();
-                for value in self.acknowledged.get(&partition).into_iter().flatten() {
-                    assert!(
-                        seen.contains(value),
-                        "{id} misses {value} in {partition:?}, which was acknowledged"
-                    );
+                    owners.iter().filter_map(|o| self.nodes[o].data.get(&slot)).flatten().collect();
+                for value in self.acknowledged.get(&slot).into_iter().flatten() {
+                    assert!(seen.contains(value), "{id} misses {value} in {slot:?}, which was acknowledged");
                 }
                 let step = view.transition().map(|t| t.step());
                 *self.reads.entry(step).or_default() += 1;
@@ -253,27 +274,28 @@ impl Cluster {
         }
     }
 
-    /// Copies one partition, or declares that there is none to copy.
+    /// Copies one slot, or declares that there is none to copy.
     fn transfer(&mut self, id: NodeId, skip: usize) {
         let t = self.view(id).transition().unwrap();
         let (from, to) = (t.from().clone(), t.to().clone());
-        let missing = to
-            .partitions_of(id)
-            .map(|(p, _)| p)
-            .find(|&p| !from.is_owner(p, id) && !self.nodes[&id].copied.contains(&(to.hash(), p)));
-        if let Some(partition) = missing {
-            let mut sources: Vec<NodeId> = from.owners(partition).collect();
-            sources.rotate_left(skip % N);
-            sources.truncate(N - W + 1);
-            let copy: Vec<u64> = sources
-                .iter()
-                .filter_map(|s| self.nodes[s].data.get(&partition))
-                .flatten()
-                .copied()
-                .collect();
+        let owns = |layout, slot| owners(layout, slot).any(|owner| owner == id);
+        // Who stays may lack what W others have: no read that meets W of the old owners misses it, but a smaller one may.
+        let all = r(&to) + w(&from) <= usize::from(from.replicas());
+        let missing = (0..SLOTS).map(slot).find(|&slot| {
+            owns(&to, slot)
+                && (all || !owns(&from, slot))
+                && !self.nodes[&id].copied.contains(&(to.hash(), slot))
+        });
+        if let Some(slot) = missing {
+            let mut sources: Vec<NodeId> = owners(&from, slot).collect();
+            let count = sources.len();
+            sources.rotate_left(skip % count);
+            sources.truncate(count - w(&from) + 1);
+            let copy: Vec<u64> =
+                sources.iter().filter_map(|s| self.nodes[s].data.get(&slot)).flatten().copied().collect();
             let node = self.nodes.get_mut(&id).unwrap();
-            node.copied.insert((to.hash(), partition));
-            node.data.entry(partition).or_default().extend(copy);
+            node.copied.insert((to.hash(), slot));
+            node.data.entry(slot).or_default().extend(copy);
         } else {
             self.nodes.get_mut(&id).unwrap().membership.advance(id, Phase::Synced).unwrap();
         }
@@ -286,7 +308,7 @@ impl Cluster {
         if node.membership.transition().is_none() {
             let layout = node.membership.layout().unwrap().clone();
             if layout.version().0 == 2 {
-                node.data.retain(|&p, _| layout.is_owner(p, id));
+                node.data.retain(|&slot, _| owners(&layout, slot).any(|owner| owner == id));
             }
         }
     }
@@ -309,21 +331,30 @@ impl Random {
     }
 }
 
-/// Before, after.
-const CHANGES: [(&[u64], &[u64]); 4] = [
-    (&[1, 2, 3], &[1, 2, 3, 4]),
-    (&[1, 2, 3, 4], &[1, 2, 3]),
-    (&[1, 2, 3, 4], &[1, 4, 5, 6]),
-    (&[1, 2, 3], &[4, 5, 6]),
+type Case = (&'static [u64], &'static [u64], [(u8, u32); 2]);
+
+/// Members before and after, N and Q before and after.
+const CHANGES: [Case; 10] = [
+    (&[1, 2, 3], &[1, 2, 3, 4], [(3, 2); 2]),
+    (&[1, 2, 3, 4], &[1, 2, 3], [(3, 2); 2]),
+    (&[1, 2, 3, 4], &[1, 4, 5, 6], [(3, 2); 2]),
+    (&[1, 2, 3], &[4, 5, 6], [(3, 2); 2]),
+    // Quorums and partitions change, by themselves and with the members.
+    (&[1, 2, 3, 4], &[1, 2, 3, 4], [(2, 2), (3, 2)]),
+    (&[1, 2, 3, 4], &[1, 2, 3, 4], [(3, 2), (1, 2)]),
+    (&[1, 2, 3, 4], &[1, 2, 3, 4], [(3, 1), (3, 4)]),
+    (&[1, 2, 3, 4], &[1, 2, 3, 5], [(3, 4), (2, 1)]),
+    (&[1, 2, 3], &[2, 3, 4, 5], [(1, 1), (4, 4)]),
+    (&[1, 2, 3, 4, 5], &[2, 3, 4], [(5, 2), (3, 4)]),
 ];
 
 /// Returns how many reads took place in each step, as their readers knew it, and how often a commit was displaced.
 fn run(seed: u64) -> (BTreeMap<Option<Step>, usize>, usize) {
     let mut random = Random(seed);
-    let (before, after) = CHANGES[random.below(CHANGES.len())];
+    let (before, after, shapes) = CHANGES[random.below(CHANGES.len())];
     // A stranger, which adds itself, or a member.
     let rivals = [None, Some((9, 9)), Some((before[2], 9)), Some((before[1], 8))];
-    let mut cluster = Cluster::new(before, after, rivals[random.below(4)]);
+    let mut cluster = Cluster::new(before, after, shapes, rivals[random.below(4)]);
     // Each run has its own mixture: how often each kind of act comes up.
     let weights: Vec<usize> = [9, 4, 14, 3, 6, 12].iter().map(|&most| 1 + random.below(most)).collect();
     for _ in 0..400 {
@@ -340,13 +371,13 @@ fn run(seed: u64) -> (BTreeMap<Option<Step>, usize>, usize) {
             })
             .unwrap();
         let (n, m) = (random.below(64), random.below(64));
-        let partition = u32::try_from(random.below(2)).unwrap();
+        let slot = u32::try_from(random.below(4)).unwrap();
         cluster.act(match kind {
             0 => Act::Gossip(n, m),
-            1 => Act::BeginWrite(n, partition),
+            1 => Act::BeginWrite(n, slot),
             2 => Act::Deliver(n),
             3 => Act::Lose(n),
-            4 => Act::Read(n, partition, m),
+            4 => Act::Read(n, slot, m),
             _ => Act::Progress(n, m),
         });
     }
@@ -357,7 +388,7 @@ fn run(seed: u64) -> (BTreeMap<Option<Step>, usize>, usize) {
             while cluster.writes.iter().any(|w| !w.targets.is_empty()) {
                 cluster.act(Act::Deliver(0));
             }
-            for skip in 0..4 {
+            for skip in 0..8 {
                 cluster.act(Act::Progress(n, skip));
             }
         }
@@ -373,9 +404,9 @@ fn run(seed: u64) -> (BTreeMap<Option<Step>, usize>, usize) {
         cluster.act(Act::Progress(n, 0));
         assert!(cluster.view(id).transition().is_none(), "{id} has not settled");
         assert_eq!(cluster.view(id), cluster.view(cluster.ids[0]));
-        for partition in 0..2 {
-            for skip in 0..N {
-                cluster.act(Act::Read(n, partition, skip));
+        for slot in 0..SLOTS {
+            for skip in 0..5 {
+                cluster.act(Act::Read(n, slot, skip));
             }
         }
     }
@@ -386,7 +417,7 @@ fn run(seed: u64) -> (BTreeMap<Option<Step>, usize>, usize) {
 fn an_acknowledged_write_is_always_read() {
     let mut reads: BTreeMap<Option<Step>, usize> = BTreeMap::new();
     let mut displaced = 0;
-    for seed in 0..800 {
+    for seed in 0..1000 {
         let (run, gave_way) =
             std::panic::catch_unwind(|| run(seed)).unwrap_or_else(|_| panic!("seed {seed}"));
         displaced += gave_way;

@@ -111,6 +111,10 @@ impl Disk for MappedDisk {
     fn sync_dir(&self) -> Result<(), DiskError> {
         self.files.sync_dir()
     }
+
+    fn spare_files(&self) -> usize {
+        self.files.spare_files()
+    }
 }
 
 impl DiskFile for MappedFile {

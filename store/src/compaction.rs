@@ -417,6 +417,7 @@ impl<D: Disk> Store<D> {
         for victim in merge.victims {
             let Some(segment) = self.segments.remove(victim) else { continue };
             freed += segment.tail;
+            self.leave(victim);
             // Readers that have it open read on. Should it not go, the next opening clears it away.
             let _ = self.disk.remove(&segment.id.file_name());
             let _ = self.disk.remove(&index_file::file_name(segment.id));
@@ -427,6 +428,12 @@ impl<D: Disk> Store<D> {
         // Before anybody takes what is there again. Where it is not enough, the next writer that needs a segment tries.
         let _ = self.hold_reserve(true);
         Ok(Progress::Finished(freed))
+    }
+
+    /// Nobody reads at leisure in a segment that goes: it would keep the segment's room for as long.
+    fn leave(&mut self, victim: u16) {
+        self.learning.take_if(|learning| learning.number == victim);
+        self.scrub_round.take_if(|round| round.number == victim);
     }
 
     /// Gives back the room past the ends of segments that are written to no more. One step; answers whether there was one.

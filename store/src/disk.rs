@@ -33,6 +33,11 @@ pub trait Disk {
     fn remove(&self, name: &str) -> Result<(), DiskError>;
     /// Makes all names as they stand durable.
     fn sync_dir(&self) -> Result<(), DiskError>;
+    /// How many files more can be opened or created, whatever becomes of others, counted up to eight: with fewer the store makes no segments for
+    /// puts, so that deletes and compaction go on. As many as one likes, unless it is implemented.
+    fn spare_files(&self) -> usize {
+        usize::MAX
+    }
 }
 
 /// An open file. Clones are handles to the same file; one may sync while another writes.

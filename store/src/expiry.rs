@@ -77,7 +77,7 @@ impl Expiries {
 
 /// A segment that is read to learn when its records expire.
 pub(crate) struct Learning<F> {
-    number: u16,
+    pub(crate) number: u16,
     segment: SegmentId,
     scan: Scan<F>,
     expiries: Expiries,

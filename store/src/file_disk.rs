@@ -5,21 +5,65 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::string::String;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::vec::Vec;
 
 const LOCK: &str = "LOCK";
+/// Descriptors that are kept open for nothing, to be given up where the process may open no file more.
+const SPARE_FILES: usize = 8;
 
 /// A directory of the file system. The lock is an advisory lock on a file named `LOCK` in it and, on Unix, one on the directory itself,
 /// so that nobody gets in who removes the file or puts another in its place. The operating system gives both up when the process ends, however
 /// it ends. Some network file systems (NFS) lock files that are open for writing and nothing else: there the file's lock is all there is, and
 /// nobody may remove it. Where a file system has no locks at all an opening fails.
+///
+/// On Unix it keeps eight descriptors once a store is open, which it gives up where the process may open no file more: with what they
+/// give deletes and compaction go on.
 #[derive(Debug)]
 pub struct FileDisk {
     directory: PathBuf,
-    /// To sync its names without a descriptor more. Where directories can't be opened there is none.
-    opened: Option<File>,
+    spares: Arc<Spares>,
+}
+
+/// What is [given up](SPARE_FILES) where no file more may be opened.
+#[derive(Debug)]
+struct Spares {
+    /// The directory, to sync its names without a descriptor more. Where directories can't be opened there is none.
+    directory: Option<File>,
+    /// Somebody counts on them.
+    wanted: AtomicBool,
+    /// More handles of the directory.
+    kept: Mutex<Vec<File>>,
+}
+
+impl Spares {
+    fn kept(&self) -> MutexGuard<'_, Vec<File>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps as many as are due, or as can be had; how many.
+    fn keep(&self) -> usize {
+        let Some(directory) = self.directory.as_ref().filter(|_| cfg!(unix)) else { return usize::MAX };
+        let mut kept = self.kept();
+        while kept.len() < SPARE_FILES {
+            let Ok(spare) = directory.try_clone() else { break };
+            kept.push(spare);
+        }
+        kept.len()
+    }
+}
+
+/// Has back what was given up, once a file is closed and before others take what is free by that.
+#[derive(Debug)]
+struct Keeper(Arc<Spares>);
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        if self.0.wanted.load(Ordering::Relaxed) {
+            self.0.keep();
+        }
+    }
 }
 
 /// An open file of a [`FileDisk`].
@@ -33,12 +77,19 @@ struct Opened {
     name: Option<FileName>,
     /// There is no telling what of it the page cache has.
     opaque: AtomicBool,
+    /// The last one, so that the file is closed before it goes.
+    _keeper: Keeper,
 }
 
 impl FileHandle {
-    fn new(file: File, name: &str) -> Self {
+    fn new(file: File, name: &str, spares: &Arc<Spares>) -> Self {
         keep_no_access_time(&file);
-        Self(Arc::new(Opened { file, name: FileName::new(name), opaque: AtomicBool::new(false) }))
+        Self(Arc::new(Opened {
+            file,
+            name: FileName::new(name),
+            opaque: AtomicBool::new(false),
+            _keeper: Keeper(spares.clone()),
+        }))
     }
 
     fn error(&self, error: &io::Error, operation: &'static str) -> DiskError {
@@ -54,11 +105,15 @@ fn disk_error(error: &io::Error, operation: &'static str) -> DiskError {
         ErrorKind::PermissionDenied => DiskErrorKind::PermissionDenied,
         ErrorKind::ReadOnlyFilesystem => DiskErrorKind::ReadOnly,
         ErrorKind::NotADirectory => DiskErrorKind::NotADirectory,
-        // ENFILE and EMFILE, everywhere.
-        _ if cfg!(unix) && matches!(error.raw_os_error(), Some(23 | 24)) => DiskErrorKind::TooManyFiles,
+        _ if is_short_of_files(error) => DiskErrorKind::TooManyFiles,
         _ => DiskErrorKind::Io,
     };
     DiskError::new(kind, operation).with_code(error.raw_os_error())
+}
+
+/// ENFILE and EMFILE, everywhere.
+fn is_short_of_files(error: &io::Error) -> bool {
+    cfg!(unix) && matches!(error.raw_os_error(), Some(23 | 24))
 }
 
 trait Named<T> {
@@ -93,7 +148,8 @@ impl FileDisk {
             sync_directory(parent)?;
         }
         let opened = File::open(&directory).ok();
-        Ok(Self { directory, opened })
+        let spares = Spares { directory: opened, wanted: AtomicBool::new(false), kept: Mutex::default() };
+        Ok(Self { directory, spares: Arc::new(spares) })
     }
 
     /// The directory's path.
@@ -103,6 +159,17 @@ impl FileDisk {
 
     fn at(&self, name: &str) -> PathBuf {
         self.directory.join(name)
+    }
+
+    /// Opens something, in the place of a spare descriptor where there is no other.
+    fn with_spares<T>(&self, open: impl Fn() -> io::Result<T>) -> io::Result<T> {
+        loop {
+            let opened = open();
+            // Another thread may be there first.
+            if !opened.as_ref().is_err_and(is_short_of_files) || self.spares.kept().pop().is_none() {
+                return opened;
+            }
+        }
     }
 }
 
@@ -151,13 +218,9 @@ impl Disk for FileDisk {
     type Lock = FileLock;
 
     fn lock(&self) -> Result<FileLock, DiskError> {
-        let file = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .read(true)
-            .write(true)
-            .open(self.at(LOCK))
-            .named("lock the directory")?;
+        let mut options = OpenOptions::new();
+        options.create(true).truncate(false).read(true).write(true);
+        let file = self.with_spares(|| options.open(self.at(LOCK))).named("lock the directory")?;
         match file.try_lock() {
             Ok(()) => {}
             Err(std::fs::TryLockError::WouldBlock) => {
@@ -167,7 +230,7 @@ impl Disk for FileDisk {
         }
         // Not the descriptor that this disk has: locks are held by what was opened, and each lock is to be one of its own.
         let directory = match cfg!(unix) {
-            true => Some(File::open(&self.directory).named("lock the directory")?),
+            true => Some(self.with_spares(|| File::open(&self.directory)).named("lock the directory")?),
             false => None,
         };
         match directory.as_ref().map(File::try_lock) {
@@ -181,7 +244,8 @@ impl Disk for FileDisk {
 
     fn list(&self) -> Result<Vec<String>, DiskError> {
         let mut names = Vec::new();
-        for entry in std::fs::read_dir(&self.directory).named("list the directory")? {
+        let entries = self.with_spares(|| std::fs::read_dir(&self.directory));
+        for entry in entries.named("list the directory")? {
             // A name that is not UTF-8 is none of ours.
             if let Ok(name) = entry.named("list the directory")?.file_name().into_string() {
                 names.push(name);
@@ -192,28 +256,32 @@ impl Disk for FileDisk {
 
     fn open(&self, name: &str) -> Result<FileHandle, DiskError> {
         let path = self.at(name);
-        let file = match OpenOptions::new().read(true).write(true).open(&path) {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true);
+        let file = match self.with_spares(|| options.open(&path)) {
             // It can be read at least; a write will say what is wrong.
             Err(error)
                 if matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem) =>
             {
-                File::open(&path)
+                self.with_spares(|| File::open(&path))
             }
             opened => opened,
         };
         let file = file.named("open a file").map_err(|error| error.with_file(name))?;
-        Ok(FileHandle::new(file, name))
+        Ok(FileHandle::new(file, name, &self.spares))
     }
 
     fn create(&self, name: &str, bytes: u64) -> Result<FileHandle, DiskError> {
         let path = self.at(name);
-        let created = OpenOptions::new().read(true).write(true).create_new(true).open(&path);
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create_new(true);
+        let created = self.with_spares(|| options.open(&path));
         let file = created.named("create a file").map_err(|error| error.with_file(name))?;
         if let Err(error) = reserve(&file, bytes) {
             let _ = std::fs::remove_file(&path);
             return Err(disk_error(&error, "reserve room").with_file(name));
         }
-        Ok(FileHandle::new(file, name))
+        Ok(FileHandle::new(file, name, &self.spares))
     }
 
     fn rename(&self, from: &str, to: &str) -> Result<(), DiskError> {
@@ -227,7 +295,13 @@ impl Disk for FileDisk {
     }
 
     fn sync_dir(&self) -> Result<(), DiskError> {
-        self.opened.as_ref().map_or_else(|| sync_directory(&self.directory), sync_names)
+        let opened = self.spares.directory.as_ref();
+        opened.map_or_else(|| sync_directory(&self.directory), sync_names)
+    }
+
+    fn spare_files(&self) -> usize {
+        self.spares.wanted.store(true, Ordering::Relaxed);
+        self.spares.keep()
     }
 }
 

@@ -87,6 +87,7 @@ mod compaction;
 mod disk;
 mod error;
 mod expiry;
+mod few_files;
 #[cfg(feature = "std")]
 mod file_disk;
 mod grouped;

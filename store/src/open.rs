@@ -12,7 +12,9 @@ use crate::recount::Recounts;
 use crate::recovery::{Damage, DamageKind, Progress, Recovery};
 use crate::replay::{Plan, Replay};
 use crate::segment::{Segment, SegmentId};
+use crate::segments::is_short_of_numbers;
 use crate::store::{Identity, Pending, Store};
+use crate::sync::next_opening;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::cmp::Ordering;
@@ -176,10 +178,12 @@ impl<D: Disk> Store<D> {
             has_unknown,
             now: 0,
             starved: false,
+            few_files: false,
             refused_bytes: 0,
             lent: false,
             reserve_bytes,
             fill_failed: false,
+            opening: next_opening(),
             next_sequence: last_sequence + 1,
             durable: last_sequence,
             in_flight: None,
@@ -252,6 +256,7 @@ impl<D: Disk> Store<D> {
         }
         // Those that were written to since the last manifest: a sync that comes late leaves many of them.
         let open = |segment: &Segment<D::File>| segment.listed && !segment.sealed;
+        self.seal_job.take().into_iter().for_each(|job| self.end_seal(job));
         let last: Vec<u16> =
             self.segments.iter().filter(|(_, segment)| open(segment)).map(|(number, _)| number).collect();
         for number in last {
@@ -268,16 +273,11 @@ impl<D: Disk> Store<D> {
                 self.end_seal(job);
             }
         }
+        if self.is_full() {
+            // What was cut off is put aside, before others have it.
+            let _ = self.hold_reserve(true);
+        }
         self.save_from_reserve(true).map_err(|error| WriteError::Disk(error.disk()))
-    }
-}
-
-/// Whether another segment is one more than can be numbered, or than the process may have open.
-fn is_short_of_numbers(error: &WriteError) -> bool {
-    match error {
-        WriteError::NumbersExhausted | WriteError::TooManySegments => true,
-        WriteError::NewSegment(error) => error.kind() == DiskErrorKind::TooManyFiles,
-        _ => false,
     }
 }
 

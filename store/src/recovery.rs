@@ -140,7 +140,7 @@ pub enum DamageKind {
 
 impl DamageKind {
     pub(crate) const fn record(slot: u16, sequence: u64) -> Self {
-        Self::Record { slot, position: Some(Position(sequence)) }
+        Self::Record { slot, position: Some(Position::found(sequence)) }
     }
 
     /// Whether nobody knows what was there.

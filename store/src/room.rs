@@ -19,7 +19,7 @@ use crate::error::WriteError;
 use crate::manifest::Manifest;
 use crate::segment::{SEGMENT_HEADER_BYTES, SegmentKind};
 use crate::segments::not_made;
-use crate::store::Store;
+use crate::store::{Store, Urgency};
 use crate::victims::MAX_VICTIMS;
 use alloc::vec;
 
@@ -38,7 +38,7 @@ const PIECE_BYTES: usize = 64 << 10;
 
 impl<D: Disk> Store<D> {
     /// What a change of the manifest takes on a full disk, if there are so many segments more by then.
-    fn manifest_bytes(&self, more: usize) -> u64 {
+    pub(crate) fn manifest_bytes(&self, more: usize) -> u64 {
         let chained = (MAX_VICTIMS + 1) * ENTRY_BYTES + self.chain.pending.len();
         self.manifest_file_bytes(more) + in_blocks(chained as u64)
     }
@@ -48,14 +48,12 @@ impl<D: Disk> Store<D> {
         Manifest::file_bytes(self.segments.iter().count() + more, gaps)
     }
 
-    /// Bytes of the log with a segment more, rounded up so that what is put aside for it need not be made anew for each, its
-    /// segments, likewise, and the longest of them.
-    fn log_size(&self) -> (u64, u64, u64) {
+    /// Bytes of the log, rounded up so that what is put aside for it need not be made anew for each segment, its segments, likewise, and
+    /// the longest of them: with one `more` of so many bytes, if there is to be one.
+    fn log_size(&self, more: u64) -> (u64, u64, u64) {
         let tails = self.segments.iter().map(|(_, segment)| segment.tail);
         let (count, bytes, longest) = tails
-            .fold((0, self.options.segment_bytes, 0), |(count, sum, longest), tail| {
-                (count + 1, sum + tail, tail.max(longest))
-            });
+            .fold((0, more, more), |(count, sum, longest), tail| (count + 1, sum + tail, tail.max(longest)));
         (
             bytes.next_multiple_of((bytes.next_power_of_two() / 8).max(1)),
             (count + 1_u64).next_multiple_of(8),
@@ -64,27 +62,25 @@ impl<D: Disk> Store<D> {
     }
 
     /// What the output of a merge may have on a full disk.
-    pub(crate) fn output_bytes(&self) -> u64 {
-        let (bytes, _, longest) = self.log_size();
-        let segment = self.options.segment_bytes.max(longest);
+    pub(crate) fn output_bytes(&self, more: u64) -> u64 {
+        let (bytes, _, longest) = self.log_size(more);
         // More than this many victims a merge has not.
-        in_blocks(
-            (6 * bytes * BLOCK_BYTES)
-                .isqrt()
-                .min(self.options.segment_bytes * MAX_VICTIMS as u64)
-                .max(segment),
-        )
+        in_blocks((6 * bytes * BLOCK_BYTES).isqrt().min(longest * MAX_VICTIMS as u64).max(longest).max(1))
     }
 
-    /// What a merge needs on a full disk: its output, what is buffered and has to be written before the victims go, and a manifest.
-    fn merge_bytes(&self, more: usize) -> u64 {
-        self.output_bytes() + self.options.write_buffer_bytes as u64 + self.manifest_bytes(more)
+    /// What a merge needs on a full disk: its output, what is buffered and has to be written before the victims go, and a manifest of
+    /// so many segments more; and what is lost when the reserve is cut to blocks.
+    fn merge_bytes(&self, more: u64, segments: usize) -> u64 {
+        self.output_bytes(more)
+            + self.options.write_buffer_bytes as u64
+            + self.manifest_bytes(segments)
+            + 2 * BLOCK_BYTES
     }
 
     /// Bytes of removals and of what stands between them for which compaction may give nothing back.
-    fn unmerged_bytes(&self) -> u64 {
-        let (bytes, count, longest) = self.log_size();
-        let output = self.output_bytes();
+    fn unmerged_bytes(&self, more: u64) -> u64 {
+        let (bytes, count, longest) = self.log_size(more);
+        let output = self.output_bytes(more);
         let one_by_one = output.checked_sub(longest).and_then(|least| bytes.checked_div(least));
         let merges =
             (2 * bytes / output).min(one_by_one.unwrap_or(u64::MAX)).max(count / MAX_VICTIMS as u64) + 1;
@@ -93,80 +89,103 @@ impl<D: Disk> Store<D> {
     }
 
     /// Room for removals. There must be many of them where each frees little of many segments.
-    pub(crate) fn removal_bytes(&self) -> u64 {
+    pub(crate) fn removal_bytes(&self, more: u64) -> u64 {
+        let (_, _, longest) = self.log_size(more);
         // They may have to be written with all that is buffered.
-        3 * self.unmerged_bytes() + self.options.segment_bytes / 8 + self.options.write_buffer_bytes as u64
+        3 * self.unmerged_bytes(more) + longest / 8 + self.options.write_buffer_bytes as u64
     }
 
-    /// What is put aside: what a merge needs, and room for removals, in small segments of their own if need be.
-    fn reserve_wanted(&self) -> u64 {
+    /// What is put aside before a segment of so many bytes is made for puts: what a merge needs, and room for removals, in small segments of their own if need be.
+    fn reserve_wanted(&self, more: u64) -> u64 {
         // For a few segments more, so that it need not be made anew for each.
-        let more = 32 - self.segments.iter().count() % 32;
-        self.merge_bytes(more) + SEGMENT_HEADER_BYTES as u64 + self.removal_bytes() + 2 * BLOCK_BYTES
+        let segments = 32 - self.segments.iter().count() % 32;
+        self.merge_bytes(more, segments) + SEGMENT_HEADER_BYTES as u64 + self.removal_bytes(more)
     }
 
-    /// What puts must leave.
-    fn reserve_for_puts(&self) -> u64 {
-        self.merge_bytes(2) + SEGMENT_HEADER_BYTES as u64 + self.removal_bytes() * 2 / 3 + 2 * BLOCK_BYTES
+    /// What puts must leave that get a segment of so many bytes.
+    fn reserve_for_puts(&self, more: u64) -> u64 {
+        self.merge_bytes(more, 2) + SEGMENT_HEADER_BYTES as u64 + self.removal_bytes(more) * 2 / 3
+    }
+
+    /// What removals must leave: what merges need, or compaction could give nothing back. Where too little was put aside to begin with (for
+    /// shorter segments, or by an earlier version) a merge may be of any one segment at least.
+    fn reserve_for_removals(&self) -> u64 {
+        if self.merge.is_some() {
+            return self.merge_bytes(self.options.segment_bytes, 1);
+        }
+        let needed = self.merge_bytes(0, 1);
+        if self.reserve_bytes >= needed || self.holds_much() {
+            return needed;
+        }
+        let (_, _, longest) = self.log_size(0);
+        let least = needed - self.output_bytes(0) + in_blocks(longest);
+        least.min(needed / 2)
     }
 
     /// Whether removals have taken so much of what is put aside on a full disk that puts get none.
     pub(crate) fn is_short(&self) -> bool {
-        self.is_full() && self.reserve_bytes < self.reserve_for_puts()
+        self.is_full() && self.reserve_bytes < self.reserve_for_puts(self.options.segment_bytes)
     }
 
     /// What is put aside for the output of a merge.
     pub(crate) fn output_room(&self) -> u64 {
         let others = self.options.write_buffer_bytes as u64 + self.manifest_bytes(0);
-        // As much as is left when it has been cut to blocks.
         self.reserve_bytes.saturating_sub(others + 2 * BLOCK_BYTES)
+    }
+
+    /// Has back what was given of the reserve, as far as there is room by now: before anybody takes that. What is not enough the next writer
+    /// that needs a segment tries to make up for.
+    pub(crate) fn make_up(&mut self) {
+        if self.is_short() {
+            let _ = self.hold_reserve(true);
+        }
     }
 
     /// Puts room aside for a full disk: for compaction, without which writers get no new segment, and for a small segment of
     /// removals, which is made up for with `all` or while the disk is not full.
     pub(crate) fn hold_reserve(&mut self, all: bool) -> Result<(), WriteError> {
-        let (needed, wanted) = (self.merge_bytes(1), self.reserve_wanted());
+        self.hold_reserve_for(self.options.segment_bytes, all)
+    }
+
+    /// The same for a segment of so many bytes that puts are to have.
+    fn hold_reserve_for(&mut self, more: u64, all: bool) -> Result<(), WriteError> {
+        let (needed, wanted) = (self.merge_bytes(more, 1), self.reserve_wanted(more));
         let before = self.reserve_bytes;
+        let held = |bytes| if bytes < needed { Err(WriteError::NoSpace) } else { Ok(()) };
         if before >= wanted || (before >= needed && self.starved && !all) {
             return Ok(());
         }
         // Each try would write it full of zeros again.
         if self.fill_failed && !all {
-            return if before < needed { Err(WriteError::NoSpace) } else { Ok(()) };
+            return held(before);
         }
-        // Most often there is not. What is put aside is not given up to find that out.
-        if (before > 0 || self.starved)
-            && !self.may_have_room(if before < needed && !all { needed - before } else { BLOCK_BYTES })
-        {
-            return if before < needed { Err(WriteError::NoSpace) } else { Ok(()) };
+        // Most often there is not.
+        let asked = if before < needed && !all { needed - before } else { BLOCK_BYTES };
+        if (before > 0 || self.starved) && !self.disk_has_room(asked)? {
+            return held(before);
         }
-        self.reserve_bytes = 0;
-        // Of what removals are to have as much as there is; and what a merge has given back better too little than none. Other room that
-        // is not enough is left to removals.
-        let above = (0..=4).rev().map(|part| needed + (wanted - needed) * part / 4);
-        let below = (1..if all { 8 } else { 1 }).rev().map(|part| needed * part / 8);
-        let less = (1..8).rev().map(|part| before * part / 8);
-        self.make_first(above.chain(below).filter(|bytes| *bytes > before).chain([before]).chain(less))?;
-        if all {
-            self.extend_reserve(wanted)?;
+        // Of what removals are to have as much as there is; and what a merge has given back better too little than none.
+        self.extend_reserve(wanted)?;
+        // Other room that is not enough is left to removals.
+        if !all && self.reserve_bytes < needed && self.reserve_bytes > before {
+            self.shorten_reserve(before);
         }
-        if self.reserve_bytes >= needed {
-            return Ok(());
-        }
-        if !all && self.reserve_bytes > before {
-            let _ = self.release_reserve();
-            self.make_first([before].into_iter())?;
-        }
-        Err(WriteError::NoSpace)
+        held(self.reserve_bytes)
     }
 
     /// Makes a segment that puts may fill, if removals still have room after that.
     pub(crate) fn create_for_puts(&mut self, capacity: u64) -> Result<u16, WriteError> {
-        self.hold_reserve(false)?;
-        let least = self.reserve_for_puts();
+        self.may_make_segment(Urgency::Put)?;
+        // One record may be longer than segments are.
+        let more = capacity.max(self.options.segment_bytes);
+        self.hold_reserve_for(more, false)?;
+        let least = self.reserve_for_puts(more);
         // What removals have taken of it is made up for once there is room again.
-        if self.reserve_bytes < least && !self.fill_failed && self.may_have_room(least - self.reserve_bytes) {
-            self.hold_reserve(true)?;
+        if self.reserve_bytes < least
+            && !self.fill_failed
+            && self.disk_has_room(least - self.reserve_bytes)?
+        {
+            self.hold_reserve_for(more, true)?;
         }
         if self.reserve_bytes < least {
             return Err(WriteError::NoSpace);
@@ -177,21 +196,19 @@ impl<D: Disk> Store<D> {
     /// How much a segment of removals has that is made from the reserve: whole blocks, an eighth of what there is for them, and
     /// so much at least.
     pub(crate) fn small_segment_bytes(&self, least: u64) -> u64 {
-        in_blocks((self.removal_bytes() / 8).min(self.options.segment_bytes).max(least))
+        in_blocks((self.removal_bytes(0) / 8).min(self.options.segment_bytes).max(least))
     }
 
     /// Makes a small segment of removals from the reserve, if that leaves enough for compaction.
     pub(crate) fn create_from_reserve(&mut self, capacity: u64) -> Result<u16, WriteError> {
-        let needed = self.merge_bytes(1);
         // The manifest and the chain may get longer by it, and the old manifest goes when the new one is there.
         let longer = self.manifest_file_bytes(1) - self.manifest_file_bytes(0);
         let spent = in_blocks(capacity) + longer + in_blocks(self.chain.pending.len() as u64) + BLOCK_BYTES;
-        // One that is too small for some merges serves removals as well.
-        let kept = if self.reserve_bytes < needed { needed / 2 } else { needed };
+        let kept = self.reserve_for_removals();
         if self.reserve_bytes < kept + spent {
             return Err(WriteError::NoSpace);
         }
-        let left = self.reserve_bytes - spent;
+        let before = self.reserve_bytes;
         let mut made = Err(WriteError::NoSpace);
         if self.cut_reserve(spent + self.manifest_file_bytes(1), 0) {
             made = self.create_segment(capacity);
@@ -199,95 +216,119 @@ impl<D: Disk> Store<D> {
         while made == Err(WriteError::NoSpace) && self.cut_reserve(SCARCE_BYTES, kept) {
             made = self.create_segment(capacity);
         }
-        self.extend_reserve(left)?;
+        self.take_back(before);
         made
     }
 
     /// Makes the output of a merge, on a full disk from the room that is put aside.
     pub(crate) fn create_output(&mut self, capacity: u64) -> Result<u16, WriteError> {
-        let mut made = self.create_unlisted(capacity, SegmentKind::Merged);
+        let (mut made, before) = (self.create_unlisted(capacity, SegmentKind::Merged), self.reserve_bytes);
         let mut lent = capacity;
         while made == Err(WriteError::NoSpace) && self.lend_for_output(lent) {
             made = self.create_unlisted(capacity, SegmentKind::Merged);
             lent = SCARCE_BYTES;
         }
-        if made.is_err() && lent == SCARCE_BYTES {
-            let _ = self.hold_reserve(true);
+        self.take_back(before);
+        let output = made?;
+        // Once begun it must come to its end: where the disk reserves no room, and what is put aside may not do, it is written full now.
+        if self.is_full() || self.output_room() < capacity {
+            let file = self.segments[output].file.clone();
+            let filled = match fill(&file, capacity) {
+                Err(error) if error.kind() == DiskErrorKind::NoSpace => self.lend_to_output(&file, capacity),
+                filled => filled.map_err(not_made),
+            };
+            if let Err(error) = filled {
+                if let Some(left) = self.segments.remove(output) {
+                    let _ = self.disk.remove(&left.id.file_name());
+                }
+                self.take_back(before);
+                return Err(error);
+            }
+            self.take_back(before);
         }
-        made
+        Ok(output)
     }
 
     /// Whether the disk has so much room more; one that reserves none says so in any case.
-    fn may_have_room(&self, bytes: u64) -> bool {
+    fn disk_has_room(&self, bytes: u64) -> Result<bool, WriteError> {
         let made = self.disk.create(PROBE, bytes);
         let _ = self.disk.remove(PROBE);
-        !made.is_err_and(|error| error.kind() == DiskErrorKind::NoSpace)
+        match made {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == DiskErrorKind::NoSpace => Ok(false),
+            Err(error) => Err(not_made(error)),
+        }
     }
 
-    /// Makes the first of these that there is room for.
-    fn make_first(&mut self, sizes: impl Iterator<Item = u64>) -> Result<(), WriteError> {
-        for bytes in sizes.filter(|bytes| *bytes > 0) {
-            match self.make_reserve(bytes) {
-                Err(WriteError::NoSpace) => {}
-                made => return made,
-            }
-        }
-        Ok(())
-    }
-
-    /// Makes the file that holds room, in the place of one that holds too little. Where the disk reserves none it holds what there is,
-    /// if there is less than that.
-    fn make_reserve(&mut self, bytes: u64) -> Result<(), WriteError> {
-        match self.disk.remove(RESERVE) {
-            Err(error) if error.kind() != DiskErrorKind::NotFound => return Err(not_made(error)),
-            Err(_) => {}
-            // Some file systems (ext4) give room back no sooner.
-            Ok(()) => self.disk.sync_dir().map_err(not_made)?,
-        }
-        let made = self.disk.create(RESERVE, bytes).map_err(not_made)?;
-        let mut filled = fill(&made, bytes).map(|()| bytes);
-        if filled.as_ref().is_err_and(|error| error.kind() == DiskErrorKind::NoSpace) {
-            self.fill_failed = true;
-            filled = made.size();
-        }
-        // What a power cut takes back is not room.
-        let synced =
-            filled.and_then(|bytes| made.sync_data().and_then(|()| self.disk.sync_dir()).map(|()| bytes));
-        if let Err(error) = &synced {
-            let _ = self.disk.remove(RESERVE);
-            return Err(not_made(*error));
-        }
-        self.reserve_bytes = synced.unwrap_or(0);
-        Ok(())
-    }
-
-    /// Makes the reserve as long as this, or as there is room for, with zeros behind what there is: none of that is given up for it.
-    fn extend_reserve(&mut self, wanted: u64) -> Result<(), WriteError> {
-        if self.reserve_bytes >= wanted {
+    /// Makes the reserve as long as this, or as there is room for. None of it is given up for that, not for a moment: others would
+    /// take it. Where there is room a new one takes its place; elsewhere zeros are written behind what there is.
+    pub(crate) fn extend_reserve(&mut self, wanted: u64) -> Result<(), WriteError> {
+        if self.reserve_bytes >= wanted || self.replace_reserve(wanted)? {
             return Ok(());
         }
-        if self.reserve_bytes == 0 {
-            return self.make_first([wanted].into_iter());
-        }
-        let Ok(file) = self.disk.open(RESERVE) else { return Ok(()) };
+        let file = match self.disk.open(RESERVE) {
+            Err(error) if error.kind() == DiskErrorKind::NotFound => {
+                let file = self.disk.create(RESERVE, 0).map_err(not_made)?;
+                self.disk.sync_dir().map_err(not_made)?;
+                file
+            }
+            opened => opened.map_err(not_made)?,
+        };
         // Writes may be given room that nothing is reserved in, where the process is privileged: what was written there would not be
         // room when it is cut off again.
         let (mut size, mut more) = (self.reserve_bytes, wanted - self.reserve_bytes);
         while more >= BLOCK_BYTES && size < wanted {
             more = more.min(wanted - size);
-            if !self.may_have_room(more) || fill(&file, size + more).is_err() {
+            if !self.disk_has_room(more)? {
                 more /= 2;
                 continue;
             }
-            size += more;
+            match fill(&file, size + more) {
+                Ok(()) => size += more,
+                Err(error) if error.kind() == DiskErrorKind::NoSpace => {
+                    // The disk reserves no room, or others were there first. What was written is there.
+                    self.fill_failed = true;
+                    size = file.size().map_err(not_made)?.max(size);
+                    break;
+                }
+                Err(error) => return Err(not_made(error)),
+            }
         }
-        // What did not fit was written in part.
-        if file.size().map_err(not_made)? > size {
-            file.truncate(size).map_err(not_made)?;
-        }
+        // What a power cut takes back is not room.
         file.sync_data().map_err(not_made)?;
         self.reserve_bytes = size;
         Ok(())
+    }
+
+    /// Makes the file that holds room anew, in the place of the one that there is, if the disk reserves so much beside that.
+    fn replace_reserve(&mut self, bytes: u64) -> Result<bool, WriteError> {
+        let made = match self.disk.create(PROBE, bytes) {
+            Err(error) if error.kind() == DiskErrorKind::NoSpace => return Ok(false),
+            made => made.map_err(not_made)?,
+        };
+        let replaced = made.size().and_then(|size| {
+            if size < bytes {
+                return Ok(false);
+            }
+            made.sync_data().and_then(|()| self.disk.rename(PROBE, RESERVE)).map(|()| true)
+        });
+        if replaced != Ok(true) {
+            let _ = self.disk.remove(PROBE);
+            return replaced.map_err(not_made);
+        }
+        self.reserve_bytes = bytes;
+        self.disk.sync_dir().map_err(not_made).map(|()| true)
+    }
+
+    /// Cuts the reserve back to so many bytes, for others to have the rest.
+    fn shorten_reserve(&mut self, bytes: u64) {
+        let cut = match bytes {
+            0 => self.disk.remove(RESERVE),
+            _ => self.disk.open(RESERVE).and_then(|file| file.truncate(bytes)),
+        };
+        if cut.is_ok() {
+            self.reserve_bytes = bytes;
+        }
     }
 
     /// The room that an earlier opening put aside. It may be too little: of segments of another size, and after some power cuts.
@@ -301,7 +342,7 @@ impl<D: Disk> Store<D> {
     }
 
     /// Gives so much of the room that was put aside, if that leaves what is to be kept.
-    fn cut_reserve(&mut self, bytes: u64, kept: u64) -> bool {
+    pub(crate) fn cut_reserve(&mut self, bytes: u64, kept: u64) -> bool {
         // A block more, for what is written need not begin where one does.
         let left = self.reserve_bytes.saturating_sub(bytes + BLOCK_BYTES) / BLOCK_BYTES * BLOCK_BYTES;
         let is_enough = left > 0 && left >= kept;
@@ -312,9 +353,16 @@ impl<D: Disk> Store<D> {
         cut
     }
 
+    /// Has back what was cut off beyond what was needed, up to what there was. What fails here is met by the next writer that needs a segment.
+    pub(crate) fn take_back(&mut self, before: u64) {
+        if self.reserve_bytes < before {
+            let _ = self.extend_reserve(before);
+        }
+    }
+
     /// Gives what is buffered room from the reserve, where more room comes of it: removals, and what a merge waits for.
     pub(crate) fn lend_to_pending(&mut self, merge_waits: bool) -> bool {
-        let kept = if merge_waits { self.manifest_bytes(0) } else { self.merge_bytes(1) };
+        let kept = if merge_waits { self.manifest_bytes(0) } else { self.reserve_for_removals() };
         self.cut_reserve(self.pending.bytes.len() as u64, kept)
     }
 

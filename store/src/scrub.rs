@@ -13,7 +13,7 @@ use core::ops::Range;
 /// Where a round of scrubbing is.
 pub(crate) struct Round<F> {
     segment: SegmentId,
-    number: u16,
+    pub(crate) number: u16,
     scan: Scan<F>,
     /// Where nothing is left to say whose records they were, in order; records stand between them.
     gaps: Vec<Range<u64>>,

@@ -29,6 +29,8 @@ pub(crate) struct SealJob<F> {
     lines: Vec<Line>,
     /// None if there is no room for an index file, or none is wanted.
     writer: Option<Writer<F>>,
+    /// An index file was begun, and is not complete.
+    is_partial: bool,
 }
 
 impl<F> fmt::Debug for SealJob<F> {
@@ -78,7 +80,9 @@ impl<F: DiskFile> SealJob<F> {
             }
             if !more {
                 let writer = self.writer.take().expect("it was there");
-                return writer.finish(&self.subject, &self.summary).map(|()| false);
+                writer.finish(&self.subject, &self.summary)?;
+                self.is_partial = false;
+                return Ok(false);
             }
         }
         Ok(true)
@@ -105,7 +109,8 @@ impl<D: Disk> Store<D> {
     pub(crate) fn begin_seal_of(&mut self, number: u16) -> Option<SealJob<D::File>> {
         let store = self.identity.store;
         let tree = self.hashes.tree.map_or(0, |tree| tree.check());
-        let wants_index = self.options.index_files && !self.is_full() && !self.segments[number].indexed;
+        let has_room = !self.is_full() && !self.few_files;
+        let wants_index = self.options.index_files && has_room && !self.segments[number].indexed;
         let segment = &mut self.segments[number];
         let subject = Subject {
             store,
@@ -124,6 +129,8 @@ impl<D: Disk> Store<D> {
             return None;
         };
         segment.sealing = true;
+        // An index file is a help: without it the next start takes longer.
+        let writer = if wants_index { Writer::create(&self.disk, &subject).ok() } else { None };
         Some(SealJob {
             number,
             subject,
@@ -135,18 +142,19 @@ impl<D: Disk> Store<D> {
             hashes: self.hashes,
             summary: Summary::new(Source::Scan),
             lines: Vec::new(),
-            // An index file is a help: without it the next start takes longer.
-            writer: if wants_index { Writer::create(&self.disk, &subject).ok() } else { None },
+            is_partial: writer.is_some(),
+            writer,
         })
     }
 
     /// Ends a sealing, done or failed: an error costs the index file, and the hash until the next opening.
     pub(crate) fn end_seal(&mut self, job: SealJob<D::File>) {
         let current = self.segments.get_mut(job.number).filter(|segment| segment.id == job.subject.segment);
-        let Some(segment) = current else {
+        if job.is_partial || current.is_none() {
+            // It would take room, and nobody would go by it.
             let _ = self.disk.remove(&index_file::file_name(job.subject.segment));
-            return;
-        };
+        }
+        let Some(segment) = current else { return };
         segment.sealing = false;
         segment.indexed = true;
         segment.seal_failed = job.subject.hash.is_none();

@@ -13,6 +13,8 @@ use core::ops::{Index, IndexMut};
 
 /// Numbers that no new segment is made without: more than the records of those that there are already.
 const KEPT_NUMBERS: u64 = 1 << 33;
+/// Segments that there are numbers for.
+pub(crate) const MAX_SEGMENTS: usize = if cfg!(test) { 64 } else { 1 << 16 };
 /// Segments by the small numbers that index entries use for them.
 pub(crate) struct SegmentTable<F> {
     places: Vec<Option<Segment<F>>>,
@@ -26,7 +28,7 @@ impl<F> SegmentTable<F> {
     /// Adds a segment; `None` if all numbers are taken.
     pub(crate) fn insert(&mut self, segment: Segment<F>) -> Option<u16> {
         let free = self.places.iter().position(Option::is_none).unwrap_or(self.places.len());
-        let number = u16::try_from(free).ok()?;
+        let number = u16::try_from(free).ok().filter(|_| free < MAX_SEGMENTS)?;
         if free == self.places.len() {
             self.places.push(None);
         }
@@ -126,11 +128,16 @@ impl<D: Disk> Store<D> {
             return Ok(());
         }
         self.flush()?;
-        let capacity = SEGMENT_HEADER_BYTES as u64 + len + self.options.removal_reserve();
+        let behind = match urgency {
+            Urgency::Put => self.options.removal_reserve(),
+            Urgency::Removal => HEADER_BYTES as u64,
+        };
+        let capacity = SEGMENT_HEADER_BYTES as u64 + len + behind;
         let next = match self.spare {
             Some(spare) if self.segments[spare].capacity >= capacity => spare,
             _ => {
                 let full = capacity.max(self.options.segment_bytes);
+                self.may_make_segment(urgency)?;
                 let made = match urgency {
                     Urgency::Put => self.create_for_puts(full),
                     // The last room goes to small segments of removals, but not that of compaction, which makes more.
@@ -236,16 +243,31 @@ impl<D: Disk> Store<D> {
         manifest.save(&self.disk)
     }
 
-    /// Writes the manifest, on a full disk in the room that is put aside.
+    /// Writes the manifest, on a full disk in the room that is put aside, of which no more is given than it takes.
     pub(crate) fn save_from_reserve(&mut self, clean: bool) -> Result<(), SaveError> {
-        match self.save_manifest(clean) {
-            Err(SaveError::Unchanged(error))
-                if error.kind() == DiskErrorKind::NoSpace && self.release_reserve() =>
-            {
-                self.save_manifest(clean)
-            }
-            saved => saved,
+        let (mut saved, before) = (self.save_manifest(clean), self.reserve_bytes);
+        let mut room = self.manifest_bytes(1);
+        while let Err(SaveError::Unchanged(error)) = &saved
+            && error.kind() == DiskErrorKind::NoSpace
+            && (self.cut_reserve(room, 0) || self.release_reserve())
+        {
+            saved = self.save_manifest(clean);
+            room *= 2;
         }
+        // The manifest before it has gone.
+        if saved.is_ok() {
+            self.take_back(before);
+        }
+        saved
+    }
+}
+
+/// Whether another segment is one more than can be numbered, or than the process may have open.
+pub(crate) fn is_short_of_numbers(error: &WriteError) -> bool {
+    match error {
+        WriteError::NumbersExhausted | WriteError::TooManySegments => true,
+        WriteError::NewSegment(error) => error.kind() == DiskErrorKind::TooManyFiles,
+        _ => false,
     }
 }
 

@@ -69,10 +69,14 @@ pub struct Store<D: Disk> {
     pub(crate) fill_failed: bool,
     /// The disk was full when a segment was last asked for.
     pub(crate) starved: bool,
+    /// So few files could be opened when a segment was last asked for, or so few numbers were left, that compaction is to make fewer.
+    pub(crate) few_files: bool,
     /// Bytes of a write that found the disk full, which then had reserved no room for it; 0 once as many were written.
     pub(crate) refused_bytes: usize,
     /// Since then some of the reserve was lent to others: what is left of that is not for plain puts.
     pub(crate) lent: bool,
+    /// Which opening this is, of all in this process.
+    pub(crate) opening: usize,
     pub(crate) next_sequence: u64,
     /// The last sequence that a sync has covered.
     pub(crate) durable: u64,
@@ -218,7 +222,7 @@ impl<D: Disk> Store<D> {
             }
             self.count(slot, fingerprint, key_hash, tag);
         }
-        Ok(Position(sequence))
+        Ok(Position::new(sequence, self.opening))
     }
 
     /// Removes a key: for good, once a sync covers the position. A key that is not there costs nothing; the position then
@@ -262,7 +266,7 @@ impl<D: Disk> Store<D> {
                 self.uncount(slot, fingerprint, tree.key().key_hash(key), old.tag);
             }
         }
-        Ok(Position(draft.sequence))
+        Ok(Position::new(draft.sequence, self.opening))
     }
 
     /// Removes all keys of a slot, with one record and one write to the disk; none if it has no keys, with the exception that
@@ -292,7 +296,7 @@ impl<D: Disk> Store<D> {
             self.uncounted.retain(|(of, _)| *of != slot);
             self.recounts.cancel(slot);
         }
-        Ok(Position(draft.sequence))
+        Ok(Position::new(draft.sequence, self.opening))
     }
 
     /// Whether a record takes less than the one that it replaces. That frees space in the end, and each key can do it a few
@@ -313,7 +317,7 @@ impl<D: Disk> Store<D> {
     }
 
     fn nothing_to_write(&self) -> Result<Position, WriteError> {
-        if self.poisoned { Err(WriteError::Poisoned) } else { Ok(Position(self.next_sequence - 1)) }
+        if self.poisoned { Err(WriteError::Poisoned) } else { Ok(self.position()) }
     }
 
     /// Appends a record to the active segment. On an error nothing has changed, but what stands past the tail.
@@ -395,11 +399,14 @@ impl<D: Disk> Store<D> {
         match self.write_pending() {
             Err(WriteError::NoSpace) => {
                 self.refused_bytes = bytes;
+                let before = self.reserve_bytes;
                 if !may_borrow || !self.lend_to_pending(is_awaited) {
                     return Err(WriteError::NoSpace);
                 }
                 self.lent = true;
-                self.write_pending()?;
+                let written = self.write_pending();
+                self.take_back(before);
+                written?;
             }
             written => {
                 written?;
@@ -481,7 +488,7 @@ impl<D: Disk> Store<D> {
 
     /// The last write's position, whether durable or not.
     pub fn position(&self) -> Position {
-        Position(self.next_sequence - 1)
+        Position::new(self.next_sequence - 1, self.opening)
     }
 
     /// What the store holds and takes up.

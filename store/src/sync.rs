@@ -8,19 +8,75 @@ use crate::segments::SegmentTable;
 use crate::store::{Store, Urgency};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::cmp::Ordering;
 use core::fmt;
-use core::sync::atomic::{AtomicU8, Ordering};
+use core::hash::{Hash, Hasher};
+use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use core::sync::atomic::{AtomicU8, AtomicUsize};
 
 /// A write's place in the order of all writes of a store. Later writes have greater positions, and a write
 /// that an opening found keeps its position. One that was lost does not: the next opening may give it to another write.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Position(pub(crate) u64);
+///
+/// Positions compare as their numbers do, whatever store and opening they are of; [`Durable::covers`] tells those apart.
+#[derive(Clone, Copy)]
+pub struct Position {
+    sequence: u64,
+    opening: usize,
+}
 
 impl Position {
+    /// The place of a write in this [opening](next_opening).
+    pub(crate) const fn new(sequence: u64, opening: usize) -> Self {
+        Self { sequence, opening }
+    }
+
+    /// The place of a write that was found, of which it is not known whose it was.
+    pub(crate) const fn found(sequence: u64) -> Self {
+        Self { sequence, opening: 0 }
+    }
+
     /// The position as a number.
     pub const fn as_u64(self) -> u64 {
-        self.0
+        self.sequence
     }
+}
+
+impl PartialEq for Position {
+    fn eq(&self, other: &Self) -> bool {
+        self.sequence == other.sequence
+    }
+}
+
+impl Eq for Position {}
+
+impl PartialOrd for Position {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Position {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.sequence.cmp(&other.sequence)
+    }
+}
+
+impl Hash for Position {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.sequence.hash(state);
+    }
+}
+
+impl fmt::Debug for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Position").field(&self.sequence).finish()
+    }
+}
+
+/// A number that no other opening in this process has: positions do not leave it.
+pub(crate) fn next_opening() -> usize {
+    static OPENINGS: AtomicUsize = AtomicUsize::new(1);
+    OPENINGS.fetch_add(1, Relaxed)
 }
 
 /// The proof that all writes through a position are on the disk. Only a store makes one, and only from a sync that
@@ -40,10 +96,10 @@ impl Durable {
         self.through
     }
 
-    /// Whether the write at `position` is durable. Both must be of one store, and of one opening of it: the position of a write
-    /// that a crash or a failed sync took may be another write's after the next opening.
+    /// Whether the write at `position` is durable. Never of a write of another store, or of another opening of this one: the position of a
+    /// write that a crash or a failed sync took may be another write's after the next opening.
     pub const fn covers(&self, position: Position) -> bool {
-        position.0 <= self.through.0
+        position.opening == self.through.opening && position.sequence <= self.through.sequence
     }
 }
 
@@ -88,7 +144,7 @@ pub(crate) struct Token {
 
 impl Drop for Token {
     fn drop(&mut self) {
-        self.end.store(self.becomes, Ordering::Release);
+        self.end.store(self.becomes, Release);
     }
 }
 
@@ -144,9 +200,10 @@ impl<D: Disk> Store<D> {
     /// [buffered](crate::Options::write_buffer_bytes) is written here; should that fail the job does.
     pub fn begin_sync(&mut self) -> Option<SyncJob<D>> {
         self.note_dropped_sync();
-        let through = Position(self.next_sequence - 1);
+        let through = self.position();
         let merged = self.merge.as_ref().and_then(|merge| merge.output_to_sync());
-        if self.poisoned || self.in_flight.is_some() || (through.0 == self.durable && merged.is_none()) {
+        if self.poisoned || self.in_flight.is_some() || (through.as_u64() == self.durable && merged.is_none())
+        {
             return None;
         }
         let failed = self.flush_for(true).err();
@@ -205,12 +262,12 @@ impl<D: Disk> Store<D> {
             !finished
         });
         if let Some(merge) = &mut self.merge {
-            merge.note_sync(ticket.merged, ticket.through.0);
+            merge.note_sync(ticket.merged, ticket.through.as_u64());
         }
-        if self.durable == ticket.through.0 {
+        if self.durable == ticket.through.as_u64() {
             return Ok(Durable::new(ticket.through));
         }
-        self.durable = ticket.through.0;
+        self.durable = ticket.through.as_u64();
         if let Some(last) = ticket.reached.last() {
             self.write_watermark(last);
         }
@@ -219,7 +276,7 @@ impl<D: Disk> Store<D> {
 
     /// Takes note that a sync that was under way will not be completed.
     fn note_dropped_sync(&mut self) {
-        let end = self.in_flight.as_ref().map_or(UNDER_WAY, |one| one.end.load(Ordering::Acquire));
+        let end = self.in_flight.as_ref().map_or(UNDER_WAY, |one| one.end.load(Acquire));
         if end != UNDER_WAY {
             self.in_flight = None;
             // The operating system gives a failure to the first one that asks, and no second one.
@@ -229,7 +286,7 @@ impl<D: Disk> Store<D> {
 
     /// Whether a sync has failed of which nobody told the store.
     pub(crate) fn has_lost_sync(&self) -> bool {
-        self.in_flight.as_ref().is_some_and(|one| one.end.load(Ordering::Acquire) == FAILED)
+        self.in_flight.as_ref().is_some_and(|one| one.end.load(Acquire) == FAILED)
     }
 
     /// Ends what was under way and was lost, a sync or a write: nothing is known of it, so writing has stopped for good.
@@ -241,7 +298,7 @@ impl<D: Disk> Store<D> {
 
     /// The proof of what is durable now: all that the opening found, and what syncs have covered since.
     pub fn durable(&self) -> Durable {
-        Durable::new(Position(self.durable))
+        Durable::new(Position::new(self.durable, self.opening))
     }
 
     /// Begins, runs and completes a sync here and now, if there is anything to sync. All writes so far are durable then.

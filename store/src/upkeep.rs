@@ -3,6 +3,7 @@
 use crate::compaction::Progress;
 use crate::disk::Disk;
 use crate::error::WriteError;
+use crate::segments::is_short_of_numbers;
 use crate::store::Store;
 
 /// What a step of [`maintain`](Store::maintain) did, and what is left.
@@ -67,6 +68,7 @@ impl<D: Disk> Store<D> {
             Err(WriteError::NoSpace) => {}
             flushed => flushed?,
         }
+        self.count_files();
         let mut done = Maintenance::default();
         let wanted = self.active.is_none_or(|active| {
             let active = &self.segments[active];
@@ -89,10 +91,13 @@ impl<D: Disk> Store<D> {
                     self.starved = true;
                     failed = Some(WriteError::NoSpace);
                 }
+                // So it may make fewer of the segments that there are.
+                Err(error) if is_short_of_numbers(&error) => failed = Some(error),
                 Err(error) => return Err(error),
             }
         }
         if self.trim()? {
+            self.make_up();
             done.more = true;
             return Ok(done);
         }
@@ -106,7 +111,11 @@ impl<D: Disk> Store<D> {
         }
         match self.compact(budget_bytes as u64)? {
             Progress::Idle if self.learn_expiries(budget_bytes as u64) => done.more = true,
-            Progress::Idle => return failed.map_or(Ok(done), Err),
+            Progress::Idle => {
+                // Readers may have kept room that is there by now.
+                self.make_up();
+                return failed.map_or(Ok(done), Err);
+            }
             Progress::More => done.more = true,
             Progress::AwaitsSync => done.needs_sync = true,
             Progress::Finished(bytes) => {

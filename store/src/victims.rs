@@ -77,14 +77,22 @@ impl<D: Disk> Store<D> {
     pub(crate) fn choose_victims(&self) -> Option<Merge<D::File>> {
         let candidates = self.candidates();
         let chosen = self.choose(&candidates, false).or_else(|| {
-            let held: u64 = candidates.iter().map(|one| one.held).sum();
-            let is_pressed = self.is_short() && held >= self.removal_bytes() / 6;
+            let is_pressed = self.is_short() && self.is_much_held(&candidates);
             is_pressed.then(|| self.choose(&candidates, true)).flatten()
         });
         let (mut victims, bound) = chosen?;
         // The oldest first, so that deletes find what they deleted gone.
         victims.sort_by_key(|one| one.first);
         Some(Merge::new(victims.iter().map(|one| one.number).collect(), bound))
+    }
+
+    /// Whether so many removals are held back that segments are worth rewriting for their sake alone, where room is short.
+    pub(crate) fn holds_much(&self) -> bool {
+        self.is_much_held(&self.candidates())
+    }
+
+    fn is_much_held(&self, candidates: &[Candidate]) -> bool {
+        candidates.iter().map(|one| one.held).sum::<u64>() >= self.removal_bytes(0) / 6
     }
 
     fn candidates(&self) -> Vec<Candidate> {
@@ -126,10 +134,17 @@ impl<D: Disk> Store<D> {
         // The balance of space and copying: 1.49 times the space, which index files make 1.7 at most, for less than 0.8 copies
         // of each write.
         let wasteful = total * 100 > live * 149 || is_full;
-        let idle = candidates.iter().any(|one| one.kept == 0);
+        // Where there is no room, first those that need none, and none that need more than is put aside. Many small segments are as
+        // good as a large one there.
+        let most = if is_full { self.output_room() } else { u64::MAX };
+        // What has expired may leave deletes.
+        let needs_none = |one: &Candidate| one.kept == 0 && one.is_dead;
+        let header = SEGMENT_HEADER_BYTES as u64;
+        let idle =
+            candidates.iter().any(|one| one.kept == 0 && (needs_none(one) || header + one.bound <= most));
         let crowded = presses || all_held > (live - all_held) / HELD_PART + self.options.segment_bytes;
         let given_up = candidates.iter().any(|one| one.accepted);
-        if !wasteful && !idle && !crowded && !given_up && small < MANY_SMALL {
+        if !wasteful && !idle && !crowded && !given_up && small < MANY_SMALL && !self.few_files {
             return None;
         }
         let last_held = candidates.iter().filter(|one| one.held > 0).map(|one| one.last).max().unwrap_or(0);
@@ -139,6 +154,8 @@ impl<D: Disk> Store<D> {
             _ if one.accepted => (0, 0, one.id),
             // Those that hold back most come first.
             true => (1, one.hides_from, one.id),
+            // Of those, as many as can be for least copying.
+            false if self.few_files => (2, one.kept, one.id),
             false => (2, one.rank(), one.id),
         });
         let worth = |one: &Candidate| {
@@ -147,17 +164,20 @@ impl<D: Disk> Store<D> {
                 || one.dead() * 8 > one.tail()
                 || (is_short && one.dead() > 0)
                 || one.tail() < small_bound
+                || self.few_files
                 || holding(one)
         };
-        // Where there is no room, first those that need none, and none that need more than is put aside. Many small segments are as
-        // good as a large one there.
-        let most = if is_full { self.output_room() } else { u64::MAX };
-        let wanted = if is_short { self.output_bytes() } else { self.options.segment_bytes };
+        let wanted = match is_short {
+            true => self.output_bytes(0),
+            false if self.few_files => self.longer_segment_bytes(),
+            false => self.options.segment_bytes,
+        };
         let mut victims = Vec::new();
-        let mut bound = SEGMENT_HEADER_BYTES as u64;
+        let mut bound = header;
         for one in candidates {
             let more = bound + one.bound;
-            if !worth(&one) || (one.kept > 0 && is_full && (idle || more > most)) {
+            let fits = !is_full || needs_none(&one) || (more <= most && (one.kept == 0 || !idle));
+            if !worth(&one) || !fits {
                 continue;
             }
             if !victims.is_empty() && more > wanted {
@@ -170,12 +190,14 @@ impl<D: Disk> Store<D> {
             }
         }
         let releases = victims.iter().any(|one| holding(one) || one.accepted);
-        if is_full && !idle && !releases {
+        let is_fewer = self.few_files && victims.len() > 1;
+        if is_full && !idle && !releases && !is_fewer {
             bound = keep_best(&mut victims);
         }
         let gain: u64 = victims.iter().map(Candidate::dead).sum();
         // One segment without waste would only be copied in place.
-        if victims.is_empty() || (gain == 0 && victims.len() < MANY_SMALL && !idle && !releases) {
+        let is_worth = gain > 0 || victims.len() >= MANY_SMALL || idle || releases || is_fewer;
+        if victims.is_empty() || !is_worth {
             return None;
         }
         Some((victims, bound))

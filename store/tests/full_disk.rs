@@ -1,6 +1,6 @@
 //! Full disks, those that reserve room for files and those that don't: deletes and compaction go on, and what they free serves.
 
-use gramme_store::{MemDisk, Options, Read, SharedStore, Store, WriteError};
+use gramme_store::{Disk, MemDisk, Options, Read, SharedStore, Store, WriteError};
 use std::time::{Duration, Instant};
 
 const SEGMENT: u64 = 16 << 10;
@@ -441,4 +441,119 @@ fn so_is_one_where_the_disk_reserves_no_room() {
 #[test]
 fn so_is_one_with_a_write_buffer() {
     each_shape(false, true, true, 2048, true);
+}
+
+/// Deletes all keys, which are those before this one, thinly spread.
+fn is_emptied(store: &mut Store<MemDisk>, stored: u32, what: &str) {
+    for step in 0..9 {
+        for n in (step..stored).step_by(9) {
+            let deleted = with_upkeep(store, &mut |store| store.delete(1, &n.to_le_bytes()).map(|_| ()));
+            assert!(deleted.is_ok(), "{what}: {n} of {stored}: {deleted:?}, {:?}", store.stats());
+        }
+    }
+    upkeep(store);
+    assert!(store.is_empty() && store.sync().is_ok(), "{what}");
+}
+
+#[test]
+fn a_full_store_that_is_opened_with_longer_segments_is_emptied_too() {
+    for reserves in [true, false] {
+        for segment in [64 << 10, 1 << 20, 32 << 20] {
+            let (disk, store, stored) = filled(reserves, 100);
+            drop(store);
+            disk.kill();
+            let longer = options(2).with_segment_bytes(segment);
+            let (mut store, _) = Store::open(disk, longer).expect("opens");
+            is_emptied(&mut store, stored, &format!("reserves {reserves}, segments of {segment}"));
+        }
+    }
+}
+
+#[test]
+fn what_reads_at_leisure_keeps_no_room_of_segments_that_go() {
+    for reserves in [true, false] {
+        let (disk, mut store, stored) = filled(reserves, 100);
+        // It stands in a segment, and nobody goes on with it.
+        store.scrub(1).expect("readable");
+        for n in 0..stored {
+            let deleted = with_upkeep(&mut store, &mut |store| store.delete(1, &n.to_le_bytes()).map(|_| ()));
+            assert!(deleted.is_ok(), "{n} of {stored}: {deleted:?}");
+        }
+        upkeep(&mut store);
+        let names = disk.list().expect("lists");
+        let lens = names.iter().filter_map(|name| disk.contents(name)).map(|bytes| bytes.len() as u64);
+        let named: u64 = lens.map(|len| len.next_multiple_of(4096)).sum();
+        assert_eq!(disk.used_bytes(), named, "a segment that has gone is open");
+    }
+}
+
+#[test]
+fn a_full_store_is_emptied_after_a_snapshot_of_it_has_gone() {
+    for reserves in [true, false] {
+        let (disk, mut store, stored) = filled(reserves, 100);
+        let snapshot = store.snapshot().expect("room");
+        // What goes stays on the disk for as long as the snapshot.
+        for n in (0..stored).step_by(40) {
+            let _ = with_upkeep(&mut store, &mut |store| store.delete(1, &n.to_le_bytes()).map(|_| ()));
+        }
+        drop(snapshot);
+        upkeep(&mut store);
+        is_emptied(&mut store, stored, &format!("reserves {reserves}"));
+        assert!(store.put(1, b"key", &[1; 300], 1).is_ok(), "{}", disk.used_bytes());
+    }
+}
+
+#[test]
+fn what_has_expired_is_not_in_the_way_of_what_is_dead() {
+    let disk = MemDisk::new();
+    let options = |seed| options(seed).with_segment_bytes(64 << 10);
+    let (mut store, _) = Store::open(disk.clone(), options(1)).expect("opens");
+    // An old segment hides deletes; in the next ones all has expired; and one is dead.
+    for n in 0..2000u32 {
+        store.put_expiring(1, &(n % 1900).to_le_bytes(), &[1; 300], 1, 100).expect("room");
+    }
+    for _ in 0..400u32 {
+        store.put(2, b"key", &[1; 300], 1).expect("room");
+    }
+    store.close().expect("closes");
+    disk.remove("RESERVE").expect("it is there");
+    disk.set_capacity(Some(disk.used_bytes() + 16_000));
+    let (mut store, _) = Store::open(disk.clone(), options(2)).expect("opens");
+    store.set_time(1000);
+    let before = disk.used_bytes();
+    assert!(upkeep(&mut store), "{:?}", store.stats());
+    assert!(disk.used_bytes() + (300 << 10) < before, "{} of {before}", disk.used_bytes());
+}
+
+#[test]
+fn a_record_that_is_longer_than_segments_leaves_room_to_merge_it() {
+    for (reserves, room) in
+        [true, false].into_iter().flat_map(|it| (0..24).step_by(5).map(move |n| (it, n << 14)))
+    {
+        let disk = MemDisk::new();
+        disk.reserve_room(reserves);
+        let (mut store, _) = Store::open(disk.clone(), options(1)).expect("opens");
+        for n in 0..600u32 {
+            store.put(1, &n.to_le_bytes(), &[1; 300], 1).expect("room");
+        }
+        store.sync().expect("syncs");
+        disk.set_capacity(Some(disk.used_bytes() + room));
+        let _ = store.put(2, b"long", &vec![1; 150_000], 1);
+        puts(&mut store);
+        upkeep(&mut store);
+        disk.set_capacity(Some(disk.used_bytes()));
+        let left = |store: &Store<MemDisk>| store.len() - u64::from(store.tag(2, b"long").is_some());
+        for n in (0..9).flat_map(|from| (from..20_000u32).step_by(9)) {
+            if store.tag(1, &n.to_le_bytes()).is_some() {
+                let deleted =
+                    with_upkeep(&mut store, &mut |store| store.delete(1, &n.to_le_bytes()).map(|_| ()));
+                assert!(
+                    deleted.is_ok(),
+                    "{n}, reserves {reserves}, {room}: {deleted:?}, {:?}",
+                    store.stats()
+                );
+            }
+        }
+        assert_eq!(left(&store), 0);
+    }
 }

@@ -449,3 +449,31 @@ fn a_slot_that_was_dropped_and_filled_again_is_not_read_for_its_sum() {
     let read = read.load(Ordering::SeqCst);
     assert!(read < 2000, "{read} bytes of records are read");
 }
+
+#[test]
+fn an_index_file_that_found_the_disk_full_is_not_left_there() {
+    for room in 0..6 {
+        let disk = MemDisk::new();
+        let options = |seed| options(seed).with_segment_bytes(64 << 10);
+        let (mut store, _) = Store::open(disk.clone(), options(1)).expect("opens");
+        for n in 0..900u32 {
+            store.put(slot(n), &n.to_le_bytes(), &[1; 60], 1 << 40).expect("room");
+        }
+        store.sync().expect("syncs");
+        // The next segment, if it is not there yet.
+        store.maintain(1).expect("room");
+        disk.set_capacity(Some(disk.used_bytes() + (room << 12)));
+        while named(&disk, ".idx").is_empty() || store.maintain(1 << 20).expect("sealing needs no room").more
+        {
+            if !store.maintain(1 << 10).expect("sealing needs no room").more {
+                break;
+            }
+        }
+        drop(store);
+        disk.kill();
+        disk.set_capacity(None);
+        let left = named(&disk, ".idx");
+        let (_, recovery) = Store::open(disk.clone(), options(2)).expect("opens");
+        assert_eq!(recovery.bad_index_files, 0, "{room} blocks: {left:?}");
+    }
+}

@@ -192,3 +192,143 @@ fn what_is_put_aside_is_not_given_up_to_ask_for_more() {
         assert_eq!(held(), Some(8 << 10));
     }
 }
+
+/// A full disk with a store on it, and how many keys that has.
+fn full(reserves: bool) -> (MemDisk, u32) {
+    let disk = MemDisk::new();
+    disk.reserve_room(reserves);
+    disk.set_capacity(Some(1 << 20));
+    let (mut store, _) = Store::open(disk.clone(), options(16 << 10)).expect("opens");
+    let stored = (0u32..).take_while(|n| store.put(0, &n.to_le_bytes(), &[1; 300], 1).is_ok()).count();
+    upkeep(&mut store);
+    drop(store);
+    disk.kill();
+    (disk, u32::try_from(stored).expect("few"))
+}
+
+fn upkeep<D: Disk>(store: &mut Store<D>) {
+    for _ in 0..10_000 {
+        let synced = store.sync();
+        assert!(matches!(synced, Ok(_) | Err(WriteError::NoSpace)), "{synced:?}");
+        match store.maintain(1 << 20) {
+            Ok(done) if done.more || done.needs_sync => {}
+            Ok(_) | Err(_) => return,
+        }
+    }
+    panic!("upkeep comes to no end");
+}
+
+/// Deletes all keys, thinly spread.
+fn is_emptied<D: Disk>(store: &mut Store<D>, stored: u32, mut each: impl FnMut()) {
+    for step in 0..9 {
+        for n in (step..stored).step_by(9) {
+            let mut deleted = store.delete(0, &n.to_le_bytes());
+            if deleted == Err(WriteError::NoSpace) {
+                upkeep(store);
+                deleted = store.delete(0, &n.to_le_bytes());
+            }
+            assert!(deleted.is_ok(), "{n} of {stored}: {deleted:?}, {:?}", store.stats());
+            each();
+        }
+    }
+}
+
+#[test]
+fn a_store_that_is_closed_on_a_full_disk_leaves_others_none_of_its_room() {
+    for reserves in [true, false] {
+        let (disk, stored) = full(reserves);
+        disk.set_capacity(Some(disk.used_bytes()));
+        for round in 0..20u32 {
+            let (mut store, _) = Store::open(disk.clone(), options(16 << 10)).expect("opens");
+            let mut deleted = store.delete(0, &round.to_le_bytes());
+            if deleted.is_err() {
+                upkeep(&mut store);
+                deleted = store.delete(0, &round.to_le_bytes());
+            }
+            assert!(deleted.is_ok(), "round {round}, reserves {reserves}: {deleted:?}");
+            store.close().expect("closes");
+            // They take at once what there is.
+            disk.set_capacity(Some(disk.used_bytes()));
+        }
+        let (mut store, _) = Store::open(disk.clone(), options(16 << 10)).expect("opens");
+        is_emptied(&mut store, stored, || disk.set_capacity(Some(disk.used_bytes())));
+    }
+}
+
+#[test]
+fn what_is_put_aside_is_there_at_any_moment() {
+    let (disk, stored) = full(true);
+    // Others take what room there is as soon as nothing is put aside.
+    let greedy = Watched::new(disk.clone(), {
+        let disk = disk.clone();
+        move |op| {
+            let is_there = disk.contents("RESERVE").is_some_and(|bytes| !bytes.is_empty());
+            if let Op::Create(_) | Op::SyncDir = op
+                && !is_there
+            {
+                disk.set_capacity(Some(disk.used_bytes()));
+            }
+            Ok(())
+        }
+    });
+    let held = || disk.contents("RESERVE").map_or(0, |bytes| bytes.len());
+    let before = held();
+    let (mut store, _) = Store::open(greedy, options(64 << 10)).expect("opens");
+    for room in (0..40).map(|n| n * 8192) {
+        disk.set_capacity(Some(disk.used_bytes() + room));
+        let _ = store.put(0, &stored.to_le_bytes(), &[1; 300], 1);
+        upkeep(&mut store);
+        assert!(held() >= before, "{} of {before}, with {room} bytes more", held());
+    }
+}
+
+#[test]
+fn a_process_that_may_open_no_file_keeps_what_is_put_aside() {
+    let (disk, stored) = full(true);
+    let short = Arc::new(AtomicU64::new(0));
+    let watched = Watched::new(disk.clone(), {
+        let short = short.clone();
+        move |op| match op {
+            Op::Create(_) | Op::Open(_) if short.load(Ordering::SeqCst) > 0 => {
+                Err(gramme_store::DiskErrorKind::TooManyFiles)
+            }
+            _ => Ok(()),
+        }
+    });
+    let (mut store, _) = Store::open(watched, options(64 << 10)).expect("opens");
+    let held = || disk.contents("RESERVE").map_or(0, |bytes| bytes.len());
+    let before = held();
+    disk.set_capacity(Some(disk.used_bytes() + (1 << 20)));
+    short.store(1, Ordering::SeqCst);
+    for _ in 0..10 {
+        let refused = store.put(0, &stored.to_le_bytes(), &vec![1; 64 << 10], 1);
+        assert!(refused.is_err());
+        upkeep(&mut store);
+    }
+    short.store(0, Ordering::SeqCst);
+    disk.set_capacity(Some(disk.used_bytes()));
+    assert!(held() >= before, "{} of {before}", held());
+    is_emptied(&mut store, stored, || {});
+}
+
+#[test]
+fn a_segment_of_removals_is_made_though_what_was_cut_for_it_can_t_be_made_up_for() {
+    let (disk, stored) = full(true);
+    disk.set_capacity(Some(disk.used_bytes()));
+    let failing = Arc::new(AtomicU64::new(0));
+    let watched = Watched::new(disk.clone(), {
+        let failing = failing.clone();
+        move |op| match op {
+            Op::Sync("RESERVE") if failing.load(Ordering::SeqCst) > 0 => Err(gramme_store::DiskErrorKind::Io),
+            _ => Ok(()),
+        }
+    });
+    let (mut store, _) = Store::open(watched, options(16 << 10)).expect("opens");
+    let before = store.stats().segments;
+    failing.store(1, Ordering::SeqCst);
+    let deleted = store.delete(0, &0u32.to_le_bytes());
+    let made = store.stats().segments - before;
+    assert!(deleted.is_ok() || made == 0, "{deleted:?}, and {made} segments that nobody writes to");
+    failing.store(0, Ordering::SeqCst);
+    is_emptied(&mut store, stored, || {});
+}

@@ -66,3 +66,24 @@ fn a_failure_that_nobody_is_told_of_stops_writing_all_the_same() {
     assert_eq!(store.put(0, b"key", b"w", 0), Err(WriteError::Poisoned));
     assert_eq!(store.close(), Err(WriteError::Poisoned));
 }
+
+#[test]
+fn what_is_durable_in_one_opening_says_nothing_of_another() {
+    let (disk, options) = (MemDisk::new(), || Options::new([7; 16]));
+    let (mut store, _) = Store::open(disk.clone(), options()).expect("opens");
+    store.put(1, b"kept", b"value", 0).expect("room");
+    let before = store.sync().expect("syncs");
+    let lost = store.put(1, b"lost", b"value", 0).expect("room");
+    drop(store);
+    // The same seed, even: it is not what tells them apart.
+    let of_nothing_unsynced = vec![0; disk.crash_outcomes().len()];
+    let disk = disk.crash_image_of(&of_nothing_unsynced, 0);
+    let (mut store, _) = Store::open(disk, options()).expect("opens");
+    let other = store.put(1, b"other", b"value", 0).expect("room");
+    assert_eq!(other, lost, "it has the number of the one that was lost");
+    let durable = store.sync().expect("syncs");
+    assert!(durable.covers(other) && !durable.covers(lost) && !before.covers(other));
+    let (mut stranger, _) = Store::open(MemDisk::new(), options()).expect("opens");
+    let strange = stranger.put(1, b"kept", b"value", 0).expect("room");
+    assert!(!durable.covers(strange) && stranger.sync().expect("syncs").covers(strange));
+}

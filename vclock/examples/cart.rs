@@ -56,7 +56,7 @@ impl Store {
             self.clock.reserved(floor);
         }
         // Past whatever it replaces, even if that was stamped by a clock far ahead.
-        let stamp = self.clock.tick(wall_ms).max(shown.stamp.next());
+        let stamp = self.clock.tick_past(wall_ms, shown.stamp);
         let written = self.object.write(&shown.seen, &mut self.minter, (stamp, cart))?;
         Ok(GrowableContext { seen: written.context, stamp })
     }

@@ -23,7 +23,7 @@ use serde::de::{self, Deserialize, Deserializer, SeqAccess, Visitor};
 /// # Ok::<(), postcard::Error>(())
 /// ```
 ///
-/// It can be decoded for `Dot`, `Span`, `Stamp`, `DotSet`, `Context`, `Siblings` and `VersionVector`. What is not this crate's to
+/// It can be decoded for `Dot`, `Span`, `Stamp`, `DotSet`, `Context`, `Siblings`, `VersionVector` and its `Entry`. What is not this crate's to
 /// check, the value of a sibling, is decoded as ever, and wrong as the format has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Checked<T>(pub Result<T, Malformed>);

@@ -32,7 +32,8 @@ use serde::{Deserialize, Deserializer, Serialize};
 pub struct Context<B> {
     /// The dots that a write with this context covers.
     pub seen: DotSet<B>,
-    /// The largest stamp of the values covered; a stamp minted for such a write is past it.
+    /// The largest stamp of the values covered; a stamp minted for such a write is to be past it
+    /// ([`Hlc::tick_past`](crate::Hlc::tick_past)).
     pub stamp: Stamp,
 }
 

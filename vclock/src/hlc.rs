@@ -37,6 +37,8 @@ pub struct Hlc {
     last: Stamp,
     /// What is durable: no stamp past this one is safe from being answered again after a restart.
     reserved: Stamp,
+    /// The greatest of a peer's that was followed.
+    followed: Stamp,
     max_drift: u64,
 }
 
@@ -45,8 +47,8 @@ impl Hlc {
     /// [`Hlc::with_max_drift`] says otherwise.
     pub const MAX_DRIFT: u64 = 10_000;
 
-    /// How far ahead of the wall clock [`Hlc::reserve`] reaches at most, in milliseconds. With a smaller drift allowed it is half of
-    /// that, so that peers with the same bound follow a clock that has just restarted, if their wall clocks are no more
+    /// How far [`Hlc::reserve`] reaches ahead, in milliseconds. With a smaller drift allowed it is half of
+    /// that, so that peers with the same bound follow a clock that has just restarted, if it had followed nobody, and their wall clocks are no more
     /// than the other half behind.
     pub const LEAD: u64 = 1_000;
 
@@ -61,7 +63,7 @@ impl Hlc {
     /// one millisecond is ahead by one more each time.
     #[must_use]
     pub const fn with_max_drift(floor: Stamp, max_drift: u64) -> Hlc {
-        Hlc { last: floor, reserved: floor, max_drift }
+        Hlc { last: floor, reserved: floor, followed: Stamp::ZERO, max_drift }
     }
 
     /// A new stamp, past every one given before; at least `wall_ms` (milliseconds since the Unix epoch), unless that is
@@ -75,6 +77,14 @@ impl Hlc {
         self.last
     }
 
+    /// A new stamp as of [`Hlc::tick`] that is past `covered` as well, however far ahead that is: for a write that is to rank above what it
+    /// replaces ([`Context::stamp`](crate::Context::stamp)). Beyond the drift allowed the clock itself does not follow: its next tick may be
+    /// below. Of [`Stamp::MAX`] there is no next, and the answer is that.
+    pub fn tick_past(&mut self, wall_ms: u64, covered: Stamp) -> Stamp {
+        self.observe(wall_ms, covered);
+        self.tick(wall_ms).max(covered.next())
+    }
+
     fn next(&self, wall_ms: u64) -> Stamp {
         self.last.next().max(Stamp::from_parts(believable(wall_ms), 0))
     }
@@ -82,16 +92,19 @@ impl Hlc {
     /// The floor to make durable before the next [`Hlc::tick`] at `wall_ms` is used, and for the clock to stay past what it has
     /// followed; `None` if what is durable reaches that far. It is asked for again until [`Hlc::reserved`] tells that it is.
     ///
-    /// It is [`Hlc::LEAD`] (or half the drift allowed, if that is less) ahead of the wall clock, or, where the clock is already past that, ahead of the clock by one
-    /// millisecond and its 65,536 stamps: restarts in quick succession don't run away from the wall clock.
+    /// It is [`Hlc::LEAD`] (or half the drift allowed, if that is less) ahead of the wall clock or of the greatest stamp followed, if that is later, but
+    /// of the wall clock by the drift allowed at most. Where the clock is already past that, it is ahead of the clock by one
+    /// millisecond and its 65,536 stamps: restarts in quick succession don't run away from the wall clock. So it is asked for about once in `LEAD`;
+    /// more often, up to each millisecond, while a peer is followed that is ahead by the drift allowed less `LEAD` or more.
     #[must_use = "the floor has to be made durable"]
     pub fn reserve(&self, wall_ms: u64) -> Option<Stamp> {
         let next = self.next(wall_ms);
         if next <= self.reserved {
             return None;
         }
-        let lead = Hlc::LEAD.min(self.max_drift / 2);
-        let lead = Stamp::from_parts(believable(wall_ms).saturating_add(lead), 0);
+        let (wall, lead) = (believable(wall_ms), Hlc::LEAD.min(self.max_drift / 2));
+        let from = self.followed.millis().min(wall.saturating_add(self.max_drift - lead)).max(wall);
+        let lead = Stamp::from_parts(from.saturating_add(lead), 0);
         Some(lead.max(Stamp::from_parts(next.millis() + 1, u16::MAX)))
     }
 
@@ -108,6 +121,7 @@ impl Hlc {
     pub fn observe(&mut self, wall_ms: u64, seen: Stamp) -> bool {
         let follow = seen.millis() <= believable(wall_ms).saturating_add(self.max_drift);
         if follow {
+            self.followed = self.followed.max(seen);
             self.last = self.last.max(seen);
         }
         follow

@@ -243,7 +243,9 @@ where
         let mut seen = self.seen.joined(context)?;
         seen.insert_span(own)?;
         let shown = context.joined_filling(&DotSet::from_spans([dot.span()])?, |gap| {
-            seen.contains_span(gap) && !self.iter().any(|(held, _)| gap.contains(held))
+            let (Ok(first) | Err(first)) = self.find(Dot { actor: gap.actor, counter: gap.first });
+            let stands = self.entries.as_slice().get(first).is_some_and(|(held, _)| gap.contains(*held));
+            !stands && seen.contains_span(gap)
         })?;
         Ok((seen, shown))
     }

@@ -53,7 +53,7 @@ pub struct Entry<T = ()> {
     pub at: T,
 }
 
-/// What can be decoded beside each entry: `()`, or a [`Stamp`]. It can't be implemented elsewhere.
+/// What is kept beside each entry where events are counted or vectors decoded: `()`, or a [`Stamp`]. It can't be implemented elsewhere.
 pub trait Beside: Copy + Ord + sealed::Sealed {}
 
 impl Beside for () {}
@@ -67,6 +67,8 @@ mod sealed {
     pub trait Sealed: Sized {
         type Read: DeserializeOwned;
         fn named(read: Self::Read) -> Result<Self, Malformed>;
+        /// This one, or the next after `held` if that is later; `None` if nothing is later than `held`.
+        fn past(self, held: Self) -> Option<Self>;
     }
 
     impl Sealed for () {
@@ -75,6 +77,10 @@ mod sealed {
         fn named((): ()) -> Result<(), Malformed> {
             Ok(())
         }
+
+        fn past(self, (): ()) -> Option<()> {
+            Some(())
+        }
     }
 
     impl Sealed for Stamp {
@@ -82,6 +88,10 @@ mod sealed {
 
         fn named(Checked(read): Checked<Stamp>) -> Result<Stamp, Malformed> {
             read
+        }
+
+        fn past(self, held: Stamp) -> Option<Stamp> {
+            (held < Stamp::MAX).then(|| self.max(held.next()))
         }
     }
 }
@@ -108,6 +118,8 @@ pub enum IncrementError<F> {
     Overflow,
     /// There is no room for another actor.
     Full(F),
+    /// An entry has [`Stamp::MAX`], and none is later.
+    LastStamp,
 }
 
 impl<F: fmt::Display> fmt::Display for IncrementError<F> {
@@ -115,6 +127,7 @@ impl<F: fmt::Display> fmt::Display for IncrementError<F> {
         match self {
             IncrementError::Overflow => f.write_str("the counter is used up; nothing was changed"),
             IncrementError::Full(full) => full.fmt(f),
+            IncrementError::LastStamp => f.write_str("an entry has the last stamp; nothing was changed"),
         }
     }
 }
@@ -195,38 +208,6 @@ impl<B: Buf<Entry<T>>, T: Copy + Ord> VersionVector<B, T> {
         self.entries().iter().map(|entry| Span { actor: entry.actor, first: 1, last: entry.counter })
     }
 
-    /// Counts one more event of `actor`, made at `at`, and answers its dot. An actor without an entry begins at 1: after
-    /// [`truncate`](VersionVector::truncate) or [`forget`](VersionVector::forget), [`increment_past`](VersionVector::increment_past) is what it needs.
-    ///
-    /// # Errors
-    /// If the counter is used up, or there is no room for another actor. Nothing is changed then.
-    pub fn increment_at(&mut self, actor: Actor, at: T) -> Result<Dot, IncrementError<B::Full>> {
-        self.increment_past(actor, 0, at)
-    }
-
-    /// The same for an actor that knows of itself that it counted `last` events before, though its entry may be gone from here: the
-    /// dot comes after that one, too.
-    ///
-    /// # Errors
-    /// As for [`increment_at`](VersionVector::increment_at).
-    pub fn increment_past(&mut self, actor: Actor, last: u64, at: T) -> Result<Dot, IncrementError<B::Full>> {
-        let next = |held: u64| held.max(last).checked_add(1).ok_or(IncrementError::Overflow);
-        let counter = match self.find(actor) {
-            Ok(found) => {
-                let entry = &mut self.entries.as_mut_slice()[found];
-                entry.counter = next(entry.counter)?;
-                entry.at = entry.at.max(at);
-                entry.counter
-            }
-            Err(place) => {
-                let entry = Entry { actor, counter: next(0)?, at };
-                self.entries.insert(place, entry).map_err(IncrementError::Full)?;
-                entry.counter
-            }
-        };
-        Ok(Dot { actor, counter })
-    }
-
     /// Takes in all that `other` has seen, and says whether that changed anything.
     ///
     /// # Errors
@@ -238,7 +219,7 @@ impl<B: Buf<Entry<T>>, T: Copy + Ord> VersionVector<B, T> {
             self.entries.fits(held + count_missing(self.entries(), theirs))?;
         }
         let as_high = |their: &Entry<T>, our: &Entry<T>| (our.counter, our.at) <= (their.counter, their.at);
-        if held < theirs.len() && covers(theirs, self.entries(), as_high) {
+        if held < theirs.len() && covers_all(theirs, self.entries(), as_high) {
             // Nothing here is newer, as often: theirs takes the place of ours.
             become_longer(&mut self.entries, theirs)?;
             return Ok(true);
@@ -334,6 +315,41 @@ impl<B: Buf<Entry<T>>, T: Copy + Ord> VersionVector<B, T> {
     }
 }
 
+impl<B: Buf<Entry<T>>, T: Beside> VersionVector<B, T> {
+    /// Counts one more event of `actor`, made at `at`, and answers its dot. An actor without an entry begins at 1: after
+    /// [`truncate`](VersionVector::truncate) or [`forget`](VersionVector::forget), [`increment_past`](VersionVector::increment_past) is what it needs.
+    ///
+    /// The entry's time is later than those of all others, if need be the next after the latest of them: whatever clocks show, an event
+    /// comes after what it has seen.
+    ///
+    /// # Errors
+    /// If the counter is used up, there is no room for another actor, or no later time than one that an entry has. Nothing is changed then.
+    pub fn increment_at(&mut self, actor: Actor, at: T) -> Result<Dot, IncrementError<B::Full>> {
+        self.increment_past(actor, 0, at)
+    }
+
+    /// The same for an actor that knows of itself that it counted `last` events before, though its entry may be gone from here: the
+    /// dot comes after that one, too.
+    ///
+    /// # Errors
+    /// As for [`increment_at`](VersionVector::increment_at).
+    pub fn increment_past(&mut self, actor: Actor, last: u64, at: T) -> Result<Dot, IncrementError<B::Full>> {
+        let found = self.find(actor);
+        let held = found.map_or(0, |found| self.entries()[found].counter);
+        let counter = held.max(last).checked_add(1).ok_or(IncrementError::Overflow)?;
+        let at = match self.entries().iter().map(|entry| entry.at).max() {
+            Some(latest) => at.past(latest).ok_or(IncrementError::LastStamp)?,
+            None => at,
+        };
+        let entry = Entry { actor, counter, at };
+        match found {
+            Ok(found) => self.entries.as_mut_slice()[found] = entry,
+            Err(place) => self.entries.insert(place, entry).map_err(IncrementError::Full)?,
+        }
+        Ok(Dot { actor, counter })
+    }
+}
+
 impl<T: Copy + Ord> Entry<T> {
     /// Takes the later of the two entries, and says whether that is another.
     fn raise(&mut self, theirs: Self) -> bool {
@@ -368,6 +384,33 @@ fn covers<T>(
         (more, less) = (&more[less.len() - rest..], &less[less.len() - rest - 1..]);
     }
     false
+}
+
+/// The same for where that is likely, and quicker then if it is one actor that `less` lacks, as most often: up to it the entries stand side by
+/// side, after it with one between. Which are as high is counted without a branch.
+#[inline]
+fn covers_all<T>(
+    more: &[Entry<T>],
+    less: &[Entry<T>],
+    as_high: impl Fn(&Entry<T>, &Entry<T>) -> bool,
+) -> bool {
+    let [_, after @ ..] = more else { return false };
+    if after.len() != less.len() {
+        return covers(more, less, as_high);
+    }
+    let (mut at, mut all) = (0, true);
+    while at < less.len() && less[at].actor == more[at].actor {
+        all &= as_high(&more[at], &less[at]);
+        at += 1;
+    }
+    while at < less.len() {
+        if less[at].actor != after[at].actor {
+            return false;
+        }
+        all &= as_high(&after[at], &less[at]);
+        at += 1;
+    }
+    all
 }
 
 /// How many actors of `theirs` have no entry in `ours`.
@@ -426,8 +469,10 @@ impl<B: Buf<Entry<Stamp>>> VersionVector<B, Stamp> {
     /// clock truncation (SOSP 2007, section 4.4).
     ///
     /// It bounds the vector at a price. A truncated vector no longer includes what it came after, so versions of one
-    /// line may look concurrent, and a reader reconciles what needed no reconciling. Nothing is overwritten because of it
-    /// as long as no actor counts from 1 again: one whose entry went would name its next event as an earlier one, and the new version
+    /// line may look concurrent, and a reader reconciles what needed no reconciling. Nothing is overwritten because of it, on two conditions.
+    /// A version keeps its own event: that is the latest of its vector as it was [counted](VersionVector::increment_past), so that
+    /// truncation leaves it, down to a `limit` of 1; but merged with others a vector is no version's any more until it counts an event.
+    /// And no actor counts from 1 again: one whose entry went would name its next event as an earlier one, and the new version
     /// would look old. So each keeps its own last counter, and goes on with
     /// [`increment_past`](VersionVector::increment_past). Of entries of one age the one with the smaller actor goes first, so that all replicas
     /// agree.
@@ -483,13 +528,20 @@ impl<T: Serialize> Serialize for Entry<T> {
     }
 }
 
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for Entry<T> {
+impl<'de, T: Beside> Deserialize<'de> for Checked<Entry<T>> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let (actor, Number(counter), at) = <(Actor, Number, T)>::deserialize(deserializer)?;
-        if counter == 0 {
-            return Err(serde::de::Error::custom(Malformed::CounterZero));
-        }
-        Ok(Entry { actor, counter, at })
+        let (actor, Number(counter), read) = <(Actor, Number, T::Read)>::deserialize(deserializer)?;
+        Ok(Checked(if counter == 0 {
+            Err(Malformed::CounterZero)
+        } else {
+            T::named(read).map(|at| Entry { actor, counter, at })
+        }))
+    }
+}
+
+impl<'de, T: Beside> Deserialize<'de> for Entry<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Checked::<Self>::deserialize(deserializer)?.or_custom()
     }
 }
 

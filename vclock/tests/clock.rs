@@ -183,3 +183,48 @@ fn stamps_stay_within_what_can_be_decoded() {
     let bytes = postcard::to_allocvec(&Stamp::MAX.next()).unwrap();
     assert_eq!(postcard::from_bytes::<Stamp>(&bytes).unwrap(), Stamp::MAX);
 }
+
+/// Floors that a clock asks for in ten seconds, while a peer is ahead and sends so often.
+fn floors(ahead: u64, per_second: usize) -> usize {
+    let mut clock = Hlc::new(Stamp::ZERO);
+    let mut stored = 0;
+    for wall in (1_000_000..1_010_000).step_by(1000 / per_second) {
+        assert!(clock.observe(wall, Stamp::from_parts(wall + ahead, 0)));
+        if let Some(floor) = clock.reserve(wall) {
+            assert!(floor.millis() <= (wall + Hlc::MAX_DRIFT).max(clock.last().millis() + 1));
+            clock.reserved(floor);
+            stored += 1;
+        }
+        clock.tick(wall);
+    }
+    stored
+}
+
+#[test]
+fn a_floor_is_stored_about_once_a_second_whoever_is_ahead() {
+    for ahead in [0, 500, 900, 1_500, 5_000, 9_000] {
+        for per_second in [10, 100, 1_000] {
+            assert!(
+                floors(ahead, per_second) <= 11,
+                "{ahead} ms ahead, {per_second}/s: {}",
+                floors(ahead, per_second)
+            );
+        }
+    }
+    // What is left of the drift allowed is all that the floor may be ahead.
+    assert!(floors(9_500, 1_000) <= 21, "{}", floors(9_500, 1_000));
+}
+
+/// However far ahead: the clock itself is not dragged along.
+#[test]
+fn a_write_is_stamped_past_what_it_covers() {
+    let mut clock = Hlc::new(Stamp::ZERO);
+    let near = Stamp::from_parts(1_500, 3);
+    assert_eq!(clock.tick_past(1_000, near), near.next());
+    let wild = Stamp::from_parts(5_000_000, 0);
+    assert!(!clock.observe(1_000, wild) && clock.tick(1_000) < wild);
+    assert_eq!(clock.tick_past(1_000, wild), wild.next());
+    assert!(clock.last().millis() < 2_000, "{}", clock.last());
+    assert_eq!(clock.tick_past(2_000, Stamp::ZERO), Stamp::from_parts(2_000, 0));
+    assert_eq!(clock.tick_past(2_000, Stamp::MAX), Stamp::MAX);
+}

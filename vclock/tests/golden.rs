@@ -4,7 +4,7 @@
 //! format gets lines of its own.
 
 use gramme_vclock::{
-    Actor, Dot, GrowableContext, GrowableDotSet, GrowableSiblings, GrowableTimedVector,
+    Actor, Dot, Entry, GrowableContext, GrowableDotSet, GrowableSiblings, GrowableTimedVector,
     GrowableVersionVector, SealKey, Span, Stamp,
 };
 use serde::Serialize;
@@ -62,11 +62,15 @@ fn the_bytes_are_frozen() {
     check("siblings", Object::from_parts(entries, set(&spans)).unwrap());
 
     let mut vector = GrowableVersionVector::new();
-    let mut timed = GrowableTimedVector::new();
-    for (actor, at) in [(B, 3), (A, 1), (B, 5)] {
+    for actor in [B, A, B] {
         vector.increment(actor).unwrap();
-        timed.increment_at(actor, Stamp::from_parts(at, 0)).unwrap();
     }
+    let timed = [(A, 1, 1), (B, 2, 5)].map(|(actor, counter, ms)| Entry {
+        actor,
+        counter,
+        at: Stamp::from_parts(ms, 0),
+    });
+    let timed = GrowableTimedVector::from_entries(timed).unwrap();
     check("entry", vector.entries()[1]);
     check("entry_timed", timed.entries()[1]);
     check("version_vector", vector);

@@ -67,6 +67,9 @@ fn a_timed_vector_of_bad_entries() {
     refused::<Two>([(A, 1_u64, Raw(1 << 63))].as_slice(), Malformed::StampOutOfRange);
     refused::<Two>([(A, 1_u64, Raw(7)), (B, 1, Raw(u64::MAX))].as_slice(), Malformed::StampOutOfRange);
     refused::<Two>([(B, 1_u64, Raw(7)), (A, 1, Raw(7))].as_slice(), Malformed::Unsorted);
+    refused::<Entry>((A, 0_u64, ()), Malformed::CounterZero);
+    refused::<Entry<Stamp>>((A, 0_u64, Raw(7)), Malformed::CounterZero);
+    refused::<Entry<Stamp>>((A, 1_u64, Raw(1 << 63)), Malformed::StampOutOfRange);
     // What is wrong first, whatever follows.
     refused::<Two>([(A, 0_u64, Raw(7)), (B, 1, Raw(1 << 63))].as_slice(), Malformed::CounterZero);
     let last = postcard::to_allocvec(&[(A, 1_u64, Raw((1 << 63) - 1))].as_slice()).unwrap();

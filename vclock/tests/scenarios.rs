@@ -275,6 +275,18 @@ fn a_drop_outlives_a_restart() {
     assert_eq!(values(&merged(&object, &late)), ["bread, eggs"]);
 }
 
+/// Dots that are yet to be minted can't have been dropped: the writes after them share a span.
+#[test]
+fn a_drop_after_the_last_dot_is_one_at_that_dot() {
+    let mut device = Store { object: Store::open(7).object, minter: Minter::resume(Actor(7), 5, 100) };
+    assert_eq!((device.minter.minted(), device.minter.held_since()), (5, 5));
+    for value in ["bread", "milk"] {
+        let seen = device.read();
+        device.put(&seen, value);
+    }
+    assert_eq!(device.object.seen().spans(), [Span { actor: Actor(7), first: 6, last: 7 }]);
+}
+
 /// Why a store writes to one object for each key: of two that take turns, one claims the other's write, and loses it.
 #[test]
 fn a_clone_that_is_written_to_is_another_store() {

@@ -247,3 +247,15 @@ fn decoding_checks_the_same() {
     assert!(postcard::from_bytes::<FixedSiblings<u8, 1, 1>>(&bytes).is_err(), "capacity exceeded");
     assert!(postcard::from_bytes::<FixedSiblings<u8, 2, 1>>(&bytes).is_ok());
 }
+
+/// As many siblings as gaps between what the writer has seen: each gap is looked up, not searched through all. (Of so many, minutes.)
+#[test]
+fn a_write_over_many_gaps_among_many_siblings_takes_no_quadratic_time() {
+    let count = 200_000;
+    let mut object: GrowableSiblings<()> =
+        GrowableSiblings::from_parts((1..=count).map(|n| (dot(A, 2 * n), ())), set(&[span(A, 1, 2 * count)]))
+            .unwrap();
+    let Ok(context) = GrowableDotSet::from_spans((1..=count).map(|n| span(A, 2 * n - 1, 2 * n - 1)));
+    let written = object.write(&context, &mut minter(A, 2 * count, 0), ()).unwrap();
+    assert_eq!((object.len() as u64, written.context.spans().len() as u64), (count + 1, count + 1));
+}

@@ -104,10 +104,8 @@ proptest! {
 
 #[test]
 fn of_entries_with_one_age_the_smaller_actor_goes_first() {
-    let mut clock = GrowableTimedVector::new();
-    for actor in [3, 1, 2] {
-        clock.increment_at(Actor(actor), Stamp::ZERO).unwrap();
-    }
+    let of = |n| Entry { actor: Actor(n), counter: 1, at: Stamp::ZERO };
+    let mut clock = GrowableTimedVector::from_entries((1..=3).map(of)).unwrap();
     assert_eq!(clock.truncate(1), 2);
     assert_eq!(clock.entries()[0].actor, Actor(3));
 }
@@ -118,7 +116,11 @@ fn an_entry_keeps_its_latest_time() {
     let mut clock = GrowableTimedVector::new();
     clock.increment_at(Actor(1), at(9)).unwrap();
     clock.increment_at(Actor(1), at(4)).unwrap();
-    assert_eq!(clock.entries()[0].at, at(9));
+    assert_eq!(clock.entries()[0].at, at(9).next());
+    clock.increment_at(Actor(2), at(4)).unwrap();
+    assert_eq!(clock.entries()[1].at, at(9).next().next());
+    clock.increment_at(Actor(1), at(10)).unwrap();
+    assert_eq!(clock.entries()[0].at, at(10));
     // Two replicas that should not have: the same counter at two times.
     let of =
         |ms| GrowableTimedVector::from_entries([Entry { actor: Actor(1), counter: 2, at: at(ms) }]).unwrap();
@@ -144,11 +146,9 @@ fn counter_0_is_seen_by_nobody() {
 
 #[test]
 fn truncation_drops_the_oldest_pairs() {
-    let mut clock = GrowableTimedVector::new();
-    for actor in 0..12 {
-        // Later actors changed earlier.
-        clock.increment_at(Actor(actor), Stamp::from_parts(100 - actor, 0)).unwrap();
-    }
+    // Later actors changed earlier.
+    let of = |n| Entry { actor: Actor(n), counter: 1, at: Stamp::from_parts(100 - n, 0) };
+    let mut clock = GrowableTimedVector::from_entries((0..12).map(of)).unwrap();
     clock.increment_at(Actor(11), Stamp::from_parts(200, 0)).unwrap();
     let full = clock.clone();
     assert_eq!(clock.truncate(GrowableTimedVector::PAPER_LIMIT), 2);
@@ -178,6 +178,20 @@ fn an_actor_whose_entry_was_truncated_goes_on_where_it_was() {
     assert_eq!(again.compare(&before), Causality::Before);
     assert_eq!(clock.increment_past(Actor(3), u64::MAX, at(1)), Err(IncrementError::Overflow));
     assert_eq!(clock.len(), 2);
+}
+
+/// Whoever brought it: what is counted after it would be no later, and might be dropped.
+#[test]
+fn nothing_is_counted_after_the_last_stamp() {
+    let mut clock = GrowableTimedVector::new();
+    clock.increment_at(Actor(7), Stamp::MAX).unwrap();
+    let before = clock.clone();
+    for actor in [6, 7, 8] {
+        assert_eq!(clock.increment_at(Actor(actor), Stamp::MAX), Err(IncrementError::LastStamp));
+    }
+    assert_eq!(clock, before);
+    clock.forget(Actor(7));
+    assert!(clock.increment_past(Actor(7), 1, Stamp::ZERO).is_ok());
 }
 
 #[test]
@@ -232,5 +246,78 @@ fn truncation_drops_the_oldest_however_many_and_of_equals_the_smaller_actors() {
             vector.truncate(limit);
             assert_eq!(vector.entries(), expected, "{len} to {limit}");
         }
+    }
+}
+
+/// One of three replicas' writes of a key: what it is called, and all that it came after, itself included.
+struct Version {
+    dot: Dot,
+    clock: GrowableTimedVector,
+    history: BTreeSet<Dot>,
+}
+
+proptest! {
+    /// Truncated versions against their causal histories, whatever the clocks show: concurrent is said where nothing is known any more,
+    /// older never of what is not.
+    #[test]
+    fn truncation_makes_no_version_look_older_than_it_is(
+        limit in 1..5usize,
+        walls in prop::collection::vec(0..40u64, 6),
+        steps in prop::collection::vec((0..6usize, 0..6usize, 0..3u8, 0..3u64), 1..60),
+    ) {
+        let mut replicas = [(); 6].map(|()| (GrowableTimedVector::new(), BTreeSet::new(), 0));
+        let mut versions: Vec<Version> = Vec::new();
+        for (now, (which, from, write, drift)) in (0..).zip(steps) {
+            if write == 0 {
+                let (theirs, known, _) = replicas[from].clone();
+                let (clock, history, _) = &mut replicas[which];
+                let Ok(_) = clock.merge(&theirs);
+                history.extend(known);
+                continue;
+            }
+            // Of equals, too: time passes in every third step.
+            let at = Stamp::from_parts(walls[which] + now / 3 * drift, 0);
+            let (clock, history, last) = &mut replicas[which];
+            let dot = clock.increment_past(Actor(which as u64), *last, at).unwrap();
+            prop_assert_eq!(dot.counter, *last + 1);
+            *last = dot.counter;
+            clock.truncate(limit);
+            history.insert(dot);
+            versions.push(Version { dot, clock: clock.clone(), history: history.clone() });
+        }
+        for (n, version) in versions.iter().enumerate() {
+            prop_assert!(version.clock.contains(version.dot), "a version lacks its own event");
+            for other in versions.iter().skip(n + 1) {
+                let truth = (other.history.contains(&version.dot), version.history.contains(&other.dot));
+                let said = version.clock.compare(&other.clock);
+                prop_assert!(said == Causality::Concurrent || match said {
+                    Causality::Before => truth == (true, false),
+                    Causality::After => truth == (false, true),
+                    _ => false,
+                }, "{said}, {truth:?}");
+            }
+        }
+    }
+}
+
+/// The paper's ten, all of them stamped later than the clock of the one who writes shows, or just then.
+#[test]
+fn an_event_is_not_dropped_because_its_clock_is_behind() {
+    let at = |ms| Stamp::from_parts(ms, 0);
+    for wall in [9_000, 10_000, 10_019] {
+        let of =
+            |n| Entry { actor: Actor(n), counter: 1, at: at(10_000 + if wall == 10_000 { 0 } else { n }) };
+        let parent = GrowableTimedVector::from_entries((10..20).map(of)).unwrap();
+        let (mut ours, mut theirs) = (parent.clone(), parent.clone());
+        let dot = ours.increment_at(Actor(1), at(wall)).unwrap();
+        theirs.increment_at(Actor(10), at(11_000)).unwrap();
+        for clock in [&mut ours, &mut theirs] {
+            clock.truncate(GrowableTimedVector::PAPER_LIMIT);
+        }
+        assert!(ours.contains(dot));
+        assert_eq!(
+            (ours.compare(&parent), ours.compare(&theirs)),
+            (Causality::Concurrent, Causality::Concurrent)
+        );
     }
 }

@@ -45,8 +45,10 @@ pub(crate) struct Node {
     pub(crate) held_loads: Vec<Input>,
     pub(crate) lists: bool,
     pub(crate) hint_lists_fail: bool,
+    /// The next listing that this names by its first slot, whether it goes on from a page before, and its limit is held back.
+    pub(crate) holds: Option<fn(Place, bool, usize) -> bool>,
     /// Answers of listings that are held back.
-    held_lists: Vec<Input>,
+    pub(crate) held_lists: Vec<Input>,
     /// Records whose bytes can't be read.
     pub(crate) damaged: BTreeSet<(Place, Bytes)>,
     /// Nor can the keys of those be told.
@@ -187,6 +189,7 @@ impl Cluster {
             held_loads: Vec::new(),
             lists: true,
             hint_lists_fail: false,
+            holds: None,
             held_lists: Vec::new(),
             damaged: BTreeSet::new(),
             nameless: false,
@@ -324,7 +327,8 @@ impl Cluster {
                         next,
                     });
                     let listed = Input::Listed(list, page);
-                    if node.lists { inputs.push_back(listed) } else { node.held_lists.push(listed) }
+                    let held = node.holds.take_if(|holds| holds(first, cursor.is_some(), limit)).is_some();
+                    if node.lists && !held { inputs.push_back(listed) } else { node.held_lists.push(listed) }
                 }
                 Output::Sums { id: sums, ranges } => {
                     let sum = |(first, last): &(u16, u16)| {

@@ -488,6 +488,11 @@ impl Layout {
         self.table().row(index)
     }
 
+    /// The places of the owners of a partition of any Q.
+    fn places_of(&self, partition: Partition) -> &[u16] {
+        self.row(self.table().index(partition))
+    }
+
     /// The partitions of the member at this place, ascending.
     pub(crate) fn owned(&self, place: usize) -> &[u16] {
         &self.owned[self.starts[place] as usize..self.starts[place + 1] as usize]

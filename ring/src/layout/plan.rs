@@ -1,5 +1,6 @@
 //! What a change of layout moves.
 
+use alloc::vec;
 use alloc::vec::Vec;
 use core::ops::Range;
 
@@ -158,9 +159,22 @@ fn newcomers<'a>(
     from: &'a Layout,
     to: &'a Layout,
 ) -> impl Iterator<Item = (Partition, NodeId)> + use<'a> {
+    // Marked by partition, so that time grows with the owners and not with their square.
+    let mut owned_in: Vec<Option<Partition>> = vec![None; from.ids().len()];
+    let places: Vec<Option<usize>> = to.ids().iter().map(|&id| from.place_of(id)).collect();
     count.partitions().flat_map(move |partition| {
-        to.owners(partition)
-            .filter(move |&node| !from.is_owner(partition, node))
-            .map(move |node| (partition, node))
+        for &place in from.places_of(partition) {
+            owned_in[usize::from(place)] = Some(partition);
+        }
+        let is_new = |&&place: &&u16| {
+            places[usize::from(place)].is_none_or(|before| owned_in[before] != Some(partition))
+        };
+        let new: Vec<NodeId> = to
+            .places_of(partition)
+            .iter()
+            .filter(is_new)
+            .map(|&place| to.ids()[usize::from(place)])
+            .collect();
+        new.into_iter().map(move |node| (partition, node))
     })
 }

@@ -10,7 +10,7 @@ use core::ops::Bound;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::checked::{Checked, Malformed};
-use crate::layout::MAX_MEMBERS;
+use crate::layout::{LayoutVersion, MAX_MEMBERS};
 use crate::member::{Member, Zone, checked_weight, write_weight};
 use crate::mix::SequenceHash;
 use crate::node::NodeId;
@@ -42,10 +42,19 @@ pub const MAX_KNOWN_NODES: usize = 4 * MAX_MEMBERS;
 pub const MAX_MERGED_NODES: usize = 2 * MAX_KNOWN_NODES;
 /// Most settings that a state holds, as [`MAX_MERGED_NODES`] has it; the last names go.
 pub const MAX_MERGED_SETTINGS: usize = 2 * MAX_SETTINGS;
-/// Furthest that a stamp may be ahead of all that a member of a cluster knows, when it hears of it.
-pub const MAX_STAMP_LEAP: u64 = 1 << 32;
-/// Stamps are below this, so that the next one exists.
+/// Changes that can be staged between two commits: nobody makes so many. After as many commits, and before the first one, stamps are below as many
+/// times this, and one; a state with others is refused. So nobody who says a large stamp is believed by some and refused by others, and
+/// where one has left no stamps for anybody else the next commit brings new ones
+/// ([`Membership::propose`](super::Membership::propose)).
+pub const MAX_CHANGES: u64 = 1 << 32;
+/// Stamps are below this in any case, so that the next one exists.
 const STAMP_END: u64 = 1 << 63;
+
+/// What all stamps of a state with this commit are below.
+pub(super) fn stamp_end(committed: Option<LayoutVersion>) -> u64 {
+    let commits = committed.map_or(0, |version| version.0);
+    commits.saturating_add(1).saturating_mul(MAX_CHANGES).min(STAMP_END)
+}
 
 /// What became of a node.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]

@@ -5,7 +5,7 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::config::{Config, Described, Settings, Standing};
-use super::{ClusterId, Commit, MAX_MERGED_NODES, Membership};
+use super::{ClusterId, Commit, Membership, shorten};
 use crate::checked::{Ascending, Checked, Malformed};
 use crate::layout::Layout;
 use crate::node::NodeId;
@@ -130,11 +130,19 @@ impl Read {
                 return Err(Malformed::Superseded);
             }
         }
-        let removed = committed.as_ref().map_or(0, |commit| commit.removed.len());
-        if given_up.len() + removed > MAX_MERGED_NODES {
+        let mut kept = given_up.clone();
+        match &committed {
+            Some(commit) => commit.keep_others(&mut kept),
+            None => shorten(&mut kept),
+        }
+        if kept.len() < given_up.len() {
             return Err(Malformed::TooManyNodes);
         }
-        Ok(Membership::of(committed, staged, given_up))
+        let membership = Membership::of(committed, staged, given_up);
+        if membership.tally.last_stamp >= membership.stamp_end() {
+            return Err(Malformed::StampOutOfRange);
+        }
+        Ok(membership)
     }
 }
 

@@ -24,8 +24,9 @@ pub enum StageError {
     /// The name or the value is longer than [`MAX_SETTING_NAME`](super::MAX_SETTING_NAME) or
     /// [`MAX_SETTING_VALUE`](super::MAX_SETTING_VALUE).
     SettingTooLong,
-    /// There are [`MAX_SETTINGS`](super::MAX_SETTINGS), [`MAX_KNOWN_NODES`](super::MAX_KNOWN_NODES) or 2^63 changes already; or it is of a
-    /// known one for which a merge past the bounds leaves no room ([`MAX_MERGED_NODES`](super::MAX_MERGED_NODES)).
+    /// There are [`MAX_SETTINGS`](super::MAX_SETTINGS) or [`MAX_KNOWN_NODES`](super::MAX_KNOWN_NODES) already; or it is of a
+    /// known one for which a merge past the bounds leaves no room ([`MAX_MERGED_NODES`](super::MAX_MERGED_NODES)); or stamps are used up until
+    /// the next commit ([`MAX_CHANGES`](super::MAX_CHANGES)).
     Full,
 }
 
@@ -101,9 +102,9 @@ pub enum MergeError {
         /// The later of the two versions.
         version: LayoutVersion,
     },
-    /// A stamp is more than [`MAX_STAMP_LEAP`](super::MAX_STAMP_LEAP) ahead of all that is known here: nobody makes so many
-    /// changes unheard, and taken over, it would leave few to be made.
-    StampLeap(u64),
+    /// What is staged in a [`Progress`](super::Progress) has this stamp, which no state with this commit has
+    /// ([`MAX_CHANGES`](super::MAX_CHANGES)).
+    StampOutOfRange(u64),
     /// A node that the commit does not know has declared something for it.
     StrangeTracker(NodeId),
 }
@@ -120,8 +121,8 @@ impl fmt::Display for MergeError {
                     "the cluster was torn in two at layout {version}: another commit was carried out by others"
                 )
             }
-            MergeError::StampLeap(stamp) => {
-                write!(f, "a change with the stamp {stamp}, far ahead of all others")
+            MergeError::StampOutOfRange(stamp) => {
+                write!(f, "a change with the stamp {stamp}, more than there are")
             }
             MergeError::StrangeTracker(id) => write!(f, "a tracker of node {id}, which takes no part"),
         }

@@ -50,8 +50,8 @@ use core::cmp::Reverse;
 use serde::{Deserialize, Serialize};
 
 pub use config::{
-    Change, DEFAULT_PARTITIONS, DEFAULT_REPLICAS, MAX_KNOWN_NODES, MAX_MERGED_NODES, MAX_MERGED_SETTINGS,
-    MAX_SETTING_NAME, MAX_SETTING_VALUE, MAX_SETTINGS, MAX_STAMP_LEAP, Standing,
+    Change, DEFAULT_PARTITIONS, DEFAULT_REPLICAS, MAX_CHANGES, MAX_KNOWN_NODES, MAX_MERGED_NODES,
+    MAX_MERGED_SETTINGS, MAX_SETTING_NAME, MAX_SETTING_VALUE, MAX_SETTINGS, Standing,
 };
 use config::{Config, Described, Tally};
 pub use error::{CommitError, MergeError, StageError};
@@ -200,7 +200,7 @@ impl Membership {
         Membership::default()
     }
 
-    /// A new cluster of these members, committed.
+    /// A new cluster of these members, committed. Their order does not matter: whoever founds the same has an equal state.
     ///
     /// ```
     /// use gramme_ring::{ClusterId, Member, Membership, NodeId, Slot};
@@ -220,7 +220,9 @@ impl Membership {
         members: &[crate::Member],
     ) -> Result<Self, LayoutError> {
         let layout = Layout::compute(replicas, partitions, members, None)?;
-        // As if the first had staged one after another.
+        // As if the first by id had staged one after another.
+        let mut members: Vec<_> = members.iter().collect();
+        members.sort_unstable_by_key(|member| member.id);
         let author = members[0].id;
         let nodes = (3..).zip(members).map(|(stamp, member)| {
             let value = Standing::Member { weight: member.weight, zone: member.zone.clone() };
@@ -304,6 +306,9 @@ impl Membership {
 
     /// What a commit of everything staged would bring; compare its layout with [`Layout::plan`].
     ///
+    /// Where stamps are used up ([`MAX_CHANGES`]) it brings nothing but new ones, whatever is staged: that stays so, and can be taken
+    /// back then.
+    ///
     /// ```
     /// use gramme_ring::membership::CommitError;
     /// use gramme_ring::{Change, ClusterId, Member, Membership, NodeId};
@@ -327,13 +332,17 @@ impl Membership {
     /// # Errors
     /// As [`commit`](Self::commit).
     pub fn propose(&self) -> Result<Proposal, CommitError> {
-        if self.staged().is_empty() {
+        let used_up = self.next_stamp().is_err();
+        if self.staged().is_empty() && !used_up {
             return Err(CommitError::NothingStaged);
         }
         if let Some(transition) = self.transition() {
             return Err(CommitError::TransitionLive(transition.step()));
         }
-        let config = self.planned();
+        let config = match self.base() {
+            Some(base) if used_up => base.clone(),
+            _ => self.planned(),
+        };
         let members = config.members();
         let layout = Layout::compute(config.replicas(), config.partitions(), &members, self.layout())?;
         let mut hash = SequenceHash::new(DOMAIN ^ 2);
@@ -412,7 +421,7 @@ impl Membership {
     /// ```
     ///
     /// # Errors
-    /// [`MergeError`] if it is another cluster's or another part's of a torn one, or its stamps are out of all reach; nothing was changed then.
+    /// [`MergeError`] if it is another cluster's or another part's of a torn one; nothing was changed then.
     pub fn merge(&mut self, other: &Membership) -> Result<Merged, MergeError> {
         self.join(other, other.committed.as_ref())
     }
@@ -428,10 +437,6 @@ impl Membership {
             && mine.has_parted_from(theirs)
         {
             return Err(MergeError::Diverged { version: mine.layout.version().max(theirs.layout.version()) });
-        }
-        let news = other.staged.last_stamp().max(committed.map_or(0, |c| c.config.last_stamp()));
-        if self.committed.is_some() && news.saturating_sub(self.tally.last_stamp) > MAX_STAMP_LEAP {
-            return Err(MergeError::StampLeap(news));
         }
         let mut known = self.staged.clone();
         for config in [self.base(), Some(&other.staged), committed.map(|c| &c.config)].into_iter().flatten() {
@@ -485,8 +490,8 @@ impl Membership {
         Ok(self.committed.as_mut().is_some_and(|c| c.trackers.raise(node, phase)))
     }
 
-    /// Removes a dead node while a transition waits for it: nobody waits for it any more, it is refused from now on, and
-    /// its removal from the layout is staged in the name of `author`, to be committed when the transition has ended.
+    /// Removes a dead node while a transition waits for it: nobody waits for it any more, it is refused from now on, for good, and
+    /// its removal from the layout is [staged](Self::staged), to be committed when the transition has ended.
     ///
     /// What only this node held is lost.
     ///
@@ -502,30 +507,25 @@ impl Membership {
     /// }
     /// // Node 3 is dead.
     /// assert_eq!(known.transition().unwrap().waiting_for(), [NodeId(3)]);
-    /// known.remove_during_transition(me, NodeId(3))?;
+    /// known.remove_during_transition(NodeId(3))?;
     /// assert_eq!(known.transition().unwrap().step(), Step::Transferring);
     /// assert_eq!(known.staged(), [Change::Remove(NodeId(3))]);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
     /// # Errors
-    /// [`AdvanceError`] if no transition is live, if the node takes no part, after 2^63 changes, or past [`MAX_MERGED_NODES`]; nothing was
-    /// changed then.
-    pub fn remove_during_transition(&mut self, author: NodeId, node: NodeId) -> Result<(), AdvanceError> {
+    /// [`AdvanceError`] if no transition is live, if the node takes no part, or past [`MAX_MERGED_NODES`]; nothing was changed then.
+    pub fn remove_during_transition(&mut self, node: NodeId) -> Result<(), AdvanceError> {
         let transition = self.transition().ok_or(AdvanceError::NoTransition)?;
         if !transition.takes_part(node) {
             return Err(AdvanceError::NotParticipant(node));
         }
-        let stamp = self.next_stamp().map_err(|_| AdvanceError::Full)?;
         let removed = self.committed.as_ref().map_or(0, |c| c.removed.len());
-        if self.given_up.len() + removed >= MAX_MERGED_NODES && !self.given_up.contains(&node) {
+        // Who takes part is not given up yet.
+        if self.given_up.len() + removed >= MAX_MERGED_NODES {
             return Err(AdvanceError::Full);
         }
         self.given_up.insert(node);
-        if self.keeps_node(node) {
-            self.tally.last_stamp = stamp;
-            self.staged.nodes.insert(node, Described { stamp, author, value: Standing::Removed });
-        }
         Ok(())
     }
 

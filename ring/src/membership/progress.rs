@@ -74,11 +74,15 @@ impl Membership {
     /// of another commit than this state's nothing changes, since then there is more to tell.
     ///
     /// # Errors
-    /// [`MergeError`] if a node has declared something that the commit does not know, or a stamp is out of all reach; nothing
+    /// [`MergeError`] if a node has declared something that the commit does not know, or a stamp is none of this commit's; nothing
     /// was changed then.
     pub fn merge_progress(&mut self, progress: &Progress) -> Result<Merged, MergeError> {
         if progress.commit_hash() != self.commit_hash() {
             return Ok(Merged { changed: false, layout_changed: false });
+        }
+        let last_stamp = progress.staged.last_stamp();
+        if last_stamp >= self.stamp_end() {
+            return Err(MergeError::StampOutOfRange(last_stamp));
         }
         let committed = match (&self.committed, &progress.committed) {
             (Some(mine), Some(since)) => {

@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use super::config::{Config, Described, Tally, first_without_room, is_kept};
+use super::config::{Config, Described, Tally, first_without_room, is_kept, stamp_end};
 use super::{
     Change, MAX_KNOWN_NODES, MAX_MERGED_NODES, MAX_MERGED_SETTINGS, MAX_SETTING_NAME, MAX_SETTING_VALUE,
     MAX_SETTINGS, Membership, StageError, Standing,
@@ -17,10 +17,14 @@ impl Membership {
         staged.or_else(|| self.base()?.nodes.get(&node)).map(|entry| &entry.value)
     }
 
+    /// A stamp past all that are known.
     pub(super) fn next_stamp(&self) -> Result<u64, StageError> {
-        let last = self.tally.last_stamp;
-        // One below the decoder's bound.
-        if last + 1 >= 1 << 63 { Err(StageError::Full) } else { Ok(last + 1) }
+        let next = self.tally.last_stamp + 1;
+        if next < self.stamp_end() { Ok(next) } else { Err(StageError::Full) }
+    }
+
+    pub(super) fn stamp_end(&self) -> u64 {
+        stamp_end(self.layout().map(|layout| layout.version()))
     }
 
     /// Stages a change, in the name of the node at which the operator asked for it. A later change of the same subject
@@ -82,7 +86,7 @@ impl Membership {
     }
 
     /// Whether a merge keeps what is staged for this node, which is known.
-    pub(super) fn keeps_node(&self, id: NodeId) -> bool {
+    fn keeps_node(&self, id: NodeId) -> bool {
         let is_kept = |base: &Config| is_kept(&base.nodes, &self.staged.nodes, &id, MAX_MERGED_NODES);
         self.tally.nodes <= MAX_MERGED_NODES || self.base().is_none_or(is_kept)
     }
@@ -106,7 +110,7 @@ impl Membership {
     /// they undo, so that the undoing reaches everyone too.
     ///
     /// # Errors
-    /// [`StageError::Full`] after 2^63 changes; nothing was changed then.
+    /// [`StageError::Full`] if stamps are used up until the next commit; nothing was changed then.
     pub fn unstage_all(&mut self, author: NodeId) -> Result<(), StageError> {
         let stamp = self.next_stamp()?;
         let base = self.base().cloned().unwrap_or_default();

@@ -1,6 +1,7 @@
 //! Views converge whatever is lost, repeated or late.
 
 mod convergence;
+mod lies;
 mod rollback;
 mod strangers;
 

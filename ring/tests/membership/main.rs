@@ -1,6 +1,7 @@
 //! Staging, commits and merging.
 
 mod bounds;
+mod lies;
 mod merging;
 mod progress;
 mod properties;

@@ -123,7 +123,7 @@ fn newcomers_of_two_commits_do_not_merge_once_all_members_are_dead() {
         let mut m = start.clone();
         m.stage(NodeId(id), Change::Member(member(id))).unwrap();
         commit(&mut m);
-        m.remove_during_transition(NodeId(id), NodeId(1)).unwrap();
+        m.remove_during_transition(NodeId(1)).unwrap();
         m
     };
     let (live, mut a, mut b) = (alone(2), alone(2), alone(3));
@@ -216,7 +216,7 @@ fn a_stranger_does_not_displace_a_live_commit() {
 fn a_transition_displaced_and_finished_elsewhere() {
     let (stands, other) = competing();
     let mut given_up = other.clone();
-    given_up.remove_during_transition(NodeId(1), NodeId(4)).unwrap();
+    given_up.remove_during_transition(NodeId(4)).unwrap();
     given_up.advance(NodeId(1), Phase::Acknowledged).unwrap();
     let mut finished = other;
     finish(&mut finished);

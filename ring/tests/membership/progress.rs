@@ -56,7 +56,7 @@ fn a_node_that_dies_in_a_transition() {
     m.stage(NodeId(1), Change::Remove(NodeId(4))).unwrap();
     assert_eq!(m.propose(), Err(CommitError::TransitionLive(Step::Acknowledging)));
 
-    m.remove_during_transition(NodeId(1), NodeId(4)).unwrap();
+    m.remove_during_transition(NodeId(4)).unwrap();
     assert_eq!(step(&m), Step::Transferring);
     assert!(m.is_removed(NodeId(4)));
     assert!(m.advance(NodeId(4), Phase::Acknowledged).is_err());

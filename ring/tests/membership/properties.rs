@@ -75,7 +75,7 @@ fn run(acts: &[Act]) -> Vec<Membership> {
                 }
             }
             Act::Settle(n) => drop(nodes[n].settle()),
-            Act::RemoveDead(n, id) => _ = nodes[n].remove_during_transition(NodeId(n as u64 + 1), NodeId(id)),
+            Act::RemoveDead(n, id) => _ = nodes[n].remove_during_transition(NodeId(id)),
         }
     }
     nodes

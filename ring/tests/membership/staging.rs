@@ -27,13 +27,18 @@ fn founding_is_refused_by_name() {
         founded
     };
     let mut staged = Membership::new();
-    staged.stage(NodeId(3), Change::Replicas(2)).unwrap();
-    staged.stage(NodeId(3), Change::Partitions(64)).unwrap();
-    for member in &members {
-        staged.stage(NodeId(3), Change::Member(member.clone())).unwrap();
+    staged.stage(NodeId(1), Change::Replicas(2)).unwrap();
+    staged.stage(NodeId(1), Change::Partitions(64)).unwrap();
+    for n in [1, 2, 0] {
+        staged.stage(NodeId(1), Change::Member(members[n].clone())).unwrap();
     }
     commit(&mut staged);
-    assert_eq!(found(2, 64, &members), Ok(staged));
+    // In whatever order they are named: of two that found the same, each takes the other for itself.
+    for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
+        let mut founded = found(2, 64, &order.map(|n| members[n].clone())).unwrap();
+        assert_eq!(founded, staged);
+        assert!(!founded.merge(&staged).unwrap().changed);
+    }
     let twice = [member(1), member(1).with_weight(5), member(2)];
     assert_eq!(found(2, 64, &twice), Err(LayoutError::DuplicateMember(NodeId(1))));
     for (replicas, partitions) in [(3, 256), (2, 256)] {
@@ -113,9 +118,9 @@ fn decoded_states_are_checked() {
     assert_eq!(good.staged(), [Change::Replicas(2), Change::Partitions(16)]);
     assert!(read(&bytes(0, 16, &[5])).is_err(), "no replicas");
     assert!(read(&bytes(2, 17, &[5])).is_err(), "no such Q");
-    // 2^63 and 2^63 - 1: the next stamp has to exist.
-    let last = [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f];
-    assert!(read(&bytes(2, 16, &[0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 1])).is_err());
+    // 2^32 and 2^32 - 1: before the first commit there are no others.
+    let last = [0xff, 0xff, 0xff, 0xff, 0xf];
+    assert!(read(&bytes(2, 16, &[0x80, 0x80, 0x80, 0x80, 0x10])).is_err());
     let mut full = read(&bytes(2, 16, &last)).unwrap();
     assert_eq!(full.stage(NodeId(1), Change::Replicas(1)), Err(StageError::Full));
     assert_eq!(full.unstage_all(NodeId(1)), Err(StageError::Full));

@@ -25,9 +25,18 @@ pub(super) struct Owed {
     held: Vec<Held>,
 }
 
-/// A change of the layout, by its hash.
+/// Changes, by the hashes of their commits.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Changes(BTreeMap<u64, Vec<Held>>);
+pub(super) struct Changes(BTreeMap<u64, Change>);
+
+/// What owners are to have before one says that it has all.
+#[derive(Clone, Debug, Default)]
+struct Change {
+    /// Those that gain the key.
+    moving: Vec<Held>,
+    /// All of them, since reads will ask fewer than meet every former write.
+    compared: Vec<Held>,
+}
 
 impl Owed {
     /// Whether this history has all of it.
@@ -80,36 +89,50 @@ impl Checker {
         }
     }
 
-    /// Somebody has committed to a layout. What a majority of the present owners has by now, new ones are to have.
-    pub fn change_begins(&mut self, from: &Layout, to: &Layout) {
-        if self.changes.0.contains_key(&to.hash()) {
+    /// Somebody has committed. What a majority of the present owners has by now, new ones are to have. `fallen`: the former W of a key, if
+    /// reads will ask too few to meet what was written so: what as many have, all owners are to have.
+    pub fn change_begins(
+        &mut self,
+        commit: u64,
+        from: &Layout,
+        to: &Layout,
+        fallen: impl Fn(&[u8]) -> Option<u8>,
+    ) {
+        if self.changes.0.contains_key(&commit) {
             return;
         }
-        let mut moving = Vec::new();
+        let mut change = Change::default();
         for (number, key) in self.keys.iter().enumerate() {
             let (owners, next) = (self.owners_by(from, &key.name), self.owners_by(to, &key.name));
-            if next.iter().all(|node| owners.contains(node)) {
+            let moves = next.iter().any(|node| !owners.contains(node));
+            let fallen = fallen(&key.name);
+            if !moves && fallen.is_none() {
                 continue;
             }
             for dot in key.present.iter() {
                 let held = self.held(number, *dot, &owners);
                 if held.by.len() > owners.len() / 2 {
-                    moving.push(held);
+                    if fallen.is_some_and(|w| held.by.len() >= usize::from(w)) {
+                        change.compared.push(held.clone());
+                    }
+                    if moves {
+                        change.moving.push(held);
+                    }
                 }
             }
         }
-        self.changes.0.insert(to.hash(), moving);
+        self.changes.0.insert(commit, change);
     }
 
-    /// A node declares that it has all that it is to own by a layout and did not by another.
-    pub fn has_gained(&mut self, now: Time, node: usize, from: &Layout, to: &Layout) {
+    /// A node declares that it has all that it is to own by a commit and did not before.
+    pub fn has_gained(&mut self, now: Time, node: usize, commit: u64, from: &Layout, to: &Layout) {
         self.shadows[node].copies.values_mut().for_each(|copy| copy.passed_on = DotSet::new());
-        let gained = |key: usize| {
-            let name = &self.keys[key].name;
-            self.owners_by(to, name).contains(&node) && !self.owners_by(from, name).contains(&node)
-        };
-        let moving = self.changes.0.get(&to.hash()).into_iter().flatten();
-        let lacking = moving.filter(|held| gained(held.key)).find(|held| {
+        let owns =
+            |layout: &Layout, held: &&Held| self.owners_by(layout, &self.keys[held.key].name).contains(&node);
+        let Some(change) = self.changes.0.get(&commit) else { return };
+        let moving = change.moving.iter().filter(|held| !owns(from, held));
+        let due = moving.chain(&change.compared).filter(|held| owns(to, held));
+        let lacking = due.into_iter().find(|held| {
             let kept = held.by.iter().all(|(holder, losses)| self.losses[*holder] == *losses);
             kept && self.lacks(node, held)
         });

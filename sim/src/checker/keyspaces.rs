@@ -49,7 +49,7 @@ pub struct Quorum {
 
 impl View {
     /// R and W of a key with so many copies.
-    pub(super) fn rules(&self, key: &[u8], replicas: u8) -> (u8, u8) {
+    pub(crate) fn rules(&self, key: &[u8], replicas: u8) -> (u8, u8) {
         let levels = |keyspaces: &[(String, Keyspace)]| {
             let fits = keyspaces.iter().filter(|(prefix, _)| key.starts_with(prefix.as_bytes()));
             let own = fits.max_by_key(|(prefix, _)| prefix.len()).map(|(_, one)| one);

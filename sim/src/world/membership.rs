@@ -1,6 +1,6 @@
 //! Nodes come and go: what an operator does, and what the judge makes of it.
 
-use super::quorums::copies;
+use super::quorums::{copies, keyspaces};
 use super::{Crash, Event, World};
 use crate::checker::{Invariant, Unrest};
 use crate::keyspaces::Named;
@@ -81,16 +81,22 @@ impl World {
             let transition = membership.transition().map(|t| (t.step(), t.waiting_for()));
             let what = format!("node {node} goes by layout {} ({transition:?})", layout.version());
             self.note(&what);
+            let commit = membership.commit_hash().expect("there is a layout");
+            self.settings.entry(commit).or_insert_with(|| keyspaces(&membership));
+            // Who has made it has written it down first, and had the one before until then.
+            if let Some(before) = self.nodes[node].membership.commit_hash().filter(|before| *before != commit)
+            {
+                self.parents.entry(commit).or_insert(before);
+            }
             if let Some(transition) = membership.transition() {
-                self.checker.change_begins(transition.from(), transition.to());
+                let fallen = self.fallen(&membership);
+                self.checker.change_begins(commit, transition.from(), transition.to(), fallen);
             }
             self.check_step(node, &membership);
             let from = membership.transition().map(|transition| transition.from());
             for layout in [Some(layout), from].into_iter().flatten() {
                 self.checker.check_view(self.now, node, layout);
             }
-            let settings = Keyspace::all(&membership).map(|(prefix, one)| (prefix.to_owned(), one));
-            self.settings.insert(layout.hash(), settings.collect());
             let layout = self.nodes[node]
                 .membership
                 .layout()
@@ -134,7 +140,8 @@ impl World {
         // One that was set back hears from others what it has declared.
         if phase > before && !self.nodes[node].outdated {
             if before < Some(Phase::Synced) && phase >= Some(Phase::Synced) {
-                self.checker.has_gained(self.now, node, transition.from(), transition.to());
+                let commit = membership.commit_hash().expect("there is a layout");
+                self.checker.has_gained(self.now, node, commit, transition.from(), transition.to());
             }
             if phase == Some(Phase::Moved) && !transition.to().is_member(id) {
                 self.checker.leaves(self.now, node);

@@ -208,8 +208,10 @@ pub struct World {
     /// The newest layout that anybody has committed to, and the version of the last that reads have moved to.
     layout: Layout,
     moved: LayoutVersion,
-    /// The keyspaces that came with each layout, by its hash.
+    /// The keyspaces that came with each commit, by its hash. Two commits may have one layout.
     settings: BTreeMap<u64, Vec<Named>>,
+    /// The commit that each one follows.
+    parents: BTreeMap<u64, u64>,
     network: Network,
     clogs: BTreeMap<(usize, usize), Clog>,
     /// Senders and receivers, until the engines are told.
@@ -295,6 +297,7 @@ impl World {
             resets: true,
             moved: layout.version(),
             settings: BTreeMap::new(),
+            parents: BTreeMap::new(),
             layout,
             shape,
         };

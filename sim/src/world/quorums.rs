@@ -2,10 +2,11 @@
 
 use super::World;
 use crate::checker::{Coordination, OpId, Quorum, View};
+use crate::keyspaces::Named;
 use crate::time::Time;
 use core::time::Duration;
 use gramme_quorum::{Cover, Keyspace, Op, Reply};
-use gramme_ring::{Layout, Slot, Step};
+use gramme_ring::{Layout, Membership, Slot, Step};
 use std::collections::BTreeMap;
 
 /// A request that has ended so long ago nobody coordinates any more.
@@ -31,6 +32,11 @@ pub(super) fn copies(layout: &Layout) -> u8 {
     u8::try_from(layout.owner_count()).unwrap_or(u8::MAX)
 }
 
+/// The keyspaces that a node knows.
+pub(super) fn keyspaces(membership: &Membership) -> Vec<Named> {
+    Keyspace::all(membership).map(|(prefix, one)| (prefix.to_owned(), one)).collect()
+}
+
 /// Adds what holds by now: by each layout the least that ever did.
 fn fold(all: &mut Vec<Quorum>, more: Vec<Quorum>) {
     for one in more {
@@ -47,15 +53,26 @@ impl World {
         let membership = self.nodes[node].host.as_ref()?.engine().membership();
         membership.layout()?;
         let from = membership.transition().map(|transition| transition.from());
-        let before = from.map(|from| {
-            let keyspaces = self.settings.get(&from.hash()).cloned().unwrap_or_default();
-            (keyspaces, from.replicas())
-        });
-        Some(View {
-            keyspaces: Keyspace::all(membership).map(|(prefix, one)| (prefix.to_owned(), one)).collect(),
-            before,
-            founding: (self.shape.r, self.shape.w),
-        })
+        let before = from.map(|from| (self.settings_before(membership), from.replicas()));
+        Some(View { keyspaces: keyspaces(membership), before, founding: (self.shape.r, self.shape.w) })
+    }
+
+    /// The keyspaces that held before the last commit.
+    fn settings_before(&self, membership: &Membership) -> Vec<Named> {
+        let before = membership.commit_hash().and_then(|commit| self.parents.get(&commit));
+        before.and_then(|before| self.settings.get(before)).cloned().unwrap_or_default()
+    }
+
+    /// For a change that is under way: the W of a key before it, if by its R reads may miss what was written so, and did not before.
+    pub(super) fn fallen(&self, membership: &Membership) -> impl Fn(&[u8]) -> Option<u8> + use<> {
+        let founding = (self.shape.r, self.shape.w);
+        let view = |keyspaces| View { keyspaces, before: None, founding };
+        let (before, now) = (view(self.settings_before(membership)), view(keyspaces(membership)));
+        let n = membership.transition().map_or((0, 0), |t| (copies(t.from()), copies(t.to())));
+        move |key| {
+            let ((r, w), (new, _)) = (before.rules(key, n.0), now.rules(key, n.1));
+            (n.0 == n.1 && r + w > n.0 && new + w <= n.1).then_some(w)
+        }
     }
 
     /// What a node asks for by the layouts that it reads and writes by.

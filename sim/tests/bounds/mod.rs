@@ -7,9 +7,12 @@ use gramme_ring::{Membership, NodeId};
 use gramme_sim::checker::{Invariant, Load};
 use gramme_vclock::Actor;
 
+const IDLE: Load =
+    Load { requests: 0, request_bytes: 0, local: 0, unsynced: 0, copies: 0, bytes: 0, congested: false };
+
 #[test]
 fn bounds_that_are_passed_and_errors_that_name_none() {
-    let idle = Load { requests: 0, local: 0, unsynced: 0, copies: 0, bytes: 0, congested: false };
+    let idle = IDLE;
     let overloaded = Reply::Failed(OpError::Overloaded);
     for (before, answer, holds) in [
         (idle, None, true),
@@ -23,12 +26,21 @@ fn bounds_that_are_passed_and_errors_that_name_none() {
         (Load { bytes: 100, ..idle }, Some(&overloaded), true),
         (Load { bytes: 100, ..idle }, None, false),
         (Load { bytes: 99, ..idle }, Some(&overloaded), false),
+        (Load { request_bytes: 50, ..idle }, Some(&overloaded), true),
+        (Load { request_bytes: 50, ..idle }, None, false),
+        (Load { request_bytes: 49, ..idle }, Some(&overloaded), false),
         (Load { copies: 12, ..idle }, Some(&overloaded), true),
         (Load { copies: 12, ..idle }, None, false),
         (Load { copies: 11, ..idle }, Some(&overloaded), false),
     ] {
         let mut h = History::new();
-        h.checker.set_limits(Limits { requests: 2, local: 3, local_bytes: 100, ..Limits::default() });
+        h.checker.set_limits(Limits {
+            requests: 2,
+            request_bytes: 50,
+            local: 3,
+            local_bytes: 100,
+            ..Limits::default()
+        });
         let id = h.put(Cover::Nothing);
         h.checker.took(h.now, id, before, false, answer);
         if holds { h.holds() } else { h.breaks(Invariant::Bounds) }
@@ -50,7 +62,7 @@ fn reads_are_taken_while_a_sync_hangs() {
     let mut h = History::new();
     h.checker.set_limits(Limits { local: 3, ..Limits::default() });
     let id = h.get();
-    let hangs = Load { requests: 0, local: 2, unsynced: 3, copies: 0, bytes: 0, congested: false };
+    let hangs = Load { local: 2, unsynced: 3, ..IDLE };
     h.checker.took(h.now, id, hangs, false, None);
     h.holds();
     h.checker.took(h.now, id, hangs, false, Some(&Reply::Failed(OpError::Overloaded)));
@@ -62,17 +74,18 @@ fn more_in_hand_than_there_may_be() {
     let engine =
         Engine::new(Config::new(NodeId(1), Actor(1)), Membership::default(), gramme_quorum::Now::default());
     let idle = engine.status(gramme_quorum::Instant::default());
-    let more: [fn(&mut Status); 4] = [
+    let more: [fn(&mut Status); 5] = [
         |status| status.requests = 3,
+        |status| status.request_bytes = 51,
         |status| status.lingering_writes = 3,
         |status| status.lingering_reads = 3,
         |status| status.unsynced = 10_000,
     ];
     for more in more {
         let mut h = History::new();
-        h.checker.set_limits(Limits { requests: 2, local: 100, ..Limits::default() });
+        h.checker.set_limits(Limits { requests: 2, request_bytes: 50, local: 100, ..Limits::default() });
         let mut full = idle.clone();
-        (full.requests, full.lingering_writes, full.lingering_reads) = (2, 2, 2);
+        (full.requests, full.lingering_writes, full.lingering_reads, full.request_bytes) = (2, 2, 2, 50);
         h.checker.check_load(h.now, 0, &full);
         h.holds();
         let mut over = full;
@@ -87,10 +100,9 @@ fn a_value_past_the_limit_that_is_taken() {
     let mut h = History::new();
     h.checker.set_limits(Limits { value: 1, ..Limits::default() });
     let id = h.put(Cover::Nothing);
-    let idle = Load { requests: 0, local: 0, unsynced: 0, copies: 0, bytes: 0, congested: false };
-    h.checker.took(h.now, id, idle, false, Some(&Reply::Failed(OpError::ValueTooLarge(1))));
+    h.checker.took(h.now, id, IDLE, false, Some(&Reply::Failed(OpError::ValueTooLarge(1))));
     h.holds();
-    h.checker.took(h.now, id, idle, false, None);
+    h.checker.took(h.now, id, IDLE, false, None);
     h.breaks(Invariant::Bounds);
 }
 

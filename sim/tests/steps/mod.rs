@@ -133,13 +133,31 @@ fn a_new_owner_that_says_it_has_everything() {
         let mut h = four();
         let (copy, _) = written(&mut h);
         let (from, to) = (layout([0, 1, 2]), layout([1, 2, 3]));
-        h.checker.change_begins(&from, &to);
+        h.checker.change_begins(1, &from, &to, |_| None);
         // Node 2 has nothing, and copies from it alone are not enough.
         if has {
             h.store(3, &copy);
         }
-        h.checker.has_gained(h.now, 3, &from, &to);
+        h.checker.has_gained(h.now, 3, 1, &from, &to);
         if has { h.holds() } else { h.breaks(Invariant::NothingDroppedEarly) }
+    }
+}
+
+/// Reads will ask for one copy where two were written: who has none of it has nothing compared.
+#[test]
+fn an_owner_that_says_it_has_compared_what_reads_are_about_to_miss() {
+    for (w, has, holds) in
+        [(Some(2), true, true), (Some(2), false, false), (Some(3), false, true), (None, false, true)]
+    {
+        let mut h = four();
+        let (copy, _) = written(&mut h);
+        let owners = layout([0, 1, 2]);
+        h.checker.change_begins(1, &owners, &owners, |_| w);
+        if has {
+            h.store(2, &copy);
+        }
+        h.checker.has_gained(h.now, 2, 1, &owners, &owners);
+        if holds { h.holds() } else { h.breaks(Invariant::NothingDroppedEarly) }
     }
 }
 
@@ -149,8 +167,8 @@ fn what_one_owner_alone_had_a_new_one_may_miss() {
     let id = h.put(Cover::Nothing);
     h.store(0, &object(&[(dot(0, 1), value(id))], &[dot(0, 1)]));
     let (from, to) = (layout([0, 1, 2]), layout([1, 2, 3]));
-    h.checker.change_begins(&from, &to);
-    h.checker.has_gained(h.now, 3, &from, &to);
+    h.checker.change_begins(1, &from, &to, |_| None);
+    h.checker.has_gained(h.now, 3, 1, &from, &to);
     h.holds();
 }
 

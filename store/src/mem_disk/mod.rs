@@ -10,7 +10,7 @@ use crate::checksum::mix;
 use crate::disk::{Disk, DiskError, DiskErrorKind, DiskFile};
 use faults::Faults;
 use image::{Change, Dice, DirChange, Inode};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::string::{String, ToString};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::vec::Vec;
@@ -118,8 +118,9 @@ impl State {
     }
 
     fn used_bytes(&self) -> u64 {
-        let lens = self.names.values().filter_map(|inode| self.inodes.get(inode)).map(|inode| inode.live.len);
-        lens.map(in_blocks).sum()
+        let named: BTreeSet<u64> = self.names.values().copied().collect();
+        let there = self.inodes.iter().filter(|(inode, file)| file.open > 0 || named.contains(inode));
+        there.map(|(_, file)| in_blocks(file.live.len)).sum()
     }
 
     /// How many bytes may be added.
@@ -306,7 +307,8 @@ impl MemDisk {
         self.state().operations
     }
 
-    /// Bytes that all files take together, each a whole number of blocks of 4 KiB as on most file systems.
+    /// Bytes that all files take together, each a whole number of blocks of 4 KiB as on most file systems. One that was removed takes them until
+    /// nobody has it open.
     pub fn used_bytes(&self) -> u64 {
         self.state().used_bytes()
     }
