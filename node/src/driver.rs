@@ -358,7 +358,10 @@ where
                         *others = true;
                         self.parts.peers.known(node, &facts);
                     }
-                    Effect::Cluster(id, done) => self.parts.handle.cluster_answered(id, done),
+                    Effect::Cluster(id, done) => {
+                        let now = host.engine().membership();
+                        self.parts.handle.cluster_answered(id, done, now);
+                    }
                     Effect::Incomplete => self.remember_loss(),
                     Effect::Recovered => self.forget_loss(),
                 }

@@ -15,7 +15,7 @@ use crate::identity::members;
 use crate::signal::Signal;
 use bytes::Bytes;
 use gramme_quorum::{ClusterError, ClusterOp, Engine, Op, OpError, Reply, RequestId};
-use gramme_ring::{Member, NodeId, Slot};
+use gramme_ring::{Layout, Member, Membership, NodeId, Slot};
 use gramme_vclock::{GrowableContext as Context, SealError, SealKey, TokenError};
 use smol::channel::{Sender, bounded};
 use std::cell::{Cell, RefCell};
@@ -77,6 +77,26 @@ pub(crate) struct MemberInfo {
     pub(crate) zone: String,
     /// Where it serves what.
     pub(crate) addresses: Addresses,
+}
+
+/// Which commit stands, as one node knows it.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub(crate) struct Committed {
+    /// The version of the layout that it made, which follows that of the one before, and the layout's hash; 0 if nothing is committed.
+    version: u64,
+    hash: String,
+    /// The commit's own, which tells it from any other: those that change settings alone, say, on one parent make equal layouts.
+    commit: String,
+}
+
+impl Committed {
+    pub(crate) fn of(ring: &Membership) -> Committed {
+        Committed {
+            version: ring.layout().map_or(0, |layout| layout.version().0),
+            hash: format!("{:016x}", ring.layout().map_or(0, Layout::hash)),
+            commit: format!("{:016x}", ring.commit_hash().unwrap_or(0)),
+        }
+    }
 }
 
 /// `host:port` of each of a member's servers.
@@ -147,7 +167,7 @@ struct Shared {
     submitted: RefCell<VecDeque<(RequestId, Op)>>,
     /// Operators' changes, and who waits for them.
     changes: RefCell<VecDeque<(RequestId, ClusterOp)>>,
-    changing: RefCell<BTreeMap<RequestId, Sender<Result<(), ClusterError>>>>,
+    changing: RefCell<BTreeMap<RequestId, Sender<Result<Committed, ClusterError>>>>,
     next_change: Cell<u64>,
     /// Reads that wait for room, large ones and others, each in the order in which they came.
     lanes: RefCell<[VecDeque<Waiting>; 2]>,
@@ -236,8 +256,9 @@ impl Handle {
         Call { shared: Rc::clone(&self.0), state: CallState::Open(id) }
     }
 
-    /// Makes an operator's change of the cluster.
-    pub(crate) async fn change(&self, op: ClusterOp) -> Result<(), ClusterError> {
+    /// Makes an operator's change of the cluster. Answers which commit stood when it was made: its own, if it was one. Whoever looks later
+    /// may see another that has displaced it.
+    pub(crate) async fn change(&self, op: ClusterOp) -> Result<Committed, ClusterError> {
         let id = RequestId(self.0.next_change.get());
         self.0.next_change.set(id.0 + 1);
         let (sender, answer) = bounded(1);
@@ -253,7 +274,9 @@ impl Handle {
         self.0.changes.borrow_mut().pop_front()
     }
 
-    pub(crate) fn cluster_answered(&self, id: RequestId, done: Result<(), ClusterError>) {
+    /// What came of a change, just now: the driver's side.
+    pub(crate) fn cluster_answered(&self, id: RequestId, done: Result<(), ClusterError>, now: &Membership) {
+        let done = done.map(|()| Committed::of(now));
         if let Some(sender) = self.0.changing.borrow_mut().remove(&id) {
             // Whoever asked may be gone.
             let _ = sender.try_send(done);

@@ -447,3 +447,7 @@ fn loaded(read: Result<Read<impl Disk>, ReadError>) -> Loaded {
         Ok(Read::Pending(_)) | Err(_) => Loaded::Unknown,
     }
 }
+
+#[cfg(test)]
+#[path = "host_tests.rs"]
+mod tests;

@@ -321,8 +321,8 @@ impl Engine {
             return;
         }
         let Some(digest) = digest else { return };
-        // Hints for who is no member become hints for others just now, perhaps of this key.
-        if self.departed.is_some() {
+        // Hints for who is no member become hints for others just now, or later, perhaps of this key.
+        if self.departed.is_some() || self.rehint_armed {
             return self.stored_in(now, place_of(&key));
         }
         // Who was an owner when it was kept may be none by now, and still lack it.

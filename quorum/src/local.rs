@@ -30,7 +30,7 @@ impl Engine {
         if self.notes_loaded(id, loaded) || self.hint_loaded(now, id, loaded) {
             return;
         }
-        let departed = self.departed.is_some();
+        let departed = self.departed.is_some() || self.rehint_armed;
         let (view, me, passing_on) = (&self.view, self.config.node, self.is_passing_on());
         let (writes, planted) = (&self.writes, self.config.planted);
         let is_due = |key: &[u8], task: &Task| match task {

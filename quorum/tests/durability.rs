@@ -218,3 +218,15 @@ fn who_buffers_no_more_says_so_only_when_all_is_synced() {
     cluster.run();
     is_not_denied(&mut cluster, C);
 }
+
+/// What was acknowledged by former rules is synced when others are to hold, which waits for no interval to be over.
+#[test]
+fn a_change_of_the_rules_does_not_wait_for_the_interval() {
+    let mut cluster = Cluster::with(3, |config| config.timing.interval = Duration::from_secs(3600));
+    let interval = Keyspace { durability: Durability::Interval, ..Keyspace::default() };
+    common::commit(&mut cluster, A, &[("interval", interval)]);
+    cluster.put(A, "interval", "v", Cover::Held);
+    assert_eq!(durable(&cluster, "interval"), []);
+    common::commit(&mut cluster, A, &[("interval", Keyspace::default())]);
+    assert_eq!(durable(&cluster, "interval"), [A, B, C]);
+}

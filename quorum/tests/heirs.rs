@@ -3,9 +3,9 @@
 mod common;
 
 use common::*;
-use gramme_quorum::message::{CallId, Message, Purpose, Syncing};
+use gramme_quorum::message::{CallId, Message, Purpose, Refusal, Syncing};
 use gramme_quorum::*;
-use gramme_ring::{Change, Member, NodeId};
+use gramme_ring::{Change, Member, NodeId, Phase};
 use std::time::Duration;
 
 /// A fallback whose knowledge of the cluster is an old one keeps a write for an owner of which it has not heard. It makes of that hints for
@@ -172,4 +172,88 @@ fn a_hint_for_one_that_becomes_a_member_meanwhile_stays() {
     cluster.pass(Duration::from_secs(20));
     assert_eq!(cluster.records(keeper).filter(of_joiner).count(), 0);
     assert_eq!(cluster.copy(joiner, "k"), cluster.copy(holder, "k"));
+}
+
+/// A coordinator that has not heard of it yet has a fallback stand in for a node that was removed: the write is taken, and nothing kept.
+#[test]
+fn nothing_is_kept_for_who_was_removed() {
+    let mut cluster = Cluster::with(5, |config| config.timing.exchange = Duration::from_secs(10_000));
+    let list = cluster.preference("k");
+    let (keeper, gone) = (list[3], list[4]);
+    cluster.put(list[0], "k", "v", Cover::Held);
+    cluster.crash(gone);
+    changes::commit(&mut cluster, list[0], vec![Change::Remove(gone)]);
+    cluster.pass(Duration::from_secs(20));
+    let object = cluster.nodes[&list[0]].durable[&(place("k"), "k".into())].clone();
+    let layout = cluster.memberships[&keeper].layout().unwrap().version();
+    let write = Message::Write {
+        call: CallId(1),
+        layout,
+        purpose: Purpose::Write,
+        key: "k".into(),
+        object,
+        hints: vec![gone],
+        sync: Syncing::First,
+        outranked_by: None,
+    };
+    cluster.delivered.clear();
+    cluster.input(keeper, Input::Peer(list[0], write));
+    assert_eq!(cluster.hints(keeper), 0);
+    cluster.run();
+    let written = Message::Written { call: CallId(1), hints: Vec::new(), outranking: None };
+    assert!(cluster.delivered.contains(&(keeper, list[0], written)));
+}
+
+/// It has declared that nothing depends on it any more, and may go at any time.
+#[test]
+fn who_has_left_keeps_nothing_for_others() {
+    let mut cluster = Cluster::with(5, |config| config.timing.exchange = Duration::from_secs(10_000));
+    let list = cluster.preference("k");
+    let (reader, owner, leaver) = (list[0], list[1], list[3]);
+    cluster.put(reader, "k", "v", Cover::Held);
+    let object = cluster.nodes[&reader].durable[&(place("k"), "k".into())].clone();
+    // A read by the old layout is under way as long as this, so that the change does not end.
+    cluster.loses = |_, _, message| matches!(message, Message::Copy { .. });
+    let options = ReadOptions { timeout: Some(Duration::from_secs(60)), ..r(Level::All) };
+    cluster.start_request(reader, Op::Get { key: "k".into(), options });
+    changes::commit(&mut cluster, reader, vec![Change::Leave(leaver)]);
+    cluster.pass(Duration::from_secs(20));
+    let phase = cluster.nodes[&leaver].engine.membership().transition().expect("it is live").phase(leaver);
+    assert_eq!(phase, Some(Phase::Moved));
+    cluster.cut(leaver, owner, true);
+    let layout = cluster.memberships[&leaver].layout().unwrap().version();
+    let write = Message::Write {
+        call: CallId(1),
+        layout,
+        purpose: Purpose::Write,
+        key: "k".into(),
+        object,
+        hints: vec![owner],
+        sync: Syncing::First,
+        outranked_by: None,
+    };
+    cluster.delivered.clear();
+    cluster.input(leaver, Input::Peer(reader, write));
+    cluster.run();
+    let refused = Message::Refused { call: CallId(1), why: Refusal::Overloaded };
+    assert!(cluster.delivered.contains(&(leaver, reader, refused)));
+    cluster.pass(Duration::from_secs(60));
+    assert!(cluster.nodes[&leaver].engine.membership().transition().is_none());
+    assert_eq!(cluster.hints(leaver), 0, "it would go with them");
+}
+
+/// A coordinator that waits for a node, with nobody to stand in for it, keeps nothing for it when it is removed meanwhile.
+#[test]
+fn nothing_is_kept_for_who_is_removed_while_a_write_waits_for_it() {
+    let mut cluster = Cluster::with(3, |config| config.timing.exchange = Duration::from_secs(10_000));
+    cluster.pause(C);
+    cluster.start_request(A, put("k", "v", Cover::Held));
+    cluster.run();
+    changes::commit(&mut cluster, A, vec![Change::Remove(C)]);
+    cluster.pass(Duration::from_secs(20));
+    assert!(cluster.nodes[&A].engine.membership().transition().is_none());
+    for id in [A, B] {
+        let status = cluster.nodes[&id].engine.status(cluster.now.instant);
+        assert_eq!((status.hints_kept, status.hints_refused), (0, 0), "{id}");
+    }
 }

@@ -137,3 +137,21 @@ fn a_key_whose_hint_can_not_be_served_does_not_stop_the_handoff_of_the_others() 
     assert_eq!((0..20).filter(|i| cluster.copy(C, &format!("k{i}")).is_some()).count(), 20);
     assert_eq!(cluster.hints(keeper), 0);
 }
+
+/// A load that hangs counts as long as it does, whether anybody waits for it or not.
+#[test]
+fn loads_that_come_after_all_leave_room_for_others() {
+    let mut cluster = Cluster::with(3, |config| config.limits.local = 4);
+    cluster.put(A, "k", "v", Cover::Held);
+    let local = |cluster: &Cluster| cluster.nodes[&C].engine.status(cluster.now.instant).local;
+    for _ in 0..8 {
+        hang(&mut cluster, C, "k");
+        let all = Op::Get { key: Bytes::from_static(b"k"), options: r(Level::All) };
+        cluster.request(A, all);
+        cluster.pass(Duration::from_secs(30));
+        assert_eq!(local(&cluster), 1, "nobody waits for it any more");
+        cluster.load(C);
+        assert_eq!(local(&cluster), 0);
+    }
+    assert_eq!(cluster.get_with(A, "k", r(Level::All)).0, ["v"]);
+}

@@ -4,56 +4,13 @@ mod common;
 
 use bytes::Bytes;
 use common::changes::commit;
+use common::strays::*;
 use common::{A, B, C, Cluster};
 use gramme_quorum::message::{CallId, Message, Purpose, Syncing};
 use gramme_quorum::planted::Planted;
 use gramme_quorum::*;
 use gramme_ring::{Change, NodeId, Slot};
 use std::time::Duration;
-
-const D: NodeId = NodeId(4);
-
-/// A key that A, B and C own.
-fn owned_by_the_first_three(cluster: &Cluster) -> String {
-    let owners = |key: &String| {
-        let mut owners = cluster.preference(key)[..3].to_vec();
-        owners.sort_unstable();
-        owners == [A, B, C]
-    };
-    (0..).map(|i| format!("key {i}")).find(owners).unwrap()
-}
-
-/// A copy at D, which owns nothing of it and keeps no hint, while A, B and C own it.
-fn left_behind(cluster: &mut Cluster) -> String {
-    let key = owned_by_the_first_three(cluster);
-    cluster.put(A, &key, "v", Cover::Held);
-    cluster.pass(Duration::from_secs(1));
-    send_copy(cluster, &key, &[]);
-    assert!(cluster.copy(D, &key).is_some());
-    key
-}
-
-/// A write of what A has comes to D, from a coordinator by whose layout D was an owner, or that has it stand in for some.
-fn send_copy(cluster: &mut Cluster, key: &str, hints: &[NodeId]) {
-    let bytes = Bytes::copy_from_slice(key.as_bytes());
-    let object = cluster.nodes[&A].durable[&(common::place(key), bytes.clone())].clone();
-    let layout = cluster.memberships[&A].layout().unwrap().version();
-    let write = Message::Write {
-        call: CallId(1),
-        layout,
-        purpose: Purpose::Write,
-        key: bytes,
-        object,
-        hints: hints.to_vec(),
-        sync: Syncing::First,
-        outranked_by: None,
-    };
-    cluster.input(D, Input::Peer(A, write));
-}
-
-fn sweeping(cluster: &Cluster) -> usize {
-    cluster.nodes[&D].engine.status(cluster.now.instant).sweeping_partitions
-}
 
 /// One owner takes it, the answer of the second is lost, and the third can't and says so again and again: two of them are enough.
 #[test]
@@ -209,32 +166,6 @@ fn hints_that_could_not_be_listed_are_looked_for_again() {
     assert_eq!(cluster.hints(keeper), 0);
 }
 
-/// D's copy has served as a hint, and is to go; its disk has answered so many times since.
-fn about_to_go(rounds: usize, planted: Planted) -> (Cluster, String) {
-    let mut cluster = Cluster::with(4, |config| config.timing.exchange = Duration::from_secs(5));
-    cluster.crash(D);
-    cluster.start_planted(D, planted);
-    cluster.pass(Duration::from_secs(2));
-    let key = left_behind(&mut cluster);
-    cluster.pass(Duration::from_secs(30));
-    assert_eq!(cluster.copy(D, &key), None);
-    cluster.crash(C);
-    cluster.put(A, &key, "w", Cover::Held);
-    cluster.pass(Duration::from_secs(5));
-    assert_eq!(cluster.hints(D), 1);
-    cluster.nodes.get_mut(&D).unwrap().loads = false;
-    cluster.start(C);
-    let mut since = 0;
-    while since < rounds {
-        cluster.pass(Duration::from_millis(10));
-        for load in std::mem::take(&mut cluster.nodes.get_mut(&D).unwrap().held_loads) {
-            cluster.input(D, load);
-        }
-        since += usize::from(cluster.hints(D) == 0);
-    }
-    (cluster, key)
-}
-
 /// Just then somebody has it stand in once more, and the disk takes neither: it is looked at again.
 #[test]
 fn a_copy_that_could_not_be_replaced_as_it_was_to_go_goes_later() {
@@ -385,7 +316,6 @@ fn one_hint_holds_back_its_own_partition_alone() {
         *from == D && matches!(message, Message::Offer { .. })
     };
     assert_eq!(cluster.delivered.iter().filter(offers).count(), 0, "nothing is new");
-    let partition = |key: &String| common::place(key).0 / 64;
     for key in &keys {
         let stays = partition(key) == partition(&keys[0]);
         assert_eq!(cluster.copy(D, key).is_some(), stays, "{key}");
@@ -407,7 +337,7 @@ fn keeps_one_of_two() -> (Cluster, String) {
     let owned = |cluster: &Cluster, key: &String| cluster.preference(key)[3] == D;
     let mut keys = (0..).map(|i| format!("key {i}")).filter(|key| owned(&cluster, key));
     let key = keys.next().unwrap();
-    let other = keys.find(|other| common::place(other).0 / 64 != common::place(&key).0 / 64).unwrap();
+    let other = keys.find(|other| partition(other) != partition(&key)).unwrap();
     for key in [&key, &other] {
         cluster.put(A, key, "v", Cover::Held);
     }

@@ -189,7 +189,7 @@ impl ClusterCommand {
         if wait { self.wait(&answer) } else { Ok(()) }
     }
 
-    /// Waits until the committed layout is the only one in use.
+    /// Waits until the layout of this commit is the only one in use.
     fn wait(&self, committed: &Value) -> Result<(), Failure> {
         let mut progress = Progress::default();
         let mut heard = Instant::now();
@@ -198,7 +198,7 @@ impl ClusterCommand {
                 Ok(now) => {
                     heard = Instant::now();
                     let version = now["version"].as_u64();
-                    if version == committed["version"].as_u64() && now["hash"] != committed["hash"] {
+                    if version == committed["version"].as_u64() && now["commit"] != committed["commit"] {
                         progress.end();
                         return Err(self.failed(
                             "commit",

@@ -90,6 +90,8 @@ struct NodeStatus {
     ring_version: u64,
     replicas: u8,
     requests_in_flight: usize,
+    /// Bytes of the keys and values of requests coordinated here, and of the objects that they have read or made.
+    request_bytes: usize,
     requests_lingering: usize,
     waiting_for_disk: usize,
     waiting_for_sync: usize,
@@ -144,6 +146,7 @@ pub(super) fn status(server: &Server) -> Result<Answer, Refusal> {
         ring_version,
         replicas,
         requests_in_flight: handle.in_flight(),
+        request_bytes: status.request_bytes,
         requests_lingering: status.lingering_writes + status.lingering_reads,
         waiting_for_disk: status.local,
         waiting_for_sync: status.unsynced,

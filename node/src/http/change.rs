@@ -10,8 +10,9 @@ use super::keyspaces::{self, Wish};
 use super::members::{facts, known, planned, standing, state};
 use super::router::{Answer, Refusal};
 use crate::facts::MAX_WEIGHT;
+use crate::handle::Committed;
 use gramme_quorum::{ClusterError, ClusterOp, Engine};
-use gramme_ring::{Change, Layout, Member, NodeId, Zone};
+use gramme_ring::{Change, Member, NodeId, Zone};
 use hyper::body::Incoming;
 use hyper::header::CONTENT_TYPE;
 use hyper::{Method, Request, StatusCode};
@@ -75,11 +76,10 @@ struct Staged {
 }
 
 #[derive(Serialize)]
-struct Committed {
+struct Entered {
     plan: String,
-    /// The layout that is entered, and the hash that tells it from others of this version.
-    version: u64,
-    hash: String,
+    #[serde(flatten)]
+    committed: Committed,
 }
 
 pub(super) async fn answer(server: &Rc<Server>, request: Request<Incoming>) -> Result<Answer, Refusal> {
@@ -111,7 +111,7 @@ fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Refusal> {
     serde_json::from_slice(body).map_err(|e| Refusal::bad_request(format!("the body is not understood: {e}")))
 }
 
-async fn change(server: &Server, op: ClusterOp) -> Result<(), Refusal> {
+async fn change(server: &Server, op: ClusterOp) -> Result<Committed, Refusal> {
     server.handle.change(op).await.map_err(|error| {
         let status = match error {
             ClusterError::Busy | ClusterError::NotSaved => StatusCode::SERVICE_UNAVAILABLE,
@@ -126,14 +126,8 @@ async fn commit(server: &Server, commit: Commit) -> Result<Answer, Refusal> {
         .filter(|text| text.len() == 16 && text.bytes().all(|b| b.is_ascii_hexdigit()))
         .and_then(|text| u64::from_str_radix(text, 16).ok())
         .ok_or_else(|| Refusal::bad_request("plan is not the hash of a plan, 16 hexadecimal digits"))?;
-    change(server, ClusterOp::Commit(hash)).await?;
-    server.handle.engine(|engine| {
-        json(&Committed {
-            plan: commit.plan,
-            version: engine.layout().map_or(0, |layout| layout.version().0),
-            hash: format!("{:016x}", engine.layout().map_or(0, Layout::hash)),
-        })
-    })
+    let committed = change(server, ClusterOp::Commit(hash)).await?;
+    json(&Entered { plan: commit.plan, committed })
 }
 
 async fn stage(server: &Server, stage: Stage) -> Result<Answer, Refusal> {

@@ -5,10 +5,11 @@ use super::api::{json, look};
 use super::router::{Answer, Refusal};
 use crate::driver::progress;
 use crate::facts::{Facts, Progress};
+use crate::handle::Committed;
 use crate::identity::members as members_of;
 use gramme_quorum::{Engine, Instant, Status};
 use gramme_ring::membership::Standing;
-use gramme_ring::{Change as Staged, Layout, Membership, NodeId, Phase, Step, Transition};
+use gramme_ring::{Change as Staged, Membership, NodeId, Phase, Step, Transition};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -131,9 +132,8 @@ pub(super) fn members(server: &Server) -> Result<Answer, Refusal> {
 
 #[derive(Serialize)]
 struct Transfers {
-    /// The committed layout's version, and the hash that tells it from others of this version.
-    version: u64,
-    hash: String,
+    #[serde(flatten)]
+    committed: Committed,
     /// The change to it, until that is done; then null.
     transition: Option<Change>,
     /// Changes that are staged.
@@ -205,13 +205,7 @@ pub(super) fn transfers(server: &Server) -> Result<Answer, Refusal> {
                 copied: total - left,
             }
         });
-        Transfers {
-            version: engine.layout().map_or(0, |layout| layout.version().0),
-            hash: format!("{:016x}", engine.layout().map_or(0, Layout::hash)),
-            transition,
-            staged: ring.staged().len(),
-            nodes,
-        }
+        Transfers { committed: Committed::of(ring), transition, staged: ring.staged().len(), nodes }
     });
     json(&transfers)
 }

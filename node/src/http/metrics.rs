@@ -53,6 +53,12 @@ pub(super) fn answer(server: &Server) -> Result<Answer, Refusal> {
     one("ring_version", "gauge", "Version of the ring in force.", ring);
     one("requests_in_flight", "gauge", "Requests of clients in flight.", server.handle.in_flight() as u64);
     one(
+        "request_bytes",
+        "gauge",
+        "Bytes of the keys and values of requests coordinated here, and of the objects that they have read or made.",
+        status.request_bytes as u64,
+    );
+    one(
         "answer_bytes",
         "gauge",
         "Bytes of answers that are being fetched, wait, or are being sent.",

@@ -3,7 +3,9 @@
 use super::{serve, serve_within};
 use crate::budget::Charge;
 use crate::handle::{Bounds, Handle};
-use crate::redis::testing::{Order, rest, with_server};
+use crate::redis::testing::{ME, Order, rest, with_server, with_server_beside};
+use gramme_quorum::Keyspace;
+use gramme_ring::{ClusterId, Member, Membership, NodeId};
 use smol::io::{AsyncReadExt, AsyncWriteExt};
 use smol::net::TcpStream;
 use std::cell::RefCell;
@@ -254,6 +256,7 @@ fn what_operators_look_at() {
         };
         let status = json("/api/status").await;
         assert_eq!((&status["node"], &status["ready"]), (&"0000000000001234".into(), &true.into()));
+        assert_eq!((&status["requests_in_flight"], &status["request_bytes"]), (&0.into(), &0.into()));
         let ring = json("/api/ring").await;
         assert_eq!(
             ring["slots"],
@@ -263,6 +266,7 @@ fn what_operators_look_at() {
         let metrics = ask(at, "GET", "/metrics", &[], b"").await;
         assert_eq!(metrics.header("content-type"), Some("text/plain; version=0.0.4"));
         assert!(metrics.text().contains("# TYPE gramme_ready gauge\ngramme_ready 1\n"), "{metrics:?}");
+        assert!(metrics.text().contains("\n# TYPE gramme_request_bytes gauge\ngramme_request_bytes 0\n"));
         for line in metrics.text().lines().filter(|line| !line.starts_with('#')) {
             let (name, value) = line.rsplit_once(' ').unwrap();
             let family = name.split('{').next().unwrap();
@@ -342,7 +346,46 @@ fn operators_changes() {
         assert_eq!((&members[0]["weight"], &members[0]["zone"]), (&9.into(), &"cellar".into()));
         let transfers: serde_json::Value =
             serde_json::from_slice(&ask(at, "GET", "/api/transfers", &[], b"").await.body).unwrap();
-        assert_eq!((&transfers["version"], &transfers["hash"]), (&2.into(), &done["hash"]));
+        for field in ["version", "hash", "commit"] {
+            assert!(!done[field].is_null());
+            assert_eq!(transfers[field], done[field], "{field}");
+        }
+    });
+}
+
+/// Another node's commit wins before the operator's connection has its turn. Both make the same layout.
+#[test]
+fn a_commit_is_answered_as_what_it_was() {
+    const OTHER: NodeId = NodeId(2);
+    let founded = Membership::found(ClusterId(99), 3, 16, &[ME, OTHER].map(Member::new)).unwrap();
+    let rivals = (1..=100).map(|seconds| {
+        let mut ring = founded.clone();
+        let keyspace = Keyspace { ttl_ms: Some(1000 * seconds), ..Keyspace::default() };
+        ring.stage(OTHER, keyspace.change("other:").unwrap()).unwrap();
+        ring.commit(ClusterId(99), ring.propose().unwrap().hash()).unwrap();
+        ring
+    });
+    // The smallest hash stands.
+    let rival = rivals.min_by_key(Membership::commit_hash).unwrap();
+    let stands = format!("{:016x}", rival.commit_hash().unwrap());
+    with_server_beside(OTHER, rival, serve, async |at, _stop| {
+        let media = ("Content-Type", "application/json");
+        let post = async |what: &str, body: &str| -> serde_json::Value {
+            let path = format!("/api/cluster/{what}");
+            let got = ask(at, "POST", &path, &[media], body.as_bytes()).await;
+            assert_eq!(got.status, 200, "{}", got.text());
+            serde_json::from_slice(&got.body).unwrap()
+        };
+        let get = async |path: &str| -> serde_json::Value {
+            serde_json::from_slice(&ask(at, "GET", path, &[], b"").await.body).unwrap()
+        };
+        post("stage", r#"{"action":"keyspace","prefix":"one:","ttl":50}"#).await;
+        let plan = get("/api/cluster/plan").await;
+        let done = post("commit", &format!(r#"{{"plan":{}}}"#, plan["hash"])).await;
+        let now = get("/api/transfers").await;
+        assert_eq!((&now["version"], &now["hash"]), (&done["version"], &done["hash"]));
+        assert_eq!((&now["commit"], &now["staged"]), (&stands.clone().into(), &1.into()));
+        assert_ne!(done["commit"], now["commit"]);
     });
 }
 

@@ -12,8 +12,9 @@ use crate::stop::{StopSource, stop};
 use bytes::Bytes;
 use gramme_quorum::message::Message;
 use gramme_quorum::{
-    Config, Engine, Input, Instant, Loaded, Now, Op, OpError, Output, Place, Reply, RequestId,
+    ClusterOp, Config, Engine, Input, Instant, Loaded, Now, Op, OpError, Output, Place, Reply, RequestId,
 };
+use gramme_ring::gossip::Gossip;
 use gramme_ring::{ClusterId, Member, Membership as Ring, NodeId, Slot};
 use gramme_vclock::{Actor, SealKey};
 use smol::LocalExecutor;
@@ -72,6 +73,8 @@ struct Node {
     handle: Handle,
     engine: Rc<EngineCell>,
     wake: Signal,
+    /// A peer that has made a commit of its own, of which this node hears right after it has made one.
+    rival: Option<(NodeId, Gossip)>,
 }
 
 /// This node.
@@ -113,7 +116,7 @@ impl Node {
             value_limit: 16 << 20,
         };
         let handle = Handle::new(parts, wake.clone());
-        let mut node = Node { handle, engine, wake };
+        let mut node = Node { handle, engine, wake, rival: None };
         node.settle();
         for (id, _) in others.iter().filter(|(_, up)| *up) {
             node.engine.0.borrow_mut().handle(now(), Input::Connected(*id));
@@ -133,8 +136,14 @@ impl Node {
             let next = || self.handle.next_submitted().or_else(|| self.handle.next_large());
             waiting.extend(std::iter::from_fn(next));
             while let Some((id, op)) = self.handle.next_change() {
+                let commits = matches!(op, ClusterOp::Commit(_));
                 self.engine.0.borrow_mut().handle(now(), Input::Cluster(id, op));
                 self.settle();
+                if let Some((rival, gossip)) = self.rival.as_ref().filter(|_| commits) {
+                    let said = Input::Peer(*rival, Message::Gossip(gossip.summary()));
+                    self.engine.0.borrow_mut().handle(now(), said);
+                    self.settle();
+                }
             }
             if waiting.is_empty() {
                 let late = async {
@@ -187,9 +196,18 @@ impl Node {
                         let reply = Reply::Failed(OpError::Misuse("forwarded".to_owned()));
                         inputs.push(Input::Peer(to, Message::Forwarded { call, reply }));
                     }
+                    Output::Send(to, Message::Gossip(said)) => {
+                        let answer =
+                            self.rival.as_mut().filter(|(rival, _)| *rival == to).and_then(|(_, gossip)| {
+                                gossip.receive(ME, said).expect("it is understood").reply
+                            });
+                        inputs.extend(answer.map(|said| Input::Peer(to, Message::Gossip(said))));
+                    }
                     Output::Confirm(id) => inputs.push(Input::Written(id)),
                     Output::Save(_) => inputs.push(Input::Saved(true)),
-                    Output::Cluster(id, done) => self.handle.cluster_answered(id, done),
+                    Output::Cluster(id, done) => {
+                        self.handle.cluster_answered(id, done, engine.membership());
+                    }
                     _ => {}
                 }
             }
@@ -235,7 +253,33 @@ pub(crate) fn with_server_among<F, S, T>(
     S: Future<Output = ()> + 'static,
     T: Future<Output = ()>,
 {
-    let node = Node::new(bounds, others);
+    with_server_of(Node::new(bounds, others), order, serve, test);
+}
+
+/// The same for a node with a peer that has committed this at the same time, of which it hears right after its own commit.
+pub(crate) fn with_server_beside<F, S, T>(
+    rival: NodeId,
+    committed: Ring,
+    serve: F,
+    test: impl FnOnce(SocketAddr, StopSource) -> T,
+) where
+    F: FnOnce(TcpListener, Handle, Spawner, crate::stop::Stop) -> S,
+    S: Future<Output = ()> + 'static,
+    T: Future<Output = ()>,
+{
+    let mut node = Node::new(Bounds::default(), &[(rival, true)]);
+    let mut gossip = Gossip::new(rival, 1, 1).expect("it is in range");
+    *gossip.membership_mut() = committed;
+    node.rival = Some((rival, gossip));
+    with_server_of(node, Order::Fifo, serve, test);
+}
+
+fn with_server_of<F, S, T>(node: Node, order: Order, serve: F, test: impl FnOnce(SocketAddr, StopSource) -> T)
+where
+    F: FnOnce(TcpListener, Handle, Spawner, crate::stop::Stop) -> S,
+    S: Future<Output = ()> + 'static,
+    T: Future<Output = ()>,
+{
     let (executor, handle) = (Rc::new(LocalExecutor::new()), node.handle.clone());
     let (source, stop) = stop();
     smol::block_on(executor.run(async {

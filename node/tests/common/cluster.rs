@@ -137,12 +137,12 @@ impl Cluster {
         });
     }
 
-    /// Waits until all these nodes go by the same layout, and no transition is live.
+    /// Waits until all these nodes go by the same commit, and no transition is live.
     pub fn wait_until_one_ring(&self, nodes: &[u16]) {
         within(CHANGE, "all go by one layout", || {
             let seen: Vec<serde_json::Value> =
                 nodes.iter().map(|node| self.json(*node, &["transfers"])).collect();
-            seen.iter().all(|one| one["transition"].is_null() && one["hash"] == seen[0]["hash"])
+            seen.iter().all(|one| one["transition"].is_null() && one["commit"] == seen[0]["commit"])
         });
     }
 

@@ -3,6 +3,7 @@
 
 pub(crate) mod changes;
 mod requests;
+pub(crate) mod strays;
 
 use bytes::Bytes;
 use gramme_quorum::message::Message;
