@@ -448,6 +448,6 @@ fn loaded(read: Result<Read<impl Disk>, ReadError>) -> Loaded {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "server"))]
 #[path = "host_tests.rs"]
 mod tests;
