@@ -251,12 +251,22 @@ impl<D: Disk> Store<D> {
 
     /// Whether the disk has so much room more; one that reserves none says so in any case.
     fn disk_has_room(&self, bytes: u64) -> Result<bool, WriteError> {
-        let made = self.disk.create(PROBE, bytes);
+        let made = self.make_probe(bytes)?;
         let _ = self.disk.remove(PROBE);
+        Ok(made.is_some())
+    }
+
+    /// A file of so many bytes, if there is room for it.
+    fn make_probe(&self, bytes: u64) -> Result<Option<D::File>, WriteError> {
+        let mut made = self.disk.create(PROBE, bytes);
+        if made.as_ref().is_err_and(|error| error.kind() == DiskErrorKind::AlreadyExists) {
+            // It could not be removed when it was last made.
+            self.disk.remove(PROBE).map_err(not_made)?;
+            made = self.disk.create(PROBE, bytes);
+        }
         match made {
-            Ok(_) => Ok(true),
-            Err(error) if error.kind() == DiskErrorKind::NoSpace => Ok(false),
-            Err(error) => Err(not_made(error)),
+            Err(error) if error.kind() == DiskErrorKind::NoSpace => Ok(None),
+            made => made.map(Some).map_err(not_made),
         }
     }
 
@@ -302,10 +312,7 @@ impl<D: Disk> Store<D> {
 
     /// Makes the file that holds room anew, in the place of the one that there is, if the disk reserves so much beside that.
     fn replace_reserve(&mut self, bytes: u64) -> Result<bool, WriteError> {
-        let made = match self.disk.create(PROBE, bytes) {
-            Err(error) if error.kind() == DiskErrorKind::NoSpace => return Ok(false),
-            made => made.map_err(not_made)?,
-        };
+        let Some(made) = self.make_probe(bytes)? else { return Ok(false) };
         let replaced = made.size().and_then(|size| {
             if size < bytes {
                 return Ok(false);

@@ -9,6 +9,7 @@ use crate::options::{Options, Reads};
 use crate::read::{Cursor, Page, Read, ValueRef};
 use crate::recovery::{Progress, Recovery};
 use crate::scrub::Scrubbed;
+use crate::segments::is_short_of_numbers;
 use crate::snapshot::Snapshot;
 use crate::store::{Stats, Store};
 use crate::sync::{Durable, Position};
@@ -172,8 +173,8 @@ impl<D: Disk + Send + 'static> SharedStore<D> {
         let (dead, written) = state.act(|store| (store.read_bytes(slot, key).unwrap_or(0), act(store)));
         state.unattended_bytes = match &written {
             Ok(_) => state.unattended_bytes.saturating_add(bytes + dead),
-            // Upkeep may make the room that was missing.
-            Err(WriteError::NoSpace | WriteError::TooManySegments) => UPKEEP_EVERY_BYTES,
+            // Upkeep may make the room that was missing, or fewer segments.
+            Err(error) if *error == WriteError::NoSpace || is_short_of_numbers(error) => UPKEEP_EVERY_BYTES,
             Err(_) => state.unattended_bytes,
         };
         if state.unattended_bytes >= UPKEEP_EVERY_BYTES {

@@ -332,3 +332,28 @@ fn a_segment_of_removals_is_made_though_what_was_cut_for_it_can_t_be_made_up_for
     failing.store(0, Ordering::SeqCst);
     is_emptied(&mut store, stored, || {});
 }
+
+#[test]
+fn a_file_that_asked_for_room_and_could_not_be_removed_is_in_nobody_s_way() {
+    let (disk, stored) = full(true);
+    let failing = Arc::new(AtomicU64::new(0));
+    let watched = Watched::new(disk.clone(), {
+        let failing = failing.clone();
+        move |op| match op {
+            Op::Remove("RESERVE.new") if failing.swap(0, Ordering::SeqCst) > 0 => {
+                Err(gramme_store::DiskErrorKind::Io)
+            }
+            _ => Ok(()),
+        }
+    });
+    let (mut store, _) = Store::open(watched, options(16 << 10)).expect("opens");
+    disk.set_capacity(Some(disk.used_bytes() + (200 << 10)));
+    let mut met = 0;
+    for n in stored..stored + 400 {
+        failing.store(1, Ordering::SeqCst);
+        let done = store.put(0, &n.to_le_bytes(), &[1; 300], 1);
+        assert!(matches!(done, Ok(_) | Err(WriteError::NoSpace)), "{n}: {done:?}");
+        met += 1 - failing.load(Ordering::SeqCst);
+    }
+    assert!(met > 0, "it asks");
+}

@@ -86,9 +86,9 @@ impl<D: Disk> Inside<D> {
                 continue;
             }
             state.unattended_bytes = 0;
-            // On a full disk what is not synced is in the way of compaction, and nobody else may come to sync it.
-            let is_full = state.store.as_ref().is_some_and(Store::is_full);
-            let (after, attended) = if is_full { self.attend_to_all(state) } else { self.attend(state) };
+            // Where room or files are short what is not synced is in the way of compaction, and nobody else may come to sync it.
+            let is_short = state.store.as_ref().is_some_and(|store| store.is_full() || store.few_files);
+            let (after, attended) = if is_short { self.attend_to_all(state) } else { self.attend(state) };
             state = after;
             state.upkeep_error = attended.err();
         }
