@@ -123,6 +123,8 @@ pub struct Engine {
     pub(crate) open: usize,
     /// Their bytes.
     pub(crate) open_bytes: usize,
+    /// Bytes of copies that are to heal others.
+    pub(crate) heal_bytes: usize,
     pub(crate) admission: Admission,
     /// How long reads take that are answered.
     pub(crate) usual: Usual,
@@ -202,6 +204,7 @@ impl Engine {
             overdue_armed: false,
             open: 0,
             open_bytes: 0,
+            heal_bytes: 0,
             admission: Admission::new(config.timing.foreground, now.instant),
             usual: Usual::new(),
             pace: Pace::default(),

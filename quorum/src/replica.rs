@@ -252,7 +252,8 @@ impl Replica {
     }
 
     fn mint(&mut self, work: &mut Work, wall_ms: u64, key: &Bytes, mint: Mint) {
-        let others = self.request_bytes.saturating_sub(key.len() + mint.content.size());
+        let own = key.len() + mint.content.size() + mint.also.as_ref().map_or(0, object::weigh_all);
+        let others = self.request_bytes.saturating_sub(own);
         if others >= self.limits.request_bytes && !self.planted.is(Bug::RequestBytesUnbounded) {
             work.events.push(Event::MintRefused(mint.call, OpError::Overloaded));
             return;

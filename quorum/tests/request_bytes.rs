@@ -105,3 +105,66 @@ fn reads_of_large_objects_are_bounded_by_what_is_read() {
     assert_eq!(refused_and_open(&cluster, &gets), (6, 0));
     assert_eq!(bytes(&cluster), 0);
 }
+
+#[test]
+fn writes_that_wait_for_congested_replicas_count_with_the_others() {
+    let mut cluster = cluster();
+    for peer in [B, C] {
+        cluster.input(A, Input::Congested(peer, true));
+    }
+    let value = "x".repeat(VALUE);
+    let puts: Vec<_> =
+        (0..10).map(|i| cluster.start_request(A, put(&format!("key {i}"), &value, Cover::Held))).collect();
+    cluster.run();
+    assert_eq!(refused_and_open(&cluster, &puts), (6, 4), "the fourth goes beyond");
+    assert!(bytes(&cluster) <= LIMIT + VALUE + BESIDE, "{}", bytes(&cluster));
+    for peer in [B, C] {
+        cluster.input(A, Input::Congested(peer, false));
+    }
+    cluster.run();
+    assert!(bytes(&cluster) <= LIMIT + 2 * VALUE + BESIDE, "{}", bytes(&cluster));
+    let (_, open) = refused_and_open(&cluster, &puts);
+    assert_eq!((open, bytes(&cluster)), (0, 0));
+}
+
+#[test]
+fn what_a_delete_is_to_cover_counts() {
+    let mut cluster = cluster();
+    let keys: Vec<String> = (0..10).map(|i| format!("key {i}")).collect();
+    for key in &keys {
+        cluster.put(A, key, &"x".repeat(VALUE), Cover::Held);
+    }
+    cluster.pass(Duration::from_secs(1));
+    // Reads are answered by the others; the mints wait for what is here.
+    cluster.nodes.get_mut(&A).unwrap().loads = false;
+    let delete = |key: &String| Op::Delete {
+        key: key.clone().into(),
+        cover: Cover::Held,
+        options: WriteOptions::default(),
+    };
+    let deletes: Vec<_> = keys.iter().map(|key| cluster.start_request(A, delete(key))).collect();
+    cluster.pass(Duration::from_secs(1));
+    assert!((3 * VALUE..=LIMIT + VALUE + BESIDE).contains(&bytes(&cluster)), "{}", bytes(&cluster));
+    assert!(refused_and_open(&cluster, &deletes).0 > 0);
+}
+
+#[test]
+fn copies_that_heal_others_are_no_requests() {
+    let mut cluster = cluster();
+    let keys: Vec<String> = (0..10).map(|i| format!("key {i}")).collect();
+    for key in &keys {
+        cluster.put(A, key, &"x".repeat(VALUE), Cover::Held);
+    }
+    cluster.pass(Duration::from_secs(1));
+    for key in &keys {
+        let record = (place(key), bytes::Bytes::from(key.clone()));
+        cluster.nodes.get_mut(&A).unwrap().damaged.insert(record);
+    }
+    cluster.pause(C);
+    for key in &keys {
+        let options = ReadOptions { r: Some(Level::One), ..ReadOptions::default() };
+        cluster.request(A, Op::Get { key: key.clone().into(), options });
+    }
+    assert_eq!(bytes(&cluster), 0);
+    cluster.put(A, "another", "v", Cover::Held);
+}

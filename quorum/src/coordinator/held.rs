@@ -53,6 +53,7 @@ impl Engine {
             return self.answer(request.origin, Reply::Failed(OpError::Overloaded));
         }
         self.held_bytes += size;
+        self.open_bytes += size;
         self.held.insert(until, request);
         self.arm_held();
     }
@@ -66,7 +67,7 @@ impl Engine {
 
     /// A replica takes messages again, or is gone: writes that waited for that are looked at once more.
     pub(crate) fn release_held(&mut self, now: Now) {
-        self.held_bytes = 0;
+        self.open_bytes -= core::mem::take(&mut self.held_bytes);
         for request in core::mem::take(&mut self.held).into_values() {
             if self.plan(&request.key).target(self.config.node).is_some() {
                 self.start_write(now, request);
@@ -81,6 +82,7 @@ impl Engine {
         while let Some(first) = self.held.first_entry().filter(|first| first.key().0 <= now.instant) {
             let request = first.remove();
             self.held_bytes -= request.size();
+            self.open_bytes -= request.size();
             self.answer(request.origin, Reply::Failed(OpError::Overloaded));
         }
         self.arm_held();

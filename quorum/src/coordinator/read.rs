@@ -18,6 +18,10 @@ use gramme_ring::{Layout, LayoutVersion, NodeId, Slot};
 /// No spare request before this, however fast reads are: it would cost more than it brings.
 const MIN_HEDGE: Duration = Duration::from_millis(1);
 
+/// Bytes of copies that are to heal others, at one time; the last one may go beyond. A damaged record for which there is no room is
+/// found again when it is read or scrubbed.
+const MAX_HEAL_BYTES: usize = 64 << 20;
+
 /// A read being coordinated here. It lives on after its answer until it has repaired what was stale.
 #[derive(Debug)]
 pub(crate) struct Read {
@@ -104,7 +108,7 @@ impl Engine {
             self.timers.insert((at, Timer::ReadHedge(call)));
         }
         let (weighs, lingers) = (key.len(), 0);
-        self.open_bytes += weighs;
+        *self.bytes_of(origin.as_ref()) += weighs;
         self.reads.insert(
             call,
             Read {
@@ -188,10 +192,12 @@ impl Engine {
             return;
         }
         if let Some(object) = object {
-            let others = self.open_bytes - read.weighs;
-            if read.origin.is_some()
-                && others >= self.config.limits.request_bytes
-                && !self.config.planted.is(Bug::RequestBytesUnbounded)
+            let (open, most) = match &read.origin {
+                Some(Origin::Heal(_)) => (&mut self.heal_bytes, MAX_HEAL_BYTES),
+                _ => (&mut self.open_bytes, self.config.limits.request_bytes),
+            };
+            let others = *open - read.weighs;
+            if read.origin.is_some() && others >= most && !self.config.planted.is(Bug::RequestBytesUnbounded)
             {
                 return self.refuse_read(call);
             }
@@ -201,7 +207,7 @@ impl Engine {
             }
             if read.origin.is_some() {
                 read.weighs = read.bytes();
-                self.open_bytes = others + read.weighs;
+                *open = others + read.weighs;
             }
         }
         self.advance_read(now, call);
@@ -245,18 +251,23 @@ impl Engine {
             match if early { Verdict::Met } else { read.copies.verdict() } {
                 Verdict::Met => {
                     let origin = read.origin.take();
+                    let weighs = core::mem::take(&mut read.weighs);
                     let took = now.instant.since(read.began);
                     self.usual.saw(took);
+                    *self.bytes_of(origin.as_ref()) -= weighs;
                     if !matches!(origin, Some(Origin::Heal(_))) {
                         self.admission.saw(now.instant, took);
                     }
+                    let Some(read) = self.reads.get(&call) else { return };
                     let object = read.merged.clone();
                     if let Some(origin) = origin {
                         self.read_succeeded(now, origin, object);
                     }
                 }
                 Verdict::Impossible(Shortfall { need, have, want }) => {
+                    let weighs = core::mem::take(&mut read.weighs);
                     if let Some(origin) = read.origin.take() {
+                        *self.bytes_of(Some(&origin)) -= weighs;
                         self.answer(origin, Reply::Failed(OpError::Quorum { need, have, want }));
                     }
                 }
@@ -272,12 +283,16 @@ impl Engine {
         if read.origin.is_none() {
             let bytes = read.bytes();
             self.lingering_reads.set(core::mem::replace(&mut read.lingers, bytes), bytes);
-            self.open_bytes -= core::mem::take(&mut read.weighs);
         }
         if let Some(node) = differing {
             self.ask_copy(call, node, Want::Object);
         }
         self.bound_lingering_reads();
+    }
+
+    /// Where the bytes of reads for this are counted until they are answered: what heals a copy here is no request.
+    const fn bytes_of(&mut self, origin: Option<&Origin>) -> &mut usize {
+        if matches!(origin, Some(Origin::Heal(_))) { &mut self.heal_bytes } else { &mut self.open_bytes }
     }
 
     /// A copy came for which there is no room beside those of other requests.
@@ -297,7 +312,7 @@ impl Engine {
     fn remove_read(&mut self, call: CallId) -> Option<Read> {
         let read = self.reads.remove(&call)?;
         self.lingering_reads.set(read.lingers, 0);
-        self.open_bytes -= read.weighs;
+        *self.bytes_of(read.origin.as_ref()) -= read.weighs;
         self.timers.remove(&(read.patience, Timer::ReadPatience(call)));
         if let Some(at) = read.hedge {
             self.timers.remove(&(at, Timer::ReadHedge(call)));

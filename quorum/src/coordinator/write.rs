@@ -6,7 +6,7 @@ use super::{Origin, Plan};
 use crate::engine::{Engine, Timer};
 use crate::keyspace::{Durability, Policy};
 use crate::message::{CallId, Message, Purpose, Refusal, Syncing};
-use crate::object::{Content, Object, Rank};
+use crate::object::{self, Content, Object, Rank};
 use crate::op::{Cover, Expiry, Need, OpError, Reply, WriteOptions};
 use crate::outcome::Minted;
 use crate::planted::Bug;
@@ -121,9 +121,13 @@ impl Write {
         self.parts.iter().any(|part| part.tally.waiting().next().is_some())
     }
 
-    /// What it takes: its value, and its object as it is sent.
+    /// What it takes: its value, its object as it is sent, and what it is to cover.
     fn bytes(&self) -> usize {
-        self.key.len() + self.content.size() + self.sent.as_ref().map_or(0, |sent| sent.encoded.len())
+        let outranking = self.outranking.as_ref().map_or(0, object::weigh_all);
+        outranking
+            + self.key.len()
+            + self.content.size()
+            + self.sent.as_ref().map_or(0, |sent| sent.encoded.len())
     }
 
     /// The worst of the verdicts.
@@ -244,6 +248,7 @@ impl Engine {
             self.spare(now, &write.key);
         }
         let sync = write.sync(self.config.node);
+        let also_bytes = also.as_ref().map_or(0, object::weigh_all);
         write.hinted_here.clone_from(&hints);
         let mint =
             Mint { call, content: write.content.clone(), expiry: write.expiry, cover, also, hints, sync };
@@ -251,7 +256,7 @@ impl Engine {
         self.timers.insert((write.patience, Timer::WritePatience(call)));
         self.timers.insert((write.deadline, Timer::WriteDeadline(call)));
         let key = write.key.clone();
-        write.weighs = write.bytes();
+        write.weighs = write.bytes() + also_bytes;
         self.open_bytes += write.weighs;
         self.writes.insert(call, write);
         self.replica.start(&mut self.out, &key, Task::Mint(mint));
@@ -271,10 +276,8 @@ impl Engine {
         let Some(write) = self.writes.get_mut(&call) else { return };
         let replaced = replaced || write.sent.as_ref().is_some_and(|s| s.replaced);
         write.sent = Some(Sent { object, encoded, context, rank, replaced });
-        if write.is_open() {
-            let bytes = write.bytes();
-            self.open_bytes = self.open_bytes + bytes - core::mem::replace(&mut write.weighs, bytes);
-        }
+        self.weigh_write(call);
+        let Some(write) = self.writes.get_mut(&call) else { return };
         // Who was lost before is counted out, and surely did nothing; somebody else stands in.
         let mut asked = write.targets();
         asked.retain(|node| write.is_waiting_for(*node));
@@ -285,6 +288,14 @@ impl Engine {
             self.hint_uncovered(now, call);
         } else {
             self.write_failed(now, call, self.config.node, false);
+        }
+    }
+
+    /// Counts what a write takes by now, until it is answered.
+    fn weigh_write(&mut self, call: CallId) {
+        if let Some(write) = self.writes.get_mut(&call).filter(|write| write.is_open()) {
+            let bytes = write.bytes();
+            self.open_bytes = self.open_bytes + bytes - core::mem::replace(&mut write.weighs, bytes);
         }
     }
 
@@ -365,6 +376,7 @@ impl Engine {
         }
         if let Some(more) = outranking.filter(|_| !self.config.planted.is(Bug::OutrankingIgnored)) {
             let Ok(_) = write.outranking.get_or_insert_default().merge(more);
+            self.weigh_write(call);
         }
         self.advance_write(now, call);
     }
