@@ -42,10 +42,9 @@ pub const MAX_KNOWN_NODES: usize = 4 * MAX_MEMBERS;
 pub const MAX_MERGED_NODES: usize = 2 * MAX_KNOWN_NODES;
 /// Most settings that a state holds, as [`MAX_MERGED_NODES`] has it; the last names go.
 pub const MAX_MERGED_SETTINGS: usize = 2 * MAX_SETTINGS;
-/// Changes that can be staged between two commits: nobody makes so many. After as many commits, and before the first one, stamps are below as many
-/// times this, and one; a state with others is refused. So nobody who says a large stamp is believed by some and refused by others, and
-/// where one has left no stamps for anybody else the next commit brings new ones
-/// ([`Membership::propose`](super::Membership::propose)).
+/// Stamps of changes are below this times one more than the version of the committed layout (0 before the first): more than anybody makes
+/// between two commits. A state with others is refused, so that who says a large stamp is believed by all or by none; and where that
+/// leaves no stamps for others the next commit brings new ones ([`Membership::propose`](super::Membership::propose)).
 pub const MAX_CHANGES: u64 = 1 << 32;
 /// Stamps are below this in any case, so that the next one exists.
 const STAMP_END: u64 = 1 << 63;

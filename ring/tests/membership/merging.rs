@@ -114,6 +114,29 @@ fn two_parts_that_gave_each_other_up_do_not_merge() {
     assert!(later.merge_from(NodeId(4), &far).unwrap().layout_changed);
 }
 
+/// One part gave up a node that in the other left: their layouts are the same, and so are the parents that they name. A commit on the second has not
+/// that node as removed.
+#[test]
+fn a_commit_on_the_same_layout_by_whom_the_removed_left_does_not_merge() {
+    let start = founded(1..=4);
+    let without = |change| {
+        let mut m = start.clone();
+        m.stage(NodeId(1), change).unwrap();
+        commit(&mut m);
+        finish(&mut m);
+        m
+    };
+    let (removed, mut left) = (without(Change::Remove(NodeId(4))), without(Change::Leave(NodeId(4))));
+    assert_eq!(removed.layout(), left.layout());
+    left.stage(NodeId(2), Change::Member(member(5))).unwrap();
+    commit(&mut left);
+    assert_eq!(left.layout().unwrap().parent(), removed.layout().unwrap().hash());
+    let diverged = Err(MergeError::Diverged { version: LayoutVersion(3) });
+    assert_eq!(removed.clone().merge_from(NodeId(2), &left), diverged);
+    assert_eq!(left.clone().merge_from(NodeId(1), &removed), diverged);
+    assert!(removed.is_removed(NodeId(4)));
+}
+
 /// The only member is dead, and given up by two that each joined by a commit of its own. Nobody else was given up: there is nobody
 /// of the layout before from whom either might have heard of the other's commit.
 #[test]
