@@ -148,7 +148,8 @@ fn objects_for_which_a_peer_has_no_time_are_asked_for_again() {
 /// The page was read before this node had everything again, and is sent afterwards.
 #[test]
 fn a_page_says_what_held_when_it_was_read() {
-    let mut cluster = wiped(|_| {}, 20, 10);
+    // So long it waits for the page itself.
+    let mut cluster = wiped(|config| config.timing.request = Duration::from_secs(120), 20, 10);
     cluster.nodes.get_mut(&C).unwrap().lists = false;
     let layout = cluster.memberships[&C].layout().unwrap().version();
     let here = place("{k}").0;
