@@ -20,10 +20,13 @@ use std::boxed::Box;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 use std::vec::Vec;
 
 /// Upkeep looks around after so many bytes were written or became dead.
 const UPKEEP_EVERY_BYTES: usize = 1 << 20;
+/// A write that is refused for want of room lets upkeep have the store first, and waits no longer for that.
+const TURN: Duration = Duration::from_millis(10);
 /// Why there is a store behind a handle.
 const OPEN: &str = "closed only when no handle is left";
 
@@ -76,6 +79,8 @@ struct Inside<D: Disk> {
     board: Board,
     /// There may be something to do for the upkeep thread.
     upkeep: Condvar,
+    /// Upkeep has had the store.
+    turn: Condvar,
 }
 
 struct State<D: Disk> {
@@ -87,6 +92,8 @@ struct State<D: Disk> {
     /// Why the upkeep thread's last round ended early.
     upkeep_error: Option<WriteError>,
     closing: bool,
+    /// How often upkeep has had the store.
+    turns: u64,
 }
 
 impl<D: Disk + Send + 'static> Clone for SharedStore<D> {
@@ -148,8 +155,14 @@ impl<D: Disk + Send + 'static> SharedStore<D> {
             unattended_bytes: UPKEEP_EVERY_BYTES,
             upkeep_error: None,
             closing: false,
+            turns: 0,
         };
-        let inside = Arc::new(Inside { state: Mutex::new(state), board, upkeep: Condvar::new() });
+        let inside = Arc::new(Inside {
+            state: Mutex::new(state),
+            board,
+            upkeep: Condvar::new(),
+            turn: Condvar::new(),
+        });
         let thread = std::thread::Builder::new().name("store upkeep".into());
         let upkeep = thread.spawn({
             let inside = inside.clone();
@@ -171,14 +184,19 @@ impl<D: Disk + Send + 'static> SharedStore<D> {
         let inside = &self.0.inside;
         let mut state = inside.state();
         let (dead, written) = state.act(|store| (store.read_bytes(slot, key).unwrap_or(0), act(store)));
+        // Upkeep may make the room that is missing, or fewer segments.
+        let is_refused = |error: &WriteError| *error == WriteError::NoSpace || is_short_of_numbers(error);
+        let refused = written.as_ref().is_err_and(is_refused);
         state.unattended_bytes = match &written {
             Ok(_) => state.unattended_bytes.saturating_add(bytes + dead),
-            // Upkeep may make the room that was missing, or fewer segments.
-            Err(error) if *error == WriteError::NoSpace || is_short_of_numbers(error) => UPKEEP_EVERY_BYTES,
+            Err(_) if refused => UPKEEP_EVERY_BYTES,
             Err(_) => state.unattended_bytes,
         };
         if state.unattended_bytes >= UPKEEP_EVERY_BYTES {
             inside.upkeep.notify_one();
+        }
+        if refused {
+            state = inside.give_turn(state);
         }
         written.map(|position| (state, position))
     }
@@ -199,7 +217,7 @@ impl<D: Disk + Send + 'static> SharedStore<D> {
     }
 
     /// Sets a key's value, and returns when that is durable. One that is refused for want of
-    /// room wakes the upkeep thread: try again later.
+    /// room wakes the upkeep thread and lets it have the store first, for 10 ms at most: try again later.
     ///
     /// # Errors
     /// As for [`Store::put`] (nothing changed), or the sync failed ([`WriteError::Disk`], [`WriteError::Poisoned`], and

@@ -1,6 +1,6 @@
 //! Upkeep of the store for many threads: by a thread of its own, or by hand.
 
-use super::{Inside, SharedStore, State, UPKEEP_EVERY_BYTES};
+use super::{Inside, SharedStore, State, TURN, UPKEEP_EVERY_BYTES};
 use crate::disk::Disk;
 use crate::error::WriteError;
 use crate::store::Store;
@@ -73,8 +73,21 @@ impl<D: Disk> Inside<D> {
             drop(state);
             std::thread::yield_now();
             state = self.state();
+            self.took_turn(&mut state);
         }
         (state, Ok(freed))
+    }
+
+    fn took_turn(&self, state: &mut State<D>) {
+        state.turns += 1;
+        self.turn.notify_all();
+    }
+
+    /// Waits until upkeep has had the store, once: who writes again and again would leave it no time to make room.
+    pub(super) fn give_turn<'a>(&'a self, state: MutexGuard<'a, State<D>>) -> MutexGuard<'a, State<D>> {
+        let before = state.turns;
+        let waits = |state: &mut State<D>| state.turns == before && !state.closing;
+        self.turn.wait_timeout_while(state, TURN, waits).unwrap_or_else(PoisonError::into_inner).0
     }
 
     /// The upkeep thread: maintenance whenever enough has been written, or has become dead.
@@ -86,6 +99,7 @@ impl<D: Disk> Inside<D> {
                 continue;
             }
             state.unattended_bytes = 0;
+            self.took_turn(&mut state);
             // Where room or files are short what is not synced is in the way of compaction, and nobody else may come to sync it.
             let is_short = state.store.as_ref().is_some_and(|store| store.is_full() || store.few_files);
             let (after, attended) = if is_short { self.attend_to_all(state) } else { self.attend(state) };
