@@ -2,15 +2,13 @@
 
 mod common;
 
-use bytes::Bytes;
 use common::changes::commit;
+use common::strays::{D, partition, send_copy};
 use common::*;
-use gramme_quorum::message::{CallId, Message, Purpose, Syncing};
+use gramme_quorum::message::Message;
 use gramme_quorum::planted::Planted;
 use gramme_quorum::*;
-use gramme_ring::{Change, NodeId};
-
-const D: NodeId = NodeId(4);
+use gramme_ring::Change;
 
 /// The first place of hints.
 const HINTS: Place = Place(1 << 15);
@@ -65,24 +63,6 @@ fn a_peer_whose_pages_hang_is_told_and_asks_again() {
     assert_eq!(cluster.copy(C, "key"), Some(vec![String::from("v")]));
 }
 
-/// What A has of a key comes to D, which may not own it.
-fn send_copy(cluster: &mut Cluster, key: &str, hints: &[NodeId]) {
-    let bytes = Bytes::copy_from_slice(key.as_bytes());
-    let object = cluster.nodes[&A].durable[&(place(key), bytes.clone())].clone();
-    let layout = cluster.memberships[&A].layout().unwrap().version();
-    let write = Message::Write {
-        call: CallId(1),
-        layout,
-        purpose: Purpose::Write,
-        key: bytes,
-        object,
-        hints: hints.to_vec(),
-        sync: Syncing::First,
-        outranked_by: None,
-    };
-    cluster.input(D, Input::Peer(A, write));
-}
-
 /// D keeps hints for C, more than a page of them, and copies that it does not own. Something comes to two of those partitions, of one of
 /// which it keeps a hint, as it begins to look through all hints, `second` seconds after that came to others; the second page
 /// takes a while. Whether all copies stay of which it keeps hints.
@@ -90,7 +70,6 @@ fn keeps_what_is_hinted(second: u32, planted: Planted) -> bool {
     let mut cluster = Cluster::with(4, |config| config.timing.exchange = Duration::from_secs(3600));
     cluster.crash(D);
     cluster.start_planted(D, planted);
-    let partition = |key: &String| place(key).0 / 64;
     let left = |key: &String| cluster.preference(key)[3] == D;
     let keys: Vec<String> = (0..).map(|i| format!("key {i}")).filter(left).take(420).collect();
     for key in &keys {
@@ -100,7 +79,7 @@ fn keeps_what_is_hinted(second: u32, planted: Planted) -> bool {
     for peer in [A, B, D] {
         cluster.cut(C, peer, true);
     }
-    let mut partitions: Vec<u16> = keys.iter().map(partition).collect();
+    let mut partitions: Vec<u16> = keys.iter().map(|key| partition(key)).collect();
     partitions.sort_unstable();
     partitions.dedup();
     let in_partition = |wanted: u16| keys.iter().filter(move |key| partition(key) == wanted);

@@ -16,6 +16,16 @@ fn cluster() -> Cluster {
     cluster
 }
 
+/// Ten keys with large values, which all replicas have.
+fn ten_large(cluster: &mut Cluster) -> Vec<String> {
+    let keys: Vec<String> = (0..10).map(|i| format!("key {i}")).collect();
+    for key in &keys {
+        cluster.put(A, key, &"x".repeat(VALUE), Cover::Held);
+    }
+    cluster.pass(Duration::from_secs(1));
+    keys
+}
+
 fn bytes(cluster: &Cluster) -> usize {
     cluster.nodes[&A].engine.status(cluster.now.instant).request_bytes
 }
@@ -83,11 +93,7 @@ fn small_writes_that_come_to_a_large_object_are_bounded_by_what_is_made() {
 #[test]
 fn reads_of_large_objects_are_bounded_by_what_is_read() {
     let mut cluster = cluster();
-    let keys: Vec<String> = (0..10).map(|i| format!("{{k}}{i}")).collect();
-    for key in &keys {
-        cluster.put(A, key, &"x".repeat(VALUE), Cover::Held);
-    }
-    cluster.pass(Duration::from_secs(1));
+    let keys = ten_large(&mut cluster);
     cluster.pause(B);
     cluster.pause(C);
     cluster.nodes.get_mut(&A).unwrap().loads = false;
@@ -130,11 +136,7 @@ fn writes_that_wait_for_congested_replicas_count_with_the_others() {
 #[test]
 fn what_a_delete_is_to_cover_counts() {
     let mut cluster = cluster();
-    let keys: Vec<String> = (0..10).map(|i| format!("key {i}")).collect();
-    for key in &keys {
-        cluster.put(A, key, &"x".repeat(VALUE), Cover::Held);
-    }
-    cluster.pass(Duration::from_secs(1));
+    let keys = ten_large(&mut cluster);
     // Reads are answered by the others; the mints wait for what is here.
     cluster.nodes.get_mut(&A).unwrap().loads = false;
     let delete = |key: &String| Op::Delete {
@@ -151,11 +153,7 @@ fn what_a_delete_is_to_cover_counts() {
 #[test]
 fn copies_that_heal_others_are_no_requests() {
     let mut cluster = cluster();
-    let keys: Vec<String> = (0..10).map(|i| format!("key {i}")).collect();
-    for key in &keys {
-        cluster.put(A, key, &"x".repeat(VALUE), Cover::Held);
-    }
-    cluster.pass(Duration::from_secs(1));
+    let keys = ten_large(&mut cluster);
     for key in &keys {
         let record = (place(key), bytes::Bytes::from(key.clone()));
         cluster.nodes.get_mut(&A).unwrap().damaged.insert(record);
