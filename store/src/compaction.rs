@@ -167,6 +167,7 @@ impl<D: Disk> Store<D> {
                 None => Scan::new(segment.file.clone(), segment.place, segment.tail, segment.torn.clone())
                     .map_err(WriteError::Unreadable)?,
             };
+            scan.go_by_budget(budget);
             let (before, mark) = (scan.bytes_read, scan.position());
             let found = match scan.next() {
                 Ok(found) => found,

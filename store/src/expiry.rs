@@ -87,6 +87,7 @@ impl<F: DiskFile> Learning<F> {
     /// Reads about so many bytes more; answers whether there is more to read.
     fn step(&mut self, budget: u64, has_tree: bool) -> Result<bool, DiskError> {
         let end = self.scan.bytes_read + budget.max(1);
+        self.scan.go_by_budget(budget);
         while self.scan.bytes_read < end {
             match self.scan.next()? {
                 Found::End { .. } => return Ok(false),

@@ -12,7 +12,15 @@ use alloc::vec::Vec;
 use core::ops::Range;
 
 /// Bytes read at once, so few that they stay in the processor's cache; more only for a record that is longer.
-const WINDOW_BYTES: usize = 256 << 10;
+const WINDOW_BYTES: u64 = 256 << 10;
+
+/// The fewest that are worth a call to the disk.
+const MIN_WINDOW_BYTES: u64 = 8 << 10;
+
+/// How much to read at once where a step may read so many bytes in all.
+pub(crate) fn window_bytes(budget: u64) -> u64 {
+    budget.clamp(MIN_WINDOW_BYTES, WINDOW_BYTES)
+}
 
 /// How many times the segment's length may be looked at in vain.
 const WASTED_PART: u64 = 64;
@@ -56,6 +64,8 @@ pub(crate) struct Scan<F> {
     limit: u64,
     window: Vec<u8>,
     window_start: u64,
+    /// Bytes to read at once.
+    window_bytes: u64,
     /// A search for a record that is under way.
     search: Option<Search>,
     /// Ranges known to hold no records.
@@ -83,6 +93,7 @@ impl<F: DiskFile> Scan<F> {
             limit,
             window: Vec::new(),
             window_start: 0,
+            window_bytes: WINDOW_BYTES,
             search: None,
             skip,
             skipped: 0,
@@ -91,6 +102,11 @@ impl<F: DiskFile> Scan<F> {
             bytes_read: 0,
             wasted: 0,
         })
+    }
+
+    /// Reads no more at once than is fit for steps of so many bytes, or than one record has.
+    pub(crate) fn go_by_budget(&mut self, bytes: u64) {
+        self.window_bytes = window_bytes(bytes);
     }
 
     /// Passes over what the disk refuses to read from here on, as if it were damaged, instead of failing there.
@@ -121,7 +137,7 @@ impl<F: DiskFile> Scan<F> {
         if offset >= self.window_start && offset + len as u64 <= end {
             return Ok(());
         }
-        let want = (self.limit - offset).min(WINDOW_BYTES.max(len) as u64);
+        let want = (self.limit - offset).min(self.window_bytes.max(len as u64));
         let want = usize::try_from(want).expect("no longer than a window or a record");
         self.window.resize(want, 0);
         self.fill(offset, 0..want)?;
@@ -258,9 +274,7 @@ impl<F: DiskFile> Scan<F> {
         let Search { start, mut used, mut offset } = search;
         let before = self.bytes_read;
         while offset < self.limit {
-            if offset - search.offset >= WINDOW_BYTES as u64
-                || self.bytes_read - before >= WINDOW_BYTES as u64
-            {
+            if offset - search.offset >= self.window_bytes || self.bytes_read - before >= self.window_bytes {
                 self.search = Some(Search { start, used, offset });
                 return Ok(Found::Searching);
             }
@@ -380,7 +394,7 @@ mod tests {
                 found => break found,
             }
             let read = scan.bytes_read - before;
-            assert!(read <= 2 * WINDOW_BYTES as u64 + 2 * record.len() as u64, "{read} bytes at once");
+            assert!(read <= 2 * WINDOW_BYTES + 2 * record.len() as u64, "{read} bytes at once");
         };
         let Found::Gap { start, end, trailing: true } = found else { panic!("a gap to the end") };
         assert!(scan.bytes_read < 100 * LIMIT as u64, "{} bytes were read", scan.bytes_read);

@@ -71,6 +71,7 @@ impl<D: Disk> Store<D> {
                 // Compaction took it meanwhile.
                 continue;
             }
+            round.scan.go_by_budget(budget_bytes as u64);
             let (before, mark) = (round.scan.bytes_read, round.scan.position());
             let next = round.scan.next();
             found.bytes += round.scan.bytes_read - before;

@@ -5,15 +5,12 @@ use crate::chain::{Event, SegmentHash};
 use crate::disk::{Disk, DiskError, DiskFile};
 use crate::index_file::{self, Subject, Writer};
 use crate::record::MAX_SEGMENT_BYTES;
-use crate::scan::Scan;
+use crate::scan::{Scan, window_bytes};
 use crate::store::Store;
 use crate::summary::{Hashes, Line, Source, Summary};
 use alloc::vec::Vec;
 use core::fmt;
 use sha2::{Digest, Sha256};
-
-/// Bytes that are hashed at once.
-const PIECE_BYTES: u64 = 256 << 10;
 
 /// A segment being sealed. It owns all that it needs and runs without its store.
 pub(crate) struct SealJob<F> {
@@ -43,9 +40,10 @@ impl<F: DiskFile> SealJob<F> {
     /// Reads about so many bytes more; answers whether there is more to do.
     pub(crate) fn step(&mut self, budget: u64) -> Result<bool, DiskError> {
         let mut spent = 0;
+        self.scan.go_by_budget(budget);
         while spent < budget.max(1) {
             if self.hashed < self.subject.len {
-                let len = (self.subject.len - self.hashed).min(PIECE_BYTES);
+                let len = (self.subject.len - self.hashed).min(window_bytes(budget));
                 self.piece.resize(usize::try_from(len).expect("a piece"), 0);
                 let read = self.file.read_at(self.hashed, &mut self.piece)?;
                 // Past the end of a file that was cut it reads as zeros: some hash it must have.

@@ -10,7 +10,7 @@ use watched::{Op, Watched};
 
 const BUDGET: usize = 4096;
 /// A window of a scan twice, and the longest record here.
-const MORE: u64 = (2 << 18) + (BUDGET as u64) + 2048;
+const MORE: u64 = (2 << 13) + (BUDGET as u64) + 2048;
 
 fn options(seed: u8) -> Options {
     Options::new([seed; 16]).with_segment_bytes(8 << 20).with_tree_key([7; 16])
