@@ -41,7 +41,7 @@ pub struct Recovery {
     pub leftovers: u64,
     /// Damage to what was durable.
     pub damage: Vec<Damage>,
-    /// What a crash left of writes that were not known to be durable. Not damage: on a medium
+    /// What a crash left of writes that were not known to be durable, also where all is there but for a bit that was set right. Not damage: on a medium
     /// that keeps what was synced none of them was acknowledged as durable. On one that rots, it may have been by the last
     /// sync before the power failed.
     pub torn: Vec<Torn>,
@@ -103,7 +103,8 @@ pub enum DamageKind {
     Manifest,
     /// A segment's header. Nothing is lost: the manifest knows what it said.
     SegmentHeader,
-    /// One bit of a record's header. The record could be mended.
+    /// One bit of a record's header. The record could be mended. (Past what is known to be durable a crash may have done that: it is
+    /// told among the [torn](Recovery::torn) then.)
     Mended {
         /// The record's slot.
         slot: u16,

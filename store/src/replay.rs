@@ -328,21 +328,26 @@ impl<'p, F: DiskFile> Replay<'p, F> {
             let (id, tail) = (segment.id, segment.tail);
             // A crash tears; it does not make a place unreadable, so that is not taken for its work.
             if !segment.sealed && (id, start) >= self.watermark && !unreadable {
-                // Nor does it turn a single bit round before a body that is whole: then all of the record is there, and what is
-                // shown must be on the disk. A watermark has no body, and its header's last byte a single bit.
-                if matches!(&fate, Fate::Mended(line) if line.kind != Kind::Watermark) {
+                // All of a record with one wrong bit is there, and what is shown must be on the disk. A crash does that where it tears off
+                // a sector's last bytes, a single bit in them, and leaves the rest of the record whole. A watermark has no body to tell.
+                if let Fate::Mended(line) = &fate
+                    && line.kind != Kind::Watermark
+                {
                     self.to_mend.push((number, start));
-                } else {
-                    // Never known to be durable. Later openings are not to take it for rot.
-                    if start < tail {
-                        segment.torn.push((start, end.min(tail)));
-                    }
-                    // Where the log goes no further, others may have stood behind it.
-                    let slot = if let Fate::Headed(line) = &fate { Some(line.slot) } else { None };
-                    let slot = slot.filter(|_| !is_last);
-                    self.recovery.torn.push(Torn { segment: id, start, end, slot });
+                    self.recovery.torn.push(Torn { segment: id, start, end, slot: Some(line.slot) });
+                    self.segments[number].tail = tail.max(end);
+                    self.take(number, start, end, line)?;
                     continue;
                 }
+                // Never known to be durable. Later openings are not to take it for rot.
+                if start < tail {
+                    segment.torn.push((start, end.min(tail)));
+                }
+                // Where the log goes no further, others may have stood behind it.
+                let slot = if let Fate::Headed(line) = &fate { Some(line.slot) } else { None };
+                let slot = slot.filter(|_| !is_last);
+                self.recovery.torn.push(Torn { segment: id, start, end, slot });
+                continue;
             }
             // The segment keeps its damaged end, so that the next opening reports it again.
             segment.tail = tail.max(end.min(segment.capacity));
@@ -358,14 +363,7 @@ impl<'p, F: DiskFile> Replay<'p, F> {
             self.note_damage(number, start, end, kind);
             if let Some(line) = line {
                 // The index points to it even if its body is bad: a read finds it damaged, not absent.
-                self.apply(number, &line)?;
-                let segment = &mut self.segments[number];
-                if line.kind != Kind::Watermark {
-                    segment.note_sequence(line.sequence);
-                }
-                if matches!(line.kind, Kind::Delete | Kind::DropSlot) {
-                    segment.removals += end - start;
-                }
+                self.take(number, start, end, &line)?;
             }
         }
         // Sequences that may be in there are not used again: there may come a day when they can be read.
@@ -396,6 +394,19 @@ impl<'p, F: DiskFile> Replay<'p, F> {
         self.look_for_cuts();
         self.tell_lost();
         self.recovery.damage.sort_by_key(|damage| (damage.segment, damage.start));
+        Ok(())
+    }
+
+    /// Takes a record into the index whose place was not whole.
+    fn take(&mut self, number: u16, start: u64, end: u64, line: &Line) -> Result<(), OpenError> {
+        self.apply(number, line)?;
+        let segment = &mut self.segments[number];
+        if line.kind != Kind::Watermark {
+            segment.note_sequence(line.sequence);
+        }
+        if matches!(line.kind, Kind::Delete | Kind::DropSlot) {
+            segment.removals += end - start;
+        }
         Ok(())
     }
 
