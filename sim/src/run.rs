@@ -389,7 +389,8 @@ impl Run<'_> {
             }
             self.world.alter_lost();
             match self.world.unrest() {
-                None => break,
+                None if !self.world.is_changing() => break,
+                None => {}
                 Some(unrest) if self.world.now() >= deadline => return self.world.fail_unrest(unrest),
                 Some(_) => restless = self.world.now().since(began),
             }

@@ -79,16 +79,18 @@ impl Checker {
         // Beyond those that come from outside there are the second halves of requests that were taken, and what background work has
         // under way.
         let most = local + 2 * requests + self.shadows.len() * handoff + PULLED;
+        let copies = 1 + usize::from(self.widest);
         let bounds = [
             (status.requests, requests, "requests in hand"),
-            // The last one may go beyond, by what it reads and makes.
-            (status.request_bytes, request_bytes + 4 * self.longest, "bytes of requests in hand"),
+            // The last one may go beyond, by what it reads of each copy and makes. Small versions weigh up to twice what they take in a message.
+            (status.request_bytes, request_bytes + 2 * copies * self.longest, "bytes of requests in hand"),
             (status.lingering_writes, requests, "writes that linger"),
             (status.lingering_reads, requests, "reads that linger"),
             (status.unsynced, most, "operations that wait for a sync"),
         ];
-        for (count, _, what) in bounds.into_iter().filter(|(count, bound, _)| count > bound) {
-            self.fail(now, Invariant::Bounds, None, format!("node {node} has {count} {what}"));
+        for (count, bound, what) in bounds.into_iter().filter(|(count, bound, _)| count > bound) {
+            let what = format!("node {node} has {count} {what}, of at most {bound}");
+            self.fail(now, Invariant::Bounds, None, what);
         }
     }
 

@@ -107,7 +107,8 @@ impl Checker {
     pub fn check_rest(&mut self, now: Time, owners: impl Fn(&[u8]) -> Vec<usize>) {
         for number in 0..self.keys.len() {
             let key = &self.keys[number];
-            let owner = owners(&key.name)[0];
+            // Of a disk that is full nothing is asked.
+            let Some(owner) = owners(&key.name).first().copied() else { continue };
             let copy = self.shadows[owner].copies.get(&number);
             let held = |dot| copy.is_some_and(|copy| copy.object.get(dot).is_some());
             let missing = key.present.iter().find(|dot| {

@@ -129,6 +129,7 @@ impl Checker {
     /// The least N that some node goes by, and the largest.
     pub fn in_force(&mut self, least: u8, most: u8) {
         self.replicas = (least, most);
+        self.widest = self.widest.max(most);
         for id in &self.waiting {
             let request = &mut self.requests[id.index()];
             request.most = request.most.max(most);

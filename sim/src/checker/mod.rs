@@ -229,6 +229,8 @@ impl Key {
 pub struct Checker {
     /// The smallest N that anybody goes by, and the largest.
     replicas: (u8, u8),
+    /// The largest N that any node went by so far.
+    widest: u8,
     /// The rules by prefix; those of all other keys come first.
     keyspaces: Vec<(String, Rules)>,
     keys: Vec<Key>,
@@ -282,6 +284,7 @@ impl Checker {
         let view = View { founding: (r, w), ..View::default() };
         Checker {
             replicas: (replicas, replicas),
+            widest: replicas,
             keyspaces: vec![(String::new(), Rules::new())],
             keys: Vec::new(),
             numbers: BTreeMap::new(),

@@ -282,8 +282,13 @@ impl Run<'_> {
                 !moved.is_empty()
             }
             Kind::Replicas => {
-                let most = if self.world.nodes() > 5 { 4 } else { 3 };
-                let replicas = u8::try_from(self.rng.range(2, most)).unwrap_or(3);
+                // A single copy is not to be where a disk may be lost.
+                let risky = |kind: Kind| {
+                    matches!(kind, Kind::Wipe | Kind::SetBack | Kind::Membership | Kind::FullDisk)
+                };
+                let may_lose = self.damage.is_some() || self.storm.kinds.iter().any(|(kind, _)| risky(*kind));
+                let replicas = self.rng.range(if may_lose { 2 } else { 1 }, self.world.nodes().min(5) as u64);
+                let replicas = u8::try_from(replicas).unwrap_or(3);
                 self.world.alter(at, &[Alteration::Replicas(replicas)]);
                 true
             }
