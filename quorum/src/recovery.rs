@@ -200,14 +200,19 @@ impl Engine {
         let (Some(layout), Some(slot)) = (self.view.reading(), Slot::new(first)) else {
             return (Vec::new(), 1);
         };
-        let removed = |node: &NodeId| self.view.membership().is_removed(*node);
-        let owners = layout.owners(layout.partition_of(slot));
-        let others: Vec<NodeId> = owners.filter(|node| *node != self.config.node && !removed(node)).collect();
+        let others = self.other_owners(slot);
         let wanted = copies(layout) + 1 - self.replica.keyspaces.least_w(copies(layout));
         let wanted = usize::from(wanted.max(1));
         let wanted = if self.config.planted.is(Bug::TransferFromOne) { 1 } else { wanted };
         let wanted = wanted.min(others.len()).max(usize::from(missing == Some(Missing::Lost)));
         (others, wanted)
+    }
+
+    /// The other owners of a slot, but for those that were given up.
+    pub(crate) fn other_owners(&self, slot: Slot) -> Vec<NodeId> {
+        let Some(layout) = self.view.reading() else { return Vec::new() };
+        let left = |node: &NodeId| *node != self.config.node && !self.view.membership().is_removed(*node);
+        layout.owners(layout.partition_of(slot)).filter(left).collect()
     }
 
     /// A peer is back, or it is time to look again: who can be pulled from?

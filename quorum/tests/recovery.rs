@@ -5,7 +5,7 @@ mod common;
 use common::*;
 use gramme_quorum::message::Message;
 use gramme_quorum::*;
-use gramme_ring::NodeId;
+use gramme_ring::{Change, NodeId};
 use std::time::Duration;
 
 fn key(i: usize) -> String {
@@ -316,6 +316,31 @@ fn a_damaged_copy_and_machines_that_went_down_do_not_wait_for_each_other() {
     for id in [A, B, C] {
         assert_eq!(cluster.nodes[&id].engine.status(cluster.now.instant).incomplete_partitions, 0, "{id}");
     }
+}
+
+/// Of three owners one is given up, and of the others one has a damaged copy: nobody waits for what will never answer.
+#[test]
+fn a_damaged_copy_heals_while_an_owner_that_was_given_up_is_replaced() {
+    let mut cluster = Cluster::found(4, 3, |_| ());
+    for i in 0..20 {
+        cluster.put(A, &key(i), &format!("value {i}"), Cover::Held);
+    }
+    let owners = cluster.preference(&key(7));
+    let (dead, at) = (owners[0], owners[1]);
+    cluster.crash(dead);
+    let node = cluster.nodes.get_mut(&at).unwrap();
+    node.damaged.insert((place(&key(7)), key(7).into()));
+    // Whoever pulls is told of no name.
+    node.nameless = true;
+    changes::commit(&mut cluster, at, vec![Change::Remove(dead)]);
+    // The store finds it in each round anew.
+    for _ in 0..20 {
+        cluster.input(at, Input::Damaged(place(&key(7))));
+        cluster.pass(Duration::from_secs(6));
+    }
+    assert!(cluster.nodes[&at].engine.membership().transition().is_none(), "the change ends");
+    assert!(cluster.nodes[&at].damaged.is_empty(), "and the copy is healed");
+    assert_eq!(cluster.get(at, &key(7)).0, ["value 7"]);
 }
 
 /// Sums don't show it, since the index still knows the record, and nobody reads it.

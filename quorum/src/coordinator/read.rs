@@ -67,9 +67,11 @@ impl Engine {
     }
 
     /// Asks the other owners for enough to replace a damaged copy here: N−W+1 of them intersect every write
-    /// quorum.
+    /// quorum. Where so many were given up that there are not enough, it takes all that are left.
     pub(crate) fn start_heal(&mut self, now: Now, key: Bytes) {
-        let want = if self.config.planted.is(Bug::HealedFromOne) { 1 } else { self.witnesses() };
+        let left = self.other_owners(Slot::of(&key)).len();
+        let want = self.witnesses().min(u8::try_from(left).unwrap_or(u8::MAX)).max(1);
+        let want = if self.config.planted.is(Bug::HealedFromOne) { 1 } else { want };
         let mut plan = self.plan(&key);
         plan.targets.retain(|t| t.node != self.config.node && t.stands_for.is_none());
         plan.spares.clear();
