@@ -5,7 +5,7 @@ use crate::handle::Addresses;
 use crate::identity::{DataDir, DirError, Identity, Membership};
 use crate::log::say;
 use crate::server::{PARTITIONS, REPLICAS, ServeError};
-use gramme_quorum::Keyspace;
+use gramme_quorum::{Keyspace, Unsynced};
 use gramme_ring::{ClusterId, Layout, Member, Membership as Ring, NodeId};
 use gramme_store::{Damage, DamageKind, FileDisk, OpenError, Options, Reads, Recovery, Store, Torn};
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,7 +18,7 @@ pub(crate) struct OpenStore {
     pub(crate) store: Store<FileDisk>,
     /// Anything may be missing, or what was acknowledged before it was synced.
     pub(crate) incomplete: bool,
-    pub(crate) unsynced: bool,
+    pub(crate) unsynced: Option<Unsynced>,
 }
 
 /// Why only the latter may be.
@@ -52,12 +52,15 @@ pub(crate) fn open(dir: &DataDir, config: &Config, addresses: &Addresses) -> Res
     }
     let options = store_options(&identity)?.with_segment_bytes(config.segment_bytes);
     let (mut store, recovery) = open_store(&dir.store(), options)?;
+    let before = dir.incomplete()?;
     let why = judge(dir, &recovery, &membership.ring)?;
     if why.is_none() {
         store.accept_losses();
     }
-    let unsynced = why.as_deref() == Some(UNSYNCED);
-    Ok((identity, membership, OpenStore { store, incomplete: why.is_some() && !unsynced, unsynced }))
+    let when = if before.is_none() { Unsynced::Now } else { Unsynced::Earlier };
+    let unsynced = (why.as_deref() == Some(UNSYNCED)).then_some(when);
+    let incomplete = why.is_some() && unsynced.is_none();
+    Ok((identity, membership, OpenStore { store, incomplete, unsynced }))
 }
 
 fn found_one(

@@ -24,8 +24,8 @@ pub struct Config {
     /// The store may have lost what was acknowledged before it was synced, and no more: it was not closed in good order, its machine
     /// may have gone down since, and there are keyspaces that allow that
     /// ([`Keyspace::outruns_the_disk`](crate::Keyspace::outruns_the_disk)). Like `incomplete`, until that is back; but others that
-    /// have lost something take what is here for enough.
-    pub unsynced: bool,
+    /// have lost something take what is here for enough, and where all keyspaces that a key ever had sync first, its copies count.
+    pub unsynced: Option<Unsynced>,
     /// Replicas that a read asks for, unless it says otherwise: 1 to N.
     pub r: u8,
     /// Replicas that a write asks for, unless it says otherwise: 1 to N.
@@ -39,6 +39,15 @@ pub struct Config {
     pub planted: Planted,
 }
 
+/// When unsynced writes went with the machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unsynced {
+    /// Before this opening of the store, and it lacked nothing before: what was acknowledged went by the rules that the membership has now.
+    Now,
+    /// Before an earlier one, and this node has not got it all back since: the rules may have been changed meanwhile.
+    Earlier,
+}
+
 impl Config {
     /// The defaults: R = W = 2, and the bounds and waits of [`Limits`] and [`Timing`].
     #[must_use]
@@ -49,7 +58,7 @@ impl Config {
             opening: Opening::default(),
             digest_key: [0; 16],
             incomplete: false,
-            unsynced: false,
+            unsynced: None,
             r: 2,
             w: 2,
             limits: Limits::default(),

@@ -227,8 +227,10 @@ impl Engine {
         engine.load_notes();
         if engine.config.incomplete {
             engine.lost_all(now, Missing::Lost);
-        } else if engine.config.unsynced && !engine.config.planted.is(Bug::UnsyncedIgnored) {
-            engine.lost_all(now, Missing::Unsynced);
+        } else if let Some(when) = engine.config.unsynced
+            && !engine.config.planted.is(Bug::UnsyncedIgnored)
+        {
+            engine.lost_unsynced(now, when);
         }
         let timing = engine.config.timing;
         engine.timers.insert((now.instant + timing.heartbeat, Timer::Heartbeat));

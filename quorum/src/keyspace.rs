@@ -273,7 +273,7 @@ fn at_most(level: Level, replicas: u8) -> u8 {
 }
 
 /// The rules of all keys.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Keyspaces {
     /// Those of a cluster that has committed to none.
     founding: (Level, Level),

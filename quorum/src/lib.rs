@@ -261,7 +261,7 @@ mod work;
 
 pub use admission::Admission;
 pub use anti_entropy::SumsId;
-pub use config::{Config, Limits, Timing};
+pub use config::{Config, Limits, Timing, Unsynced};
 pub use coordinator::{Answer, Copies, Plan, Target};
 pub use engine::Engine;
 pub use exchange::Exchange;

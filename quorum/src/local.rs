@@ -136,10 +136,10 @@ impl Engine {
             Reader::Listing(id) => self.gathered(id, held),
             Reader::Pull(pull, digest) => self.pull_read(now, pull, digest, key, &held),
             Reader::Peer(to, call, want) => {
-                let (slot, run) = (Slot::of(&key), self.run());
+                let run = self.run();
                 let incomplete = match want {
-                    Want::Source => !self.is_source(slot),
-                    Want::Object | Want::Digest => self.is_incomplete(slot),
+                    Want::Source => !self.is_source(Slot::of(&key)),
+                    Want::Object | Want::Digest => self.is_incomplete(&key),
                 };
                 let copy = match (held, want) {
                     (Held::Unknown, _) => {

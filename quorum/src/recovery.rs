@@ -7,7 +7,9 @@
 //! has or had, a majority at the most. (A write acknowledged by a fallback comes back with that one's hint; a write with W = 1
 //! may have been here alone, and one that named a W of its own below all of these where nobody asks.)
 
+use crate::config::Unsynced;
 use crate::engine::{Engine, Timer};
+use crate::keyspace::{Durability, Keyspaces};
 use crate::planted::Bug;
 use crate::time::Now;
 use crate::transition::units;
@@ -25,6 +27,8 @@ pub(crate) struct Recovery {
     armed: bool,
     /// So much of all may be missing, and what that is shows when the layout is known.
     all: Option<Missing>,
+    /// By what went with the machine, if that is known: keys whose writes are synced first lack none.
+    rules: Option<Keyspaces>,
     /// The caller takes this node for incomplete, and is to be told when it no longer is.
     untold: bool,
 }
@@ -171,9 +175,23 @@ impl Engine {
         }
     }
 
-    /// Whether this node may lack writes in this slot: some that it acknowledged, or older ones.
-    pub(crate) fn is_incomplete(&self, slot: Slot) -> bool {
-        self.unit(slot).is_some_and(|unit| unit.gained || unit.is_lost())
+    /// The machine went down with what was not synced. What was, by the rules that this node went by until then, is here.
+    pub(crate) fn lost_unsynced(&mut self, now: Now, when: Unsynced) {
+        let is_settled = when == Unsynced::Now && self.view.transition().is_none();
+        self.recovery.rules = is_settled.then(|| self.replica.keyspaces.clone());
+        self.lost_all(now, Missing::Unsynced);
+    }
+
+    /// Whether this node may lack writes of this key: some that it acknowledged, or older ones.
+    pub(crate) fn is_incomplete(&self, key: &[u8]) -> bool {
+        let Some(unit) = self.unit(Slot::of(key)) else { return false };
+        let is_synced = |rules: &Keyspaces| rules.of(key).durability == Durability::Group;
+        unit.gained
+            || match unit.missing {
+                None => false,
+                Some(Missing::Lost) => true,
+                Some(Missing::Unsynced) => !self.recovery.rules.as_ref().is_some_and(is_synced),
+            }
     }
 
     /// Whether what is here will do as a source for others: it lacks nothing, or only what any copy may lack.

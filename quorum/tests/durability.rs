@@ -166,6 +166,29 @@ fn who_has_nobody_to_ask_answers_with_what_was_synced() {
     }
 }
 
+/// All machines go down at once, and one stays away: keys whose writes were synced are there, whatever others may have lost.
+#[test]
+fn what_is_synced_first_is_not_held_back_by_keys_that_are_not() {
+    let mut cluster = Cluster::new(3);
+    let buffered = Keyspace { durability: Durability::Interval, ..Keyspace::default() };
+    common::commit(&mut cluster, A, &[("key", buffered)]);
+    cluster.put(A, "synced", "v", Cover::Held);
+    let reply = cluster.request(A, put("key", "v", Cover::Held));
+    assert!(written(&reply), "{reply:?}");
+    for id in [A, B, C] {
+        cluster.crash(id);
+    }
+    for id in [A, B] {
+        cluster.start(id);
+    }
+    cluster.pass(Duration::from_secs(20));
+    assert!(cluster.nodes[&A].engine.status(cluster.now.instant).incomplete_partitions > 0);
+    assert_eq!(cluster.get(B, "synced").0, ["v"]);
+    cluster.put(B, "new", "v", Cover::Held);
+    assert_eq!(cluster.get(A, "new").0, ["v"]);
+    is_not_denied(&mut cluster, A);
+}
+
 /// Stages and commits at a node, and no more.
 fn commit(cluster: &mut Cluster, at: gramme_ring::NodeId, durability: Durability) {
     let change = Keyspace { durability, ..Keyspace::default() }.change("key").unwrap();

@@ -9,7 +9,7 @@ use crate::world::{Order, Shape};
 use bytes::Bytes;
 use core::time::Duration;
 use gramme_node::host::{Host, opening};
-use gramme_quorum::{ClusterOp, Config, Engine, Keyspace, Output};
+use gramme_quorum::{ClusterOp, Config, Engine, Keyspace, Output, Unsynced};
 use gramme_ring::{Membership, NodeId};
 use gramme_store::{
     Cursor, Damage, MemDisk, Options, Read, ReadDone, ReadError, ReadJob, Reads, Store, SyncDone, SyncJob,
@@ -178,8 +178,12 @@ impl Node {
         config.incomplete = self.incomplete;
         self.warned = self.incomplete;
         // The server remembers both, and the machine's boot, until it has recovered.
-        self.unsynced |= !recovery.clean && !self.kept_all && Keyspace::outruns_the_disk(&self.membership);
-        config.unsynced = self.unsynced;
+        let lost = !recovery.clean && !self.kept_all && Keyspace::outruns_the_disk(&self.membership);
+        config.unsynced = match self.unsynced {
+            true => Some(Unsynced::Earlier),
+            false => lost.then_some(Unsynced::Now),
+        };
+        self.unsynced |= lost;
         config.r = shape.r;
         config.w = shape.w;
         config.timing = shape.timing;

@@ -147,7 +147,7 @@ impl Engine {
     /// The local copy.
     pub(crate) fn read_held(&mut self, now: Now, call: CallId, held: Held) {
         let me = self.config.node;
-        let incomplete = self.reads.get(&call).is_some_and(|read| self.is_incomplete(Slot::of(&read.key)));
+        let incomplete = self.reads.get(&call).is_some_and(|read| self.is_incomplete(&read.key));
         match held {
             Held::Object { object, digest, .. } => {
                 self.take_copy(now, call, me, incomplete, Answer::Object(digest), Some(*object));

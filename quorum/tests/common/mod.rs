@@ -169,7 +169,8 @@ impl Cluster {
         config.opening = Opening::new(run.map(|bytes| &bytes[..]), position(&disk));
         let membership = self.memberships.get(&id).cloned().unwrap_or_default();
         // Whoever stops here stops with its machine.
-        config.unsynced = run.is_some() && Keyspace::outruns_the_disk(&membership);
+        let lost = run.is_some() && Keyspace::outruns_the_disk(&membership);
+        config.unsynced = lost.then_some(Unsynced::Now);
         let engine = Engine::new(config, membership, self.now);
         let node = Node {
             engine,
