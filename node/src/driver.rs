@@ -376,7 +376,9 @@ where
         let why = "the store is older than the other nodes remember it";
         say!(
             "{why}: was it restored from a backup? This node takes writes, but its copies count toward no quorum until it \
-             has what it may lack from the other owners"
+             has what it may lack from the other owners; if nobody has that any more, accept what is left here by removing the \
+             file 'incomplete' in {} before a start",
+            self.parts.dir.path().display()
         );
         if let Err(error) = self.parts.dir.mark_incomplete(why) {
             // Nothing of it is in the store yet. With a new number there, and no such note, the next start would take it for whole.

@@ -178,6 +178,8 @@ struct Shared {
     elsewhere: Cell<usize>,
     bytes: Cell<usize>,
     forwarded: Cell<u64>,
+    /// Others have removed this node.
+    removed: Cell<bool>,
     /// Reads of the disk that the page cache could not answer.
     disk_reads: Cell<u64>,
     wake: Signal,
@@ -212,6 +214,7 @@ impl Handle {
             elsewhere: Cell::new(largest(parts.value_limit)),
             bytes: Cell::new(0),
             forwarded: Cell::new(0),
+            removed: Cell::new(false),
             disk_reads: Cell::new(0),
             wake,
         }))
@@ -228,8 +231,12 @@ impl Handle {
         let size = size_of_op(&op);
         let bytes = self.0.bytes.get().saturating_add(size);
         let mut calls = self.0.calls.borrow_mut();
+        if self.is_removed() {
+            let why = OpError::Misuse("this node was removed from the cluster, for good".to_owned());
+            return Call { shared: Rc::clone(&self.0), state: CallState::Refused(why) };
+        }
         if calls.in_flight >= self.0.bounds.requests || bytes > self.0.bounds.bytes {
-            return Call { shared: Rc::clone(&self.0), state: CallState::Refused };
+            return Call { shared: Rc::clone(&self.0), state: CallState::Refused(OpError::Overloaded) };
         }
         self.0.bytes.set(bytes);
         let id = calls.open(size);
@@ -355,6 +362,15 @@ impl Handle {
 
     pub(crate) fn count_disk_read(&self) {
         self.0.disk_reads.set(self.0.disk_reads.get() + 1);
+    }
+
+    /// A peer says that this node was removed: what it acknowledged from now on nobody would ever get.
+    pub(crate) fn note_removed(&self) {
+        self.0.removed.set(true);
+    }
+
+    pub(crate) fn is_removed(&self) -> bool {
+        self.0.removed.get()
     }
 
     /// Times that a request was handed to another node to coordinate, since the start.
@@ -500,7 +516,7 @@ pub(crate) struct Call {
 
 enum CallState {
     Open(RequestId),
-    Refused,
+    Refused(OpError),
     Done,
 }
 
@@ -508,12 +524,12 @@ impl Future for Call {
     type Output = (Reply, Charge);
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut std::task::Context<'_>) -> Poll<(Reply, Charge)> {
-        let (reply, bytes) = match self.state {
-            CallState::Open(id) => match self.shared.calls.borrow_mut().poll(id, cx.waker()) {
+        let (reply, bytes) = match &self.state {
+            CallState::Open(id) => match self.shared.calls.borrow_mut().poll(*id, cx.waker()) {
                 Some(answered) => answered,
                 None => return Poll::Pending,
             },
-            CallState::Refused => (Reply::Failed(OpError::Overloaded), 0),
+            CallState::Refused(why) => (Reply::Failed(why.clone()), 0),
             CallState::Done => panic!("a call was polled after its answer"),
         };
         self.state = CallState::Done;

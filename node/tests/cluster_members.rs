@@ -143,6 +143,17 @@ fn a_dead_member_is_removed_for_ever() {
     });
     cluster.restart(3);
     cluster.node(3).wait_for("was removed from the cluster, for good");
+    let mut redis = Redis::connect(cluster.redis(3)).expect("it still runs");
+    // Nobody would ever get what it acknowledged now, and nobody brings it what others have.
+    for words in [["DYN.PUT", "k", "v", "W", "1"], ["DYN.GET", "k", "R", "1", ""]] {
+        let words: Vec<&[u8]> =
+            words.iter().filter(|word| !word.is_empty()).map(|word| word.as_bytes()).collect();
+        let answer = redis.call(&words).expect("it answers");
+        assert!(
+            matches!(&answer, Resp::Error(why) if why.contains("was removed from the cluster")),
+            "{answer:?}"
+        );
+    }
     cluster.node(0).wait_for("was removed from the cluster, for good");
     let output = cluster.ask(0, &["cluster", "stage", "join", &id]);
     assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));

@@ -42,6 +42,8 @@ pub(super) fn readyz(server: &Server) -> Result<Answer, Refusal> {
         "starting".to_owned()
     } else if !server.handle.engine(|engine| engine.layout().is_some()) {
         "no cluster has been found yet".to_owned()
+    } else if server.handle.is_removed() {
+        "this node was removed from the cluster, for good".to_owned()
     } else if !status.writable {
         "the disk failed: this node takes no writes".to_owned()
     } else if alive < quorum {

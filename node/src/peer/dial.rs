@@ -1,7 +1,7 @@
 //! The sending side: one connection to one peer, kept up for as long as the node runs.
 
 use super::frame::FrameReader;
-use super::handshake::{self, HandshakeError, Remote};
+use super::handshake::{self, HandshakeError, Refusal, Remote};
 use super::{Link, Outbox, Peers, STALL};
 use crate::log::say;
 use gramme_quorum::Input;
@@ -55,6 +55,10 @@ pub(super) async fn keep_connected(peers: Peers, link: Rc<Link>) {
             }
             Err(error) => {
                 peers.dialed(&link);
+                if matches!(error, HandshakeError::Refused(Refusal::Removed(node)) if node == peers.0.setting.local.node)
+                {
+                    peers.0.setting.handle.note_removed();
+                }
                 let text = format!(
                     "can't reach node {} at {}: {error}; trying again",
                     link.peer,

@@ -263,7 +263,9 @@ pub(super) async fn accept(
     } else if hello.cluster != local.cluster {
         Err(Refusal::OtherCluster(local.cluster))
     } else {
+        // It ends a node's service, so it has to come from one who has proved to know the secret: below.
         admit(hello.node, hello.run)
+            .or_else(|why| if let Refusal::Removed(_) = why { Ok(()) } else { Err(why) })
     };
     if let Err(why) = judged {
         refuse(stream, why.clone()).await;
