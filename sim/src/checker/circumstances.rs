@@ -67,6 +67,21 @@ impl Checker {
         u8::try_from(self.shadows.iter().enumerate().filter(lacks).count()).unwrap_or(u8::MAX)
     }
 
+    /// A copy of a key has changed: reads that are under way may see that of somebody who is no owner, before it changes again.
+    pub(super) fn others_changed(&mut self, key: usize) {
+        let waiting: Vec<OpId> =
+            self.waiting.iter().copied().filter(|id| self.requests[id.index()].key == key).collect();
+        for id in waiting {
+            let mut lacking = std::mem::take(&mut self.requests[id.index()].lacking);
+            for Lacking { owners, dots, .. } in &mut lacking {
+                for (dot, _, others) in dots {
+                    *others = self.others_lack(key, *dot, owners).max(*others);
+                }
+            }
+            self.requests[id.index()].lacking = lacking;
+        }
+    }
+
     /// Some wall clock has jumped: whoever answers may have looked at it before or after.
     pub fn clocks_show(&mut self, (earliest, latest): (u64, u64)) {
         for id in &self.waiting {

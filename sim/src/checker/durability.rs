@@ -271,6 +271,7 @@ impl Checker {
         copy.record.append(number, value);
         copy.object.clone_from(&object);
         self.shadows[node].dirty.insert(key);
+        self.others_changed(key);
         if is_copy {
             self.check_last(now, node, key, &object, true);
         }

@@ -71,7 +71,9 @@ impl World {
         let n = membership.transition().map_or((0, 0), |t| (copies(t.from()), copies(t.to())));
         move |key| {
             let ((r, w), (new, _)) = (before.rules(key, n.0), now.rules(key, n.1));
-            (n.0 == n.1 && r + w > n.0 && new + w <= n.1).then_some(w)
+            // Of W copies those may go that are with owners who go; who becomes one copies all.
+            let left = (w + n.1).saturating_sub(n.0);
+            (r + w > n.0 && new + left <= n.1).then_some(w)
         }
     }
 
