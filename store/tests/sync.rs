@@ -1,6 +1,6 @@
 //! Syncs in two phases: what is answered while one is under way, and what becomes of one that is not handed back.
 
-use gramme_store::{MemDisk, Options, Store, SyncJob, WriteError};
+use gramme_store::{MemDisk, Options, Position, Read, Store, SyncDone, SyncJob, WriteError};
 
 fn store(disk: &MemDisk) -> Store<MemDisk> {
     Store::open(disk.clone(), Options::new([1; 16])).expect("opens").0
@@ -86,4 +86,54 @@ fn what_is_durable_in_one_opening_says_nothing_of_another() {
     let (mut stranger, _) = Store::open(MemDisk::new(), options()).expect("opens");
     let strange = stranger.put(1, b"kept", b"value", 0).expect("room");
     assert!(!durable.covers(strange) && stranger.sync().expect("syncs").covers(strange));
+}
+
+/// The other's sync is refused, tells nothing, and is not in the way of the store's own.
+fn refuses(store: &mut Store<MemDisk>, written: Position, foreign: SyncDone) {
+    let own = begun(store);
+    let (durable, unsynced) = (store.durable(), store.stats().unsynced_writes);
+    assert_eq!(store.complete_sync(foreign), Err(WriteError::ForeignSync));
+    assert_eq!((store.durable(), store.stats().unsynced_writes), (durable, unsynced));
+    assert_eq!(store.sync(), Err(WriteError::SyncUnderWay), "its own is under way");
+    assert!(store.complete_sync(own.run()).expect("syncs").covers(written));
+}
+
+#[test]
+fn the_sync_of_a_store_s_copy_is_foreign_to_it() {
+    let (disk, copied) = (MemDisk::new(), MemDisk::new());
+    let mut first = store(&disk);
+    first.put(0, b"both", b"v", 0).expect("room");
+    first.snapshot().expect("a snapshot").copy_to(&copied, |_| {}).expect("copied");
+    let (mut copy, _) = Store::open(copied.clone(), Options::new([2; 16])).expect("opens");
+    // It would cover more than the copy has.
+    for key in 0..9 {
+        first.put(0, &[key], b"v", 0).expect("room");
+    }
+    let promised = copy.put(0, b"promised", b"v", 0).expect("room");
+    refuses(&mut copy, promised, begun(&mut first).run());
+    let of_nothing_unsynced = vec![0; copied.crash_outcomes().len()];
+    let mut copy = store(&copied.crash_image_of(&of_nothing_unsynced, 1));
+    assert!(matches!(copy.get(0, b"promised"), Ok(Read::Value { .. })));
+}
+
+#[test]
+fn the_sync_of_a_store_of_the_same_seed_is_foreign() {
+    let (mut one, mut other) = (store(&MemDisk::new()), store(&MemDisk::new()));
+    one.put(0, b"key", b"v", 0).expect("room");
+    let written = other.put(0, b"key", b"v", 0).expect("room");
+    refuses(&mut other, written, begun(&mut one).run());
+}
+
+#[test]
+fn the_sync_of_an_earlier_opening_is_foreign() {
+    let disk = MemDisk::new();
+    let mut earlier = store(&disk);
+    earlier.put(0, b"key", b"v", 0).expect("room");
+    let done = begun(&mut earlier).run();
+    earlier.put(0, b"key", b"w", 0).expect("room");
+    drop(earlier);
+    // The same seed, even.
+    let mut later = store(&disk);
+    let written = later.put(0, b"key", b"x", 0).expect("room");
+    refuses(&mut later, written, done);
 }
