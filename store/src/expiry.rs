@@ -121,6 +121,18 @@ impl<D: Disk> Store<D> {
         true
     }
 
+    /// Bytes that have expired between then and now, as far as is known; `None` if there is more to learn.
+    #[cfg(feature = "std")]
+    pub(crate) fn expired_since(&self, before: u64) -> Option<u64> {
+        let segments = self.segments.iter().map(|(_, segment)| segment);
+        let is_known = |one: &crate::segment::Segment<D::File>| !one.expiries.unknown || !one.finished;
+        let expired = segments.map(|one| {
+            let past = |now| one.expiries.past(now).goes;
+            is_known(one).then(|| past(self.now) - past(before))
+        });
+        if self.now > before { expired.sum() } else { Some(0) }
+    }
+
     fn begin_learning(&mut self) -> Option<Learning<D::File>> {
         let now = self.now;
         let (number, segment) = self

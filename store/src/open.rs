@@ -187,7 +187,6 @@ impl<D: Disk> Store<D> {
             next_sequence: last_sequence + 1,
             durable: last_sequence,
             in_flight: None,
-            syncs_begun: 0,
             poisoned: false,
             pending: Pending::default(),
             copy_buffer: Vec::new(),

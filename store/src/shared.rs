@@ -23,7 +23,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 use std::vec::Vec;
 
-/// Upkeep looks around after so many bytes were written or became dead.
+/// Upkeep looks around after so many bytes were written, became dead or expired.
 const UPKEEP_EVERY_BYTES: usize = 1 << 20;
 /// A write that is refused for want of room lets upkeep have the store first, and waits no longer for that.
 const TURN: Duration = Duration::from_millis(10);
@@ -187,14 +187,12 @@ impl<D: Disk + Send + 'static> SharedStore<D> {
         // Upkeep may make the room that is missing, or fewer segments.
         let is_refused = |error: &WriteError| *error == WriteError::NoSpace || is_short_of_numbers(error);
         let refused = written.as_ref().is_err_and(is_refused);
-        state.unattended_bytes = match &written {
-            Ok(_) => state.unattended_bytes.saturating_add(bytes + dead),
+        let unattended = match &written {
+            Ok(_) => bytes + dead,
             Err(_) if refused => UPKEEP_EVERY_BYTES,
-            Err(_) => state.unattended_bytes,
+            Err(_) => 0,
         };
-        if state.unattended_bytes >= UPKEEP_EVERY_BYTES {
-            inside.upkeep.notify_one();
-        }
+        inside.note_unattended(&mut state, unattended);
         if refused {
             state = inside.give_turn(state);
         }
@@ -390,9 +388,18 @@ impl<D: Disk + Send + 'static> SharedStore<D> {
         })
     }
 
-    /// As [`Store::set_time`].
+    /// As [`Store::set_time`]. The upkeep thread gives back what has expired by then, when that is a megabyte or so.
     pub fn set_time(&self, now: u64) {
-        self.read(|store| store.set_time(now));
+        let inside = &self.0.inside;
+        let mut state = inside.state();
+        let expired = state.act(|store| {
+            let before = store.now;
+            store.set_time(now);
+            store.expired_since(before)
+        });
+        let expired =
+            expired.map_or(UPKEEP_EVERY_BYTES, |bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
+        inside.note_unattended(&mut state, expired);
     }
 
     /// As [`Store::snapshot`]: writers wait for the taking of it, and not for the copying.

@@ -82,7 +82,6 @@ pub struct Store<D: Disk> {
     pub(crate) durable: u64,
     /// The sync that is under way.
     pub(crate) in_flight: Option<InFlight>,
-    pub(crate) syncs_begun: u64,
     pub(crate) poisoned: bool,
     /// The end of the active segment, from here on, that the disk has not been given yet; empty unless writes are
     /// [buffered](Options::write_buffer_bytes).

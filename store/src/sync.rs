@@ -127,10 +127,10 @@ const UNDER_WAY: u8 = 0;
 const NOT_DONE: u8 = 1;
 const FAILED: u8 = 2;
 
-/// A sync that is under way, as its store knows it.
+/// A sync that is under way, as its store knows it. It is that whose token shares `end`: no identity or count will do, for a store, its copy
+/// and its next opening may have the same.
 #[derive(Debug)]
 pub(crate) struct InFlight {
-    number: u64,
     end: Arc<AtomicU8>,
 }
 
@@ -152,8 +152,6 @@ impl Drop for Token {
 #[derive(Debug)]
 pub(crate) struct Ticket {
     pub(crate) token: Token,
-    pub(crate) store: [u8; 16],
-    pub(crate) number: u64,
     pub(crate) through: Position,
     pub(crate) reached: Vec<SyncedTo>,
     /// The output of a merge is among the files.
@@ -207,9 +205,8 @@ impl<D: Disk> Store<D> {
             return None;
         }
         let failed = self.flush_for(true).err();
-        self.syncs_begun += 1;
         let end = Arc::new(AtomicU8::new(UNDER_WAY));
-        self.in_flight = Some(InFlight { number: self.syncs_begun, end: end.clone() });
+        self.in_flight = Some(InFlight { end: end.clone() });
         let token = Token { end, becomes: NOT_DONE };
         // Older segments first, the active one last: its tail is the watermark.
         let reached = self.rolled.iter().chain(&self.active).map(|number| SyncedTo {
@@ -220,9 +217,7 @@ impl<D: Disk> Store<D> {
         let reached: Vec<SyncedTo> = reached.collect();
         let numbers = reached.iter().map(|one| one.table_index).chain(merged);
         let files = numbers.map(|number| self.segments[number].file.clone()).collect();
-        let store = self.identity.store;
-        let (number, merged) = (self.syncs_begun, merged.is_some());
-        let ticket = Ticket { token, store, number, through, reached, merged };
+        let ticket = Ticket { token, through, reached, merged: merged.is_some() };
         Some(SyncJob { files, failed, ticket })
     }
 
@@ -232,11 +227,11 @@ impl<D: Disk> Store<D> {
     /// [`WriteError::NoSpace`]: what is [buffered](crate::Options::write_buffer_bytes) found no room, so nothing was synced. It can be
     /// read, and is written when there is room.
     /// [`WriteError::Disk`]: the sync failed, nothing that it was to cover is known to be durable, and writing has stopped
-    /// for good. [`WriteError::ForeignSync`]: another store's, or not the one under way; nothing changed.
+    /// for good. [`WriteError::ForeignSync`]: another store's or opening's, or not the one under way; nothing changed.
     pub fn complete_sync(&mut self, done: SyncDone) -> Result<Durable, WriteError> {
         let SyncDone { result, ticket } = done;
-        let is_ours = self.in_flight.as_ref().is_some_and(|one| one.number == ticket.number);
-        if ticket.store != self.identity.store || !is_ours {
+        let is_ours = |one: &InFlight| Arc::ptr_eq(&one.end, &ticket.token.end);
+        if !self.in_flight.as_ref().is_some_and(is_ours) {
             // It was given up, perhaps.
             return Err(if self.poisoned { WriteError::Poisoned } else { WriteError::ForeignSync });
         }

@@ -177,3 +177,26 @@ fn every_crash_of_every_short_workload_is_survived() {
     );
     assert!(short > 20_000 && checker.seen.len() >= STATES, "{short}, {}", checker.seen.len());
 }
+
+#[test]
+fn every_crash_is_survived_when_writes_come_between_a_sync_s_run_and_its_completion() {
+    let upkeep = vec![Op::Maintain { budget: 1 << 16 }; 4];
+    let beginning = [
+        vec![Op::Put { slot: 0, key: 0, len: 2600 }, Op::Put { slot: 0, key: 1, len: 2600 }, Op::Sync],
+        upkeep.clone(),
+        vec![Op::Put { slot: 0, key: 2, len: 100 }, Op::BeginSync, Op::RunSync],
+    ];
+    let (small, large) = (Op::Put { slot: 0, key: 0, len: 300 }, Op::Put { slot: 0, key: 1, len: 2600 });
+    let choices = [vec![small], vec![large], vec![Op::Sync], upkeep];
+    let (mut checker, mut dice) = (Checker::default(), Dice(7));
+    for chosen in 0..choices.len().pow(3) {
+        let choice = |place: u32| choices[chosen / choices.len().pow(place) % choices.len()].clone();
+        let between = [beginning.concat(), choice(0), choice(1)].concat();
+        let before = MemDisk::new();
+        run(&before, &between);
+        let ops = [between, vec![Op::EndSync], choice(2)].concat();
+        checker.crash_everywhere(&ops, before.operations(), &mut dice);
+    }
+    println!("{} distinct crash states", checker.seen.len());
+    assert!(checker.seen.len() > 5_000, "{}", checker.seen.len());
+}

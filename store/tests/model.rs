@@ -110,6 +110,7 @@ fn op() -> impl Strategy<Value = Op> {
         1 => slot.prop_map(|slot| Op::DropSlot { slot }),
         2 => Just(Op::Sync),
         1 => Just(Op::BeginSync),
+        1 => Just(Op::RunSync),
         1 => Just(Op::EndSync),
         3 => (0..20_000usize).prop_map(|budget| Op::Maintain { budget }),
     ]

@@ -504,3 +504,37 @@ fn who_waits_for_the_sync_under_way_keeps_nobody_waiting() {
         }
     }
 }
+
+#[test]
+fn what_expires_is_given_back_without_another_write() {
+    let disk = MemDisk::new();
+    let open = || {
+        let options = Options::new([5; 16]).with_segment_bytes(256 << 10);
+        SharedStore::open(disk.clone(), options).expect("opens").0
+    };
+    let given_back = |store: &SharedStore<MemDisk>, left: u64| {
+        let start = Instant::now();
+        while store.stats().log_bytes > left {
+            assert!(start.elapsed() < Duration::from_secs(60), "{:?}", store.stats());
+            std::thread::yield_now();
+        }
+    };
+    let store = open();
+    for n in 0..4000u32 {
+        let expires = if n < 2000 { 100 } else { 200 };
+        store.put_expiring_unsynced(0, &n.to_le_bytes(), &[1; 1000], 0, expires).expect("room");
+    }
+    store.maintain().expect("upkeep");
+    let all = store.stats().log_bytes;
+    store.set_time(99);
+    assert_eq!(store.stats().log_bytes, all, "nothing has expired");
+    store.set_time(100);
+    given_back(&store, all * 6 / 10);
+    // An opening by index files does not know what expires when, until it is told the time.
+    store.close().expect("closes");
+    let store = open();
+    store.maintain().expect("upkeep");
+    assert_eq!(store.len(), 2000);
+    store.set_time(200);
+    given_back(&store, all / 10);
+}

@@ -78,6 +78,14 @@ impl<D: Disk> Inside<D> {
         (state, Ok(freed))
     }
 
+    /// So many bytes more were written or became dead. Upkeep looks around when there are enough.
+    pub(super) fn note_unattended(&self, state: &mut State<D>, bytes: usize) {
+        state.unattended_bytes = state.unattended_bytes.saturating_add(bytes);
+        if state.unattended_bytes >= UPKEEP_EVERY_BYTES {
+            self.upkeep.notify_one();
+        }
+    }
+
     fn took_turn(&self, state: &mut State<D>) {
         state.turns += 1;
         self.turn.notify_all();
@@ -111,7 +119,7 @@ impl<D: Disk> Inside<D> {
 
 impl<D: Disk + Send + 'static> SharedStore<D> {
     /// Does all upkeep that there is to do, here and now: syncs, seals, gives back room, compacts. Answers the bytes of disk
-    /// that were given back. The store's own thread does the same after each megabyte; others go on meanwhile.
+    /// that were given back. The store's own thread does the same after each megabyte that was written, became dead or [expired](Self::set_time); others go on meanwhile.
     ///
     /// # Errors
     /// As for [`Store::maintain`], and as for [`sync`](Self::sync): a merge ends with one.
@@ -127,8 +135,7 @@ impl<D: Disk + Send + 'static> SharedStore<D> {
     pub fn accept_losses(&self) {
         let mut state = self.0.inside.state();
         state.store.iter_mut().for_each(Store::accept_losses);
-        state.unattended_bytes = UPKEEP_EVERY_BYTES;
-        self.0.inside.upkeep.notify_one();
+        self.0.inside.note_unattended(&mut state, UPKEEP_EVERY_BYTES);
     }
 
     /// As [`Store::merge_progress`].

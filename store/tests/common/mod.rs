@@ -1,7 +1,7 @@
 //! A model of what a store may hold after a crash.
 #![allow(dead_code, unreachable_pub)] // Each test file takes in a part of it.
 
-use gramme_store::{Disk, Durable, Options, Position, Read, ReadError, Store, WriteError};
+use gramme_store::{Disk, Durable, Options, Position, Read, ReadError, Store, SyncDone, SyncJob, WriteError};
 use std::collections::BTreeMap;
 
 pub const SLOTS: u16 = 3;
@@ -38,8 +38,10 @@ pub enum Op {
         slot: u16,
     },
     Sync,
-    /// Begun here, completed a few operations later.
+    /// Begun here, run and completed a few operations later: writes come in between.
     BeginSync,
+    RunSync,
+    /// Runs it before, if nothing has.
     EndSync,
     Maintain {
         budget: usize,
@@ -124,13 +126,28 @@ pub fn value_bytes(number: u64) -> Vec<u8> {
     value
 }
 
+/// A sync that is under way.
+enum Phase<D: Disk> {
+    Begun(SyncJob<D>),
+    Run(SyncDone),
+}
+
+impl<D: Disk> Phase<D> {
+    fn run(self) -> SyncDone {
+        match self {
+            Self::Begun(job) => job.run(),
+            Self::Run(done) => done,
+        }
+    }
+}
+
 /// A store under test with its model.
 pub struct Run<D: Disk> {
     pub store: Store<D>,
     pub model: Model,
     /// Every value that a key ever was to have.
     pub written: BTreeMap<(u16, u8), Vec<u64>>,
-    sync: Option<gramme_store::SyncJob<D>>,
+    sync: Option<Phase<D>>,
     writes: u64,
 }
 
@@ -176,8 +193,12 @@ impl<D: Disk> Run<D> {
             }
             Op::BeginSync => {
                 if self.sync.is_none() {
-                    self.sync = self.store.begin_sync();
+                    self.sync = self.store.begin_sync().map(Phase::Begun);
                 }
+                Ok(())
+            }
+            Op::RunSync => {
+                self.sync = self.sync.take().map(|phase| Phase::Run(phase.run()));
                 Ok(())
             }
             Op::EndSync => self.end_sync(),
@@ -193,8 +214,8 @@ impl<D: Disk> Run<D> {
     }
 
     fn end_sync(&mut self) -> Result<(), WriteError> {
-        if let Some(job) = self.sync.take() {
-            self.model.synced(self.store.complete_sync(job.run())?);
+        if let Some(phase) = self.sync.take() {
+            self.model.synced(self.store.complete_sync(phase.run())?);
         }
         Ok(())
     }
@@ -314,9 +335,10 @@ impl Dice {
             0..50 => Op::Put { slot, key, len: [8, 100, 300, 700, 2000][self.below(5) as usize] },
             50..63 => Op::Delete { slot, key },
             63..66 => Op::DropSlot { slot },
-            66..74 => Op::Sync,
-            74..80 => Op::BeginSync,
-            80..86 => Op::EndSync,
+            66..72 => Op::Sync,
+            72..77 => Op::BeginSync,
+            77..82 => Op::RunSync,
+            82..86 => Op::EndSync,
             _ => Op::Maintain { budget: [1, 500, 1 << 16][self.below(3) as usize] },
         }
     }
