@@ -44,8 +44,8 @@ pub trait Disk {
 pub trait DiskFile: Clone + Send + 'static {
     /// The file's length in bytes, reserved room included.
     fn size(&self) -> Result<u64, DiskError>;
-    /// Reads up to `into.len()` bytes at `offset`; fewer only where the file ends. Interrupted and short transfers are
-    /// the implementation's to go on with.
+    /// Reads up to `into.len()` bytes at `offset`, and answers how many: one at least where the file goes on. The store reads on what is
+    /// missing. Interrupted transfers are the implementation's to try again.
     fn read_at(&self, offset: u64, into: &mut [u8]) -> Result<usize, DiskError>;
     /// Fills `into` with the bytes at `offset` if that takes no waiting for the hardware, as from a page cache. `false` (what
     /// this answers unless it is implemented): it would, or there is no telling, or it failed.

@@ -1,6 +1,7 @@
 //! A disk of files in a directory.
 
 use crate::disk::{Disk, DiskError, DiskErrorKind, DiskFile, FileName};
+use crate::read_around::read_full;
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
@@ -356,16 +357,12 @@ impl DiskFile for FileHandle {
     }
 
     fn read_at(&self, offset: u64, into: &mut [u8]) -> Result<usize, DiskError> {
-        let mut done = 0;
-        while done < into.len() {
-            match read_some(&self.0.file, offset + done as u64, &mut into[done..]) {
-                Ok(0) => break,
-                Ok(read) => done += read,
+        loop {
+            match read_some(&self.0.file, offset, into) {
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(self.error(&error, "read")),
+                read => return read.map_err(|error| self.error(&error, "read")),
             }
         }
-        Ok(done)
     }
 
     fn read_cached(&self, offset: u64, into: &mut [u8]) -> bool {
@@ -377,20 +374,12 @@ impl DiskFile for FileHandle {
             self.0.opaque.store(true, Ordering::Relaxed);
         }
         // As ever where nobody asks.
-        self.read_at(offset, into).is_ok_and(|read| read == into.len())
+        read_full(self, offset, into).is_ok_and(|read| read == into.len())
     }
 
     fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<(), DiskError> {
-        let mut done = 0;
-        while done < bytes.len() {
-            match write_some(&self.0.file, offset + done as u64, &bytes[done..]) {
-                Ok(0) => return Err(DiskError::new(DiskErrorKind::Io, "write").with_name(self.0.name)),
-                Ok(written) => done += written,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(self.error(&error, "write")),
-            }
-        }
-        Ok(())
+        write_full(offset, bytes, |at, rest| write_some(&self.0.file, at, rest))
+            .map_err(|error| self.error(&error, "write"))
     }
 
     fn sync_data(&self) -> Result<(), DiskError> {
@@ -400,6 +389,20 @@ impl DiskFile for FileHandle {
     fn truncate(&self, bytes: u64) -> Result<(), DiskError> {
         self.0.file.set_len(bytes).map_err(|error| self.error(&error, "cut a file"))
     }
+}
+
+/// Writes all of `bytes`, with as many calls of `write` as that takes.
+fn write_full(offset: u64, bytes: &[u8], write: impl Fn(u64, &[u8]) -> io::Result<usize>) -> io::Result<()> {
+    let mut done = 0;
+    while done < bytes.len() {
+        match write(offset + done as u64, &bytes[done..]) {
+            Ok(0) => return Err(ErrorKind::WriteZero.into()),
+            Ok(written) => done += written,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 /// Reads what needs no waiting, or [`ErrorKind::Unsupported`].
@@ -441,6 +444,40 @@ fn write_some(file: &File, offset: u64, bytes: &[u8]) -> io::Result<usize> {
 mod tests {
     use super::*;
     use crate::{Cursor, Options, Read, Reads, Store};
+
+    #[test]
+    fn a_write_that_comes_short_is_gone_on_with() {
+        let bytes: Vec<u8> = (0..200).collect();
+        // At most so many bytes at a time, and each third call is interrupted; then nothing goes any more.
+        let attempt = |most: usize, calls_that_go: usize, fails: fn() -> io::Result<usize>| {
+            let (file, calls) = (Mutex::new(std::vec![0; 300]), Mutex::new(0));
+            let done = write_full(100, &bytes, |at, rest| {
+                let mut calls = calls.lock().expect("one thread");
+                *calls += 1;
+                match *calls {
+                    call if call > calls_that_go => fails(),
+                    call if call % 3 == 0 => Err(ErrorKind::Interrupted.into()),
+                    _ => {
+                        let (at, len) = (usize::try_from(at).expect("short"), rest.len().min(most));
+                        file.lock().expect("one thread")[at..at + len].copy_from_slice(&rest[..len]);
+                        Ok(len)
+                    }
+                }
+            });
+            (done.map_err(|error| error.kind()), file.into_inner().expect("one thread"))
+        };
+        for most in 1..=200 {
+            let (done, file) = attempt(most, usize::MAX, || Ok(0));
+            assert_eq!((done, &file[100..]), (Ok(()), &bytes[..]), "{most} at a time");
+        }
+        let (done, file) = attempt(150, 1, || Err(ErrorKind::StorageFull.into()));
+        assert_eq!(
+            (done, &file[100..250]),
+            (Err(ErrorKind::StorageFull), &bytes[..150]),
+            "full in the midst"
+        );
+        assert_eq!(attempt(150, 1, || Ok(0)).0, Err(ErrorKind::WriteZero), "it goes no further");
+    }
 
     /// A store in the build's own directory, which lies on a disk where that can be had.
     #[test]

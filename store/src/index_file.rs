@@ -10,6 +10,7 @@ use crate::disk::{Disk, DiskError, DiskErrorKind, DiskFile};
 use crate::error::OpenError;
 use crate::key_index::{FINGERPRINT_BITS, FINGERPRINT_MASK, SizeClass};
 use crate::leftovers::begins_like;
+use crate::read_around::read_full;
 use crate::record::{self, Kind, MAX_NUMBER, MAX_SEGMENT_BYTES, half, word};
 use crate::segment::{FORMAT, SEGMENT_HEADER_BYTES, SegmentId};
 use crate::summary::{Line, Sink, Source, Summary};
@@ -289,7 +290,7 @@ impl<F: DiskFile> Pieces<'_, F> {
             self.start += self.unused.start as u64;
             self.unused = 0..self.unused.len();
             let into = &mut self.piece[self.unused.end..];
-            self.unused.end += self.file.read_at(self.start + self.unused.end as u64, into)?;
+            self.unused.end += read_full(self.file, self.start + self.unused.end as u64, into)?;
         }
         Ok(if self.unused.len() < bytes { None } else { Some(&self.piece[self.unused.clone()]) })
     }
@@ -308,7 +309,7 @@ pub(crate) fn read<F: DiskFile>(
     sink: Sink<'_>,
 ) -> Result<Option<Summary>, DiskError> {
     let mut header = [0; HEADER_BYTES];
-    if file.read_at(0, &mut header)? < HEADER_BYTES {
+    if read_full(file, 0, &mut header)? < HEADER_BYTES {
         return Ok(None);
     }
     let place = subject.place();

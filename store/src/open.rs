@@ -6,7 +6,7 @@ use crate::error::{OpenError, WriteError};
 use crate::leftovers::{is_free, leftovers};
 use crate::manifest::{Manifest, derive};
 use crate::options::Options;
-use crate::read_around::read_around;
+use crate::read_around::{read_around, read_full};
 use crate::record::{HEADER_BYTES, Header, MAX_OPENED_NUMBER};
 use crate::recount::Recounts;
 use crate::recovery::{Damage, DamageKind, Progress, Recovery};
@@ -299,7 +299,7 @@ pub(crate) fn load<D: Disk>(disk: &D, names: &[String]) -> Result<Option<(Manife
 /// Sets the bit of a record's header right that is wrong.
 fn mend<F: DiskFile>(segment: &Segment<F>, offset: u64) -> Result<(), OpenError> {
     let mut bytes = [0; HEADER_BYTES];
-    let read = segment.file.read_at(offset, &mut bytes)?;
+    let read = read_full(&segment.file, offset, &mut bytes)?;
     match Header::mended(&bytes[..read], segment.place, offset) {
         Some((_, mended)) => Ok(segment.file.write_at(offset, &mended)?),
         None => Ok(()),

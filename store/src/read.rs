@@ -5,6 +5,7 @@ use crate::disk::{Disk, DiskError, DiskFile};
 use crate::error::ReadError;
 use crate::key_index::{FINGERPRINT_MASK, Hit, Location};
 use crate::options::Reads;
+use crate::read_around::read_full;
 use crate::record::{HEADER_BYTES, Header, MAX_KEY_BYTES, STAMP_BYTES};
 use crate::segment::SegmentId;
 use crate::store::{KEPT_BUFFER_BYTES, Pending, Store};
@@ -112,7 +113,7 @@ impl<D: Disk> ReadJob<D> {
             Some(bytes) => bytes,
             None => {
                 buffer.resize(self.spot.len, 0);
-                let read = self.file.read_at(self.spot.offset, &mut buffer)?;
+                let read = read_full(&self.file, self.spot.offset, &mut buffer)?;
                 &buffer[..read]
             }
         };
@@ -134,7 +135,7 @@ impl<D: Disk> ReadJob<D> {
     /// Reads; blocks until the disk has answered.
     pub fn run(self) -> ReadDone {
         let mut bytes = vec![0; self.spot.len];
-        let result = self.file.read_at(self.spot.offset, &mut bytes).map(|read| {
+        let result = read_full(&self.file, self.spot.offset, &mut bytes).map(|read| {
             bytes.truncate(read);
             bytes
         });
@@ -284,7 +285,7 @@ impl<D: Disk> Store<D> {
                 let read = match cached {
                     true if file.read_cached(spot.offset, buffer) => spot.len,
                     true => return Ok(None),
-                    false => file.read_at(spot.offset, buffer)?,
+                    false => read_full(file, spot.offset, buffer)?,
                 };
                 &self.read_buffer[..read]
             }
@@ -375,7 +376,7 @@ impl<D: Disk> Store<D> {
                 self.read_buffer.resize(want, 0);
             }
             let file = &self.segments[hit.location.segment].file;
-            read += file.read_at(spot.offset + read as u64, &mut self.read_buffer[read..want])?;
+            read += read_full(file, spot.offset + read as u64, &mut self.read_buffer[read..want])?;
             if let Some(found) = self.key_in(slot, hit, &spot, &self.read_buffer[..read]) {
                 return Ok(found);
             }

@@ -1,4 +1,4 @@
-//! Reading around what a disk does not read.
+//! Reading on where a disk gives fewer bytes than it was asked for, and around what it does not read.
 
 use crate::disk::{DiskError, DiskErrorKind, DiskFile};
 
@@ -7,7 +7,19 @@ const BLOCK_BYTES: u64 = 4096;
 /// Stands where nothing could be read. No header begins with it, and no checksum holds over it.
 const FILLER: u8 = 0xa5;
 
-/// Reads as [`DiskFile::read_at`] does, but for blocks that the disk refuses: they are filled, and their ranges told.
+/// Reads until `into` is full or the file ends; answers how many bytes there are.
+pub(crate) fn read_full<F: DiskFile>(file: &F, offset: u64, into: &mut [u8]) -> Result<usize, DiskError> {
+    let mut done = 0;
+    while done < into.len() {
+        match file.read_at(offset + done as u64, &mut into[done..])? {
+            0 => break,
+            read => done += read,
+        }
+    }
+    Ok(done)
+}
+
+/// Reads as [`read_full`] does, but for blocks that the disk refuses: they are filled, and their ranges told.
 pub(crate) fn read_around<F: DiskFile>(
     file: &F,
     offset: u64,
@@ -15,7 +27,7 @@ pub(crate) fn read_around<F: DiskFile>(
     refused: &mut dyn FnMut(u64, u64),
 ) -> Result<usize, DiskError> {
     let is_refused = |error: &DiskError| error.kind() == DiskErrorKind::Io;
-    match file.read_at(offset, into) {
+    match read_full(file, offset, into) {
         Err(error) if is_refused(&error) => {}
         read => return read,
     }
@@ -23,7 +35,7 @@ pub(crate) fn read_around<F: DiskFile>(
     let block_end = (offset / BLOCK_BYTES + 1) * BLOCK_BYTES;
     if end <= block_end {
         // Once more, for errors that do not last.
-        return match file.read_at(offset, into) {
+        return match read_full(file, offset, into) {
             Err(error) if is_refused(&error) => {
                 refused(offset, end);
                 into.fill(FILLER);

@@ -5,7 +5,7 @@
 
 use crate::checksum::Place;
 use crate::disk::{DiskError, DiskFile};
-use crate::read_around::read_around;
+use crate::read_around::{read_around, read_full};
 use crate::record::{ALIGN, HEADER_BYTES, Header};
 use crate::segment::SEGMENT_HEADER_BYTES;
 use alloc::vec::Vec;
@@ -156,7 +156,7 @@ impl<F: DiskFile> Scan<F> {
         let read = if self.reads_around {
             read_around(&self.file, offset, into, &mut refused)
         } else {
-            self.file.read_at(offset, into)
+            read_full(&self.file, offset, into)
         };
         match read {
             Ok(read) => {

@@ -4,6 +4,7 @@
 use crate::chain::{Event, SegmentHash};
 use crate::disk::{Disk, DiskError, DiskFile};
 use crate::index_file::{self, Subject, Writer};
+use crate::read_around::read_full;
 use crate::record::MAX_SEGMENT_BYTES;
 use crate::scan::{Scan, window_bytes};
 use crate::store::Store;
@@ -45,7 +46,7 @@ impl<F: DiskFile> SealJob<F> {
             if self.hashed < self.subject.len {
                 let len = (self.subject.len - self.hashed).min(window_bytes(budget));
                 self.piece.resize(usize::try_from(len).expect("a piece"), 0);
-                let read = self.file.read_at(self.hashed, &mut self.piece)?;
+                let read = read_full(&self.file, self.hashed, &mut self.piece)?;
                 // Past the end of a file that was cut it reads as zeros: some hash it must have.
                 self.piece[read..].fill(0);
                 self.hasher.update(&self.piece);

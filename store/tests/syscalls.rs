@@ -43,12 +43,66 @@ fn child() {
     }
 }
 
+fn may_trace() -> bool {
+    let traced = Command::new("strace").args(["-o", "/dev/null", "true"]).status();
+    let may = traced.is_ok_and(|status| status.success());
+    if !may {
+        println!("strace is missing or may not trace here: nothing was checked");
+    }
+    may
+}
+
+/// The child under strace, with what is to be traced; what it said.
+fn run_traced(directory: &Path, trace: &Path, what: &[&str]) -> String {
+    let run = Command::new("strace")
+        .args(["-f", "-qq", "-o"])
+        .arg(trace)
+        .args(what)
+        .arg(std::env::current_exe().expect("this program"))
+        .args(["--exact", "child", "--nocapture", "--test-threads=1"])
+        .env(DIRECTORY, directory)
+        .output()
+        .expect("it traced before");
+    String::from_utf8_lossy(&run.stdout).into_owned()
+}
+
+#[test]
+fn the_entries_of_all_directories_that_lead_to_the_store_are_synced() {
+    let base = std::env::temp_dir().join(format!("gramme-store-{}-parents", std::process::id()));
+    if !may_trace() {
+        return;
+    }
+    std::fs::create_dir_all(&base).expect("room for the trace");
+    let base = base.canonicalize().expect("it was just made");
+    let (outer, trace) = (base.join("outer"), base.join("trace"));
+    let (inner, store) = (outer.join("inner"), outer.join("inner/store"));
+    run_traced(&store, &trace, &["-y", "-e", "trace=mkdir,rename,fsync,write"]);
+    let traced = std::fs::read_to_string(&trace).expect("a trace");
+    let all = |what: &str| -> Vec<usize> {
+        traced.lines().enumerate().filter(|(_, line)| line.contains(what)).map(|(at, _)| at).collect()
+    };
+    let promised = *all("\"durable ").first().expect("it says what is durable");
+    let is_synced = |directory: &Path, from: usize, what: &str| {
+        let synced = all("fsync(").into_iter().filter(|at| {
+            let line = traced.lines().nth(*at).expect("it was found");
+            line.contains(&format!("<{}>", directory.display())) && line.ends_with("= 0")
+        });
+        assert!(synced.into_iter().any(|at| from < at && at < promised), "{what}: {traced}");
+    };
+    for (made, parent) in [(&outer, &base), (&inner, &outer), (&store, &inner)] {
+        let made_at = *all(&format!("mkdir(\"{}\"", made.display())).last().expect("it was made");
+        is_synced(parent, made_at, &format!("{} has an entry for {}", parent.display(), made.display()));
+    }
+    // And those of the store's own files.
+    let named_at = *all("/MANIFEST\"").iter().filter(|at| **at < promised).max().expect("a manifest");
+    is_synced(&store, named_at, "the manifest's entry");
+    let _ = std::fs::remove_dir_all(&base);
+}
+
 #[test]
 fn failed_system_calls_lose_nothing_that_was_promised() {
     let base = std::env::temp_dir().join(format!("gramme-store-{}-syscalls", std::process::id()));
-    let traced = Command::new("strace").args(["-o", "/dev/null", "true"]).status();
-    if !traced.is_ok_and(|status| status.success()) {
-        println!("strace is missing or may not trace here: nothing was checked");
+    if !may_trace() {
         return;
     }
     let mut promised_in_all = 0;
@@ -77,15 +131,8 @@ fn failed_system_calls_lose_nothing_that_was_promised() {
         std::fs::create_dir_all(&base).expect("room for the traces");
         let trace = base.join(format!("{at}.trace"));
         let call = inject.split(':').next().expect("the call's name");
-        let run = Command::new("strace")
-            .args(["-f", "-qq", "-e", &format!("trace={call}"), "-e", &format!("inject={inject}"), "-o"])
-            .arg(&trace)
-            .arg(std::env::current_exe().expect("this program"))
-            .args(["--exact", "child", "--nocapture", "--test-threads=1"])
-            .env(DIRECTORY, &directory)
-            .output()
-            .expect("it traced before");
-        let out = String::from_utf8_lossy(&run.stdout);
+        let (trace_call, inject_fault) = (format!("trace={call}"), format!("inject={inject}"));
+        let out = run_traced(&directory, &trace, &["-e", &trace_call, "-e", &inject_fault]);
         let said = |what: &str| -> BTreeSet<u64> {
             out.lines().filter_map(|line| line.split(what).nth(1)?.parse().ok()).collect()
         };

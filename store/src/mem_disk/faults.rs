@@ -13,6 +13,8 @@ pub(super) struct Faults {
     pub(super) reads_to_fail: u64,
     /// Reads that turn a bit round, and what chooses it.
     pub(super) reads_to_spoil: (u64, u64),
+    /// Reads that come short, and what chooses by how much.
+    pub(super) reads_to_shorten: (u64, u64),
     /// Changes of names and lengths that go well, and those that fail after them.
     changes_to_fail: (u64, u64),
     pub(super) reserves_nothing: bool,
@@ -72,6 +74,11 @@ impl MemDisk {
     /// The next `count` reads get one bit wrong that is right on the disk, chosen by the seed.
     pub fn spoil_next_reads(&self, count: u64, seed: u64) {
         self.state().faults.reads_to_spoil = (count, seed);
+    }
+
+    /// The next `count` reads of more than one byte give fewer than there are, one at least; how many the seed chooses.
+    pub fn shorten_next_reads(&self, count: u64, seed: u64) {
+        self.state().faults.reads_to_shorten = (count, seed);
     }
 
     /// Whether files that are made have the room reserved that was asked for, as they do at first. Otherwise they are empty, and a write may

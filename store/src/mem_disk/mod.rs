@@ -483,7 +483,15 @@ impl DiskFile for MemFile {
                 state.faults.reads_to_fail -= 1;
                 return Err(DiskError::new(DiskErrorKind::Io, "read"));
             }
-            let read = file(state, inode).live.read(offset, into);
+            let mut read = file(state, inode).live.read(offset, into);
+            let (shortened, seed) = state.faults.reads_to_shorten;
+            if shortened > 0 && read > 1 {
+                state.faults.reads_to_shorten.0 -= 1;
+                let fewer = mix(seed ^ shortened) % (read as u64 - 1) + 1;
+                read = usize::try_from(fewer).expect("fewer than were read");
+                // What is not told of is not given.
+                into[read..].fill(0xa5);
+            }
             let (spoiled, seed) = state.faults.reads_to_spoil;
             if spoiled > 0 && read > 0 {
                 state.faults.reads_to_spoil.0 -= 1;
