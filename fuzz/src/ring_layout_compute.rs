@@ -10,7 +10,7 @@ use gramme_ring::{Layout, LayoutError, Member, NodeId, Zone};
 /// If one breaks a layout's promises, or is not balanced, or moves data for nothing.
 pub fn run(data: &[u8]) {
     let mut source = Source::new(data);
-    let mut replicas = source.byte() % 6;
+    let mut replicas = source.byte() % 12;
     let mut partitions = 1 << source.below(8);
     let mut members: Vec<Member> = Vec::new();
     let mut previous: Option<Layout> = None;
@@ -19,7 +19,7 @@ pub fn run(data: &[u8]) {
             change(&mut members, &mut source);
         }
         if source.byte() > 240 {
-            replicas = source.byte() % 6;
+            replicas = source.byte() % 12;
             partitions = u32::from(source.u16() % 130);
         }
         let layout = match Layout::compute(replicas, partitions, &members, previous.as_ref()) {

@@ -1,6 +1,6 @@
 //! Arbitrary bytes as a layout. What decodes keeps every promise of a layout, and can be followed by another.
 
-use gramme_ring::{Checked, Layout, LayoutError, Malformed, Member, NodeId, Slot};
+use gramme_ring::{Checked, Layout, LayoutError, Malformed, Member, NodeId, Slot, Zone};
 use std::collections::BTreeSet;
 
 /// Decodes.
@@ -68,6 +68,13 @@ pub fn check(layout: &Layout) {
         assert_eq!(row.iter().collect::<BTreeSet<_>>().len(), owners, "an owner is named twice");
         let spanned: BTreeSet<_> = row.iter().map(|id| &members[place(*id)].zone).collect();
         assert_eq!(spanned.len(), zones.len().min(owners), "{row:?} could span more zones");
+        let held = |zone: &Zone| row.iter().filter(|id| members[place(**id)].zone == *zone).count();
+        let fullest = zones.iter().map(|zone| held(zone)).max().expect("a layout has members");
+        let room = |zone: &Zone| members.iter().filter(|m| m.zone == *zone).count() > held(zone);
+        assert!(
+            zones.iter().all(|zone| held(zone) + 1 >= fullest || !room(zone)),
+            "{row:?} could be spread more flatly"
+        );
         row.iter().for_each(|id| owned[place(*id)] += 1);
         assert!(members.iter().all(|m| layout.is_owner(partition, m.id) == row.contains(&m.id)));
     }

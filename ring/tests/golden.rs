@@ -1,11 +1,12 @@
 //! The bytes and hashes of layouts and memberships, frozen: nodes of different versions and platforms must agree on both.
 //!
 //! A difference in what is computed only means that the algorithm places differently, which is allowed and deserves a line
-//! in the changelog (`layout_computed.txt` and `membership_made.txt` hold what it does now); a difference in decoding or
+//! in the changelog (`layout_computed.txt`, `membership_made.txt` and in `tokens.txt` who has the tokens of equal partitions hold what it does now); a difference in decoding or
 //! hash breaks clusters. `layout.txt` and `membership.txt` were made by an earlier algorithm, and stay.
 
 use gramme_ring::gossip::{Head, Message, Record, Told};
 use gramme_ring::membership::{Progress, Standing};
+use gramme_ring::token::{EqualPartitions, TokenRing};
 use gramme_ring::{
     Change, ClusterId, Layout, LayoutVersion, Member, Membership, NodeId, PartitionCount, Phase, Slot, Zone,
 };
@@ -121,6 +122,46 @@ fn progress_bytes() {
     let bytes = [&[1][..], &postcard::to_allocvec(&commit).unwrap(), &[0], tail].concat();
     assert_eq!(postcard::to_allocvec(&m.progress()).unwrap(), bytes);
     assert_eq!(postcard::from_bytes::<Progress>(&bytes).unwrap(), m.progress());
+}
+
+/// FORMAT.md's rule for a token's position, once more, and the positions themselves: who knows the members knows the ring.
+#[test]
+fn tokens_are_placed_alike_everywhere() {
+    let member = |id, weight| Member::new(NodeId(id)).with_weight(weight);
+    let members = [member(1, 1), member(0x1234_5678_9abc_def0, 2), member(u64::MAX, 1)];
+    let mix = |mut x: u64| {
+        x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        x ^ (x >> 31)
+    };
+    let both = |a: u64, b: u64| mix(mix(a.wrapping_add(0x9e37_79b9_7f4a_7c15)) ^ b);
+    let mut expected = Vec::new();
+    for m in &members {
+        for i in 0..u64::from(m.weight) * 3 {
+            expected.push((both(both(42, m.id.0), i), m.id));
+        }
+    }
+    expected.sort_unstable();
+    let tokens = |ring: &TokenRing| -> Vec<(u64, NodeId)> {
+        ring.table().tokens().iter().map(|t| (t.position, ring.nodes()[t.node as usize])).collect()
+    };
+    let random = TokenRing::random(3, 42, &members).unwrap();
+    assert_eq!(tokens(&random), expected);
+
+    // Where tokens of equal partitions stand is frozen, too; who has which is what it is now, as with layouts.
+    let partitions = EqualPartitions::new(24).unwrap();
+    let before = TokenRing::equal(partitions, 42, &members, None).unwrap();
+    let changed = [member(1, 3), member(7, 2), member(9, 1), member(u64::MAX, 1)];
+    let after = TokenRing::equal(partitions, 43, &changed, Some(&before)).unwrap();
+    for (p, (position, _)) in (1u128..).zip(tokens(&after)) {
+        assert_eq!(u128::from(position), (p << 64).div_ceil(24) - 1);
+    }
+    let lines = |name: &str, ring: &TokenRing| {
+        let line = |(position, id): (u64, NodeId)| format!("{name} {position:016x} {id}\n");
+        tokens(ring).into_iter().map(line).collect::<String>()
+    };
+    let now = lines("random", &random) + &lines("equal", &before) + &lines("followed", &after);
+    assert_eq!(now, include_str!("golden/tokens.txt"), "{now}");
 }
 
 /// Written down from FORMAT.md.

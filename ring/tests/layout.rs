@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use gramme_ring::{Layout, LayoutError, LayoutVersion, Member, NodeId, PartitionCount, Slot, Zone};
+use gramme_ring::{
+    Checked, Layout, LayoutError, LayoutVersion, Malformed, Member, NodeId, PartitionCount, Slot, Zone,
+};
 use proptest::prelude::*;
 
 mod hashed;
@@ -68,7 +70,7 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(300) })]
 
     #[test]
-    fn distinct_spread_covered(members in members(), replicas in 1..=5u8, bits in 0..=7u32) {
+    fn distinct_spread_covered(members in members(), replicas in 1..=9u8, bits in 0..=7u32) {
         let layout = Layout::compute(replicas, 1 << bits, &members, None).unwrap();
         assert_promises(&layout);
         prop_assert_eq!(layout.version(), LayoutVersion(1));
@@ -82,7 +84,7 @@ proptest! {
     }
 
     #[test]
-    fn the_order_of_members_is_nothing(members in members(), replicas in 1..=5u8, seed in any::<u64>()) {
+    fn the_order_of_members_is_nothing(members in members(), replicas in 1..=9u8, seed in any::<u64>()) {
         let layout = Layout::compute(replicas, 64, &members, None).unwrap();
         let mut shuffled = members;
         shuffled.sort_by_key(|m| m.id.0.wrapping_mul(seed | 1));
@@ -92,7 +94,7 @@ proptest! {
     }
 
     #[test]
-    fn bytes_round_trip(members in members(), replicas in 1..=5u8, bits in 0..=8u32) {
+    fn bytes_round_trip(members in members(), replicas in 1..=9u8, bits in 0..=8u32) {
         let layout = Layout::compute(replicas, 1 << bits, &members, None).unwrap();
         let bytes = postcard::to_allocvec(&layout).unwrap();
         let back: Layout = postcard::from_bytes(&bytes).unwrap();
@@ -102,9 +104,9 @@ proptest! {
 
     #[test]
     fn damaged_bytes_are_refused_or_keep_the_promises(
-        members in members(), at in any::<prop::sample::Index>(), flip in 1..=255u8,
+        members in members(), replicas in 3..=9u8, at in any::<prop::sample::Index>(), flip in 1..=255u8,
     ) {
-        let layout = Layout::compute(3, 16, &members, None).unwrap();
+        let layout = Layout::compute(replicas, 16, &members, None).unwrap();
         let mut bytes = postcard::to_allocvec(&layout).unwrap();
         let at = at.index(bytes.len());
         bytes[at] ^= flip;
@@ -116,7 +118,7 @@ proptest! {
 }
 
 /// The least possible highest load per weight as a fraction, found by trying: a peak is feasible if the replicas fit
-/// under it.
+/// under it, each zone's share of the flattest spread in that zone.
 fn least_peak(replicas: u8, partitions: u64, members: &[Member]) -> (u64, u64) {
     let mut zones: BTreeMap<&Zone, Vec<u64>> = BTreeMap::new();
     for m in members {
@@ -127,12 +129,12 @@ fn least_peak(replicas: u8, partitions: u64, members: &[Member]) -> (u64, u64) {
     while zones.values().map(|z| (z.len() as u64).min(most)).sum::<u64>() < owners {
         most += 1;
     }
-    let least = u64::from(zones.len() as u64 <= owners);
     let fits = |(load, weight): (u64, u64)| {
         let mut room = 0;
         for weights in zones.values() {
             let own: u64 = weights.iter().map(|&w| (load * w / weight).min(partitions)).sum();
-            if own < least * partitions {
+            let size = weights.len() as u64;
+            if own < size.min(most - 1) * partitions {
                 return false;
             }
             room += own.min(most * partitions);
@@ -150,12 +152,44 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn no_layout_is_better_balanced(members in members(), replicas in 1..=4u8, bits in 2..=8u32) {
+    fn no_layout_is_better_balanced(members in members(), replicas in 1..=9u8, bits in 2..=8u32) {
         let layout = Layout::compute(replicas, 1 << bits, &members, None).unwrap();
         let (load, weight) = least_peak(replicas, 1 << bits, &members);
         for l in layout.balance() {
             prop_assert!(u64::from(l.owned) * weight <= load * u64::from(l.weight), "{:?} over {}/{}", l, load, weight);
         }
+    }
+}
+
+/// How many replicas of a partition each zone holds, fullest first, for so many nodes in each.
+fn spreads(replicas: u8, weights: &[u32], sizes: &[usize]) -> BTreeSet<Vec<usize>> {
+    let zones = sizes.iter().enumerate().flat_map(|(zone, &size)| std::iter::repeat_n(zone, size));
+    let members: Vec<Member> =
+        (1..).zip(zones).map(|(id, zone)| member(id, weights[zone], &zone.to_string())).collect();
+    let layout = Layout::compute(replicas, 64, &members, None).unwrap();
+    let spread = |partition| {
+        let mut spread = vec![0; sizes.len()];
+        for id in layout.owners(partition) {
+            let zone: usize = layout.member(id).unwrap().zone.as_str().parse().unwrap();
+            spread[zone] += 1;
+        }
+        spread.sort_unstable_by(|a, b| b.cmp(a));
+        spread
+    };
+    layout.partition_count().partitions().map(spread).collect()
+}
+
+#[test]
+fn many_replicas_are_spread_flatly_over_few_zones() {
+    for (replicas, weights, sizes, flattest) in [
+        (7, &[4, 4, 1][..], &[4, 4, 4][..], &[3, 2, 2][..]),
+        (10, &[4, 4, 4, 1], &[4, 4, 4, 4], &[3, 3, 2, 2]),
+        (13, &[4, 4, 4, 1], &[5, 5, 5, 5], &[4, 3, 3, 3]),
+        // A zone too small for its part leaves it to the others, and these share it out.
+        (8, &[1, 1, 9, 9], &[1, 4, 4, 4], &[3, 2, 2, 1]),
+        (9, &[1, 1, 9], &[2, 9, 9], &[4, 3, 2]),
+    ] {
+        assert_eq!(spreads(replicas, weights, sizes), BTreeSet::from([flattest.to_vec()]));
     }
 }
 
@@ -257,6 +291,30 @@ fn what_is_wrong_with_a_decoded_table_is_named() {
         let text = read(head, members, table).unwrap_err().to_string();
         assert!(text.starts_with(&error.to_string()), "{error:?} expected: {text}");
     }
+}
+
+#[test]
+fn a_decoded_table_is_spread_as_flatly_as_a_computed_one() {
+    // One partition over zones of one letter, whose nodes' places are in their order; which of them own it.
+    let read = |replicas: u8, zones: &str, row: &[u8]| {
+        let mut bytes = vec![1, 0, replicas, 1, u8::try_from(zones.len()).unwrap()];
+        for (id, zone) in (1..).zip(zones.bytes()) {
+            bytes.extend([id, 1, 1, zone]);
+        }
+        bytes.push(u8::try_from(row.len()).unwrap());
+        bytes.extend(row);
+        postcard::from_bytes::<Checked<Layout>>(&hashed(&bytes)).unwrap().0.map(|_| ())
+    };
+    let partition = PartitionCount::new(1).unwrap().partition(0).unwrap();
+    let uneven = Err(Malformed::Layout(LayoutError::Zones(partition)));
+    assert_eq!(read(7, "aaabbbccc", &[0, 1, 2, 3, 4, 6, 7]), Ok(()));
+    assert_eq!(read(7, "aaabbbccc", &[0, 1, 2, 3, 4, 5, 6]), uneven, "3 + 3 + 1");
+    assert_eq!(read(7, "aaabbbccc", &[0, 1, 2, 3, 4, 5, 8]), uneven, "3 + 3 + 1");
+    assert_eq!(read(8, "abbbbccccdddd", &[0, 1, 2, 3, 5, 6, 9, 10]), Ok(()));
+    assert_eq!(read(8, "abbbbccccdddd", &[0, 1, 2, 3, 5, 6, 7, 9]), uneven, "1 + 3 + 3 + 1");
+    // No zone has too many, but one has none.
+    assert_eq!(read(4, "aabbcc", &[0, 1, 2, 4]), Ok(()));
+    assert_eq!(read(4, "aabbcc", &[0, 1, 2, 3]), uneven, "2 + 2 + 0");
 }
 
 #[test]

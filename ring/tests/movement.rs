@@ -122,7 +122,7 @@ proptest! {
 
     #[test]
     fn with_zones_neither(
-        start in members(5), changes in prop::collection::vec(change(5), 1..6), replicas in 1..=4u8, bits in 0..=6u32,
+        start in members(5), changes in prop::collection::vec(change(5), 1..6), replicas in 1..=9u8, bits in 0..=6u32,
     ) {
         let mut members = start;
         let mut layout = Layout::compute(replicas, 1 << bits, &members, None).unwrap();

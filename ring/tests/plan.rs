@@ -14,6 +14,8 @@ fn a_plan_is_the_difference_slot_by_slot() {
     let first = layout(0..7, 3, 64, None);
     for next in [
         layout(0..7, 3, 64, Some(&first)),
+        // Nobody gains anything.
+        layout(0..7, 2, 64, Some(&first)),
         layout(0..9, 3, 64, Some(&first)),
         layout(3..7, 3, 64, Some(&first)),
         layout(2..8, 2, 256, Some(&first)),

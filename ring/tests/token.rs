@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use gramme_ring::token::{EqualPartitions, Token, TokenError, TokenGain, TokenRing, TokenTable, hash_key};
+use gramme_ring::token::{
+    EqualPartitions, MAX_TOKENS, Token, TokenError, TokenGain, TokenRing, TokenTable, hash_key,
+};
 use gramme_ring::{Member, NodeId, TableError, Zone};
 use proptest::prelude::*;
 
@@ -251,20 +253,57 @@ fn rounding_moves_no_token() {
     assert_eq!(TokenRing::equal(q, 1, &list, Some(&former)).unwrap(), former);
 }
 
-/// More nodes and more zones than any preference list has places.
+/// More nodes and more zones than any preference list has places; three nodes to a zone.
 #[test]
 fn hundreds_of_zones() {
-    let zoned: Vec<Member> = members(300)
+    let zone = |id: NodeId| (id.0 - 1) / 101 % 300;
+    let zoned: Vec<Member> = members(900)
         .into_iter()
-        .map(|m| Member { zone: Zone::new(&m.id.to_string()).unwrap(), ..m })
+        .map(|m| Member { zone: Zone::new(&zone(m.id).to_string()).unwrap(), ..m })
         .collect();
     let ring = TokenRing::random(3, 5, &zoned).unwrap();
     for position in [0, 1 << 40, u64::MAX] {
-        let mut buffer = [NodeId(0); 400];
-        let owners = ring.table().spread_owners(position, &mut buffer[..290]);
-        assert_eq!(owners.iter().collect::<BTreeSet<_>>().len(), 290);
-        assert_eq!(ring.table().spread_owners(position, &mut buffer).len(), 300);
-        assert_eq!(ring.table().owners(position, &mut buffer).len(), 300);
+        let mut buffer = [NodeId(0); 1000];
+        let zones = |owners: &[NodeId]| owners.iter().map(|id| zone(*id)).collect::<BTreeSet<_>>().len();
+        assert!(zones(ring.table().owners(position, &mut buffer[..290])) < 290);
+        for most in [250, 257, 290, 300] {
+            assert_eq!(zones(ring.table().spread_owners(position, &mut buffer[..most])), most);
+        }
+        for owners in [
+            ring.table().spread_owners(position, &mut buffer).to_vec(),
+            ring.table().owners(position, &mut buffer).to_vec(),
+        ] {
+            assert_eq!((owners.len(), owners.iter().collect::<BTreeSet<_>>().len()), (900, 900));
+        }
+    }
+}
+
+/// Where a token goes depends on the seed, and what a member owns, gives up or steals lies all over the ring.
+#[test]
+fn tokens_are_given_and_taken_at_random() {
+    let q = EqualPartitions::new(1000).unwrap();
+    let owned = |ring: &TokenRing, id: NodeId| -> Vec<bool> {
+        ring.table().tokens().iter().map(|t| ring.nodes()[t.node as usize] == id).collect()
+    };
+    // How many of a member's tokens follow one of its own: k²/1000 of k by chance.
+    let in_a_row =
+        |ring: &TokenRing, id| owned(ring, id).windows(2).filter(|pair| pair[0] && pair[1]).count();
+    let ten = members(10);
+    let with_newcomer = |members: &[Member]| [members, &[Member::new(NodeId(5))]].concat();
+    let [one, two] = [1, 2].map(|seed| {
+        let alone = TokenRing::equal(q, seed, &ten[..1], None).unwrap();
+        let half = TokenRing::equal(q, seed, &with_newcomer(&ten[..1]), Some(&alone)).unwrap();
+        assert!((200..300).contains(&in_a_row(&half, NodeId(5))), "of 500");
+        let shared = TokenRing::equal(q, seed, &ten, None).unwrap();
+        assert!(ten.iter().all(|m| (1..25).contains(&in_a_row(&shared, m.id))), "of 100 each");
+        let next = TokenRing::equal(q, seed, &with_newcomer(&ten), Some(&shared)).unwrap();
+        assert!((1..25).contains(&in_a_row(&next, NodeId(5))), "of 90");
+        [shared, next, TokenRing::random(100, seed, &ten).unwrap()]
+    });
+    for (one, two) in one.iter().zip(&two) {
+        // A tenth is the same by chance, of random ones nothing.
+        let same = one.table().tokens().iter().zip(two.table().tokens()).filter(|(a, b)| a == b).count();
+        assert!(same < 150, "{same}");
     }
 }
 
@@ -336,6 +375,8 @@ fn bad_arguments_are_named() {
     ] {
         assert_eq!(parts(tokens, ids), Err(TokenError::Table(flaw)));
     }
+    let many = vec![token(0, 0); MAX_TOKENS + 1];
+    assert_eq!(TokenRing::from_parts(many, vec![NodeId(4)], vec![0]), Err(TokenError::TooManyTokens));
     for count in [0, (1 << 24) + 1, u32::MAX] {
         assert_eq!(EqualPartitions::new(count), Err(TableError::PartitionCount(count)));
     }

@@ -13,11 +13,10 @@ pub(crate) fn flow_optimum(before: &Layout, after: &Layout) -> u64 {
     let zone_of: Vec<usize> = members.iter().map(|m| zones.binary_search(&&m.zone).unwrap()).collect();
     let size = |z: usize| zone_of.iter().filter(|&&other| other == z).count();
     let owners = after.owner_count();
-    let mut most = 1;
-    while (0..zones.len()).map(|z| size(z).min(most)).sum::<usize>() < owners {
-        most += 1;
-    }
-    let least = usize::from(zones.len() <= owners);
+    // The flattest spread: no zone holds two fewer than another, but one that has no more nodes.
+    let placed = |level: usize| (0..zones.len()).map(|z| size(z).min(level)).sum::<usize>();
+    let most = (1..).find(|&level| placed(level) >= owners).unwrap();
+    let must = placed(most - 1);
 
     let q = after.partitions() as usize;
     let (source, sink) = (0, 1);
@@ -30,6 +29,7 @@ pub(crate) fn flow_optimum(before: &Layout, after: &Layout) -> u64 {
     for (p, partition) in after.partition_count().partitions().enumerate() {
         network.arc(source, partition_node(p), owners, 0);
         for z in 0..zones.len() {
+            let least = size(z).min(most - 1);
             network.arc(partition_node(p), zone_node(p, z), least, MUST);
             network.arc(partition_node(p), zone_node(p, z), size(z).min(most) - least, 0);
         }
@@ -44,7 +44,7 @@ pub(crate) fn flow_optimum(before: &Layout, after: &Layout) -> u64 {
     }
     let (flow, cost) = network.run(source, sink);
     assert_eq!(flow, owners * q);
-    u64::try_from(cost - MUST * (least * zones.len() * q) as i64).unwrap()
+    u64::try_from(cost - MUST * (must * q) as i64).unwrap()
 }
 
 struct Network {

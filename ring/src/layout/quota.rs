@@ -23,6 +23,8 @@ pub(super) struct Shape {
     pub(super) weights: Vec<u32>,
     pub(super) zone_of: Vec<usize>,
     pub(super) zones: Vec<ZoneBounds>,
+    /// Replicas that the zones hold together if each holds its least.
+    pub(super) least: usize,
 }
 
 impl Shape {
@@ -39,15 +41,23 @@ impl Shape {
             sizes[zone] += 1;
         }
         let owners = usize::from(replicas).min(members.len());
-        // The flattest spread that places all: with at least `owners` zones this is one replica for each zone.
+        // The flattest spread is a level to which zones are filled, the small ones until they are full: with at least `owners` zones one
+        // replica for each. Those that the level has room for beyond what is placed are one less in as many zones.
+        let placed = |level| sizes.iter().map(|&size| size.min(level)).sum::<usize>();
         let mut most = owners.div_ceil(sizes.len());
-        while sizes.iter().map(|&size| size.min(most)).sum::<usize>() < owners {
+        while placed(most) < owners {
             most += 1;
         }
-        // With fewer zones than replicas, every zone holds one: a partition spans as many zones as it can.
-        let least = usize::from(sizes.len() <= owners);
-        let zones = sizes.iter().map(|&size| ZoneBounds { least, most: size.min(most) }).collect();
-        Shape { owners, partitions, weights: members.iter().map(|m| m.weight).collect(), zone_of, zones }
+        let least = if placed(most) == owners { most } else { most - 1 };
+        let bounds = |&size: &usize| ZoneBounds { least: size.min(least), most: size.min(most) };
+        Shape {
+            owners,
+            partitions,
+            weights: members.iter().map(|m| m.weight).collect(),
+            zone_of,
+            zones: sizes.iter().map(bounds).collect(),
+            least: placed(least),
+        }
     }
 
     pub(super) fn members(&self) -> usize {
@@ -158,12 +168,17 @@ pub(super) fn quotas(shape: &Shape, held: &[usize]) -> Vec<usize> {
         })
     };
 
+    let claims = |quotas: &[usize], members: &[usize]| -> BinaryHeap<_> {
+        let open = members.iter().filter(|&&m| quotas[m] < shape.partitions);
+        open.map(|&m| claim(quotas, m)).collect()
+    };
+
     // First what each zone must hold.
     for (zone, members) in shape.members_of_zones().into_iter().enumerate() {
         let must = shape.zones[zone].least * shape.partitions;
         serve_below_level(&members, shape, must, &mut quotas);
         zone_totals[zone] = members.iter().map(|&m| quotas[m]).sum();
-        let mut claims: BinaryHeap<_> = members.iter().map(|&m| claim(&quotas, m)).collect();
+        let mut claims = claims(&quotas, &members);
         while zone_totals[zone] < must {
             let Reverse(Claim { member, .. }) =
                 claims.pop().expect("a zone has a member for each it must hold");
@@ -190,8 +205,7 @@ pub(super) fn quotas(shape: &Shape, held: &[usize]) -> Vec<usize> {
         (quotas, zone_totals) = (level, level_totals);
     }
     let mut left = shape.owners * shape.partitions - zone_totals.iter().sum::<usize>();
-    let mut claims: BinaryHeap<_> =
-        (0..shape.members()).filter(|&m| quotas[m] < shape.partitions).map(|m| claim(&quotas, m)).collect();
+    let mut claims = claims(&quotas, &all);
     while left > 0 {
         let Reverse(Claim { member, .. }) = claims.pop().expect("zones have room for all replicas together");
         let zone = shape.zone_of[member];
@@ -292,6 +306,12 @@ mod tests {
         // A zone too small for its part leaves it to the others.
         let shape = Shape::new(4, 8, &members(&[(1, "a"), (1, "b"), (1, "b"), (1, "b")]));
         assert_eq!(shape.zones.iter().map(|z| z.most).collect::<Vec<_>>(), [1, 3]);
+        // And the others share it out: 1, and 3, 2 and 2 in any order.
+        let sizes = [(1, "a"), (4, "b"), (4, "c"), (4, "d")];
+        let list: Vec<_> = sizes.iter().flat_map(|&(size, zone)| vec![(1, zone); size]).collect();
+        let shape = Shape::new(8, 8, &members(&list));
+        let bounds: Vec<_> = shape.zones.iter().map(|z| (z.least, z.most)).collect();
+        assert_eq!((bounds, shape.least), (vec![(1, 1), (2, 3), (2, 3), (2, 3)], 7));
     }
 
     #[test]

@@ -12,6 +12,8 @@ pub(super) struct Tally {
     counts: Vec<usize>,
     /// Zones in which somebody was counted.
     counted: Vec<usize>,
+    /// How many of them all count toward the least that their zones have to hold.
+    met: usize,
     /// When each member was last added, in times that this was emptied.
     added: Vec<u64>,
     now: u64,
@@ -20,13 +22,14 @@ pub(super) struct Tally {
 impl Tally {
     pub(super) fn new(shape: &Shape) -> Self {
         let (counts, added) = (vec![0; shape.zones.len()], vec![0; shape.members()]);
-        Tally { counts, counted: Vec::new(), added, now: 1 }
+        Tally { counts, counted: Vec::new(), met: 0, added, now: 1 }
     }
 
     pub(super) fn clear(&mut self) {
         for zone in self.counted.drain(..) {
             self.counts[zone] = 0;
         }
+        self.met = 0;
         self.now += 1;
     }
 
@@ -35,6 +38,7 @@ impl Tally {
         if self.counts[zone] == 0 {
             self.counted.push(zone);
         }
+        self.met += usize::from(self.counts[zone] < shape.zones[zone].least);
         self.counts[zone] += 1;
         self.added[member] = self.now;
     }
@@ -43,11 +47,9 @@ impl Tally {
         self.added[member] == self.now
     }
 
-    /// How many replicas are missing in zones that have to hold more. Either every zone has to hold one, and then there are no more zones
-    /// than owners, or none has to.
+    /// How many replicas are missing in zones that have to hold more.
     pub(super) fn unmet(&self, shape: &Shape) -> usize {
-        let every = shape.zones.first().is_some_and(|zone| zone.least > 0);
-        if every { shape.zones.len() - self.counted.len() } else { 0 }
+        shape.least - self.met
     }
 
     /// Whether all zones' bounds are kept.

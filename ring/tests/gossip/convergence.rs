@@ -1,7 +1,7 @@
 //! News reaches everybody, and then it is quiet.
 
 use super::{Net, Random, id, pair};
-use gramme_ring::gossip::{Message, Told};
+use gramme_ring::gossip::{Gossip, Message, Target, Told};
 use gramme_ring::{Change, ClusterId, Member, Membership, NodeId, Phase};
 
 #[test]
@@ -184,4 +184,38 @@ fn parts_of_a_split_ring_find_each_other() {
     }
     assert!(net.agree());
     assert_eq!(net.nodes[0].records().count(), 4);
+}
+
+/// One tick in P + 1 goes to a seed as well; where no peer is known, each.
+#[test]
+fn seeds_are_asked_now_and_then() {
+    let mut node = pair(1);
+    let members: Vec<Member> = (1..=10).map(|id| Member::new(NodeId(id))).collect();
+    let asked = |node: &mut Gossip, seeds| {
+        let ticks = (0..10_000).map(|_| node.tick(seeds));
+        let targets = ticks.flat_map(|sent| sent.into_iter().map(|(target, _)| target)).collect::<Vec<_>>();
+        targets.into_iter().partition::<Vec<_>, _>(|target| matches!(target, Target::Node(_)))
+    };
+    *node.membership_mut() = Membership::found(ClusterId(1), 3, 16, &members).unwrap();
+    let (peers, seeds) = asked(&mut node, 3);
+    assert_eq!(peers.len(), 10_000);
+    assert!((800..1200).contains(&seeds.len()), "{} of 10,000", seeds.len());
+    for seed in 0..3 {
+        assert!(seeds.iter().filter(|target| **target == Target::Seed(seed)).count() > 200);
+    }
+    assert_eq!(asked(&mut node, 0).1, []);
+    let (peers, seeds) = asked(&mut Gossip::new(NodeId(1), 1, 1).unwrap(), 3);
+    assert_eq!((peers.len(), seeds.len()), (0, 10_000));
+}
+
+/// Else each call would be news to all.
+#[test]
+fn the_same_facts_are_no_news() {
+    let mut node = pair(1);
+    node.set_facts(vec![1]).unwrap();
+    let before = (node.record(NodeId(1)).unwrap().clone(), node.summary());
+    node.set_facts(vec![1]).unwrap();
+    assert_eq!((node.record(NodeId(1)).unwrap().clone(), node.summary()), before);
+    node.set_facts(vec![2]).unwrap();
+    assert_eq!(node.record(NodeId(1)).unwrap().head.version, before.0.head.version + 1);
 }

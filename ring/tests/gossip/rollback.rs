@@ -69,6 +69,36 @@ fn a_node_that_was_rolled_back_to_an_equal_head_learns_of_it() {
     }
 }
 
+/// Among many it is not left to chance who of the two is looked at, and a smaller number does not help.
+#[test]
+fn of_many_that_agree_the_two_that_meet_tell_of_themselves() {
+    for seed in 0..20 {
+        let mut net = Net::new(40, seed);
+        while !net.agree() {
+            net.round();
+        }
+        let before = net.nodes[1].record(id(1)).unwrap().head;
+        net.nodes[1].restart(before.incarnation + 2).unwrap();
+        while !net.agree() {
+            net.round();
+        }
+        let head = net.nodes[1].record(id(1)).unwrap().head;
+        for smaller in [0, head.incarnation - 1, head.incarnation] {
+            net.nodes[1].restart(smaller).unwrap();
+            assert_eq!(net.nodes[1].record(id(1)).unwrap().head, head);
+        }
+        // Heads like its own from a node whose summary says that they hide something.
+        let heads = net.nodes[0].records().map(|(id, record)| (id, record.head)).collect();
+        let digest = net.nodes[0].membership().digest();
+        let heads = Message::Heads { membership: digest, commit: None, heads };
+        let reply = net.nodes[1].receive(id(0), heads).unwrap().reply;
+        let Some(Message::Delta { records, ask, .. }) = reply else { panic!("no answer") };
+        let told: Vec<_> = records.iter().map(|(id, _)| *id).collect();
+        assert!(told.contains(&id(0)) && told.contains(&id(1)) && told.len() <= 6, "{told:?}");
+        assert_eq!(ask, []);
+    }
+}
+
 /// It dies before anybody tells it: the others still come to say one thing of it, and are quiet.
 #[test]
 fn what_a_dead_node_said_twice_is_one_thing_to_all_in_the_end() {

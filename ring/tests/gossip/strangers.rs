@@ -2,10 +2,11 @@
 
 use super::{Net, finish, id, pair};
 use gramme_ring::gossip::{
-    Gossip, GossipError, Head, INCARNATION_END, MAX_FACTS, MAX_STRANGERS, Message, Record, Target, Told,
+    Gossip, GossipError, Head, INCARNATION_END, MAX_DELTA, MAX_FACTS, MAX_STRANGERS, Message, Record, Target,
+    Told,
 };
 use gramme_ring::membership::MAX_KNOWN_NODES;
-use gramme_ring::{Change, ClusterId, Member, NodeId, Phase};
+use gramme_ring::{Change, ClusterId, Member, Membership, NodeId, Phase};
 
 #[test]
 fn the_removed_are_refused_and_forgotten() {
@@ -123,6 +124,46 @@ fn floods_are_bounded() {
         panic!()
     };
     assert!(records.is_empty() && ask.len() >= MAX_STRANGERS);
+}
+
+/// However little each says of itself.
+#[test]
+fn records_without_facts_take_room_too() {
+    let mut node = Gossip::new(NodeId(1), 1, 1).unwrap();
+    let most = MAX_DELTA as u64 / 32;
+    let members: Vec<Member> = (1..=most + 500).map(|id| Member::new(NodeId(id))).collect();
+    *node.membership_mut() = Membership::found(ClusterId(1), 1, 16, &members).unwrap();
+    let head = Head { incarnation: INCARNATION_END >> 2, version: u64::MAX };
+    let records = members.iter().map(|m| (m.id, Record { head, facts: vec![] })).collect();
+    let told = Message::Delta { membership: None, records, ask_membership: false, ask: vec![] };
+    node.receive(NodeId(2), told).unwrap();
+    let ask = members.iter().map(|m| m.id).collect();
+    let ask = Message::Delta { membership: None, records: vec![], ask_membership: false, ask };
+    let reply = node.receive(NodeId(2), ask).unwrap().reply.unwrap();
+    let bytes = postcard::to_allocvec(&reply).unwrap().len();
+    assert!((MAX_DELTA / 2..=MAX_DELTA).contains(&bytes), "{bytes}");
+}
+
+/// A record that would be dropped again is not asked for.
+#[test]
+fn with_all_places_taken_only_who_comes_before_is_asked_for() {
+    let mut node = pair(1);
+    node.receive(NodeId(2), said_by(1000..1000 + MAX_STRANGERS as u64)).unwrap();
+    let asked = |node: &mut Gossip, stranger| {
+        let mut heads: Vec<_> = node.records().map(|(id, record)| (id, record.head)).collect();
+        heads.push((NodeId(stranger), Head { incarnation: 1, version: 1 }));
+        let digest = node.membership().digest();
+        let heads = Message::Heads { membership: digest, commit: None, heads };
+        match node.receive(NodeId(2), heads).unwrap().reply {
+            Some(Message::Delta { ask, .. }) => ask,
+            other => {
+                assert_eq!(other, None);
+                vec![]
+            }
+        }
+    };
+    assert_eq!(asked(&mut node, 5000), []);
+    assert_eq!(asked(&mut node, 999), [NodeId(999)]);
 }
 
 /// Nor do they have to be decoded: whoever makes one up is told the same.

@@ -289,3 +289,24 @@ fn clusters_do_not_mix() {
     assert_eq!(a.merge(&b), Err(MergeError::OtherCluster { mine: CLUSTER, theirs: ClusterId(100) }));
     assert_eq!(a, before);
 }
+
+/// Two commits on one parent that differ in a setting alone: one gives way, and who owns what is as before.
+#[test]
+fn another_commit_with_the_same_layout_is_no_other_layout() {
+    let start = founded(1..=3);
+    let [mut a, mut b] = [1, 2].map(|author| {
+        let mut m = start.clone();
+        let change = Change::Setting { name: "s".into(), value: Some(vec![author]) };
+        m.stage(NodeId(author.into()), change).unwrap();
+        commit(&mut m);
+        m
+    });
+    assert_eq!(a.layout(), b.layout());
+    let (was_a, was_b) = (a.commit_hash(), b.commit_hash());
+    assert_ne!(was_a, was_b);
+    let (to_a, to_b) = (a.merge(&b.clone()).unwrap(), b.merge(&a.clone()).unwrap());
+    assert_eq!(a.commit_hash(), b.commit_hash());
+    // Whoever gave way.
+    assert!(a.commit_hash() != was_a || b.commit_hash() != was_b);
+    assert!(to_a.changed && to_b.changed && !to_a.layout_changed && !to_b.layout_changed);
+}

@@ -58,11 +58,14 @@ fn a_node_that_dies_in_a_transition() {
 
     m.remove_during_transition(NodeId(4)).unwrap();
     assert_eq!(step(&m), Step::Transferring);
+    assert_eq!(m.transition().unwrap().waiting_for(), [1, 2, 3, 5].map(NodeId));
     assert!(m.is_removed(NodeId(4)));
     assert!(m.advance(NodeId(4), Phase::Acknowledged).is_err());
     for phase in [Phase::Synced, Phase::Moved] {
-        for id in [1, 2, 3, 5] {
-            m.advance(NodeId(id), phase).unwrap();
+        let mut left = [1, 2, 3, 5].map(NodeId).to_vec();
+        while !left.is_empty() {
+            assert_eq!(m.transition().unwrap().waiting_for(), left);
+            assert_eq!(m.advance(left.remove(0), phase), Ok(true));
         }
     }
     assert!(m.settle());
@@ -73,6 +76,28 @@ fn a_node_that_dies_in_a_transition() {
     commit(&mut m);
     assert!(!m.layout().unwrap().is_member(NodeId(4)));
     assert_eq!(m.standing(NodeId(4)), Some(&Standing::Removed));
+}
+
+/// A declaration that comes late, or once more, is no error and takes nothing back.
+#[test]
+fn an_earlier_phase_can_be_declared_again() {
+    let mut m = founded(1..=2);
+    m.stage(NodeId(1), Change::Member(member(3))).unwrap();
+    commit(&mut m);
+    let phases = [Phase::Acknowledged, Phase::Synced, Phase::Moved];
+    for (n, phase) in phases.into_iter().enumerate() {
+        for id in [1, 2, 3].map(NodeId) {
+            assert_eq!(m.advance(id, phase), Ok(true));
+            for earlier in &phases[..=n] {
+                assert_eq!(m.advance(id, *earlier), Ok(false));
+                assert_eq!(m.transition().unwrap().phase(id), Some(phase));
+            }
+        }
+    }
+    // That it has ended is news though no declaration is.
+    let live = m.clone();
+    assert!(m.settle());
+    assert_ne!(m.digest(), live.digest());
 }
 
 #[test]
@@ -87,4 +112,11 @@ fn versions_are_judged() {
     finish(&mut m);
     assert_eq!(m.judge(LayoutVersion(1)), VersionStanding::Retired);
     assert_eq!(m.judge(LayoutVersion(3)), VersionStanding::Unknown);
+    // While the next change is live one version is left, not all before it.
+    m.stage(NodeId(1), Change::Member(member(5))).unwrap();
+    commit(&mut m);
+    let standings = [1, 2, 3, 4].map(|version| m.judge(LayoutVersion(version)));
+    let [retired, leaving, current, unknown] = standings;
+    assert_eq!((retired, leaving), (VersionStanding::Retired, VersionStanding::Leaving));
+    assert_eq!((current, unknown), (VersionStanding::Current, VersionStanding::Unknown));
 }

@@ -84,7 +84,7 @@ mod tests {
                 let zone = Zone::new(&alloc::format!("{}", below(n, 1 + case % 7))).unwrap();
                 Member::new(NodeId(n)).with_weight(1 + number(below(n + 100, 4))).with_zone(zone)
             };
-            let owners = 1 + usize::try_from(case % 4).unwrap();
+            let owners = 1 + usize::try_from(case % 9).unwrap();
             let before: Vec<Member> = (0..12).map(member).collect();
             let mut after = before.clone();
             for n in 0..=below(50, 3) {
@@ -119,8 +119,8 @@ mod tests {
             }
             let rows = plan.rows.clone();
             plan.place_anew(&after);
-            // Without the direct steps nearly all lack something.
-            if case % 3 > 0 {
+            // Without the direct steps nearly all lack something, and with many owners most.
+            if case % 3 > 0 && owners <= 4 {
                 stayed += rows.iter().zip(&plan.rows).filter(|(before, after)| before == after).count();
                 all += rows.len();
             }
