@@ -59,13 +59,13 @@ pub struct Request {
     pub(super) walls: (u64, u64),
 }
 
-/// By the layout with this hash: the owners, and of some dots how many owners had not got them durably and how many others had a copy without
-/// them.
+/// By the layout with this hash: the owners, and of some dots how many owners had not got them durably, how many others had a copy without
+/// them, and which owners had them, a bit each.
 #[derive(Clone, Debug)]
 pub(super) struct Lacking {
     pub(super) layout: u64,
     pub(super) owners: Vec<usize>,
-    pub(super) dots: Vec<(Dot, u8, u8)>,
+    pub(super) dots: Vec<(Dot, u8, u8, u128)>,
 }
 
 impl Request {
