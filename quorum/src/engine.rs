@@ -432,7 +432,8 @@ impl Engine {
                 let standing = self.view.check_write(layout);
                 let standing =
                     if self.config.planted.is(Bug::RetiredWriteAccepted) { Ok(()) } else { standing };
-                if let Err(why) = standing.and_then(|()| self.check_call(&key, self.replica.is_behind())) {
+                let behind = self.replica.is_behind() && !self.config.planted.is(Bug::PeerWriteUnbounded);
+                if let Err(why) = standing.and_then(|()| self.check_call(&key, behind)) {
                     return self.refuse(from, call, why);
                 }
                 let Ok(object) = object::decode(&object) else {

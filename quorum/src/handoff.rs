@@ -203,7 +203,8 @@ impl Engine {
         if !handoff.active || handoff.resting || handoff.listing.is_some() || congested {
             return;
         }
-        let limit = limit.min(handoff.window.room());
+        let unbounded = self.config.planted.is(Bug::HandoffUnbounded);
+        let limit = if unbounded { usize::MAX } else { limit.min(handoff.window.room()) };
         while handoff.reading + handoff.in_flight.len() < limit
             && let Some(key) = handoff.queue.pop_front()
         {

@@ -157,6 +157,28 @@ bugs! {
     MergeRevives,
     /// A write that is ended early, since too many linger, leaves no hints.
     CutShortWithoutHint,
+    /// Every write is refused: no replica can be reached.
+    NothingIsWritten,
+    /// A write that names no primaries does not cover what outranks it.
+    OutrankingByDefault,
+    /// What one replica is to sync at once it syncs as late as all others.
+    OneNeverNow,
+    /// However much a replica has under way, it takes what peers send.
+    PeerWriteUnbounded,
+    /// Handoff keeps any number of writes in flight.
+    HandoffUnbounded,
+    /// Recovery and anti-entropy fetch any number of bytes in a second.
+    RepairUnbounded,
+    /// However many bytes siblings have, another one is taken.
+    ObjectBytesUnbounded,
+    /// A read repairs nothing.
+    NoReadRepair,
+    /// A write is said to have replaced something when it has not.
+    ReplacedLies,
+    /// Hints for an owner that left become none for its heirs.
+    LeaverHintsDropped,
+    /// A node acknowledges a new layout before it has synced what it took by the old one.
+    UnsyncedAcked,
 }
 
 impl Planted {

@@ -339,7 +339,8 @@ impl Replica {
             }
         }
         let too_many = kept > self.limits.siblings && kept > count;
-        let too_large = kept_bytes > self.limits.object() && kept > 1 && kept_bytes > bytes;
+        let most = if self.planted.is(Bug::ObjectBytesUnbounded) { usize::MAX } else { self.limits.object() };
+        let too_large = kept_bytes > most && kept > 1 && kept_bytes > bytes;
         if too_many || too_large { Err(OpError::TooManySiblings) } else { Ok(()) }
     }
 

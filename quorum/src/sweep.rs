@@ -360,6 +360,7 @@ impl Engine {
         let mut last = None;
         let mut heirs = self.view.owners(Slot::of(&key));
         heirs.retain(|heir| *heir != self.config.node && members.contains(heir));
+        heirs.truncate(if self.config.planted.is(Bug::LeaverHintsDropped) { 0 } else { heirs.len() });
         for heir in heirs {
             let append = self.append_hint(now, heir, &key);
             if let Some(before) = last.replace(append) {

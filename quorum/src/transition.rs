@@ -26,6 +26,7 @@ impl Engine {
         let reached = match due {
             Some(Phase::Acknowledged) => {
                 let synced = self.replica.journal.is_synced(self.adopted);
+                let synced = synced || self.config.planted.is(Bug::UnsyncedAcked);
                 self.config.planted.is(Bug::OldWritesUnderWay)
                     || synced && !self.writes.values().any(|write| write.is_open() && !write.goes_by(commit))
             }

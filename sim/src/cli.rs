@@ -67,7 +67,11 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Comma
                 let text = value()?;
                 let (from, to) =
                     text.split_once("..").ok_or_else(|| format!("{name} {text}: like 0..100"))?;
-                seeds = Seeds::Range(number(&name, from)?, number(&name, to)?);
+                let (first, last) = (number(&name, from)?, number(&name, to)?);
+                if first >= last {
+                    return Err(format!("{name} {text}: there is none from {first} up to {last}"));
+                }
+                seeds = Seeds::Range(first, last);
             }
             "--nodes" => {
                 let nodes = number(&name, &value()?)?;
@@ -166,9 +170,18 @@ mod tests {
 
     #[test]
     fn misuse_is_named() {
-        for wrong in
-            ["--seed", "--seed x", "--nodes 0", "--nodes 129", "--for 1y", "--for m", "--seeds 4", "--sead 1"]
-        {
+        for wrong in [
+            "--seed",
+            "--seed x",
+            "--nodes 0",
+            "--nodes 129",
+            "--for 1y",
+            "--for m",
+            "--seeds 4",
+            "--seeds 5..1",
+            "--seeds 3..3",
+            "--sead 1",
+        ] {
             let name = wrong.split(' ').next().unwrap();
             let Err(what) = parse(words(wrong)) else { panic!("{wrong} is taken") };
             assert!(what.contains(name), "{what}");

@@ -144,6 +144,10 @@ fn many(from: u64, to: u64, template: &Plan, twice: bool) -> ExitCode {
         hash.event(0, [seed, outcome.hash, 0], &[]);
         let _ = std::io::stdout().flush();
     }
+    if to > from && acknowledged == 0 {
+        println!("no write was acknowledged in any of these runs");
+        failures += 1;
+    }
     let seconds = began.elapsed().as_secs_f64();
     let kinds: Vec<String> = struck.iter().map(|(kind, times)| format!("{kind:?} {times}")).collect();
     let harms: Vec<String> = harmed.iter().map(|(harm, times)| format!("{harm:?} {times}")).collect();

@@ -409,7 +409,54 @@ impl Run<'_> {
         self.advance(self.world.now() + Duration::from_secs(5));
         if let Some(before) = before.filter(|_| is_idle(&self.world)) {
             self.world.check_quiet(&before);
+            self.serve();
         }
+    }
+
+    /// The cluster is at rest, and nobody is away: every node writes and reads a key of each keyspace, now at the levels that are in force and
+    /// now at all replicas, and reads some key that was there before. One after the other, so that no bound can be in the way.
+    fn serve(&mut self) {
+        let prefixes: Vec<String> =
+            self.world.keyspaces().into_iter().map(|(prefix, _)| prefix).chain([String::new()]).collect();
+        let known: Vec<Bytes> = self.world.checker().keys().cloned().collect();
+        for (at, node) in self.world.members().into_iter().enumerate() {
+            let first = at + usize::try_from(self.storms).unwrap_or(0);
+            let mut turn = first;
+            let mut level = || {
+                turn += 1;
+                turn.is_multiple_of(2).then_some(Level::All)
+            };
+            for prefix in &prefixes {
+                let key = Bytes::from(format!("{prefix}served{node}"));
+                let value = value_of(self.world.next_request(), 8);
+                let options = WriteOptions { w: level(), ..WriteOptions::default() };
+                let cover = if options.w.is_some() { Cover::Held } else { Cover::Nothing };
+                let put =
+                    Op::Put { key: key.clone(), value, content_type: None, expiry: None, cover, options };
+                let options = ReadOptions { r: level(), ..ReadOptions::default() };
+                self.demand(node, put);
+                self.demand(node, Op::Get { key, options });
+            }
+            if !known.is_empty() {
+                let key = known[first * 13 % known.len()].clone();
+                let options = ReadOptions { r: level(), ..ReadOptions::default() };
+                self.demand(node, Op::Get { key, options });
+            }
+        }
+    }
+
+    /// A node is asked this, and has to do it.
+    fn demand(&mut self, node: usize, op: Op) {
+        const STEP: Duration = Duration::from_millis(2);
+        if self.world.checker().violation().is_some() {
+            return;
+        }
+        let id = self.world.submit(node, op);
+        let deadline = self.world.checker().request(id).deadline;
+        while self.world.checker().request(id).ended.is_none() && self.world.now() <= deadline {
+            self.advance(self.world.now() + STEP);
+        }
+        self.world.check_served(id, node);
     }
 
     /// Now and then one disk stays full, as far as its node can tell for ever. The others go on, and come to rest beside it.

@@ -167,6 +167,10 @@ impl Engine {
         if let Err(error) = reach {
             return self.answer(request.origin, Reply::Failed(error));
         }
+        if self.config.planted.is(Bug::NothingIsWritten) {
+            return self
+                .answer(request.origin, Reply::Failed(OpError::Quorum { need: Need::W, have: 0, want: 2 }));
+        }
         if !self.ready {
             return self.answer(request.origin, Reply::Failed(OpError::Unwritable));
         }
@@ -183,6 +187,7 @@ impl Engine {
         };
         let durability = match request.options.dw {
             Some(_) if !self.config.planted.is(Bug::DwIgnored) => Durability::Group,
+            _ if self.config.planted.is(Bug::OneNeverNow) => Durability::Interval,
             _ => self.rules(&request.key).durability,
         };
         let write = Write {
@@ -374,7 +379,10 @@ impl Engine {
         if !news {
             return;
         }
-        if let Some(more) = outranking.filter(|_| !self.config.planted.is(Bug::OutrankingIgnored)) {
+        let by_default = self.config.planted.is(Bug::OutrankingByDefault) && write.options.pw.is_none();
+        if let Some(more) =
+            outranking.filter(|_| !self.config.planted.is(Bug::OutrankingIgnored) && !by_default)
+        {
             let Ok(_) = write.outranking.get_or_insert_default().merge(more);
             self.weigh_write(call);
         }
@@ -483,7 +491,8 @@ impl Engine {
                 }
                 Verdict::Met => {
                     let sent = write.sent.as_ref().expect("nobody acknowledges what was not sent");
-                    let reply = Reply::Written { context: sent.context.clone(), replaced: sent.replaced };
+                    let replaced = sent.replaced || self.config.planted.is(Bug::ReplacedLies);
+                    let reply = Reply::Written { context: sent.context.clone(), replaced };
                     self.admission.saw(now.instant, now.instant.since(write.began));
                     self.reply_write(call, reply);
                 }

@@ -37,8 +37,11 @@ impl Checker {
         let absences =
             absences.map(|(layout, owners)| (*layout, count(&mut owners.iter().copied()))).collect();
         let lacking = circumstances.owners.iter().map(|(layout, owners)| {
-            let of =
-                |dot: &Dot| (*dot, self.owners_lack(key, *dot, owners), self.others_lack(key, *dot, owners));
+            let of = |dot: &Dot| {
+                let has = |node: &&usize| self.shadows[**node].has_durably(key, *dot);
+                let held = owners.iter().filter(has).fold(0, |held, node| held | 1 << *node);
+                (*dot, self.owners_lack(key, *dot, owners), self.others_lack(key, *dot, owners), held)
+            };
             let dots = self.keys[key].done.iter().map(of).collect();
             Lacking { layout: *layout, owners: owners.clone(), dots }
         });
@@ -52,10 +55,7 @@ impl Checker {
 
     /// How many of these owners have not got it durably.
     fn owners_lack(&self, key: usize, dot: Dot, owners: &[usize]) -> u8 {
-        let has = |node: &&usize| {
-            let copy = self.shadows[**node].copies.get(&key);
-            copy.is_some_and(|copy| copy.durable_seen.contains(dot))
-        };
+        let has = |node: &&usize| self.shadows[**node].has_durably(key, dot);
         u8::try_from(owners.iter().filter(|node| !has(node)).count()).unwrap_or(u8::MAX)
     }
 
@@ -166,7 +166,39 @@ impl Checker {
                 continue;
             }
             if let Some(number) = self.numbers.get(key).copied() {
+                self.check_heirs(now, node, owner_id, number);
                 self.check_owed(now, node, u64::from_be_bytes(*owner), number);
+            }
+        }
+    }
+
+    /// A hint for somebody who is no member any more goes: all owners, by the layout that its node goes by, have the copy beside it, or
+    /// there are hints for them.
+    fn check_heirs(&mut self, now: Time, node: usize, gone: NodeId, number: usize) {
+        let shadow = &self.shadows[node];
+        let Some(layout) = shadow.layout.as_ref().filter(|layout| !layout.is_member(gone)) else { return };
+        let Some(copy) = shadow.copies.get(&number) else { return };
+        // It may have got it before it left, and passes it on.
+        let passes_on = |dot: Dot| {
+            let copy = self.ids.get(&gone.0).and_then(|gone| self.shadows[*gone].copies.get(&number));
+            copy.is_some_and(|copy| copy.durable_seen.contains(dot) || copy.passed_on.contains(dot))
+        };
+        let name = &self.keys[number].name;
+        let slot = Slot::of(name);
+        for heir in layout.owners(layout.partition_of(slot)) {
+            let Some(owner) = self.ids.get(&heir.0).copied().filter(|owner| *owner != node) else { continue };
+            let record = [&heir.0.to_be_bytes()[..], &name[..]].concat();
+            let lacks = |dot: &Dot| {
+                !self.shadows[owner].has_durably(number, *dot)
+                    && !passes_on(*dot)
+                    && !self.told_and_lost(node, number, owner, *dot)
+            };
+            let lacking = copy.object.iter().map(|(dot, _)| dot).find(lacks);
+            if let Some(dot) = lacking.filter(|_| !shadow.keeps(&record) && self.gone >> owner & 1 == 0) {
+                let what = format!(
+                    "node {node} drops its hint for {gone}, which has left, and keeps none for its heir, node {owner}, which lacks {dot}"
+                );
+                return self.fail(now, Invariant::NothingDroppedEarly, Some(number), what);
             }
         }
     }

@@ -32,6 +32,9 @@ impl Checker {
         let is_absent = reads && seen.is_empty();
         if matches!(reply, Reply::Written { .. }) {
             by.writing.iter().for_each(|(quorum, owners)| self.check_owners(now, id, seen, owners, quorum.w));
+            by.writing
+                .iter()
+                .for_each(|(quorum, owners)| self.check_outranks(now, id, seen, *quorum, owners));
         }
         if is_absent {
             self.check_absence(now, id, &by.reading);
@@ -39,6 +42,50 @@ impl Checker {
         if reads {
             let seen = seen.clone();
             self.check_seen(now, id, &seen, &by.reading);
+        }
+    }
+
+    /// A plain write comes before every write that was acknowledged before it began and that fewer than W owners lacked then, as long as those
+    /// have not replaced that since: one of the owners that have taken this one has both, and tells. A fallback that has taken it
+    /// in the place of an owner can't tell.
+    fn check_outranks(
+        &mut self,
+        now: Time,
+        id: OpId,
+        seen: &DotSet,
+        quorum: Quorum,
+        owners: &[(usize, u64)],
+    ) {
+        let request = &self.requests[id.index()];
+        let key = &self.keys[request.key];
+        let Op::Put { cover: Cover::Held, .. } = &request.op else { return };
+        let own = self.acknowledged_dots(id, seen);
+        let Some(last) = own.iter().map(|dot| (key.dots[dot].version.stamp, *dot)).max() else { return };
+        let owned = owners.iter().fold(0, |all, (node, _)| all | 1 << node);
+        let takers = |dot: &Dot| key.dots[dot].durable_at | key.dots[dot].written_at;
+        if own.iter().any(|dot| takers(dot) & !owned != 0) {
+            return;
+        }
+        let Some(lacking) = request.lacking.iter().find(|by| by.layout == quorum.layout) else { return };
+        let comes_before = |(dot, lack, _, held): &&(Dot, u8, u8, u128)| {
+            let Some(birth) = key.dots.get(dot) else { return false };
+            let stands = |node: &&usize| {
+                let copy = self.shadows[**node].copies.get(&request.key);
+                held >> **node & 1 == 1
+                    && copy.is_some_and(|copy| !copy.rotted && copy.object.get(*dot).is_some())
+            };
+            let stand = lacking.owners.iter().filter(stands).count();
+            let few = lacking.owners.len() - stand < usize::from(quorum.w) && *lack < quorum.w;
+            few && birth.op.is_some()
+                && !birth.excused
+                && birth.missed_at & request.unaware == 0
+                && (birth.version.stamp, *dot) > last
+        };
+        if let Some((dot, ..)) = lacking.dots.iter().find(comes_before) {
+            let what = format!(
+                "{id} is acknowledged as {own:?}, and {dot}, which was acknowledged before it began, comes before it"
+            );
+            self.fail(now, Invariant::ReadYourWrites, Some(request.key), what);
         }
     }
 
@@ -50,7 +97,7 @@ impl Checker {
         // A copy of former times may have come to somebody else meanwhile.
         let lacking = |quorum: &Quorum, dot: Dot| {
             let by = request.lacking.iter().find(|by| by.layout == quorum.layout)?;
-            let (_, owners, others) = by.dots.iter().find(|(of, ..)| *of == dot)?;
+            let (_, owners, others, _) = by.dots.iter().find(|(of, ..)| *of == dot)?;
             Some(owners.saturating_add(*others.max(&self.others_lack(request.key, dot, &by.owners))))
         };
         let missed = |dot: &&Dot| {

@@ -44,6 +44,9 @@ pub(super) struct Shadow {
     appended: u64,
     /// The sync under way covers appends up to this one.
     syncing: u64,
+    /// What it had appended when it began to go by the newest commit that it knows.
+    adopted: u64,
+    commit: Option<u64>,
 }
 
 /// One record through time.
@@ -187,6 +190,11 @@ impl Shadow {
         Shadow { view, ..Shadow::default() }
     }
 
+    /// Whether its copy of a key knows this, on its disk.
+    pub(super) fn has_durably(&self, key: usize, dot: Dot) -> bool {
+        self.copies.get(&key).is_some_and(|copy| copy.durable_seen.contains(dot))
+    }
+
     /// Whether the engine keeps this record of its own, a hint.
     pub(super) fn keeps(&self, record: &[u8]) -> bool {
         self.own.iter().any(|((_, key), kept)| kept.live.is_some() && key[..] == *record)
@@ -201,7 +209,9 @@ impl Checker {
             let what = format!("node {node} opened with node {other}'s actor {actor:?}");
             self.fail(now, Invariant::DotNamesOneValue, None, what);
         }
-        (self.shadows[node].actor, self.shadows[node].is_dark) = (Some(actor), false);
+        let shadow = &mut self.shadows[node];
+        (shadow.actor, shadow.is_dark) = (Some(actor), false);
+        shadow.adopted = 0;
     }
 
     /// A node's store takes an append; `slot`: all of its slot goes with it.
@@ -336,6 +346,29 @@ impl Checker {
                 let what = format!("node {node} drops {dot}, which nobody else holds durably");
                 self.fail(now, Invariant::NothingDroppedEarly, Some(key), what);
             }
+        }
+    }
+
+    /// A node goes by this commit from now on, in this run.
+    pub fn adopts(&mut self, node: usize, commit: Option<u64>) {
+        let shadow = &mut self.shadows[node];
+        if shadow.commit != commit {
+            (shadow.commit, shadow.adopted) = (commit, shadow.appended);
+        }
+    }
+
+    /// A node is about to declare that all it takes goes by the newest layout: what it took before it knew of that is on its disk, for what its
+    /// acknowledgement meant then it may not mean any more.
+    pub fn acknowledges(&mut self, now: Time, node: usize) {
+        let shadow = &self.shadows[node];
+        let is_late = |key: &&usize| {
+            let mut unsynced = shadow.copies[*key].record.unsynced.iter();
+            unsynced.any(|(number, value)| *number <= shadow.adopted && value.is_some())
+        };
+        if let Some(key) = shadow.dirty.iter().find(is_late).copied() {
+            let what =
+                format!("node {node} acknowledges a layout with a copy not synced that it had before it");
+            self.fail(now, Invariant::AcknowledgedCopies, Some(key), what);
         }
     }
 

@@ -76,7 +76,7 @@ impl Checker {
                 let absent = request.absent.iter_mut().map(|(_, absent)| absent);
                 let absences = request.absences.iter_mut().map(|(_, absent)| absent);
                 let dots = request.lacking.iter_mut().flat_map(|by| &mut by.dots);
-                let lacking = dots.map(|(_, lacking, _)| lacking);
+                let lacking = dots.map(|(_, lacking, ..)| lacking);
                 absent.chain(absences).chain(lacking).for_each(|absent| *absent += 1);
             }
         }

@@ -35,6 +35,8 @@ pub struct Request {
     pub outcome: Outcome,
     /// When it ended, if it did.
     pub ended: Option<Time>,
+    /// What its client was told if it was not done.
+    pub(super) failure: Option<OpError>,
     /// It asked for a majority of primaries.
     pub(super) strict: bool,
     /// A strict read or plain delete: the dots of strict writes acknowledged before it began.
@@ -57,13 +59,13 @@ pub struct Request {
     pub(super) walls: (u64, u64),
 }
 
-/// By the layout with this hash: the owners, and of some dots how many owners had not got them durably and how many others had a copy without
-/// them.
+/// By the layout with this hash: the owners, and of some dots how many owners had not got them durably, how many others had a copy without
+/// them, and which owners had them, a bit each.
 #[derive(Clone, Debug)]
 pub(super) struct Lacking {
     pub(super) layout: u64,
     pub(super) owners: Vec<usize>,
-    pub(super) dots: Vec<(Dot, u8, u8)>,
+    pub(super) dots: Vec<(Dot, u8, u8, u128)>,
 }
 
 impl Request {
@@ -104,6 +106,7 @@ impl Checker {
             deadline: now + limit,
             outcome: Outcome::Open,
             ended: None,
+            failure: None,
             strict,
             must_see: if strict && sees { self.keys[key].strict_done.clone() } else { DotSet::new() },
             copies: founding.w,
@@ -210,7 +213,21 @@ impl Checker {
         }
     }
 
+    /// The cluster is at rest and nobody is away: a request has to be done.
+    pub fn check_served(&mut self, now: Time, id: OpId, node: usize) {
+        let request = &self.requests[id.index()];
+        if request.outcome != Outcome::Ok {
+            let what = format!(
+                "at rest, {id} at node {node} is {:?}: {:?} ({:?})",
+                request.outcome, request.failure, request.op
+            );
+            let key = request.key;
+            self.fail(now, Invariant::Available, Some(key), what);
+        }
+    }
+
     fn check_failure(&mut self, now: Time, id: OpId, error: &OpError) {
+        self.requests[id.index()].failure = Some(error.clone());
         let request = &self.requests[id.index()];
         let key = request.key;
         let (have, want) = match error {

@@ -52,6 +52,8 @@ pub enum Invariant {
     Bounds,
     /// A store opens again after any crash, and an engine never panics.
     Recovery,
+    /// At rest, with nobody away, every node does what it is asked, at the cluster's levels and at all replicas.
+    Available,
 }
 
 impl Invariant {
@@ -80,7 +82,7 @@ impl Invariant {
             Invariant::ViewsEqual => 15,
             Invariant::RequestsEnd => 16,
             Invariant::Bounds => 17,
-            Invariant::Recovery => 0,
+            Invariant::Recovery | Invariant::Available => 0,
         }
     }
 }
@@ -112,6 +114,7 @@ impl fmt::Display for Invariant {
             Invariant::RequestsEnd => "every request ends once, by its deadline, as what it was",
             Invariant::Bounds => "every bound holds",
             Invariant::Recovery => "a node opens again",
+            Invariant::Available => "a cluster at rest does what it is asked",
         };
         match self.number() {
             0 => f.write_str(name),

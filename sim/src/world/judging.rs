@@ -1,7 +1,7 @@
 //! What the judge is shown of the stores themselves, after a restart and at rest.
 
 use super::{HINTS, World};
-use crate::checker::{Circumstances, Invariant, Unrest};
+use crate::checker::{Circumstances, Invariant, OpId, Unrest};
 use crate::node::Node;
 use bytes::Bytes;
 use gramme_ring::Slot;
@@ -151,6 +151,11 @@ impl World {
             );
             self.checker.fail(self.now, Invariant::Convergence, None, what);
         }
+    }
+
+    /// With the cluster at rest and nobody away: a node has done what it was asked.
+    pub fn check_served(&mut self, id: OpId, node: usize) {
+        self.checker.check_served(self.now, id, node);
     }
 
     /// A node's disk, to be damaged.

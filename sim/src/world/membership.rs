@@ -35,6 +35,7 @@ impl World {
     /// A node writes down what it knows of the cluster. It may be safe long before the node knows, or only just; a full
     /// or failing disk takes it or not.
     pub(super) fn begin_save(&mut self, node: usize, membership: Membership) {
+        self.check_acknowledged(node, &membership);
         let early = self.disk_rng.chance(500_000);
         let fails = self.nodes[node].disk.refuses && self.disk_rng.chance(500_000);
         let run = self.nodes[node].runs;
@@ -48,6 +49,17 @@ impl World {
             self.nodes[node].saving = Some(membership);
         }
         self.queue.push(at, Event::Saved { node, run, done: !fails });
+    }
+
+    /// Whether it is about to declare that it goes by a new layout alone.
+    fn check_acknowledged(&mut self, node: usize, next: &Membership) {
+        let id = self.nodes[node].id;
+        let phase = |membership: &Membership| membership.transition().and_then(|known| known.phase(id));
+        let goes_by = self.nodes[node].host.as_ref().map(|host| host.engine().membership());
+        let same = goes_by.filter(|membership| membership.commit_hash() == next.commit_hash());
+        if phase(next) == Some(Phase::Acknowledged) && same.is_some_and(|known| phase(known).is_none()) {
+            self.checker.acknowledges(self.now, node);
+        }
     }
 
     /// And now it knows.
@@ -263,6 +275,7 @@ impl World {
             let known = Keyspace::all(host.engine().membership()).map(|(prefix, _)| prefix);
             self.checker.goes_by(node, known);
             self.checker.goes_by_layout(node, host.engine().membership().layout());
+            self.checker.adopts(node, host.engine().membership().commit_hash());
         }
         if let Some(view) = self.view(node) {
             self.checker.sees(node, view);
