@@ -74,7 +74,7 @@ impl Checker {
         for id in waiting {
             let mut lacking = std::mem::take(&mut self.requests[id.index()].lacking);
             for Lacking { owners, dots, .. } in &mut lacking {
-                for (dot, _, others) in dots {
+                for (dot, _, others, _) in dots {
                     *others = self.others_lack(key, *dot, owners).max(*others);
                 }
             }
