@@ -1,7 +1,7 @@
 //! The end of the log: what was acknowledged last, and no watermark vouches for yet. Damage there can't be told from what a crash
 //! leaves of a write that nobody was told of.
 
-use gramme_store::{DamageKind, Disk, MemDisk, Options, Read, Recovery, Store, verify};
+use gramme_store::{Disk, MemDisk, Options, Read, Recovery, Store, verify};
 
 const KEY: &[u8] = b"the key";
 const NEWER: &[u8] = b"its newer value";
