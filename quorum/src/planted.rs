@@ -167,12 +167,8 @@ bugs! {
     PeerWriteUnbounded,
     /// Handoff keeps any number of writes in flight.
     HandoffUnbounded,
-    /// Recovery and anti-entropy fetch any number of bytes in a second.
-    RepairUnbounded,
     /// However many bytes siblings have, another one is taken.
     ObjectBytesUnbounded,
-    /// A read repairs nothing.
-    NoReadRepair,
     /// A write is said to have replaced something when it has not.
     ReplacedLies,
     /// Hints for an owner that left become none for its heirs.

@@ -199,8 +199,7 @@ impl Engine {
     }
 
     fn pump_pull(&mut self, now: Now, id: PullId) {
-        let unbounded = self.config.planted.is(Bug::RepairUnbounded);
-        let mut room = if unbounded { usize::MAX } else { self.budget.room() };
+        let mut room = self.budget.room();
         room = room.saturating_sub(self.pulls.values().map(|pull| pull.fetching.len()).sum());
         let layout = self.view.version();
         let Some(pull) = self.pulls.get_mut(&id) else { return };

@@ -187,8 +187,10 @@ impl Engine {
         };
         let durability = match request.options.dw {
             Some(_) if !self.config.planted.is(Bug::DwIgnored) => Durability::Group,
-            _ if self.config.planted.is(Bug::OneNeverNow) => Durability::Interval,
-            _ => self.rules(&request.key).durability,
+            _ => match self.rules(&request.key).durability {
+                Durability::One if self.config.planted.is(Bug::OneNeverNow) => Durability::Interval,
+                durability => durability,
+            },
         };
         let write = Write {
             origin: Some(request.origin),

@@ -2,7 +2,9 @@
 
 use super::{Checker, Invariant, OpId};
 use crate::time::Time;
-use gramme_quorum::message::Message;
+use core::time::Duration;
+use gramme_quorum::message::{Message, Purpose};
+use gramme_quorum::object::weigh;
 use gramme_quorum::{Limits, Object, Op, OpError, Reply, Status, wire};
 use gramme_vclock::Dot;
 
@@ -29,6 +31,8 @@ pub struct Load {
 const UNSYNCED: usize = 4;
 /// Owners that one message asks a fallback to keep a write for: one by each layout in use.
 const HINTS_AT_ONCE: usize = 2;
+/// Before so long handoff does not give up what is on its way.
+const GIVEN_UP: Duration = Duration::from_secs(4);
 /// Keys that one message lists.
 const PAGE: usize = 128;
 /// Objects that a node's pulls merge at a time, and their ends.
@@ -94,6 +98,54 @@ impl Checker {
         }
     }
 
+    /// A node has been sent a write by another: with too much under way for its disk it takes none.
+    pub fn check_taken(&mut self, now: Time, node: usize, before: &Status, after: &Status) {
+        let Limits { local, local_bytes, .. } = self.limits;
+        let waiting = |status: &Status| status.local + status.unsynced;
+        let behind = waiting(before) >= local
+            || before.local_bytes >= local_bytes
+            || before.unsynced_copies >= UNSYNCED * local;
+        if behind && waiting(after) > waiting(before) {
+            let what = format!(
+                "node {node} takes a write of another with {} operations under way, {} bytes and {} copies not synced",
+                waiting(before),
+                before.local_bytes,
+                before.unsynced_copies
+            );
+            self.fail(now, Invariant::Bounds, None, what);
+        }
+    }
+
+    /// A node hands something over: no more than so much is on its way to one owner. What was on its way as a connection ended counts no longer,
+    /// nor what has waited for so long that it may have been given up.
+    pub fn hands_over(&mut self, now: Time, node: usize, to: usize, message: &Message) {
+        let Message::Write { call, purpose: Purpose::Handoff, .. } = message else { return };
+        let way = self.handoffs.entry((node, to)).or_default();
+        way.retain(|_, since| now.since(*since) < GIVEN_UP);
+        way.insert(call.0, now);
+        // Some may just have been given up, and offered anew.
+        let (count, bound) = (way.len(), 2 * self.limits.handoff);
+        if count > bound {
+            let what =
+                format!("node {node} hands {count} objects to node {to} at a time, of at most {bound}");
+            self.fail(now, Invariant::Bounds, None, what);
+        }
+    }
+
+    /// A node hears of what it has handed over.
+    pub fn answered(&mut self, node: usize, from: usize, message: &Message) {
+        if let Message::Written { call, .. } | Message::Refused { call, .. } = message
+            && let Some(way) = self.handoffs.get_mut(&(node, from))
+        {
+            way.remove(&call.0);
+        }
+    }
+
+    /// A node is told that its connection to another has ended.
+    pub fn parted(&mut self, node: usize, from: usize) {
+        self.handoffs.remove(&(node, from));
+    }
+
     /// A node mints a version: no coordinator adds a sibling past the limit.
     pub(super) fn check_siblings(&mut self, now: Time, node: usize, number: usize, object: &Object) {
         let before = self.shadows[node].copies.get(&number).map(|copy| &copy.object);
@@ -112,6 +164,12 @@ impl Checker {
                 && !minted(*dot)
         };
         let merged = self.keys[number].dots.keys().any(news);
+        let weigh = |object: &Object| object.iter().map(|(_, version)| weigh(version)).sum::<usize>();
+        let most = self.limits.object().max(before.map_or(0, weigh));
+        if mints && !merged && has > 1 && weigh(object) > most {
+            let what = format!("node {node} adds a sibling, and there are {} bytes of {most}", weigh(object));
+            self.fail(now, Invariant::Bounds, Some(number), what);
+        }
         if mints && !merged && has > had.max(self.limits.siblings) {
             let what =
                 format!("node {node} adds to {had} siblings, and {} are the limit", self.limits.siblings);

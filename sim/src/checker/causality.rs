@@ -83,6 +83,7 @@ impl Checker {
             }
         }
         self.births(now, node, &decoded);
+        self.note_syncs(node, outputs);
         for (number, object) in &decoded {
             self.check_versions(now, node, *number, object);
             self.check_claims(now, node, *number, object);
@@ -117,11 +118,11 @@ impl Checker {
             let birth = &self.keys[*number].dots[dot];
             let lww = self.rules(*number).lww;
             let by = match birth.op {
-                Some(op) if lww || self.requests[op.index()].is_plain() => Coverer::Op(op),
+                Some(op) if lww || self.requests[op.index()].is_plain() => Some(Coverer::Op(op)),
                 None if lww || birth.deletes.iter().any(|id| self.requests[id.index()].is_plain()) => {
-                    Coverer::Tombstone(*dot)
+                    Some(Coverer::Tombstone(*dot))
                 }
-                _ => continue,
+                _ => None,
             };
             let shadow = &self.shadows[node];
             let mut held: BTreeSet<Dot> = BTreeSet::new();
@@ -138,7 +139,12 @@ impl Checker {
                 other_op.is_some() && other_op == birth.op
             }));
             held.remove(dot);
-            self.keys[*number].cover_by(by, |dot| held.contains(&dot));
+            let key = &mut self.keys[*number];
+            let beside =
+                held.iter().any(|other| key.dots.get(other).is_none_or(|birth| birth.version.is_value()));
+            key.dots.get_mut(dot).expect("it was just born").beside = beside;
+            let Some(by) = by else { continue };
+            key.cover_by(by, |dot| held.contains(&dot));
         }
         for (number, dot) in &born {
             self.born_late(node, *number, *dot);
@@ -280,6 +286,7 @@ impl Checker {
             deletes,
             at: now,
             version: version.clone(),
+            beside: false,
             covered_by: Vec::new(),
             replaced_by: Vec::new(),
             durable_at: 0,

@@ -30,6 +30,9 @@ impl Checker {
         request.r = by.reading.iter().map(|quorum| quorum.r).min().unwrap_or(request.r);
         request.copies = by.copies;
         let is_absent = reads && seen.is_empty();
+        if let Reply::Written { replaced: true, .. } = reply {
+            self.check_replaced(now, id, seen);
+        }
         if matches!(reply, Reply::Written { .. }) {
             by.writing.iter().for_each(|(quorum, owners)| self.check_owners(now, id, seen, owners, quorum.w));
             by.writing
@@ -42,6 +45,18 @@ impl Checker {
         if reads {
             let seen = seen.clone();
             self.check_seen(now, id, &seen, &by.reading);
+        }
+    }
+
+    /// A write that says that it has replaced something knew of a value as it was minted.
+    fn check_replaced(&mut self, now: Time, id: OpId, seen: &DotSet) {
+        let request = &self.requests[id.index()];
+        let dots = &self.keys[request.key].dots;
+        let own = self.acknowledged_dots(id, seen);
+        if !own.is_empty() && self.unborn(id, seen).is_none() && own.iter().all(|dot| !dots[dot].beside) {
+            let what =
+                format!("{id} says that it replaced something, and nothing was where {own:?} was minted");
+            self.fail(now, Invariant::NothingInvented, Some(request.key), what);
         }
     }
 

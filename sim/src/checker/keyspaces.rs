@@ -2,7 +2,10 @@
 
 use super::{Checker, Invariant, Key, OpId, Outcome};
 use crate::time::Time;
-use gramme_quorum::{Content, Durability, Expiry, Keyspace, Level, Object, Op, Policy, Reading, Version};
+use gramme_quorum::message::{Message, Purpose, Syncing};
+use gramme_quorum::{
+    Content, Durability, Expiry, Keyspace, Level, Object, Op, Output, Policy, Reading, Version,
+};
 use gramme_ring::Layout;
 use gramme_vclock::{Dot, Stamp};
 use std::collections::BTreeSet;
@@ -97,6 +100,18 @@ fn at_most(level: Level, replicas: u8) -> u8 {
     }
 }
 
+/// What a node mints in a step, in a keyspace of which one replica syncs at once.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct One {
+    node: usize,
+    key: usize,
+    dot: Dot,
+    /// Somebody is asked to sync at once.
+    synced: bool,
+    /// Others that are asked for a copy.
+    others: usize,
+}
+
 impl Key {
     /// A dot's place in the order by which the last write wins.
     fn rank(&self, dot: Dot) -> (Stamp, Dot) {
@@ -146,6 +161,56 @@ impl Checker {
     #[must_use]
     pub fn is_lww(&self, id: OpId) -> bool {
         self.rules(self.requests[id.index()].key).lww
+    }
+
+    /// Of a key of this node's rules one replica syncs at once, and no change of that is under way.
+    fn syncs_one(&self, node: usize, key: usize) -> bool {
+        let View { keyspaces, before, .. } = &self.shadows[node].view;
+        let name = &self.keys[key].name;
+        let fits = keyspaces.iter().filter(|(prefix, _)| name.starts_with(prefix.as_bytes()));
+        let own = fits.max_by_key(|(prefix, _)| prefix.len());
+        before.is_none() && own.is_some_and(|(_, one)| one.durability == Durability::One)
+    }
+
+    /// A node has done this, and perhaps more in the same step: who is asked to sync what was minted in it.
+    pub(super) fn note_syncs(&mut self, node: usize, outputs: &[Output]) {
+        for (key, dot) in self.born.clone() {
+            let names_dw = |op: OpId| {
+                let Op::Put { options, .. } = &self.requests[op.index()].op else { return true };
+                options.dw.is_some()
+            };
+            let by_rules = self.keys[key].dots[&dot].op.is_some_and(|op| !names_dw(op));
+            if by_rules && self.syncs_one(node, key) {
+                self.ones.push(One { node, key, dot, synced: false, others: 0 });
+            }
+        }
+        for one in &mut self.ones {
+            for output in outputs {
+                match output {
+                    Output::Sync => one.synced = true,
+                    Output::Send(_, Message::Write { purpose: Purpose::Write, key, sync, .. })
+                        if *key == self.keys[one.key].name =>
+                    {
+                        one.synced |= *sync == Syncing::Now;
+                        one.others += 1;
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    /// A node's step is over. If all replicas were asked, one of them was asked to sync at once.
+    pub fn step_ends(&mut self, now: Time, node: usize) {
+        for One { node: of, key, dot, synced, others } in std::mem::take(&mut self.ones) {
+            let shadow = &self.shadows[node];
+            let held = shadow.copies.get(&key).is_some_and(|copy| copy.object.get(dot).is_some());
+            let all = shadow.layout.as_ref().is_some_and(|layout| others + 1 >= layout.owner_count());
+            if of == node && !synced && held && all && self.syncs_one(node, key) {
+                let what = format!("node {node} mints {dot} and asks nobody to sync it at once");
+                self.fail(now, Invariant::AcknowledgedCopies, Some(key), what);
+            }
+        }
     }
 
     /// A node sees the rules so from now on.

@@ -40,6 +40,7 @@ use gramme_quorum::{Limits, Object, Version};
 use gramme_ring::{Layout, Slot};
 use gramme_vclock::{Dot, GrowableDotSet as DotSet};
 use handover::Changes;
+use keyspaces::One;
 use keyspaces::Rules;
 use replies::Asks;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -77,6 +78,8 @@ struct Birth {
     deletes: Vec<OpId>,
     at: Time,
     version: Version,
+    /// Its coordinator may have known of a live value as it was minted.
+    beside: bool,
     /// Writes that may have replaced it.
     covered_by: Vec<Coverer>,
     /// Dots that were minted in its place: whoever has seen one of them does not have this any more.
@@ -255,6 +258,10 @@ pub struct Checker {
     longest: usize,
     /// What was minted in the step that is looked at.
     born: Vec<(usize, Dot)>,
+    /// Objects that nodes have handed to others and that those have not acknowledged, by call, and since when.
+    handoffs: BTreeMap<(usize, usize), BTreeMap<u64, Time>>,
+    /// What was minted in the step that is looked at, in keyspaces of which one replica syncs at once.
+    ones: Vec<One>,
     /// How often each node has lost something of what was on its disk.
     losses: Vec<u64>,
     /// Every node that ever was a member: what layouts call it, and its number.
@@ -300,6 +307,8 @@ impl Checker {
             limits: Limits::default(),
             longest: 0,
             born: Vec::new(),
+            handoffs: BTreeMap::new(),
+            ones: Vec::new(),
             losses: vec![0; nodes],
             ids: BTreeMap::new(),
             sound: BTreeMap::new(),

@@ -90,6 +90,7 @@ impl World {
         }
         for peer in (0..self.nodes.len()).filter(|peer| *peer != node) {
             self.network.tell(node, peer, false);
+            self.checker.parted(node, peer);
             self.forget_clog(node, peer);
             // A killed process resets its connections; a machine without power says nothing.
             let within = if how == Crash::Kill { Duration::from_millis(2) } else { Duration::from_secs(4) };

@@ -131,6 +131,7 @@ impl World {
                 }
             }
         }
+        self.checker.step_ends(self.now, node);
         // Before the next input, which might add to it.
         if let Some(peer) = self.next_congested(node) {
             self.note(&format!("node {node} hears that node {peer} is congested"));

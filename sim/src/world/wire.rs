@@ -39,6 +39,7 @@ impl World {
     pub(super) fn send(&mut self, from: usize, to: NodeId, message: &Message) {
         let Some(peer) = self.numbers.get(&to).copied() else { return };
         self.checker.says(self.now, from, peer, message);
+        self.checker.hands_over(self.now, from, peer, message);
         self.nodes[from].sent += u64::from(is_work(message));
         match message {
             // Asked elsewhere under the same name, it is the same request.
@@ -149,8 +150,14 @@ impl World {
         {
             self.reaches(to, id);
         }
+        let (sender, is_write) = (from, matches!(message, Message::Write { .. }));
+        let before = is_write.then(|| self.status(to)).flatten();
+        self.checker.answered(to, sender, &message);
         let from = self.nodes[from].id;
         self.handle(to, Input::Peer(from, message));
+        if let Some((before, after)) = before.zip(self.status(to)) {
+            self.checker.check_taken(self.now, to, &before, &after);
+        }
         // While it writes down something of the cluster it leaves all else for later.
         let saving = self.nodes[to].paused_until >= self.now;
         if outdated && self.is_up(to) && !saving && !self.nodes[to].warned {
@@ -181,6 +188,7 @@ impl World {
         if self.network.tell(node, peer, stands) {
             self.forget_clog(node, peer);
             self.hash.event(b'P', [self.now.0, node as u64, peer as u64], &[u8::from(stands)]);
+            self.checker.parted(node, peer);
             let id = self.nodes[peer].id;
             self.handle(node, if stands { Input::Connected(id) } else { Input::Disconnected(id) });
         }
@@ -191,6 +199,7 @@ impl World {
         if self.is_up(node) && self.network.tell(node, peer, false) {
             self.forget_clog(node, peer);
             self.hash.event(b'P', [self.now.0, node as u64, peer as u64], &[0]);
+            self.checker.parted(node, peer);
             let id = self.nodes[peer].id;
             self.handle(node, Input::Disconnected(id));
             let at = self.network_rng.soon(self.now, Duration::from_millis(300));
