@@ -2,7 +2,7 @@
 
 use crate::source::Source;
 use gramme_ring::finger::{FingerTable, Hop, Place, Ring, id_fingers, rank_fingers};
-use gramme_ring::token::{Token, TokenError, TokenRing, TokenTable};
+use gramme_ring::token::{EqualPartitions, Token, TokenError, TokenGain, TokenRing, TokenTable};
 use gramme_ring::{NodeId, OwnerTable};
 
 /// One table of each kind.
@@ -75,6 +75,7 @@ fn tokens(ids: &[NodeId], source: &mut Source<'_>) {
     assert_eq!(owned.as_ref().err(), table.as_ref().err().copied().map(TokenError::Table).as_ref());
     let (Ok(owned), Ok(table)) = (owned, table) else { return };
     assert_eq!(owned.gains::<3>(&owned).count(), 0);
+    gains(&owned, &mut source.clone());
     for _ in 0..4 {
         let position = u64::from(source.u16());
         let start = tokens.iter().position(|token| token.position >= position).unwrap_or(0);
@@ -94,6 +95,36 @@ fn tokens(ids: &[NodeId], source: &mut Source<'_>) {
         assert_eq!(table.spread_owners(position, &mut buffer[..room]), &spread[..room.min(all.len())]);
         assert_eq!(table.replicas::<3>(position).ok().as_ref().map(|three| &three[..]), spread.get(..3));
     }
+}
+
+/// What moves to a ring of other tokens, against owners looked up at every end.
+fn gains(now: &TokenRing, source: &mut Source<'_>) {
+    let other = |token: &Token| Token {
+        position: token.position ^ u64::from(source.byte()),
+        node: source.below(now.nodes().len()) as u32,
+    };
+    let mut tokens: Vec<Token> = now.table().tokens().iter().map(other).collect();
+    tokens.sort_unstable();
+    let then = TokenRing::from_parts(tokens, now.nodes().to_vec(), now.zones().to_vec()).expect("as before");
+    let partitions = EqualPartitions::new(1 + source.below(70) as u32).expect("a few");
+    let mut tokens_end: Vec<u64> =
+        [now, &then].iter().flat_map(|ring| ring.table().tokens()).map(|token| token.position).collect();
+    tokens_end.sort_unstable();
+    tokens_end.dedup();
+    let partitions_end: Vec<u64> = (0..partitions.count()).map(|p| partitions.end(p)).collect();
+    let expected = |ends: &[u64]| -> Vec<TokenGain> {
+        let owners = |ring: &TokenRing, at| ring.table().spread_owners(at, &mut [NodeId(0); 3]).to_vec();
+        let mut moved = Vec::new();
+        for (n, &last) in ends.iter().enumerate().rev() {
+            let first = ends[(n + ends.len() - 1) % ends.len()].wrapping_add(1);
+            let was = owners(&then, last);
+            let new = owners(now, last).into_iter().filter(|node| !was.contains(node));
+            moved.extend(new.map(|node| TokenGain { node, first, last }));
+        }
+        moved
+    };
+    assert!(now.gains::<3>(&then).eq(expected(&tokens_end)));
+    assert!(now.gains_of::<3>(&then, partitions).eq(expected(&partitions_end)));
 }
 
 /// A table that nobody built: its hops come closer all the same.

@@ -218,7 +218,36 @@ proptest! {
             prop_assert_eq!(told.into_iter().collect::<BTreeSet<_>>(), new);
         }
         prop_assert_eq!(before.gains::<3>(&kept).count(), 0);
+        // By partitions, which tokens cut anywhere: owners are those of their ends.
+        let q = EqualPartitions::new(count).unwrap();
+        let mut expected = Vec::new();
+        for p in (0..count).rev() {
+            let owners = |ring: &TokenRing| ring.table().spread_owners(q.end(p), &mut [NodeId(0); 3]).to_vec();
+            let (was, is) = (owners(&before), owners(&after));
+            let first = q.end((p + count - 1) % count).wrapping_add(1);
+            let new = is.into_iter().filter(|node| !was.contains(node));
+            expected.extend(new.map(|node| TokenGain { node, first, last: q.end(p) }));
+        }
+        prop_assert_eq!(after.gains_of::<3>(&before, q).collect::<Vec<_>>(), expected);
     }
+}
+
+/// However far the last owner of a partition is: while each was walked to, this took minutes, and eight times as many tokens hours.
+#[test]
+fn gains_take_time_in_proportion_to_tokens() {
+    let weighing = |light| {
+        [(1, 1_000_000), (2, 1_000_000), (3, light)].map(|(id, w)| Member::new(NodeId(id)).with_weight(w))
+    };
+    let q = EqualPartitions::new(1 << 18).unwrap();
+    let before = TokenRing::equal(q, 1, &weighing(1), None).unwrap();
+    let after = TokenRing::equal(q, 1, &weighing(1000), Some(&before)).unwrap();
+    assert_eq!(load(&before)[&NodeId(3)], 1);
+    // All three own all, and with two owners what the light one gained moves, token by token or so.
+    assert_eq!(after.gains::<3>(&before).count(), 0);
+    assert_eq!(after.gains_of::<3>(&before, q).count(), 0);
+    let gains: Vec<TokenGain> = after.gains::<2>(&before).collect();
+    assert!(gains.iter().filter(|gain| gain.node == NodeId(3)).count() >= load(&after)[&NodeId(3)] - 1);
+    assert_eq!(after.gains_of::<2>(&before, q).collect::<Vec<_>>(), gains);
 }
 
 /// The heavy would take all.

@@ -116,7 +116,7 @@ impl Span {
     /// Whether `dot` is one of the span's events.
     #[must_use]
     pub fn contains(self, dot: Dot) -> bool {
-        self.actor == dot.actor && self.first <= dot.counter && dot.counter <= self.last && dot.counter > 0
+        self.actor == dot.actor && self.first <= dot.counter && dot.counter <= self.last && self.first > 0
     }
 
     /// Actor and first counter as one number: compared without a branch.

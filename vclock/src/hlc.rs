@@ -2,8 +2,11 @@
 
 use crate::stamp::Stamp;
 
-/// A hybrid logical clock (Kulkarni et al., 2014): it follows the wall clock handed in, never goes back, and answers no
-/// stamp twice before [`Stamp::MAX`].
+/// A hybrid logical clock (Kulkarni et al., 2014): it follows the wall clock handed in and never goes back, and its [ticks](Hlc::tick)
+/// are all different before [`Stamp::MAX`].
+///
+/// Only what [`Hlc::tick_past`] answers over a stamp beyond the drift allowed is not the clock's own: two writes over one such stamp
+/// may have the same, and later ticks are below it.
 ///
 /// A peer's stamp is followed only within a bound, so a wild clock elsewhere can't drag this one along. And the clock does
 /// not go back across a restart, whatever the wall clock shows then, if its stamps are reserved: [`Hlc::reserve`] names a
@@ -66,7 +69,7 @@ impl Hlc {
         Hlc { last: floor, reserved: floor, followed: Stamp::ZERO, max_drift }
     }
 
-    /// A new stamp, past every one given before; at least `wall_ms` (milliseconds since the Unix epoch), unless that is
+    /// A new stamp, past every one that this answered or that was followed before; at least `wall_ms` (milliseconds since the Unix epoch), unless that is
     /// later than any stamp, as no clock shows before the year 6429: such a reading counts as none.
     ///
     /// Any other reading is believed, and since a clock never goes back, a wild one is kept for good. Where the wall clock may be
@@ -78,8 +81,9 @@ impl Hlc {
     }
 
     /// A new stamp as of [`Hlc::tick`] that is past `covered` as well, however far ahead that is: for a write that is to rank above what it
-    /// replaces ([`Context::stamp`](crate::Context::stamp)). Beyond the drift allowed the clock itself does not follow: its next tick may be
-    /// below. Of [`Stamp::MAX`] there is no next, and the answer is that.
+    /// replaces ([`Context::stamp`](crate::Context::stamp)). Beyond the drift allowed the clock itself does not follow, or one wild stamp would
+    /// raise those of every other key: its next tick may be below, and another write over the same stamp is answered the same. Dots tell the
+    /// two apart. Of [`Stamp::MAX`] there is no next, and the answer is that.
     pub fn tick_past(&mut self, wall_ms: u64, covered: Stamp) -> Stamp {
         self.observe(wall_ms, covered);
         self.tick(wall_ms).max(covered.next())
@@ -127,7 +131,7 @@ impl Hlc {
         follow
     }
 
-    /// The last stamp given or followed, or the floor.
+    /// The last tick or the greatest stamp followed, whichever is later, or the floor.
     #[must_use]
     pub const fn last(&self) -> Stamp {
         self.last

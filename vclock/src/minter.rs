@@ -19,7 +19,8 @@ use core::fmt;
 /// The dots of *one* key have gaps where the counter went to other keys. A write closes the gap between the key's last
 /// dot of this actor and its own only if the store has held all copies unbroken since it minted that last dot: then no
 /// dot of the key can lie in between. After [`break_hold`](Minter::break_hold) it can, with a value that is no longer here, so
-/// the next write of each key opens a span of its own.
+/// the next write of each key opens a span of its own. Such spans are never joined again: a history has as many of an actor as there were drops
+/// between two writes of its key, and one more. A store that drops copies often shares its counter, and so what a drop costs, among few keys.
 ///
 /// ```
 /// use gramme_vclock::{Actor, FixedSiblings, Full, Minter, Span, WriteError};
@@ -58,8 +59,9 @@ impl Minter {
     /// `minted`).
     ///
     /// A new actor for each start leaves one more span in the history of each key that it writes, and no span ever
-    /// goes: a history of fixed capacity is full for good after as many starts. A device has as many spans as it has
-    /// peers if it keeps its actor, which is sound on these conditions alone:
+    /// goes: a history of fixed capacity is full for good after as many starts. A history has as many spans as there are
+    /// devices if each keeps its actor and drops no copy between its writes ([the rule](Minter#the-rule-for-spans)), which is sound on these
+    /// conditions alone:
     ///
     /// * Each write, and `minted` and `held_since` with it, is durable *before* its dot leaves the device.
     /// * After each [`break_hold`](Minter::break_hold), `held_since` is durable before the copy goes. Otherwise a write of that key,

@@ -204,13 +204,19 @@ where
     /// dots the history then claims; see [`Minter`].
     ///
     /// The context that the writer gets back is `context` and the new dot, *flattened*: a gap between two spans of one
-    /// actor is filled if all of it has been seen here and no value here stands in it. Contexts stay bounded that way
-    /// however long a writer chains writes without reading, and never cover a sibling that the writer was not shown.
+    /// actor is filled if all of it has been seen here and no value here stands in it. However long a writer chains writes without
+    /// reading, its context has no more spans that way than there are actors and live siblings, and it never covers a sibling that the
+    /// writer was not shown. That is while copies are held: each [`break_hold`](Minter::break_hold) between two writes of the key, whichever
+    /// key's copy went, may leave one span more, if another key took a counter in between; such a gap is never filled, neither in the
+    /// context nor in the history. Where that makes a context longer than a token can be (2,000 spans at the least, see
+    /// [`MAX_TOKEN`](crate::MAX_TOKEN)), the write stands all the same and it is [`seal`](crate::Context::seal) that answers
+    /// [`TooLong`](crate::SealError::TooLong); so it does for a read of that object then. A fixed form is full much sooner, and says so before anything is written.
     /// Since a filled gap speaks for what was replaced *here*, hand the context out (or let it go anywhere) only
     /// together with this object, once that is as durable as the answer promises.
     ///
     /// # Errors
-    /// If there is no room, if the minter's counter is used up, or if history or context name dots that the minter has
+    /// If there is no room (in a fixed form also for the union of history and context alone, which may have spans that the new one
+    /// joins, so that the result would have fitted), if the minter's counter is used up, or if history or context name dots that the minter has
     /// yet to mint. Nothing is changed then, nor minted; `value` is dropped.
     pub fn write(
         &mut self,

@@ -184,6 +184,25 @@ fn stamps_stay_within_what_can_be_decoded() {
     assert_eq!(postcard::from_bytes::<Stamp>(&bytes).unwrap(), Stamp::MAX);
 }
 
+/// The greatest that was followed counts, not the last.
+#[test]
+fn a_floor_is_ahead_of_the_greatest_stamp_followed() {
+    let mut clock = Hlc::new(Stamp::ZERO);
+    for seen in [9_000, 2_000] {
+        assert!(clock.observe(1_000, Stamp::from_parts(seen, 0)));
+    }
+    let floor = Stamp::from_parts(9_000 + Hlc::LEAD, 0);
+    assert_eq!(clock.reserve(1_000), Some(floor));
+    // Nor does an earlier floor undo a later one.
+    for told in [floor, Stamp::ZERO] {
+        clock.reserved(told);
+        assert_eq!(clock.reserve(1_000), None);
+    }
+    // A clock that is past all that: by one millisecond and its stamps.
+    let clock = Hlc::new(Stamp::from_parts(20_000, 7));
+    assert_eq!(clock.reserve(1_000), Some(Stamp::from_parts(20_001, u16::MAX)));
+}
+
 /// Floors that a clock asks for in ten seconds, while a peer is ahead and sends so often.
 fn floors(ahead: u64, per_second: usize) -> usize {
     let mut clock = Hlc::new(Stamp::ZERO);
@@ -224,6 +243,9 @@ fn a_write_is_stamped_past_what_it_covers() {
     let wild = Stamp::from_parts(5_000_000, 0);
     assert!(!clock.observe(1_000, wild) && clock.tick(1_000) < wild);
     assert_eq!(clock.tick_past(1_000, wild), wild.next());
+    // The lift is the key's: another write over the same has the same stamp, and the next tick is not past it.
+    assert_eq!(clock.tick_past(1_000, wild), wild.next());
+    assert!(clock.clone().tick(1_000) < wild);
     assert!(clock.last().millis() < 2_000, "{}", clock.last());
     assert_eq!(clock.tick_past(2_000, Stamp::ZERO), Stamp::from_parts(2_000, 0));
     assert_eq!(clock.tick_past(2_000, Stamp::MAX), Stamp::MAX);

@@ -35,6 +35,16 @@ fn dots(set: &GrowableDotSet) -> BTreeSet<Dot> {
     model(set.spans())
 }
 
+/// Nor is it one's event that the other parts name.
+#[test]
+fn a_span_without_events_contains_none() {
+    for counter in [0, 1, 2, 3, 4, u64::MAX] {
+        assert_eq!(span(1, 1, 3).contains(dot(1, counter)), (1..=3).contains(&counter));
+        assert!(!span(1, 0, 3).contains(dot(1, counter)), "{counter}");
+        assert!(!span(1, 3, 2).contains(dot(1, counter)) && !span(1, 1, 3).contains(dot(2, counter)));
+    }
+}
+
 fn relation(a: &BTreeSet<Dot>, b: &BTreeSet<Dot>) -> Causality {
     match (a.is_subset(b), b.is_subset(a)) {
         (true, true) => Causality::Equal,

@@ -132,9 +132,19 @@ fn a_context_or_a_stamp_out_of_range() {
     refused::<Stamp>(Raw(1 << 63), Malformed::StampOutOfRange);
     refused::<FixedContext<2>>((vec![(A, 1_u64, 0_u64)], Raw(u64::MAX)), Malformed::StampOutOfRange);
     refused::<FixedContext<2>>((vec![(A, 0_u64, 0_u64)], Raw(7)), Malformed::CounterZero);
-    for text in
-        ["5", "\"5\"", "\"5.\"", "\".5\"", "\"05.1\"", "\"5.01\"", "\"+5.1\"", "\"5.1.1\"", "\"5.-1\""]
-    {
+    for text in [
+        "5",
+        "\"5\"",
+        "\"5.\"",
+        "\".5\"",
+        "\"05.1\"",
+        "\"5.01\"",
+        "\"+5.1\"",
+        "\"5.1.1\"",
+        "\"5.-1\"",
+        "\"00.1\"",
+        "\"5.00\"",
+    ] {
         assert!(serde_json::from_str::<Checked<Stamp>>(text).is_err(), "{text}");
     }
     // A count beyond its bits, and milliseconds beyond any number.

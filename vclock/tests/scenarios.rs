@@ -3,7 +3,8 @@
 mod common;
 
 use gramme_vclock::{
-    Actor, Causality, Dot, GrowableDotSet, GrowableSiblings, GrowableVersionVector, Minter, Span, Written,
+    Actor, Causality, Dot, FixedDotSet, FixedSiblings, Full, GrowableContext, GrowableDotSet,
+    GrowableSiblings, GrowableVersionVector, Minter, SealError, SealKey, Span, Stamp, WriteError, Written,
 };
 
 type Object = GrowableSiblings<String>;
@@ -186,6 +187,54 @@ fn contexts_stay_bounded_over_twenty_thousand_chained_writes() {
     }
     let end = merged(&merged(&stores[0].object, &stores[1].object), &stores[2].object);
     assert_eq!(values(&end), ["mine", "theirs"]);
+}
+
+/// A copy of some other key is dropped between one client's writes: that costs a span each time, in the end the token, and never the write.
+#[test]
+fn each_drop_between_writes_costs_a_span() {
+    let (mut store, mut context) = (Store::open(1), nothing());
+    for drops in 0..100 {
+        for _ in 0..2 {
+            // Of two writes between which nothing was dropped the second extends what the first opened.
+            (_, context) = store.put(&context, "mine");
+            store.serve_other_keys(1);
+            assert_eq!((context.spans().len(), store.read().spans().len()), (drops + 1, drops + 1));
+            assert_eq!(store.values(), ["mine"]);
+        }
+        store.minter.break_hold();
+    }
+
+    // What 6,045 drops left late in an actor's life, when a span takes 65 bits, and two more.
+    let key = SealKey([7; 16]);
+    let sealed = |seen: &GrowableDotSet| {
+        let context = GrowableContext { seen: seen.clone(), stamp: Stamp::ZERO };
+        context.to_token(&key, 1, b"k").map(|_| ())
+    };
+    let spans = (0..6_045).map(|n| Dot { actor: Actor(1), counter: (1 << 60) + 2 * n }.span());
+    let Ok(seen) = GrowableDotSet::from_spans(spans);
+    store.object = Object::from_parts([], seen).unwrap();
+    store.minter = Minter::resume(Actor(1), (1 << 60) + 2 * 6_045, u64::MAX);
+    context = store.read();
+    for (value, expected) in [("fits", Ok(())), ("does not", Err(SealError::TooLong))] {
+        (_, context) = store.put(&context, value);
+        assert_eq!(sealed(&context), expected);
+        // Who reads is shown the same dots.
+        assert_eq!((store.values(), sealed(&store.read())), (vec![value], expected));
+        store.minter.break_hold();
+        store.serve_other_keys(1);
+    }
+
+    // A fixed form says beforehand that it is full.
+    let (mut object, mut minter) = (FixedSiblings::<_, 1, 8>::new(), Minter::new(Actor(1)));
+    let mut context = FixedDotSet::<8>::new();
+    for n in 0..8 {
+        context = object.write(&context, &mut minter, n).unwrap().context;
+        minter.break_hold();
+        common::serve_other_keys(&mut minter, 1);
+    }
+    let (before, minted) = (object.clone(), minter.minted());
+    assert_eq!(object.write(&context, &mut minter, 8).unwrap_err(), WriteError::Full(Full));
+    assert_eq!((object, minter.minted()), (before, minted));
 }
 
 /// The store acknowledged nothing of its tail, but others have it.

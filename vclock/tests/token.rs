@@ -225,6 +225,35 @@ fn tokens_are_bounded() {
     assert_eq!(GrowableContext::open(&vec![b'A'; MAX_TOKEN + 1], &KEY, 1, b"k"), Err(TokenError::TooLong));
 }
 
+/// The longest there is, to the symbol: 23,119 writes of one actor whose counters are below 2^16, none beside another.
+#[test]
+fn a_token_of_the_greatest_length_is_sealed_and_opened() {
+    let spans = |count| (1..=count).map(|at| Span { actor: Actor(1), first: 2 * at, last: 2 * at });
+    let longest = context(spans(23_119), Stamp::ZERO);
+    assert_eq!(longest.token_len(), MAX_TOKEN);
+    let token = longest.to_token(&KEY, CLUSTER, b"cart").unwrap();
+    assert_eq!(GrowableContext::open(token.as_bytes(), &KEY, CLUSTER, b"cart"), Ok(longest));
+    let longer = context(spans(23_120), Stamp::ZERO);
+    let mut out = vec![7; MAX_TOKEN + 8];
+    assert!(longer.token_len() <= out.len());
+    assert_eq!(longer.to_token(&KEY, CLUSTER, b"cart"), Err(SealError::TooLong));
+    assert_eq!(longer.seal(&KEY, CLUSTER, b"cart", &mut out), Err(SealError::TooLong));
+    assert!(out.iter().all(|byte| *byte == 7));
+}
+
+/// What is no token at all is told from one that was damaged, wherever that shows.
+#[test]
+fn text_that_no_seal_writes_is_malformed() {
+    let token = three(1 << 20, 300, Stamp::MAX).to_token(&KEY, 1, b"k").unwrap().into_bytes();
+    for at in 0..token.len() {
+        for symbol in [b'!', b'+', b'/', b'=', b' ', 0, 0x80, 0xff] {
+            let mut other = token.clone();
+            other[at] = symbol;
+            assert_eq!(GrowableContext::open(&other, &KEY, 1, b"k"), Err(TokenError::Malformed), "{at}");
+        }
+    }
+}
+
 #[test]
 fn no_symbol_of_a_token_can_be_another() {
     let mut remainders = [false; 4];

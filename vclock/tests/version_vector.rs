@@ -108,6 +108,13 @@ fn of_entries_with_one_age_the_smaller_actor_goes_first() {
     let mut clock = GrowableTimedVector::from_entries((1..=3).map(of)).unwrap();
     assert_eq!(clock.truncate(1), 2);
     assert_eq!(clock.entries()[0].actor, Actor(3));
+    // One at a time as well, also where the one of another age stands between.
+    let mut clock = GrowableTimedVector::from_entries((1..=3).map(of)).unwrap();
+    clock.increment_at(Actor(2), Stamp::from_parts(9, 0)).unwrap();
+    for left in [&[2, 3][..], &[2]] {
+        assert_eq!(clock.truncate(left.len()), 1);
+        assert!(clock.entries().iter().map(|entry| entry.actor.0).eq(left.iter().copied()));
+    }
 }
 
 #[test]

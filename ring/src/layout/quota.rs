@@ -42,13 +42,13 @@ impl Shape {
         }
         let owners = usize::from(replicas).min(members.len());
         // The flattest spread is a level to which zones are filled, the small ones until they are full: with at least `owners` zones one
-        // replica for each. Those that the level has room for beyond what is placed are one less in as many zones.
+        // replica for each. What there is room for beyond that is one less in as many zones.
         let placed = |level| sizes.iter().map(|&size| size.min(level)).sum::<usize>();
         let mut most = owners.div_ceil(sizes.len());
         while placed(most) < owners {
             most += 1;
         }
-        let least = if placed(most) == owners { most } else { most - 1 };
+        let least = most - 1;
         let bounds = |&size: &usize| ZoneBounds { least: size.min(least), most: size.min(most) };
         Shape {
             owners,

@@ -39,6 +39,8 @@
 
 mod equal;
 #[cfg(feature = "alloc")]
+mod gains;
+#[cfg(feature = "alloc")]
 mod ring;
 mod table;
 
@@ -46,7 +48,9 @@ use crate::mix::SequenceHash;
 
 pub use equal::EqualPartitions;
 #[cfg(feature = "alloc")]
-pub use ring::{TokenError, TokenGain, TokenRing};
+pub use gains::TokenGain;
+#[cfg(feature = "alloc")]
+pub use ring::{TokenError, TokenRing};
 pub use table::{Token, TokenTable};
 
 /// Most tokens of a ring.

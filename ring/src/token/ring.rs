@@ -58,17 +58,6 @@ pub struct TokenRing {
     with_tokens: WithTokens,
 }
 
-/// Who is to own a stretch of the circle that it does not own yet; see [`TokenRing::gains`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TokenGain {
-    /// Who.
-    pub node: NodeId,
-    /// The first position of the stretch. It may be past the last, where the stretch goes over the end of the circle.
-    pub first: u64,
-    /// The last one, at which a token stands in one of the two rings.
-    pub last: u64,
-}
-
 impl TokenRing {
     /// A ring of what [`nodes`](Self::nodes), [`zones`](Self::zones) and the [tokens](TokenTable::tokens) of another were: from a disk, or from a
     /// peer. A ring of [equal](Self::equal) partitions has to be kept like that, for the next depends on it.
@@ -101,26 +90,6 @@ impl TokenRing {
         }
         let with_tokens = TokenTable::new(&tokens, &nodes, &zones).map_err(TokenError::Table)?.with_tokens;
         Ok(TokenRing { tokens, ids: nodes, zones, with_tokens })
-    }
-
-    /// What moves from `former` to this ring where each key has `N` owners, spread over the zones: for each stretch between tokens of either ring
-    /// those who own it here and did not there. Of two rings of Q equal partitions the stretches are the partitions.
-    pub fn gains<const N: usize>(&self, former: &TokenRing) -> impl Iterator<Item = TokenGain> {
-        let positions = |ring: &TokenRing| ring.tokens.iter().map(|token| token.position).collect::<Vec<_>>();
-        let mut ends = positions(self);
-        ends.extend(positions(former));
-        ends.sort_unstable();
-        ends.dedup();
-        let mut before = ends.last().copied().unwrap_or(0);
-        ends.into_iter().flat_map(move |last| {
-            let first = core::mem::replace(&mut before, last).wrapping_add(1);
-            let (mut here, mut there) = ([NodeId(0); N], [NodeId(0); N]);
-            let owners = self.table().spread_owners(last, &mut here).len();
-            let former = former.table().spread_owners(last, &mut there);
-            let is_new = |node: &NodeId| !former.contains(node);
-            let new: Vec<NodeId> = here[..owners].iter().copied().filter(is_new).collect();
-            new.into_iter().map(move |node| TokenGain { node, first, last })
-        })
     }
 
     /// T random tokens for each unit of weight (the paper's strategies 1 and 2).

@@ -83,6 +83,8 @@ struct Space {
     reads: Reads,
     copies: &'static [Copy],
     discards: bool,
+    /// Counters that another key of the slot takes before each write: with none, dots of one actor touch.
+    apart: u64,
 }
 
 const HELD: &[Copy] = &[Copy::Held];
@@ -90,7 +92,7 @@ const ANY: &[Copy] = &[Copy::Held, Copy::Dropped, Copy::Reopened];
 
 impl Space {
     const fn of(writes: usize, contexts: Contexts, reads: Reads, copies: &'static [Copy]) -> Space {
-        Space { writes, contexts, reads, copies, discards: false }
+        Space { writes, contexts, reads, copies, discards: false, apart: 1 }
     }
 
     /// Looks at them all, and answers how many there are but for names and order.
@@ -255,8 +257,8 @@ impl Explorer {
                 *replica = Replica { actor: Actor(self.next_actor), counter: 0, held_since: 0, knows };
             }
         }
-        // Another key of the slot took a counter in between.
-        let mut minter = Minter::resume(replica.actor, replica.counter + 1, replica.held_since);
+        let mut minter =
+            Minter::resume(replica.actor, replica.counter + self.space.apart, replica.held_since);
         let mut snapshot = self.joins[usize::from(knows)].clone();
         let (mut dot, mut handed_back) = (None, context.clone());
         if discards {
@@ -340,8 +342,10 @@ const LONGEST: usize = if cfg!(debug_assertions) { 5 } else { 6 };
 /// Of those that are the same but for names and order, one is looked at: all that it stands for are as many as there are.
 #[test]
 fn no_history_is_left_out() {
-    for (writes, copies, discards) in [(4, HELD, false), (3, ANY, true)] {
-        let space = Space { discards, ..Space::of(writes, Contexts::Flattened, Reads::Own, copies) };
+    for (writes, copies, discards, apart) in
+        [(4, HELD, false, 1), (3, ANY, true, 1), (4, HELD, false, 0), (3, ANY, true, 0)]
+    {
+        let space = Space { discards, apart, ..Space::of(writes, Contexts::Flattened, Reads::Own, copies) };
         let mut each = Explorer::new(space, |_| true, |_| 1);
         each.extend();
         let mut one = Explorer::new(space, |history| readings(history).is_some(), |h| variants(h).unwrap());
@@ -401,6 +405,21 @@ fn every_history_with_discards() {
     let made = made.map(|space| Space { discards: true, ..space }.histories());
     let expected =
         if LONGEST == 5 { [9_074, 9_353, 14_529, 1_294] } else { [543_928, 567_407, 1_421_391, 186_988] };
+    assert_eq!(made, expected);
+}
+
+/// A key that has its minter to itself: spans meet where no write of another key stands between, and no gap is there to be filled.
+#[test]
+fn every_history_whose_dots_touch() {
+    let made = [
+        Space::of(LONGEST - 1, Contexts::Flattened, Reads::Own, HELD),
+        Space::of(LONGEST - 1, Contexts::Exact, Reads::All, HELD),
+        Space::of(LONGEST - 2, Contexts::Flattened, Reads::All, ANY),
+        Space { discards: true, ..Space::of(LONGEST - 2, Contexts::Flattened, Reads::Own, ANY) },
+    ];
+    let made = made.map(|space| Space { apart: 0, ..space }.histories());
+    let expected =
+        if LONGEST == 5 { [2_495, 3_360, 608, 1_294] } else { [101_949, 191_720, 74_940, 186_988] };
     assert_eq!(made, expected);
 }
 
