@@ -316,11 +316,11 @@ fn reserve(file: &File, bytes: u64) -> io::Result<()> {
         return Ok(());
     }
     // To find out by trying takes a file system long: it hands out all that it has, and takes it back.
-    if let Ok(system) = fstatvfs(file)
-        && system.f_blocks > 0
-        && system.f_bavail.saturating_mul(system.f_frsize) < bytes
-    {
-        return Err(Errno::NOSPC.into());
+    if let Ok(system) = fstatvfs(file) {
+        let is_less = |blocks: u64| blocks.saturating_mul(system.f_frsize) < bytes;
+        if system.f_blocks > 0 && is_less(system.f_bavail) && (is_less(system.f_bfree) || !may_take_all()) {
+            return Err(Errno::NOSPC.into());
+        }
     }
     loop {
         match fallocate(file, FallocateFlags::empty(), 0, bytes) {
@@ -330,6 +330,15 @@ fn reserve(file: &File, bytes: u64) -> io::Result<()> {
             done => return Ok(done?),
         }
     }
+}
+
+/// Whether this thread may use the blocks that file systems keep for root: they are root's by its number, which need have no privileges
+/// beside that in a container, and those of the privileged.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn may_take_all() -> bool {
+    use rustix::thread::{CapabilitySet, capabilities};
+    rustix::process::geteuid().is_root()
+        || capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_RESOURCE))
 }
 
 /// Has reads leave the file's access time alone, which nobody asks for: to keep it takes a tenth of a small read from the page cache, and

@@ -182,6 +182,7 @@ impl<D: Disk> Store<D> {
             refused_bytes: 0,
             lent: false,
             reserve_bytes,
+            vain_cuts: 0,
             fill_failed: false,
             opening: next_opening(),
             next_sequence: last_sequence + 1,

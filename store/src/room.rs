@@ -33,6 +33,8 @@ pub(crate) const PROBE: &str = "RESERVE.new";
 pub(crate) const BLOCK_BYTES: u64 = 4096;
 /// So much more is given from the reserve where a file system takes more for a file than is in it.
 const SCARCE_BYTES: u64 = 4 * BLOCK_BYTES;
+/// So often a block is given from the reserve to see whether there is room by that, while there is not.
+const MAX_VAIN_CUTS: u8 = 8;
 /// Zeros that are written at once.
 const PIECE_BYTES: usize = 64 << 10;
 
@@ -284,8 +286,7 @@ impl<D: Disk> Store<D> {
             }
             opened => opened.map_err(not_made)?,
         };
-        // Writes may be given room that nothing is reserved in, where the process is privileged: what was written there would not be
-        // room when it is cut off again.
+        // Writes may be given room that nothing is reserved in: what was written there would not be room when it is cut off again.
         let (mut size, mut more) = (self.reserve_bytes, wanted - self.reserve_bytes);
         while more >= BLOCK_BYTES && size < wanted {
             more = more.min(wanted - size);
@@ -345,7 +346,25 @@ impl<D: Disk> Store<D> {
 
     /// Gives the room that was put aside to compaction. Answers whether there was any.
     pub(crate) fn release_reserve(&mut self) -> bool {
-        core::mem::take(&mut self.reserve_bytes) > 0 && self.disk.remove(RESERVE).is_ok()
+        self.reserve_bytes > 0
+            && self.gives_room()
+            && core::mem::take(&mut self.reserve_bytes) > 0
+            && self.disk.remove(RESERVE).is_ok()
+    }
+
+    /// Whether there is room where the reserve is cut: a block is. A file system that keeps some for root, of which root has used some,
+    /// gives others nothing until it has as much again: the whole reserve would go there.
+    fn gives_room(&mut self) -> bool {
+        let has_room = |store: &Self| store.disk_has_room(BLOCK_BYTES) != Ok(false);
+        if self.reserve_bytes <= BLOCK_BYTES || has_room(self) {
+            self.vain_cuts = 0;
+            return true;
+        }
+        if self.vain_cuts < MAX_VAIN_CUTS {
+            self.shorten_reserve((self.reserve_bytes - 1) / BLOCK_BYTES * BLOCK_BYTES);
+            self.vain_cuts = if has_room(self) { 0 } else { self.vain_cuts + 1 };
+        }
+        self.vain_cuts == 0
     }
 
     /// Gives so much of the room that was put aside, if that leaves what is to be kept.
@@ -353,7 +372,9 @@ impl<D: Disk> Store<D> {
         // A block more, for what is written need not begin where one does.
         let left = self.reserve_bytes.saturating_sub(bytes + BLOCK_BYTES) / BLOCK_BYTES * BLOCK_BYTES;
         let is_enough = left > 0 && left >= kept;
-        let cut = is_enough && self.disk.open(RESERVE).and_then(|file| file.truncate(left)).is_ok();
+        let cut = is_enough
+            && self.gives_room()
+            && self.disk.open(RESERVE).and_then(|file| file.truncate(left)).is_ok();
         if cut {
             self.reserve_bytes = left;
         }

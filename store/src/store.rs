@@ -65,6 +65,8 @@ pub struct Store<D: Disk> {
     pub(crate) now: u64,
     /// Room that is put aside for compaction.
     pub(crate) reserve_bytes: u64,
+    /// Cuts of that which gave no room, since there was last any.
+    pub(crate) vain_cuts: u8,
     /// The disk reserves no room and had too little of it when that was last to be filled: `maintain` tries again, puts don't.
     pub(crate) fill_failed: bool,
     /// The disk was full when a segment was last asked for.

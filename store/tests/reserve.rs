@@ -357,3 +357,60 @@ fn a_file_that_asked_for_room_and_could_not_be_removed_is_in_nobody_s_way() {
     }
     assert!(met > 0, "it asks");
 }
+
+#[test]
+fn what_is_put_aside_is_kept_where_nothing_that_is_given_back_can_be_had_again() {
+    // As on a file system that keeps blocks for root, once root has used them: what others give back is root's first.
+    let disk = MemDisk::new();
+    disk.set_capacity(Some(4 << 20));
+    let (mut store, _) = Store::open(disk.clone(), options(64 << 10)).expect("opens");
+    let maintain_all = |store: &mut Store<MemDisk>| {
+        for _ in 0..10_000 {
+            let _ = store.sync();
+            match store.maintain(1 << 20) {
+                Ok(done) if done.more || done.needs_sync => {}
+                _ => return,
+            }
+        }
+        panic!("no end");
+    };
+    let mut stored = 0u32;
+    while store.put(0, &stored.to_le_bytes(), &[1; 300], 1).is_ok() {
+        stored += 1;
+        if stored.is_multiple_of(100) {
+            maintain_all(&mut store);
+        }
+    }
+    maintain_all(&mut store);
+    let held = || disk.contents("RESERVE").map_or(0, |bytes| bytes.len());
+    let before = held();
+    disk.withhold(1 << 20);
+    let mut refused = 0;
+    for n in (0..7).flat_map(|from| (from..stored).step_by(7)) {
+        if store.delete(0, &n.to_le_bytes()).is_err() {
+            maintain_all(&mut store);
+            refused += u32::from(store.delete(0, &n.to_le_bytes()).is_err());
+        }
+        // Root takes what was given back.
+        disk.set_capacity(Some(disk.used_bytes()));
+    }
+    assert!(refused > stored / 2, "{refused} of {stored}: too little is withheld to show anything");
+    assert!(held() + (128 << 10) > before, "{} of {before}", held());
+    // What was put aside is for this, once it can be used: root gave back all that it had taken, and a block more.
+    disk.withhold(0);
+    disk.set_capacity(Some(disk.used_bytes() + 4096));
+    for n in 0..stored {
+        if store.delete(0, &n.to_le_bytes()).is_err() {
+            maintain_all(&mut store);
+            store.delete(0, &n.to_le_bytes()).unwrap_or_else(|error| panic!("{n} of {stored}: {error}"));
+        }
+    }
+    maintain_all(&mut store);
+    assert_eq!(store.len(), 0);
+    for n in 0..stored / 2 {
+        store.put(0, &n.to_le_bytes(), &[1; 300], 1).expect("room");
+        if n.is_multiple_of(100) {
+            maintain_all(&mut store);
+        }
+    }
+}

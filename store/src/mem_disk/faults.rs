@@ -5,6 +5,8 @@ use super::MemDisk;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Faults {
     pub(super) capacity: Option<u64>,
+    /// Of the capacity, what the store may not have.
+    pub(super) withheld: u64,
     pub(super) syncs_to_fail: u64,
     pub(super) writes_to_fail: u64,
     pub(super) writes_to_lose: u64,
@@ -25,7 +27,12 @@ pub(super) struct Faults {
 impl Faults {
     /// What the disk is like, whatever was planned.
     pub(super) fn lasting(&self) -> Self {
-        Self { capacity: self.capacity, reserves_nothing: self.reserves_nothing, ..Self::default() }
+        Self {
+            capacity: self.capacity,
+            withheld: self.withheld,
+            reserves_nothing: self.reserves_nothing,
+            ..Self::default()
+        }
     }
 
     /// Whether the change of a name or a length that is about to be made fails.
@@ -95,6 +102,12 @@ impl MemDisk {
     /// Bytes that all files together may [take](Self::used_bytes); `None`: no bound. A write that finds no room for all writes what fits.
     pub fn set_capacity(&self, bytes: Option<u64>) {
         self.state().faults.capacity = bytes;
+    }
+
+    /// Keeps the last bytes of the [capacity](Self::set_capacity) from the store, as file systems keep some for root: what is given back while
+    /// there are fewer is nobody's to have again.
+    pub fn withhold(&self, bytes: u64) {
+        self.state().faults.withheld = bytes;
     }
 
     /// After `before` more, `count` creations, renames, removals, cuts of a file and syncs of the directory fail and change nothing.

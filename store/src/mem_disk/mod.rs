@@ -125,7 +125,8 @@ impl State {
 
     /// How many bytes may be added.
     fn room(&self) -> u64 {
-        self.faults.capacity.map_or(u64::MAX, |capacity| capacity.saturating_sub(self.used_bytes()))
+        let taken = self.used_bytes() + self.faults.withheld;
+        self.faults.capacity.map_or(u64::MAX, |capacity| capacity.saturating_sub(taken))
     }
 
     fn inode_of(&self, name: &str, operation: &'static str) -> Result<u64, DiskError> {
