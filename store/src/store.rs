@@ -138,8 +138,8 @@ impl<D: Disk> Store<D> {
     /// One write to the disk, or fewer if writes are [buffered](Options::write_buffer_bytes); now and then a new segment too, unless
     /// [`maintain`](Self::maintain) has prepared one.
     ///
-    /// A put that makes its key's record (a header of 48 bytes, key and value) smaller by a ninth or more has room kept for it on a full disk,
-    /// as a [`delete`](Self::delete) has: a tombstone of the caller's own in a value's place, say.
+    /// A put that makes its key's record (40 bytes, key and value, rounded up to 8) smaller by a ninth or more has room kept for it on a
+    /// full disk, as a [`delete`](Self::delete) has: a tombstone of the caller's own in a value's place, say.
     ///
     /// # Errors
     /// As [`WriteError`] says: lengths, no space, a disk that failed. The key then is what it was before.
