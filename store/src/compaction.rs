@@ -21,6 +21,9 @@ use alloc::vec::Vec;
 /// A merge under way.
 pub(crate) struct Merge<F> {
     victims: Vec<u16>,
+    /// No other segment has a dead record that is older than this write, nor will one have: what dies later dies of a later write than any in
+    /// the victims.
+    others_hide_from: u64,
     /// How many victims have been gone through.
     done: usize,
     scan: Option<Scan<F>>,
@@ -71,8 +74,10 @@ impl<F> Merge<F> {
 
 impl<F: DiskFile> Merge<F> {
     /// A merge of these, the oldest first, into at most so many bytes.
-    pub(crate) const fn new(victims: Vec<u16>, bound: u64) -> Self {
+    pub(crate) fn new(victims: Vec<u16>, bound: u64, segments: &SegmentTable<F>) -> Self {
+        let others = segments.iter().filter(|(number, _)| !victims.contains(number));
         Self {
+            others_hide_from: others.map(|(_, one)| one.hides_from()).min().unwrap_or(u64::MAX),
             victims,
             done: 0,
             scan: None,
@@ -84,6 +89,11 @@ impl<F: DiskFile> Merge<F> {
             lossy: false,
             refused: None,
         }
+    }
+
+    /// Whether a removal with this sequence has nothing left to remove: no segment but the victims has a dead record that is as old.
+    const fn is_spent(&self, sequence: u64) -> bool {
+        self.others_hide_from > sequence
     }
 
     /// Bytes of its victims that have been gone through, and of all that there are to go through.
@@ -127,13 +137,6 @@ impl<D: Disk> Store<D> {
         };
         self.merge = Some(merge);
         progress
-    }
-
-    /// Whether a removal with this sequence has nothing left to remove: no segment but these victims has a dead record
-    /// that is as old.
-    fn removals_are_spent(&self, victims: &[u16], sequence: u64) -> bool {
-        let mut others = self.segments.iter().filter(|(number, _)| !victims.contains(number));
-        others.all(|(_, segment)| segment.hides_from() > sequence)
     }
 
     /// Whether no segment but the victims has a record as old as this, dead or live. What was copied from them was live: nothing
@@ -256,8 +259,8 @@ impl<D: Disk> Store<D> {
             Kind::Watermark => false,
             Kind::Put | Kind::Expiring | Kind::Lost => here,
             // A later write of the key outdoes all that the delete could.
-            Kind::Delete => hit.is_none() && !self.removals_are_spent(&merge.victims, header.sequence),
-            Kind::DropSlot => !self.removals_are_spent(&merge.victims, header.sequence),
+            Kind::Delete => hit.is_none() && !merge.is_spent(header.sequence),
+            Kind::DropSlot => !merge.is_spent(header.sequence),
         };
         if !kept {
             return Ok(0);
@@ -286,7 +289,7 @@ impl<D: Disk> Store<D> {
                 value: &[],
             };
             let mut copied = 0;
-            if !self.removals_are_spent(&merge.victims, header.sequence) {
+            if !merge.is_spent(header.sequence) {
                 copied = self.append_to_output(merge, &removal)?.size.bytes();
             }
             if let Some(old) = self.index.remove(header.slot, header.fingerprint) {

@@ -86,6 +86,8 @@ pub enum DiskErrorKind {
     ReadOnly,
     /// The directory is something else, a plain file for instance.
     NotADirectory,
+    /// What has the name is no file, but a directory.
+    NotAFile,
     /// The process, or the machine, has as many files open as it may: raise the limit, or use larger segments.
     TooManyFiles,
     /// The power is cut (memory disk only).
@@ -187,6 +189,7 @@ impl fmt::Display for DiskError {
             DiskErrorKind::PermissionDenied => "permission denied",
             DiskErrorKind::ReadOnly => "the medium is read-only",
             DiskErrorKind::NotADirectory => "not a directory",
+            DiskErrorKind::NotAFile => "not a file",
             DiskErrorKind::TooManyFiles => "too many open files",
             DiskErrorKind::Unplugged => "the power is cut",
             DiskErrorKind::Io => "input/output error",

@@ -106,6 +106,7 @@ fn disk_error(error: &io::Error, operation: &'static str) -> DiskError {
         ErrorKind::PermissionDenied => DiskErrorKind::PermissionDenied,
         ErrorKind::ReadOnlyFilesystem => DiskErrorKind::ReadOnly,
         ErrorKind::NotADirectory => DiskErrorKind::NotADirectory,
+        ErrorKind::IsADirectory => DiskErrorKind::NotAFile,
         _ if is_short_of_files(error) => DiskErrorKind::TooManyFiles,
         _ => DiskErrorKind::Io,
     };

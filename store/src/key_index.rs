@@ -248,6 +248,13 @@ mod tests {
     }
 
     #[test]
+    fn what_is_smaller_by_a_ninth_is_of_a_smaller_class() {
+        for units in (2..5000).chain([1 << 20, (1 << 24) - 1, 1 << 24]) {
+            assert!(SizeClass::of(units * 8 / 9 * 8).bytes() < SizeClass::of(units * 8).bytes(), "{units}");
+        }
+    }
+
+    #[test]
     fn a_size_class_holds_its_bytes_with_an_eighth_to_spare() {
         for units in (1..5000).chain([8192 * 1024, (64 << 20) / 8 + 8 * 1024 + 13]) {
             let bytes = units * 8;

@@ -2,7 +2,7 @@
 
 use crate::chain::CHAIN;
 use crate::checksum::Place;
-use crate::disk::{Disk, DiskFile};
+use crate::disk::{Disk, DiskErrorKind, DiskFile};
 use crate::error::OpenError;
 use crate::index_file;
 use crate::manifest::{MANIFEST, MANIFEST_NEXT, Manifest};
@@ -54,11 +54,11 @@ pub(crate) fn leftovers<D: Disk>(
         }
         let (segment, index_file) = (SegmentId::of_file_name(name), index_file::segment_of_file_name(name));
         let Some(id) = segment.or(index_file).filter(|id| !listed(*id)) else { continue };
-        let file = disk.open(name)?;
-        let is_ours = if segment.is_some() {
-            is_left_segment(&file, manifest, id)?
-        } else {
-            index_file::is_of_store(&file, &manifest.store)?
+        let is_ours = match disk.open(name) {
+            // A directory, or a link to nowhere.
+            Err(error) if matches!(error.kind(), DiskErrorKind::NotAFile | DiskErrorKind::NotFound) => false,
+            opened if segment.is_some() => is_left_segment(&opened?, manifest, id)?,
+            opened => index_file::is_of_store(&opened?, &manifest.store)?,
         };
         if is_ours {
             found.names.push(name.clone());

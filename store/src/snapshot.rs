@@ -10,6 +10,7 @@ use crate::segment::{Segment, SegmentId};
 use crate::segments::entries;
 use crate::store::Store;
 use crate::sync::Position;
+use alloc::collections::BTreeMap;
 use alloc::vec;
 use alloc::vec::Vec;
 
@@ -57,12 +58,13 @@ impl<D: Disk> Store<D> {
         let copied = |segment: &Segment<D::File>| segment.listed && (!segment.is_empty() || segment.damaged);
         let listed = || self.segments.iter().filter(|(_, segment)| copied(segment));
         let mut entries = entries(&self.segments);
-        entries.retain(|entry| listed().any(|(_, segment)| segment.id == entry.id));
-        for entry in &mut entries {
+        let tails: BTreeMap<SegmentId, u64> =
+            listed().map(|(_, segment)| (segment.id, segment.tail)).collect();
+        entries.retain_mut(|entry| {
             // In the copy nothing is written to them any more.
-            entry.sealed =
-                listed().find(|(_, segment)| segment.id == entry.id).map(|(_, segment)| segment.tail);
-        }
+            entry.sealed = tails.get(&entry.id).copied();
+            entry.sealed.is_some()
+        });
         let chain_file = match self.disk.open(CHAIN) {
             Err(error) if error.kind() == DiskErrorKind::NotFound => None,
             opened => Some(opened.map_err(WriteError::Unreadable)?),

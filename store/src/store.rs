@@ -140,8 +140,8 @@ impl<D: Disk> Store<D> {
     /// One write to the disk, or fewer if writes are [buffered](Options::write_buffer_bytes); now and then a new segment too, unless
     /// [`maintain`](Self::maintain) has prepared one.
     ///
-    /// A put that makes its key's record smaller has room kept for it on a full disk, as a [`delete`](Self::delete) has: a
-    /// tombstone of the caller's own in a value's place, say.
+    /// A put that makes its key's record (40 bytes, key and value, rounded up to 8) smaller by a ninth or more has room kept for it on a
+    /// full disk, as a [`delete`](Self::delete) has: a tombstone of the caller's own in a value's place, say.
     ///
     /// # Errors
     /// As [`WriteError`] says: lengths, no space, a disk that failed. The key then is what it was before.
@@ -300,7 +300,8 @@ impl<D: Disk> Store<D> {
         Ok(Position::new(draft.sequence, self.opening))
     }
 
-    /// Whether a record takes less than the one that it replaces. That frees space in the end, and each key can do it a few
+    /// Whether a record takes less than the one that it replaces, by what the index knows of both: of another size class, as all are that are
+    /// smaller by a ninth. That frees space in the end, and each key can do it a few
     /// times only, so it spares the reserve. Where nothing is scarce it is not asked.
     fn shrinks(&self, draft: &Draft<'_>) -> bool {
         let len = draft.record_len();

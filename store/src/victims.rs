@@ -83,7 +83,7 @@ impl<D: Disk> Store<D> {
         let (mut victims, bound) = chosen?;
         // The oldest first, so that deletes find what they deleted gone.
         victims.sort_by_key(|one| one.first);
-        Some(Merge::new(victims.iter().map(|one| one.number).collect(), bound))
+        Some(Merge::new(victims.iter().map(|one| one.number).collect(), bound, &self.segments))
     }
 
     /// Whether so many removals are held back that segments are worth rewriting for their sake alone, where room is short.

@@ -319,3 +319,32 @@ fn a_damaged_or_missing_file_is_named_in_the_error() {
     let foreign = Store::open(disk, options(2)).map(drop).expect_err("foreign").to_string();
     assert!(missing.contains(digits) && foreign.contains(digits), "{missing} {foreign}");
 }
+
+#[cfg(unix)]
+#[test]
+fn directories_and_links_to_nowhere_are_passed_over_where_they_have_a_segment_s_name() {
+    let path = std::env::temp_dir().join(format!("gramme-store-{}-no-file", std::process::id()));
+    let _ = std::fs::remove_dir_all(&path);
+    let open = || Store::open(FileDisk::open(&path).expect("a directory"), options(1));
+    let (mut store, _) = open().expect("opens");
+    store.put(1, b"key", b"v", 0).expect("room");
+    store.close().expect("closes");
+    let in_the_way =
+        ["00000000000000f0.seg", "00000000000000f1.idx", "00000000000000f2.seg"].map(|n| path.join(n));
+    std::fs::create_dir(&in_the_way[0]).expect("room");
+    std::fs::create_dir(&in_the_way[1]).expect("room");
+    std::os::unix::fs::symlink("/nowhere/at/all", &in_the_way[2]).expect("room");
+    let (mut store, recovery) = open().expect("opens");
+    assert!(!recovery.is_lossy(), "{recovery:?}");
+    for n in 0..60u32 {
+        store.put(1, &n.to_le_bytes(), &[9; 150], 0).expect("room");
+    }
+    store.close().expect("closes");
+    assert!(path.join("00000000000000f3.seg").exists(), "the next number");
+    assert!(in_the_way.iter().all(|name| name.symlink_metadata().is_ok()), "they are nobody's to remove");
+    // What has to go is an error that says so.
+    std::fs::create_dir(path.join("MANIFEST.next")).expect("room");
+    let error = open().map(drop).expect_err("it can't be removed");
+    assert!(error.to_string().contains("MANIFEST.next"), "{error}");
+    let _ = std::fs::remove_dir_all(&path);
+}
