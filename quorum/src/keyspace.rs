@@ -254,14 +254,17 @@ impl Rules {
         at_most(self.w, replicas).max(self.before.1.min(replicas))
     }
 
-    /// Whether reads among so many replicas, with the new R, may miss what was written among so many with the former W, and did not before.
-    /// Of W copies those are left that are not with owners that go; who becomes an owner copies all.
-    fn falls(&self, from: u8, to: u8) -> bool {
+    /// Whether reads among so many replicas, with the new R, may miss what was written among so many with the former W, or one before that
+    /// (`least`), and did not before. Of W copies those are left that are not with owners that go; who becomes an owner copies all.
+    fn falls(&self, from: u8, to: u8, least: u8) -> bool {
         let or = |before: u8, level: Level| if before > 0 { before } else { at_most(level, from) };
         let (r, w) = (or(self.before.0, self.r), or(self.before.1, self.w));
         let go = from.saturating_sub(to);
-        let lack = (from - go).saturating_sub(w.saturating_sub(go));
-        from.saturating_sub(w) < r && lack >= at_most(self.r, to)
+        let falls = |w: u8| {
+            let lack = (from - go).saturating_sub(w.saturating_sub(go));
+            from.saturating_sub(w) < r && lack >= at_most(self.r, to)
+        };
+        falls(w) || falls(w.min(least))
     }
 }
 
@@ -330,7 +333,7 @@ impl Keyspaces {
         self.list.sort_by_key(|(prefix, _)| Reverse(prefix.len()));
         let to = layout.map_or(0, copies);
         let from = membership.transition().map_or(to, |transition| copies(transition.from()));
-        let falls = |rules: &Rules| rules.falls(from, to);
+        let falls = |rules: &Rules| rules.falls(from, to, self.least);
         self.falls = falls(&self.others) || self.list.iter().any(|(_, rules)| falls(rules));
     }
 
@@ -378,7 +381,9 @@ impl Keyspaces {
         let n = layout.replicas();
         let (rules, version) = (self.of(prefix.as_bytes()), layout.version().0);
         let (r, w) = (at_most(rules.r, n), at_most(rules.w, n));
-        let before = Before { least: self.least_w(n).max(2), r, w, version };
+        // With fewer members than N writes have gone by as many copies as there are.
+        let least = self.least_w(n).min(self.least_w(copies(layout))).max(2);
+        let before = Before { least, r, w, version };
         Change::Setting { name: name.clone(), value: Some(keyspace.write(before)) }
     }
 }

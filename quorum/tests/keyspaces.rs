@@ -318,6 +318,27 @@ fn when_r_falls_every_owner_gets_what_was_written_before() {
     }
 }
 
+/// So has what W = 2 wrote before another change, in two steps, and what a majority of three wrote where N is 4 and has no fourth member.
+#[test]
+fn when_r_falls_what_was_written_by_still_older_rules_counts_and_by_fewer_members_than_n() {
+    let rules = |r, w| Keyspace { r: Some(r), w: Some(w), ..Keyspace::default() };
+    let quorum = rules(Level::Quorum, Level::Quorum);
+    let steps = [(3, vec![], vec![rules(Level::Quorum, Level::All)]), (4, vec![quorum], vec![])];
+    for (replicas, before, then) in steps {
+        let mut cluster = Cluster::found(3, replicas, |_| {});
+        for keyspace in before {
+            commit(&mut cluster, B, &[("", keyspace)]);
+        }
+        assert!(missed_by_c(&mut cluster));
+        for keyspace in then.into_iter().chain([rules(Level::One, Level::All)]) {
+            commit(&mut cluster, B, &[("", keyspace)]);
+        }
+        cluster.cut(C, A, true);
+        cluster.cut(C, B, true);
+        assert_eq!(cluster.get(C, "k").0, ["v"], "N = {replicas}");
+    }
+}
+
 /// Who has not heard of the change reads by R = 1: until all have, W stays 3.
 #[test]
 fn while_r_and_w_change_the_larger_ones_count() {
