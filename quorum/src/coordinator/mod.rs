@@ -4,6 +4,7 @@ mod copies;
 pub(crate) mod held;
 pub(crate) mod lingering;
 mod needs;
+pub(crate) mod open_write;
 pub(crate) mod read;
 pub(crate) mod request;
 pub(crate) mod write;
