@@ -53,7 +53,14 @@ impl Checker {
         let request = &self.requests[id.index()];
         let dots = &self.keys[request.key].dots;
         let own = self.acknowledged_dots(id, seen);
-        if !own.is_empty() && self.unborn(id, seen).is_none() && own.iter().all(|dot| !dots[dot].beside) {
+        // What was minted just before it in the same breath nobody has ever put out.
+        let slot = self.keys[request.key].slot;
+        let follows_unborn = own.iter().any(|dot| {
+            let former = Dot { counter: dot.counter - 1, ..*dot };
+            seen.contains(former) && !self.dot_keys.contains_key(&(slot, former))
+        });
+        let is_known = !follows_unborn && self.unborn(id, seen).is_none();
+        if !own.is_empty() && is_known && own.iter().all(|dot| !dots[dot].beside) {
             let what =
                 format!("{id} says that it replaced something, and nothing was where {own:?} was minted");
             self.fail(now, Invariant::NothingInvented, Some(request.key), what);

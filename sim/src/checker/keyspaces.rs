@@ -50,6 +50,9 @@ pub struct Quorum {
     pub w: u8,
 }
 
+/// So many writes in a row of which no replica is asked to sync at once can't be chance.
+const MANY_ONES: u32 = 10;
+
 impl View {
     /// R and W of a key with so many copies.
     pub(crate) fn rules(&self, key: &[u8], replicas: u8) -> (u8, u8) {
@@ -200,14 +203,21 @@ impl Checker {
         }
     }
 
-    /// A node's step is over. If all replicas were asked, one of them was asked to sync at once.
+    /// A node's step is over. Where all replicas were asked, one of them was asked to sync at once, unless it was replaced just then: so of
+    /// many one was.
     pub fn step_ends(&mut self, now: Time, node: usize) {
         for One { node: of, key, dot, synced, others } in std::mem::take(&mut self.ones) {
             let shadow = &self.shadows[node];
             let held = shadow.copies.get(&key).is_some_and(|copy| copy.object.get(dot).is_some());
             let all = shadow.layout.as_ref().is_some_and(|layout| others + 1 >= layout.owner_count());
-            if of == node && !synced && held && all && self.syncs_one(node, key) {
-                let what = format!("node {node} mints {dot} and asks nobody to sync it at once");
+            if of != node || !held || !all || !self.syncs_one(node, key) {
+                continue;
+            }
+            self.unsynced_ones = if synced { 0 } else { self.unsynced_ones + 1 };
+            if self.unsynced_ones == MANY_ONES {
+                let what = format!(
+                    "node {node} mints {dot}, and of {MANY_ONES} in a row nobody was asked to sync one at once"
+                );
                 self.fail(now, Invariant::AcknowledgedCopies, Some(key), what);
             }
         }

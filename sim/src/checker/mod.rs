@@ -262,6 +262,8 @@ pub struct Checker {
     handoffs: BTreeMap<(usize, usize), BTreeMap<u64, Time>>,
     /// What was minted in the step that is looked at, in keyspaces of which one replica syncs at once.
     ones: Vec<One>,
+    /// How many in a row of those nobody was asked to sync at once.
+    unsynced_ones: u32,
     /// How often each node has lost something of what was on its disk.
     losses: Vec<u64>,
     /// Every node that ever was a member: what layouts call it, and its number.
@@ -309,6 +311,7 @@ impl Checker {
             born: Vec::new(),
             handoffs: BTreeMap::new(),
             ones: Vec::new(),
+            unsynced_ones: 0,
             losses: vec![0; nodes],
             ids: BTreeMap::new(),
             sound: BTreeMap::new(),
