@@ -224,8 +224,9 @@ fn judge(dir: &DataDir, recovery: &Recovery, ring: &Ring) -> Result<Option<Strin
     }
     let incomplete = dir.incomplete()?;
     if let Some(why) = &incomplete {
+        let copies = if why == UNSYNCED { "its copies in those keyspaces" } else { "its copies" };
         say!(
-            "{why}: this node takes writes, but its copies count toward no quorum until it has what it may lack from the \
+            "{why}: this node takes writes, but {copies} count toward no quorum until it has what it may lack from the \
              other owners; if every other copy is lost too, accept what is left here by removing the file 'incomplete' in {}",
             dir.path().display()
         );

@@ -215,6 +215,8 @@ pub(super) async fn dial(
     let body = receive(stream, reader).await?;
     let challenge: Challenge = match decode(&body)? {
         Said::Well(challenge) => challenge,
+        // It ends this node's service, and the other side has proved nothing yet.
+        Said::Refused(Refusal::Removed(_)) => return Err(HandshakeError::Malformed),
         Said::Refused(why) => return Err(HandshakeError::Refused(why)),
     };
     let unproved = encode(&Challenge { proof: [0; 32], ..copy(&challenge) });
@@ -377,5 +379,37 @@ async fn receive(stream: &mut TcpStream, reader: &mut FrameReader) -> Result<Vec
         if reader.fill(stream).await? == 0 {
             return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use smol::net::TcpListener;
+
+    /// Who listens at a member's address, and does not know the secret, can't end a node's service.
+    #[test]
+    fn a_removal_counts_only_from_who_has_proved_to_know_the_secret() {
+        smol::block_on(async {
+            let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+            let address = listener.local_addr().expect("it is bound");
+            let node = NodeId(7);
+            let addresses = Addresses::default();
+            let local = Local { node, cluster: 1, run: 2, secret: Secret::new([3; 32]), addresses };
+            let liar = async {
+                let (mut stream, _) = listener.accept().await.expect("it is dialed");
+                let mut reader = FrameReader::new(2 * LIMIT);
+                receive(&mut stream, &mut reader).await.expect("a hello");
+                refuse(&mut stream, Refusal::Removed(node)).await;
+                stream
+            };
+            let dialer = async {
+                let mut stream = TcpStream::connect(address).await.expect("it listens");
+                let mut reader = FrameReader::new(2 * LIMIT);
+                dial(&mut stream, &mut reader, &local, Some(NodeId(8))).await
+            };
+            let (_stream, dialed) = smol::future::zip(liar, dialer).await;
+            assert!(matches!(dialed, Err(HandshakeError::Malformed)), "{dialed:?}");
+        });
     }
 }
