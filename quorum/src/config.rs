@@ -24,7 +24,7 @@ pub struct Config {
     /// The store may have lost what was acknowledged before it was synced, and no more: it was not closed in good order, its machine
     /// may have gone down since, and there are keyspaces that allow that
     /// ([`Keyspace::outruns_the_disk`](crate::Keyspace::outruns_the_disk)). Like `incomplete`, until that is back; but others that
-    /// have lost something take what is here for enough, and where all keyspaces that a key ever had sync first, its copies count.
+    /// have lost something take what is here for enough, and copies of keys whose keyspace syncs first count.
     pub unsynced: Option<Unsynced>,
     /// Replicas that a read asks for, unless it says otherwise: 1 to N.
     pub r: u8,

@@ -1,7 +1,8 @@
 //! Recovery: a node that may have lost what it acknowledged gets it back from the other owners; a node that is to own
 //! more gets that in the same way.
 //!
-//! Until then its copies are merged by readers and count toward no quorum. N − W + 1 other owners intersect every write
+//! Until then its copies are merged by readers and count toward no quorum (those of keys whose writes are synced first do, if all
+//! that is missing is what was not synced). N − W + 1 other owners intersect every write
 //! quorum that this node was part of, so a partition is complete when it was pulled from that many, each of them
 //! complete itself, or lacking no more than writes that its mode lets go with the machine. W is the least that any keyspace
 //! has or had, a majority at the most. (A write acknowledged by a fallback comes back with that one's hint; a write with W = 1
