@@ -41,8 +41,11 @@ fn get(store: &mut Store<MemDisk>, n: u32) -> Vec<u8> {
     }
 }
 
+/// The keys of a slot, and their tags.
+type Listed = Vec<(Vec<u8>, u64)>;
+
 /// All that is told of keys without their values.
-fn told(store: &mut Store<MemDisk>) -> (u64, Option<u128>, Vec<Vec<(Vec<u8>, u64)>>) {
+fn told(store: &mut Store<MemDisk>) -> (u64, Option<u128>, Vec<Listed>) {
     let list = |slot| {
         let page = store.list(slot, Cursor::START, 10_000).expect("readable");
         assert_eq!((page.unreadable, page.next), (0, None));
