@@ -348,6 +348,7 @@ fn store_files() {
         for n in 0..3u16 {
             store.put(n, b"k0", &[1; 20], 1).expect("room");
             store.put_expiring(n, b"k1", &[2; 9], 2, 100).expect("room");
+            store.put_shrinking(n, b"k4", &[5; 40], 4, 100, 8).expect("room");
             store.delete(n, b"k0").expect("room");
             store.sync().expect("syncs");
         }

@@ -12,14 +12,27 @@ use gramme_store::{
 use std::collections::{BTreeMap, BTreeSet};
 
 type Key = (u16, &'static [u8]);
-/// Value, tag, and the moment from which on it has expired.
-type Held = (Vec<u8>, u64, Option<u64>);
+/// Value, tag, and what time does to it.
+type Held = (Vec<u8>, u64, Term);
 type Value = Option<Held>;
+
+/// What time does to a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Term {
+    None,
+    /// It is gone from this moment on.
+    Expires(u64),
+    /// From this moment on only so many bytes may be left.
+    Shrinks(u64, usize),
+}
 
 /// What a key holds whose record is damaged.
 fn unknown() -> Held {
-    (b"unknown".to_vec(), u64::MAX, None)
+    (b"unknown".to_vec(), u64::MAX, Term::None)
 }
+
+/// Bytes at the beginning of each value that no other has.
+const UNIQUE_BYTES: usize = 8;
 
 const SLOTS: [u16; 4] = [0, 1, 16_384, 65_535];
 const KEYS: [&[u8]; 5] = [b"a", b"b", b"bb", b"a longer key than the others", &[0; 300]];
@@ -94,10 +107,14 @@ impl World {
         let slot = SLOTS[usize::from(choice >> 6)];
         let key = (slot, KEYS[source.below(KEYS.len())]);
         match choice % 32 {
-            0..=7 => self.put(key, source, None),
+            0..=6 => self.put(key, source, Term::None),
+            7 => {
+                let (after, kept) = (u64::from(source.byte()), UNIQUE_BYTES + source.below(40));
+                self.put(key, source, Term::Shrinks(self.model.time + after, kept));
+            }
             8 => {
                 let after = 1 + u64::from(source.byte());
-                self.put(key, source, Some(after));
+                self.put(key, source, Term::Expires(self.model.time + after));
             }
             9 if source.byte().is_multiple_of(4) => self.rot(source),
             9 => {
@@ -138,7 +155,7 @@ impl World {
             }
             27 => {
                 self.disk.fail_next_writes(1);
-                self.put(key, source, None);
+                self.put(key, source, Term::None);
                 self.disk.fail_next_writes(0);
             }
             28 => {
@@ -169,19 +186,20 @@ impl World {
         }
     }
 
-    fn put(&mut self, key: Key, source: &mut Source<'_>, after: Option<u64>) {
+    fn put(&mut self, key: Key, source: &mut Source<'_>, term: Term) {
         let length = usize::from(source.byte()) * [1, 1, 8, 40][source.below(4)];
         let tag = u64::from(source.byte());
-        let mut value = vec![source.byte(); length];
-        // No two values alike.
+        let fill = source.byte();
+        // No two values alike, nor what may be left of them.
         let unique = self.openings << 32 | self.model.written.get(&key).map_or(0, Vec::len) as u64;
-        value.extend_from_slice(&unique.to_le_bytes());
-        let expires = after.map(|after| self.model.time + after);
-        let written = match expires {
-            Some(expires) => self.store().put_expiring(key.0, key.1, &value, tag, expires),
-            None => self.store().put(key.0, key.1, &value, tag),
+        let mut value = unique.to_le_bytes().to_vec();
+        value.resize(UNIQUE_BYTES + length, fill);
+        let written = match term {
+            Term::None => self.store().put(key.0, key.1, &value, tag),
+            Term::Expires(at) => self.store().put_expiring(key.0, key.1, &value, tag, at),
+            Term::Shrinks(at, kept) => self.store().put_shrinking(key.0, key.1, &value, tag, at, kept),
         };
-        let held = (value, tag, expires);
+        let held = (value, tag, term);
         self.model.written.entry(key).or_default().push(held.clone());
         self.wrote(written, vec![(key, Some(held))]);
     }
@@ -243,7 +261,7 @@ impl World {
         match self.store().get(key.0, key.1) {
             Ok(Read::Absent) => Some(None),
             Err(ReadError::Unknown) if has_rotted => Some(None),
-            Ok(Read::Value { value, tag, expires }) => Some(Some((value, tag, expires))),
+            Ok(Read::Value { value, tag, expires }) => Some(Some(self.model.known(key, value, tag, expires))),
             Err(ReadError::Damaged { .. }) if has_rotted => Some(Some(unknown())),
             Err(ReadError::Disk(_)) if !powered => None,
             other => panic!("{other:?}"),
@@ -506,7 +524,21 @@ impl World {
 impl Model {
     /// What is to be seen of a value by now.
     fn seen(&self, value: Value) -> Value {
-        value.filter(|(_, _, expires)| expires.is_none_or(|expires| expires > self.time))
+        value.filter(|(_, _, term)| !matches!(term, Term::Expires(at) if *at <= self.time))
+    }
+
+    /// The value that was put and was read now, whole or what may be left of it.
+    fn known(&self, key: Key, found: Vec<u8>, tag: u64, expires: Option<u64>) -> Held {
+        let is_it = |(value, _, term): &&Held| match *term {
+            Term::Shrinks(at, kept) => {
+                found == *value || (at <= self.time && value.get(..kept) == Some(&found))
+            }
+            _ => false,
+        };
+        match (expires, self.written.get(&key).into_iter().flatten().find(is_it)) {
+            (None, Some((value, _, term))) => (value.clone(), tag, *term),
+            _ => (found, tag, expires.map_or(Term::None, Term::Expires)),
+        }
     }
 
     fn now(&self, key: Key) -> Value {

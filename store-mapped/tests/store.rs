@@ -59,7 +59,11 @@ fn change<D: Disk>(store: &mut Store<D>, model: &mut Model, random: &mut Sequenc
             0..30 => {
                 let len = random.below(9).pow(4) as usize;
                 let value = vec![random.below(256) as u8; len];
-                store.put(slot, &key.to_le_bytes(), &value, 0).expect("room");
+                let put = match random.below(4) {
+                    0 => store.put_shrinking(slot, &key.to_le_bytes(), &value, 0, 1, len / 2),
+                    _ => store.put(slot, &key.to_le_bytes(), &value, 0),
+                };
+                put.expect("room");
                 model.insert((slot, key), value);
             }
             30..36 => {

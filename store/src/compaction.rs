@@ -7,12 +7,11 @@
 use crate::chain::Event;
 use crate::disk::{Disk, DiskError, DiskErrorKind, DiskFile};
 use crate::error::WriteError;
-use crate::expiry::Expiring;
 use crate::index_file;
 use crate::key_index::{FINGERPRINT_MASK, Location, SizeClass};
 use crate::manifest::SaveError;
 use crate::read::is_past;
-use crate::record::{Draft, HEADER_BYTES, Header, Kind};
+use crate::record::{Draft, HEADER_BYTES, Header, Kind, Term};
 use crate::scan::{Found, Scan};
 use crate::segments::SegmentTable;
 use crate::store::{KEPT_BUFFER_BYTES, Store};
@@ -257,7 +256,7 @@ impl<D: Disk> Store<D> {
         let here = hit.is_some_and(|hit| hit.location.segment == victim && hit.location.offset() == offset);
         let kept = match header.kind {
             Kind::Watermark => false,
-            Kind::Put | Kind::Expiring | Kind::Lost => here,
+            Kind::Put | Kind::Expiring | Kind::Shrinking | Kind::Lost => here,
             // A later write of the key outdoes all that the delete could.
             Kind::Delete => hit.is_none() && !merge.is_spent(header.sequence),
             Kind::DropSlot => !merge.is_spent(header.sequence),
@@ -266,25 +265,25 @@ impl<D: Disk> Store<D> {
             return Ok(0);
         }
         let whole = bytes.len() >= HEADER_BYTES;
-        let (mut key, mut value, mut expires) = (&[][..], &[][..], None);
+        let (mut key, mut value, mut term) = (&[][..], &[][..], Term::None);
         if whole {
             key = &bytes[HEADER_BYTES..HEADER_BYTES + header.key_len as usize];
             if header.kind.is_put() {
-                (value, expires) = (&bytes[header.value_range()], header.expires(bytes));
+                (value, term) = (&bytes[header.value_range()], header.term(bytes));
             }
         }
         // What has expired leaves a delete behind, if there may be something older for it to hide. The sums of a hash tree
         // must not go by the clock: with one its value alone goes, and it is past at any time, also before the next opening is told the time.
-        if is_past(expires, self.now) && self.tree.is_some() {
-            (value, expires) = (&[], Some(0));
-        } else if is_past(expires, self.now) {
+        if is_past(term.expires(), self.now) && self.tree.is_some() {
+            (value, term) = (&[], Term::Expires(0));
+        } else if is_past(term.expires(), self.now) {
             let removal = Draft {
                 kind: Kind::Delete,
                 slot: header.slot,
                 sequence: header.sequence,
                 fingerprint: header.fingerprint,
                 tag: 0,
-                expires: None,
+                term: Term::None,
                 key,
                 value: &[],
             };
@@ -297,9 +296,15 @@ impl<D: Disk> Store<D> {
             }
             return Ok(copied);
         }
+        if let Term::Shrinks(at, kept) = term
+            && at <= self.now
+        {
+            (value, term) = (&value[..kept as usize], Term::None);
+        }
         let kind = match header.kind {
             // Unknown is not absent: a damaged record leaves a mark.
-            Kind::Put | Kind::Expiring if !whole => Kind::Lost,
+            kind if kind.is_put() && !whole => Kind::Lost,
+            kind if kind.is_put() => term.kind(),
             // The key of a damaged delete is not known, its fingerprint is: that is all a recovery goes by.
             kind => kind,
         };
@@ -309,7 +314,7 @@ impl<D: Disk> Store<D> {
             sequence: header.sequence,
             fingerprint: header.fingerprint,
             tag: header.tag,
-            expires,
+            term,
             key: if kind == Kind::Delete && !whole { &[0] } else { key },
             value,
         };
@@ -366,9 +371,7 @@ impl<D: Disk> Store<D> {
         segment.capacity = segment.capacity.max(segment.tail);
         let size = SizeClass::of(len);
         segment.note_record(draft.kind, len as u64, size);
-        if let Some(expires) = draft.expires {
-            segment.expiries.note(expires, Expiring::new(len, draft.key.len(), self.tree.is_some()));
-        }
+        segment.expiries.note(draft.term, len, draft.key.len(), self.tree.is_some());
         Ok(Location {
             segment: output,
             unit: u32::try_from(offset / 8).expect("a segment's capacity is bounded"),

@@ -1,10 +1,10 @@
-//! What compaction would get back of records that have expired: for each segment how many bytes expire by when, roughly.
+//! What compaction would get back of records that have expired or may shrink: for each segment how many bytes go by when, roughly.
 //!
 //! In memory alone. Openings that read a segment learn it on the way; what an index file stands for is read for it by `maintain`,
 //! once the store was told the time.
 
 use crate::disk::{Disk, DiskError, DiskFile};
-use crate::record::{Kind, STAMP_BYTES, record_len};
+use crate::record::{STAMP_BYTES, Term, record_len};
 use crate::scan::{Found, Scan};
 use crate::segment::SegmentId;
 use crate::store::Store;
@@ -13,22 +13,25 @@ use alloc::vec::Vec;
 /// Moments that are told apart in a segment.
 const MOMENTS: usize = 8;
 
-/// Bytes that expire.
+/// Bytes that go by a moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Expiring {
-    /// What goes of the records: all, or with a hash tree, whose sums don't go by the clock, their values.
+    /// What goes of the records: of those that expire all, or with a hash tree, whose sums don't go by the clock, their values.
     pub(crate) goes: u64,
     /// Of that, what comes again as deletes while there may be something older for them to hide.
     pub(crate) may_stay: u64,
 }
 
 impl Expiring {
-    pub(crate) const fn new(record_bytes: usize, key_bytes: usize, has_tree: bool) -> Self {
-        let record = record_bytes as u64;
-        if has_tree {
-            return Self { goes: record - record_len(key_bytes, STAMP_BYTES) as u64, may_stay: 0 };
-        }
-        Self { goes: record, may_stay: record_len(key_bytes, 0) as u64 }
+    /// When, and how many, of a record of so many bytes; `None` if none do.
+    const fn of(term: Term, record_bytes: usize, key_bytes: usize, has_tree: bool) -> Option<(u64, Self)> {
+        let (at, stays, may_stay) = match term {
+            Term::None => return None,
+            Term::Expires(at) if has_tree => (at, record_len(key_bytes, STAMP_BYTES), 0),
+            Term::Expires(at) => (at, 0, record_len(key_bytes, 0)),
+            Term::Shrinks(at, kept) => (at, record_len(key_bytes, kept as usize), 0),
+        };
+        Some((at, Self { goes: (record_bytes - stays) as u64, may_stay: may_stay as u64 }))
     }
 
     const fn and(self, more: Self) -> Self {
@@ -36,12 +39,12 @@ impl Expiring {
     }
 }
 
-/// What expires in a segment, and when.
+/// What goes of a segment by time, and when.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Expiries {
-    /// Moments, in order, and what expires by then and did not by the one before.
+    /// Moments, in order, and what goes by then and did not by the one before.
     moments: Vec<(u64, Expiring)>,
-    /// There are records of which it is not known when they expire.
+    /// There are records of which it is not known when they expire or shrink.
     pub(crate) unknown: bool,
 }
 
@@ -50,14 +53,20 @@ impl Expiries {
         Self { moments: Vec::new(), unknown: false }
     }
 
-    pub(crate) fn note(&mut self, expires: u64, bytes: Expiring) {
-        if bytes.goes == 0 {
-            return;
+    /// Counts what goes of a record of so many bytes.
+    pub(crate) fn note(&mut self, term: Term, record_bytes: usize, key_bytes: usize, has_tree: bool) {
+        if let Some((at, bytes)) = Expiring::of(term, record_bytes, key_bytes, has_tree)
+            && bytes.goes > 0
+        {
+            self.note_bytes(at, bytes);
         }
-        let at = self.moments.partition_point(|(moment, _)| *moment < expires);
+    }
+
+    fn note_bytes(&mut self, due: u64, bytes: Expiring) {
+        let at = self.moments.partition_point(|(moment, _)| *moment < due);
         match self.moments.get_mut(at) {
-            Some((moment, sum)) if *moment == expires => *sum = sum.and(bytes),
-            _ => self.moments.insert(at, (expires, bytes)),
+            Some((moment, sum)) if *moment == due => *sum = sum.and(bytes),
+            _ => self.moments.insert(at, (due, bytes)),
         }
         if self.moments.len() > MOMENTS {
             // Two neighbours become one, at the later moment: nothing counts as expired that is not.
@@ -68,14 +77,14 @@ impl Expiries {
         }
     }
 
-    /// What has expired by now, dead or not.
+    /// What may go by now, of records dead or not.
     pub(crate) fn past(&self, now: u64) -> Expiring {
         let past = self.moments.iter().take_while(|(moment, _)| *moment <= now);
         past.fold(Expiring::default(), |sum, (_, bytes)| sum.and(*bytes))
     }
 }
 
-/// A segment that is read to learn when its records expire.
+/// A segment that is read to learn when its records expire or shrink.
 pub(crate) struct Learning<F> {
     pub(crate) number: u16,
     segment: SegmentId,
@@ -91,12 +100,9 @@ impl<F: DiskFile> Learning<F> {
         while self.scan.bytes_read < end {
             match self.scan.next()? {
                 Found::End { .. } => return Ok(false),
-                Found::Record { offset, header, intact: true, .. } if header.kind == Kind::Expiring => {
+                Found::Record { offset, header, intact: true, .. } if header.kind.has_term() => {
                     let bytes = self.scan.bytes(offset, header.record_len());
-                    if let Some(expires) = header.expires(bytes) {
-                        let goes = Expiring::new(bytes.len(), header.key_len as usize, has_tree);
-                        self.expiries.note(expires, goes);
-                    }
+                    self.expiries.note(header.term(bytes), bytes.len(), header.key_len as usize, has_tree);
                 }
                 _ => {}
             }
@@ -106,7 +112,7 @@ impl<F: DiskFile> Learning<F> {
 }
 
 impl<D: Disk> Store<D> {
-    /// A step of learning when records expire; answers whether there was anything to do.
+    /// A step of learning when records expire or shrink; answers whether there was anything to do.
     pub(crate) fn learn_expiries(&mut self, budget: u64) -> bool {
         let Some(mut learning) = self.learning.take().or_else(|| self.begin_learning()) else { return false };
         let is_there = |segment: &SegmentId| *segment == learning.segment;
@@ -121,7 +127,7 @@ impl<D: Disk> Store<D> {
         true
     }
 
-    /// Bytes that have expired between then and now, as far as is known; `None` if there is more to learn.
+    /// Bytes that have expired, or need not stay any more, between then and now, as far as is known; `None` if there is more to learn.
     #[cfg(feature = "std")]
     pub(crate) fn expired_since(&self, before: u64) -> Option<u64> {
         let segments = self.segments.iter().map(|(_, segment)| segment);
@@ -159,7 +165,7 @@ mod tests {
         let mut expiries = Expiries::new();
         let moment = |n: u64| crate::checksum::mix(n) % 1000;
         for n in 0..500 {
-            expiries.note(moment(n), Expiring { goes: 10 + n, may_stay: n });
+            expiries.note_bytes(moment(n), Expiring { goes: 10 + n, may_stay: n });
         }
         assert!(expiries.moments.len() <= MOMENTS);
         let mut last = 0;

@@ -187,7 +187,7 @@ impl Context<'_> {
                 group.is_ordered = self.removes_from(line.slot);
             }
             group.lines += 1;
-            group.is_ordered |= !matches!(line.kind, Kind::Put | Kind::Expiring | Kind::Lost);
+            group.is_ordered |= !(line.kind.is_put() || line.kind == Kind::Lost);
             outcome.last_sequence = outcome.last_sequence.max(line.sequence);
         }
         places.clear();

@@ -23,6 +23,8 @@ use core::ops::RangeInclusive;
 const MAGIC: &[u8; 8] = b"gramidx\n";
 const SUFFIX: &str = ".idx";
 const HEADER_BYTES: usize = 160;
+/// The oldest version of the format with index files like these.
+const OLDEST_FORMAT: u16 = 3;
 /// Lines under one checksum.
 const BLOCK_LINES: usize = 1024;
 /// The longest line: every part is there, and as long as it gets.
@@ -351,7 +353,7 @@ pub(crate) fn read<F: DiskFile>(
                 Kind::Delete | Kind::DropSlot => {}
                 kind => {
                     classed += line.size.bytes();
-                    summary.expiries.unknown |= kind == Kind::Expiring;
+                    summary.expiries.unknown |= kind.has_term();
                     if kind == Kind::Lost {
                         summary.lost.push(line);
                     }
@@ -384,7 +386,7 @@ fn check_header(header: &[u8; HEADER_BYTES], subject: &Subject, place: Place) ->
     let sum = u64::from(crc(place.seeds(0).header, &header[..HEADER_BYTES - 8]));
     let agrees = &header[..8] == MAGIC
         && word(header, HEADER_BYTES - 8) == sum
-        && word(header, 8) == u64::from(FORMAT)
+        && (u64::from(OLDEST_FORMAT)..=u64::from(FORMAT)).contains(&word(header, 8))
         && header[16..32] == subject.store
         && word(header, 32) == subject.segment.0
         && word(header, 40) == subject.salt

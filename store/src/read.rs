@@ -6,7 +6,7 @@ use crate::error::ReadError;
 use crate::key_index::{FINGERPRINT_MASK, Hit, Location};
 use crate::options::Reads;
 use crate::read_around::read_full;
-use crate::record::{HEADER_BYTES, Header, MAX_KEY_BYTES, STAMP_BYTES};
+use crate::record::{HEADER_BYTES, Header, MAX_KEY_BYTES, MAX_TERM_BYTES};
 use crate::segment::SegmentId;
 use crate::store::{KEPT_BUFFER_BYTES, Pending, Store};
 use alloc::vec;
@@ -25,7 +25,7 @@ pub enum Read<D: Disk> {
     Absent,
     /// The key's value.
     Value {
-        /// The value, as it was put.
+        /// The value, as it was put, or its beginning if it may [shrink](crate::Store::put_shrinking).
         value: Vec<u8>,
         /// The tag that was put with it.
         tag: u64,
@@ -118,7 +118,7 @@ impl<D: Disk> ReadJob<D> {
             }
         };
         let header = self.spot.check(bytes, self.slot, &self.key)?;
-        let expires = header.expires(bytes);
+        let expires = header.term(bytes).expires();
         Ok((!is_past(expires, self.now))
             .then(|| see(ValueRef { bytes: &bytes[header.value_range()], tag: header.tag, expires })))
     }
@@ -165,7 +165,7 @@ impl ReadDone {
     pub(crate) fn value(self) -> Result<Option<Owned>, ReadError> {
         let mut bytes = self.result?;
         let header = self.spot.check(&bytes, self.slot, &self.key)?;
-        let expires = header.expires(&bytes);
+        let expires = header.term(&bytes).expires();
         if is_past(expires, self.now) {
             return Ok(None);
         }
@@ -190,7 +190,7 @@ type Named = (Vec<u8>, Option<u64>);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ValueRef<'a> {
-    /// The value, as it was put.
+    /// The value, as it was put, or its beginning if it may [shrink](Store::put_shrinking).
     pub bytes: &'a [u8],
     /// The tag that was put with it.
     pub tag: u64,
@@ -291,7 +291,7 @@ impl<D: Disk> Store<D> {
             }
         };
         let header = spot.check(bytes, slot, key)?;
-        let expires = header.expires(bytes);
+        let expires = header.term(bytes).expires();
         let shown = (!is_past(expires, self.now))
             .then(|| see(ValueRef { bytes: &bytes[header.value_range()], tag: header.tag, expires }));
         if self.read_buffer.len() > KEPT_BUFFER_BYTES {
@@ -371,7 +371,7 @@ impl<D: Disk> Store<D> {
             return Ok(self.key_in(slot, hit, &spot, bytes).flatten());
         }
         let mut read = 0;
-        for want in [spot.len.min(LIST_BYTES), spot.len.min(HEADER_BYTES + MAX_KEY_BYTES + STAMP_BYTES)] {
+        for want in [spot.len.min(LIST_BYTES), spot.len.min(HEADER_BYTES + MAX_KEY_BYTES + MAX_TERM_BYTES)] {
             if self.read_buffer.len() < want {
                 self.read_buffer.resize(want, 0);
             }
@@ -401,7 +401,7 @@ impl<D: Disk> Store<D> {
         let key = &bytes[HEADER_BYTES..HEADER_BYTES + header.key_len as usize];
         let fingerprint = self.fingerprint(key);
         let sound = fingerprint == header.fingerprint && fingerprint & FINGERPRINT_MASK == hit.fingerprint;
-        Some(sound.then(|| (key.to_vec(), header.expires(bytes))))
+        Some(sound.then(|| (key.to_vec(), header.term(bytes).expires())))
     }
 }
 

@@ -40,10 +40,15 @@ pub(crate) enum Kind {
     Lost = 5,
     /// A put with a stamp from which on it has expired: 8 bytes between key and value, counted as the value's.
     Expiring = 6,
+    /// A put with a stamp from which on only the first bytes of its value are to stay, and how many: 12 bytes between key and value, counted
+    /// as the value's.
+    Shrinking = 7,
 }
 
 /// Bytes of the stamp of an expiring put.
 pub(crate) const STAMP_BYTES: usize = 8;
+/// The most that stands between key and value: the stamp of a shrinking put, and how much stays.
+pub(crate) const MAX_TERM_BYTES: usize = STAMP_BYTES + 4;
 
 impl Kind {
     pub(crate) const fn of_byte(byte: u8) -> Option<Self> {
@@ -54,13 +59,54 @@ impl Kind {
             4 => Self::Watermark,
             5 => Self::Lost,
             6 => Self::Expiring,
+            7 => Self::Shrinking,
             _ => return None,
         })
     }
 
     /// Whether it gives a key a value.
     pub(crate) const fn is_put(self) -> bool {
-        matches!(self, Self::Put | Self::Expiring)
+        matches!(self, Self::Put | Self::Expiring | Self::Shrinking)
+    }
+
+    /// Whether time does something to it.
+    pub(crate) const fn has_term(self) -> bool {
+        self.term_bytes() > 0
+    }
+
+    /// Bytes between key and value.
+    const fn term_bytes(self) -> usize {
+        match self {
+            Self::Expiring => STAMP_BYTES,
+            Self::Shrinking => MAX_TERM_BYTES,
+            _ => 0,
+        }
+    }
+}
+
+/// What time does to a put.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Term {
+    /// Nothing. So it is of all that is no put.
+    None,
+    /// It is absent from this moment on.
+    Expires(u64),
+    /// From this moment on all but so many bytes of its value may go.
+    Shrinks(u64, u32),
+}
+
+impl Term {
+    /// Of a put with this term.
+    pub(crate) const fn kind(self) -> Kind {
+        match self {
+            Self::None => Kind::Put,
+            Self::Expires(_) => Kind::Expiring,
+            Self::Shrinks(..) => Kind::Shrinking,
+        }
+    }
+
+    pub(crate) const fn expires(self) -> Option<u64> {
+        if let Self::Expires(at) = self { Some(at) } else { None }
     }
 }
 
@@ -85,13 +131,22 @@ impl Header {
 
     /// Where the value is in the record.
     pub(crate) fn value_range(&self) -> core::ops::Range<usize> {
-        let stamp = if self.kind == Kind::Expiring { STAMP_BYTES } else { 0 };
-        HEADER_BYTES + self.key_len as usize + stamp..HEADER_BYTES + self.payload_len()
+        HEADER_BYTES + self.key_len as usize + self.kind.term_bytes()..HEADER_BYTES + self.payload_len()
     }
 
-    /// The stamp of an expiring put; `bytes`: the record, at least up to its value.
-    pub(crate) fn expires(&self, bytes: &[u8]) -> Option<u64> {
-        (self.kind == Kind::Expiring).then(|| word(bytes, HEADER_BYTES + self.key_len as usize))
+    /// What time does to it; `bytes`: the record, at least up to its value.
+    #[allow(clippy::cast_possible_truncation)] // A value's length was read from fewer bits.
+    pub(crate) fn term(&self, bytes: &[u8]) -> Term {
+        let at = HEADER_BYTES + self.key_len as usize;
+        match self.kind {
+            Kind::Expiring => Term::Expires(word(bytes, at)),
+            // No writer keeps more than there is.
+            Kind::Shrinking => Term::Shrinks(
+                word(bytes, at),
+                half(bytes, at + STAMP_BYTES).min(self.value_range().len() as u32),
+            ),
+            _ => Term::None,
+        }
     }
 
     /// Bytes of the whole record, padding included.
@@ -127,8 +182,9 @@ impl Header {
         let kind = Kind::of_byte((packed >> 60) as u8)?;
         let has_key = (1..=MAX_KEY_BYTES).contains(&key);
         let possible = match kind {
-            Kind::Put => has_key && value <= MAX_VALUE_BYTES,
-            Kind::Expiring => has_key && (STAMP_BYTES..=STAMP_BYTES + MAX_VALUE_BYTES).contains(&value),
+            Kind::Put | Kind::Expiring | Kind::Shrinking => {
+                has_key && value.checked_sub(kind.term_bytes()).is_some_and(|value| value <= MAX_VALUE_BYTES)
+            }
             Kind::Delete => has_key && value == 0,
             Kind::DropSlot | Kind::Lost => key == 0 && value == 0,
             Kind::Watermark => key == 0 && value == 0 && word(bytes, 24) <= MAX_SEGMENT_BYTES,
@@ -190,8 +246,7 @@ pub(crate) struct Draft<'a> {
     pub(crate) sequence: u64,
     pub(crate) fingerprint: u64,
     pub(crate) tag: u64,
-    /// For an expiring put and for no other.
-    pub(crate) expires: Option<u64>,
+    pub(crate) term: Term,
     pub(crate) key: &'a [u8],
     pub(crate) value: &'a [u8],
 }
@@ -203,7 +258,7 @@ impl Draft<'_> {
     }
 
     fn value_len(&self) -> usize {
-        self.value.len() + if self.expires.is_some() { STAMP_BYTES } else { 0 }
+        self.value.len() + self.term.kind().term_bytes()
     }
 
     /// Adds the record that belongs at `offset` of the segment of `place` to `out`. Lengths were checked by the caller.
@@ -218,8 +273,13 @@ impl Draft<'_> {
         out.reserve(total);
         out.extend_from_slice(&[0; HEADER_BYTES]);
         out.extend_from_slice(self.key);
-        if let Some(expires) = self.expires {
-            out.extend_from_slice(&expires.to_le_bytes());
+        match self.term {
+            Term::None => {}
+            Term::Expires(at) => out.extend_from_slice(&at.to_le_bytes()),
+            Term::Shrinks(at, kept) => {
+                out.extend_from_slice(&at.to_le_bytes());
+                out.extend_from_slice(&kept.to_le_bytes());
+            }
         }
         out.extend_from_slice(self.value);
         out.resize(start + total, 0);
@@ -272,7 +332,7 @@ mod tests {
             sequence: 0x0123_4567_89ab_cdef,
             fingerprint: u64::MAX,
             tag: 42,
-            expires: None,
+            term: Term::None,
             key: b"key",
             value: b"some value",
         };
@@ -291,6 +351,26 @@ mod tests {
         );
         assert_eq!((header.sequence, header.fingerprint), (0x0123_4567_89ab_cdef, u64::MAX));
         assert!(header.body_is_intact(&bytes[HEADER_BYTES..], place, 64));
+    }
+
+    #[test]
+    fn what_time_does_to_it_reads_back() {
+        let place = Place::new(99, 3);
+        let read = |term: Term| {
+            let mut out = Vec::new();
+            let (fingerprint, key, value): (_, &[u8], &[u8]) = (1, b"key", b"some value");
+            let kind = term.kind();
+            let draft = Draft { kind, slot: 1, sequence: 2, fingerprint, tag: 3, term, key, value };
+            draft.append_to(&mut out, place, 64);
+            assert_eq!(out.len(), draft.record_len());
+            let header = Header::decode(&out, place, 64).expect("valid");
+            assert_eq!((header.kind, &out[header.value_range()]), (kind, value));
+            header.term(&out)
+        };
+        for term in [Term::None, Term::Expires(5), Term::Shrinks(u64::MAX, 0), Term::Shrinks(6, 10)] {
+            assert_eq!(read(term), term);
+        }
+        assert_eq!(read(Term::Shrinks(7, u32::MAX)), Term::Shrinks(7, 10), "no more than there is");
     }
 
     #[test]
@@ -327,20 +407,29 @@ mod tests {
     #[test]
     fn lengths_that_no_writer_makes_are_refused_whatever_the_checksum() {
         let place = Place::new(1, 1);
-        let header = Header {
-            kind: Kind::Delete,
-            slot: 0,
-            key_len: 1,
-            value_len: 5,
-            sequence: 1,
-            fingerprint: 0,
-            tag: 0,
-            body_crc: 0,
+        let is_possible = |kind, value_len: usize| {
+            let header = Header {
+                kind,
+                slot: 0,
+                key_len: 1,
+                value_len: u32::try_from(value_len).expect("short"),
+                sequence: 1,
+                fingerprint: 0,
+                tag: 0,
+                body_crc: 0,
+            };
+            let mut bytes = [0; HEADER_BYTES];
+            bytes[32..40].copy_from_slice(&header.pack().to_le_bytes());
+            bytes[8..16].copy_from_slice(&header.sequence.to_le_bytes());
+            let sum = crc(place.seeds(0).header, &bytes[4..]);
+            bytes[..4].copy_from_slice(&sum.to_le_bytes());
+            Header::decode(&bytes, place, 0) == Some(header)
         };
-        let mut bytes = [0; HEADER_BYTES];
-        bytes[32..40].copy_from_slice(&header.pack().to_le_bytes());
-        let sum = crc(place.seeds(0).header, &bytes[4..]);
-        bytes[..4].copy_from_slice(&sum.to_le_bytes());
-        assert_eq!(Header::decode(&bytes, place, 0), None, "a delete carries no value");
+        assert!(is_possible(Kind::Delete, 0) && !is_possible(Kind::Delete, 5), "a delete carries no value");
+        for (kind, least) in [(Kind::Put, 0), (Kind::Expiring, 8), (Kind::Shrinking, 12)] {
+            let most = least + MAX_VALUE_BYTES;
+            assert!(is_possible(kind, least) && is_possible(kind, most) && !is_possible(kind, most + 1));
+            assert!(least == 0 || !is_possible(kind, least - 1), "{kind:?}");
+        }
     }
 }

@@ -434,7 +434,7 @@ impl<'p, F: DiskFile> Replay<'p, F> {
                 self.watermark = self.watermark.max((SegmentId(line.fingerprint), line.tag));
                 self.durable = self.durable.max(line.sequence);
             }
-            Kind::Put | Kind::Expiring | Kind::Lost => {
+            Kind::Put | Kind::Expiring | Kind::Shrinking | Kind::Lost => {
                 let dropped =
                     !self.dropped.is_empty() && self.dropped.get(&slot).is_some_and(|at| *at > sequence);
                 let deleted =

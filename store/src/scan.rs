@@ -364,7 +364,7 @@ mod tests {
             sequence: 1,
             fingerprint: 1,
             tag: 1,
-            expires: None,
+            term: crate::record::Term::None,
             key: b"key",
             value: &value,
         };

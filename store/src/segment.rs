@@ -12,7 +12,7 @@ use core::fmt;
 /// Bytes before a segment's first record.
 pub(crate) const SEGMENT_HEADER_BYTES: usize = 64;
 /// The version of segments and manifest that this crate writes, and the newest it reads.
-pub(crate) const FORMAT: u16 = 3;
+pub(crate) const FORMAT: u16 = 4;
 
 const MAGIC: &[u8; 8] = b"gramseg\n";
 const SUFFIX: &str = ".seg";
@@ -143,7 +143,7 @@ pub(crate) struct Segment<F> {
     /// Bytes of all puts that were written to it, and how many more their size classes have.
     pub(crate) puts: u64,
     pub(crate) padding: u64,
-    /// When those of them expire that do.
+    /// When those of them expire or shrink that do.
     pub(crate) expiries: Expiries,
     /// Bytes of deletes and slot drops.
     pub(crate) removals: u64,
@@ -235,8 +235,8 @@ impl<F> Segment<F> {
         }
     }
 
-    /// Bytes of puts that the index points to and that have not expired, as far as is known; and with what the others may leave behind, at
-    /// most.
+    /// Bytes that stay of puts that the index points to and that have not expired, as far as is known; and with what the others may leave
+    /// behind, at most.
     pub(crate) fn kept_puts(&self, now: u64) -> (u64, u64) {
         let live = self.live_puts();
         if self.damaged {

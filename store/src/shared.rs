@@ -23,7 +23,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 use std::vec::Vec;
 
-/// Upkeep looks around after so many bytes were written, became dead or expired.
+/// Upkeep looks around after so many bytes were written, became dead, expired or were not to stay any more.
 const UPKEEP_EVERY_BYTES: usize = 1 << 20;
 /// A write that is refused for want of room lets upkeep have the store first, and waits no longer for that.
 const TURN: Duration = Duration::from_millis(10);
@@ -59,7 +59,7 @@ pub struct SharedStore<D: Disk + Send + 'static>(Arc<Owner<D>>);
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Value {
-    /// The value, as it was put.
+    /// The value, as it was put, or its beginning if it may [shrink](SharedStore::put_shrinking).
     pub bytes: Vec<u8>,
     /// The tag that was put with it.
     pub tag: u64,
@@ -291,6 +291,24 @@ impl<D: Disk + Send + 'static> SharedStore<D> {
         Ok(self.write(slot, key, bytes, put)?.1)
     }
 
+    /// As [`put_shrinking`](Self::put_shrinking), without waiting: durable after the next sync.
+    ///
+    /// # Errors
+    /// As for [`Store::put`].
+    pub fn put_shrinking_unsynced(
+        &self,
+        slot: u16,
+        key: &[u8],
+        value: &[u8],
+        tag: u64,
+        shrinks: u64,
+        kept: usize,
+    ) -> Result<Position, WriteError> {
+        let bytes = key.len() + value.len();
+        let put = |store: &mut Store<D>| store.put_shrinking(slot, key, value, tag, shrinks, kept);
+        Ok(self.write(slot, key, bytes, put)?.1)
+    }
+
     /// As [`drop_slot`](Self::drop_slot), without waiting: durable after the next sync.
     ///
     /// # Errors
@@ -388,7 +406,25 @@ impl<D: Disk + Send + 'static> SharedStore<D> {
         })
     }
 
-    /// As [`Store::set_time`]. The upkeep thread gives back what has expired by then, when that is a megabyte or so.
+    /// As [`Store::put_shrinking`], and returns when that is durable.
+    ///
+    /// # Errors
+    /// As for [`put`](Self::put).
+    pub fn put_shrinking(
+        &self,
+        slot: u16,
+        key: &[u8],
+        value: &[u8],
+        tag: u64,
+        shrinks: u64,
+        kept: usize,
+    ) -> Result<Durable, WriteError> {
+        self.write_durably(slot, key, key.len() + value.len(), |store| {
+            store.put_shrinking(slot, key, value, tag, shrinks, kept)
+        })
+    }
+
+    /// As [`Store::set_time`]. The upkeep thread gives back what has expired or may shrink by then, when that is a megabyte or so.
     pub fn set_time(&self, now: u64) {
         let inside = &self.0.inside;
         let mut state = inside.state();

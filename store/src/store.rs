@@ -4,11 +4,11 @@ use crate::chain::Chain;
 use crate::compaction::Merge;
 use crate::disk::{Disk, DiskErrorKind, DiskFile};
 use crate::error::WriteError;
-use crate::expiry::{Expiring, Learning};
+use crate::expiry::Learning;
 use crate::hash_tree::HashTree;
 use crate::key_index::{KeyIndex, Location, SizeClass};
 use crate::options::Options;
-use crate::record::{Draft, Kind, MAX_KEY_BYTES, MAX_VALUE_BYTES};
+use crate::record::{Draft, Kind, MAX_KEY_BYTES, MAX_VALUE_BYTES, Term};
 use crate::recount::Recounts;
 use crate::scrub::Round;
 use crate::seal::SealJob;
@@ -43,7 +43,7 @@ pub struct Store<D: Disk> {
     pub(crate) merge: Option<Merge<D::File>>,
     /// A segment that is being sealed by `maintain`.
     pub(crate) seal_job: Option<SealJob<D::File>>,
-    /// A segment that is being read by `maintain` to learn when its records expire.
+    /// A segment that is being read by `maintain` to learn when its records expire or shrink.
     pub(crate) learning: Option<Learning<D::File>>,
     /// A round of scrubbing, and the last segment that it is through with.
     pub(crate) scrub_round: Option<Round<D::File>>,
@@ -61,7 +61,7 @@ pub struct Store<D: Disk> {
     /// It found places of which nobody knows what they held, and the caller has not accepted that: what is not in the index may have been
     /// there.
     pub(crate) has_unknown: bool,
-    /// The caller's clock, for records that expire.
+    /// The caller's clock, for records that expire or shrink.
     pub(crate) now: u64,
     /// Room that is put aside for compaction.
     pub(crate) reserve_bytes: u64,
@@ -146,7 +146,7 @@ impl<D: Disk> Store<D> {
     /// # Errors
     /// As [`WriteError`] says: lengths, no space, a disk that failed. The key then is what it was before.
     pub fn put(&mut self, slot: u16, key: &[u8], value: &[u8], tag: u64) -> Result<Position, WriteError> {
-        self.put_record(slot, key, value, tag, None, Urgency::Put)
+        self.put_record(slot, key, value, tag, Term::None, Urgency::Put)
     }
 
     /// As [`put`](Self::put), and has the room kept for it on a full disk that a [`delete`](Self::delete) has: for a few small
@@ -161,7 +161,7 @@ impl<D: Disk> Store<D> {
         value: &[u8],
         tag: u64,
     ) -> Result<Position, WriteError> {
-        self.put_record(slot, key, value, tag, None, Urgency::Removal)
+        self.put_record(slot, key, value, tag, Term::None, Urgency::Removal)
     }
 
     /// [Puts](Self::put) a value that is there until the store's time ([`set_time`](Self::set_time)) is `expires` or later,
@@ -181,11 +181,37 @@ impl<D: Disk> Store<D> {
         tag: u64,
         expires: u64,
     ) -> Result<Position, WriteError> {
-        self.put_record(slot, key, value, tag, Some(expires), Urgency::Put)
+        self.put_record(slot, key, value, tag, Term::Expires(expires), Urgency::Put)
     }
 
-    /// Tells the time, by which records [expire](Self::put_expiring): 0 after an opening. It never goes back; an earlier
-    /// one than before is ignored.
+    /// [Puts](Self::put) a value of which all but the first `kept` bytes may go once the store's time ([`set_time`](Self::set_time)) is
+    /// `shrinks` or later, in the caller's own unit. It takes 12 bytes more on the disk, until then, and none in memory. Where `kept` is the
+    /// value's length or more it is a plain put.
+    ///
+    /// What goes, goes when compaction next comes by. Until then reads answer all of the value, and so they may again after an opening that
+    /// found compaction not through. The key is never absent by that: listings, [`tag`](Self::tag), [`len`](Self::len) and the
+    /// [hash tree](Self::tree) are what they were.
+    ///
+    /// # Errors
+    /// As for [`put`](Self::put).
+    pub fn put_shrinking(
+        &mut self,
+        slot: u16,
+        key: &[u8],
+        value: &[u8],
+        tag: u64,
+        shrinks: u64,
+        kept: usize,
+    ) -> Result<Position, WriteError> {
+        let term = match u32::try_from(kept) {
+            Ok(bytes) if kept < value.len() => Term::Shrinks(shrinks, bytes),
+            _ => Term::None,
+        };
+        self.put_record(slot, key, value, tag, term, Urgency::Put)
+    }
+
+    /// Tells the time, by which records [expire](Self::put_expiring) and [shrink](Self::put_shrinking): 0 after an opening. It never
+    /// goes back; an earlier one than before is ignored.
     pub fn set_time(&mut self, now: u64) {
         self.now = self.now.max(now);
     }
@@ -196,7 +222,7 @@ impl<D: Disk> Store<D> {
         key: &[u8],
         value: &[u8],
         tag: u64,
-        expires: Option<u64>,
+        term: Term,
         urgency: Urgency,
     ) -> Result<Position, WriteError> {
         check_key(key)?;
@@ -204,9 +230,8 @@ impl<D: Disk> Store<D> {
             return Err(WriteError::ValueLength(value.len()));
         }
         let fingerprint = self.fingerprint(key);
-        let kind = if expires.is_some() { Kind::Expiring } else { Kind::Put };
         let sequence = self.next_sequence;
-        let draft = Draft { kind, slot, sequence, fingerprint, tag, expires, key, value };
+        let draft = Draft { kind: term.kind(), slot, sequence, fingerprint, tag, term, key, value };
         let urgency = if self.shrinks(&draft) { Urgency::Removal } else { urgency };
         let location = self.append(&draft, urgency)?;
         self.segments.gain(location);
@@ -254,7 +279,7 @@ impl<D: Disk> Store<D> {
             sequence: self.next_sequence,
             fingerprint,
             tag: 0,
-            expires: None,
+            term: Term::None,
             key,
             value: &[],
         };
@@ -285,7 +310,7 @@ impl<D: Disk> Store<D> {
             sequence: self.next_sequence,
             fingerprint: 0,
             tag: 0,
-            expires: None,
+            term: Term::None,
             key: &[],
             value: &[],
         };
@@ -337,9 +362,7 @@ impl<D: Disk> Store<D> {
         segment.note_sequence(draft.sequence);
         let size = SizeClass::of(len);
         segment.note_record(draft.kind, len as u64, size);
-        if let Some(expires) = draft.expires {
-            segment.expiries.note(expires, Expiring::new(len, draft.key.len(), self.tree.is_some()));
-        }
+        segment.expiries.note(draft.term, len, draft.key.len(), self.tree.is_some());
         self.next_sequence += 1;
         Ok(Location {
             segment: active,

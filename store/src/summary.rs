@@ -5,7 +5,7 @@ use crate::batch::Batch;
 use crate::chain::SegmentHash;
 use crate::checksum::Place;
 use crate::disk::{DiskError, DiskFile};
-use crate::expiry::{Expiries, Expiring};
+use crate::expiry::Expiries;
 use crate::hash_tree::TreeKey;
 use crate::key_index::{FINGERPRINT_MASK, SizeClass};
 use crate::manifest::Entry;
@@ -165,10 +165,10 @@ impl Summary {
                     self.suspects.push(Suspect { start: offset, end: self.end, fate, unreadable, is_last });
                 } else {
                     self.note(&line, header.record_len());
-                    if header.kind == Kind::Expiring {
+                    if header.kind.has_term() {
                         let bytes = scan.bytes(offset, header.record_len());
-                        let goes = Expiring::new(bytes.len(), header.key_len as usize, hashes.tree.is_some());
-                        header.expires(bytes).into_iter().for_each(|at| self.expiries.note(at, goes));
+                        let (key_len, has_tree) = (header.key_len as usize, hashes.tree.is_some());
+                        self.expiries.note(header.term(bytes), bytes.len(), key_len, has_tree);
                     }
                     each(line);
                 }
@@ -203,7 +203,7 @@ impl Hashes {
     /// The line of a record whose key is `key`, or not known.
     pub(crate) fn line(&self, offset: u64, header: &Header, key: Option<&[u8]>) -> Line {
         let key_hash = match (&self.tree, key, header.kind) {
-            (Some(tree), Some(key), Kind::Put | Kind::Expiring) => tree.key_hash(key),
+            (Some(tree), Some(key), kind) if kind.is_put() => tree.key_hash(key),
             // Compaction keeps a delete whose key is damaged, under its fingerprint.
             (Some(tree), Some(key), Kind::Delete) if self.fingerprints.hash(key) == header.fingerprint => {
                 tree.key_hash(key)

@@ -2,7 +2,7 @@
 
 use crate::disk::{Disk, DiskFile};
 use crate::error::WriteError;
-use crate::record::{Draft, HEADER_BYTES, Kind};
+use crate::record::{Draft, HEADER_BYTES, Kind, Term};
 use crate::segment::SegmentId;
 use crate::segments::SegmentTable;
 use crate::store::{Store, Urgency};
@@ -325,7 +325,7 @@ impl<D: Disk> Store<D> {
             sequence: self.durable,
             fingerprint: reached.segment.0,
             tag: reached.tail,
-            expires: None,
+            term: Term::None,
             key: &[],
             value: &[],
         };

@@ -245,7 +245,9 @@ fn is_under_its_fingerprint(header: &Header, body: &[u8], hashes: &Hashes) -> bo
     let key = &body[..header.key_len as usize];
     match header.kind {
         Kind::Delete if key == [0] => true,
-        Kind::Put | Kind::Expiring | Kind::Delete => hashes.fingerprints.hash(key) == header.fingerprint,
+        Kind::Put | Kind::Expiring | Kind::Shrinking | Kind::Delete => {
+            hashes.fingerprints.hash(key) == header.fingerprint
+        }
         Kind::DropSlot | Kind::Watermark | Kind::Lost => true,
     }
 }

@@ -92,7 +92,7 @@ fn a_segment_of_a_newer_format_is_refused_in_words_and_nothing_is_touched() {
     disk.plant(&name, &bytes);
     let before = files(&disk);
     let error = Store::open(disk.clone(), options(2)).map(|_| ()).expect_err("newer");
-    assert_eq!(error, OpenError::NewerFormat { found: 77, supported: 3 });
+    assert_eq!(error, OpenError::NewerFormat { found: 77, supported: 4 });
     assert_eq!(files(&disk), before);
 }
 

@@ -43,7 +43,7 @@ fn recover_and_check(disk: &MemDisk, model: &Model, dice: &mut Dice) -> u64 {
         let (mut again, recovery) =
             Store::open(disk.crash_image(dice.below(u64::MAX)), options(3)).expect("opens again");
         assert!(recovery.damage.is_empty() && recovery.torn.is_empty(), "{recovery:?}");
-        assert_eq!(common::contents(&mut again), found);
+        assert_eq!(common::contents(&mut again, model.time), found);
         // What was torn off is not taken for records that somebody hides.
         assert_eq!(verify(&disk.fork(), None).expect("a store").report.damage, []);
         // And it goes on working.
@@ -146,19 +146,22 @@ fn a_kill_loses_nothing_and_what_it_shows_survives_a_power_cut() {
             run.step(&op).expect("a disk without faults");
         }
         let (model, live) = (run.model.clone(), run.store.stats().live_bytes);
+        let merges = run.store.merge_progress().is_some();
         drop(run);
         disk.kill();
         let (mut store, recovery) = Store::open(disk.clone(), options(2)).expect("opens");
         assert!(recovery.damage.is_empty() && recovery.torn.is_empty(), "{recovery:?}");
-        assert_eq!(store.stats().live_bytes, live, "counted anew");
-        let found: BTreeMap<_, _> = common::contents(&mut store);
+        // What a merge has made shrink that was not through is whole again.
+        let counted = store.stats().live_bytes;
+        assert!(counted == live || (merges && counted > live), "counted anew: {counted}, not {live}");
+        let found: BTreeMap<_, _> = common::contents(&mut store, model.time);
         for ((slot, key), content) in &found {
             assert_eq!(*content, model.now(*slot, *key), "slot {slot}, key {key}");
         }
         drop(store);
         disk.crash(seed);
         let (mut store, _) = Store::open(disk, options(3)).expect("opens");
-        assert_eq!(common::contents(&mut store), found);
+        assert_eq!(common::contents(&mut store, model.time), found);
     }
 }
 
@@ -180,7 +183,7 @@ fn names_are_durable_before_anything_in_their_files_is_promised() {
         let (mut store, recovery) =
             Store::open(image, options(2)).expect("opens: what it needs has its name");
         assert!(recovery.damage.is_empty(), "{recovery:?}");
-        for (of, content) in common::contents(&mut store) {
+        for (of, content) in common::contents(&mut store, run.model.time) {
             assert_eq!(content, run.model.now(of.0, of.1), "{of:?} was promised");
         }
     }

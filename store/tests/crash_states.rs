@@ -126,7 +126,7 @@ fn recover(disk: &MemDisk, model: &Model) {
     let (mut again, recovery) =
         Store::open(disk.crash_image_of(&nothing, 1), options(4)).expect("opens again");
     assert!(recovery.damage.is_empty() && recovery.torn.is_empty(), "{recovery:?}");
-    assert_eq!(common::contents(&mut again), found);
+    assert_eq!(common::contents(&mut again, model.time), found);
 }
 
 #[test]
@@ -176,6 +176,34 @@ fn every_crash_of_every_short_workload_is_survived() {
         checker.recoveries_cut
     );
     assert!(short > 20_000 && checker.seen.len() >= STATES, "{short}, {}", checker.seen.len());
+}
+
+#[test]
+fn every_crash_is_survived_while_values_shrink() {
+    let shrinking = |key, len| Op::PutShrinking { slot: 0, key, len, after: 1 };
+    let beginning = [
+        shrinking(0, 2600),
+        shrinking(1, 2600),
+        shrinking(2, 900),
+        Op::Put { slot: 0, key: 3, len: 2600 },
+        Op::Sync,
+        Op::Tick { by: 1 },
+    ];
+    let upkeep = vec![Op::Maintain { budget: 1 << 16 }; 12];
+    let between =
+        [Op::Sync, Op::Put { slot: 0, key: 0, len: 300 }, Op::Delete { slot: 0, key: 1 }, shrinking(2, 90)];
+    let (mut checker, mut dice) = (Checker::default(), Dice(7));
+    for write in between {
+        let ops = [beginning.to_vec(), upkeep.clone(), vec![write, Op::Sync], upkeep.clone(), vec![Op::Sync]]
+            .concat();
+        let whole = MemDisk::new();
+        run(&whole, &ops);
+        let (store, _) = Store::open(whole, options(2)).expect("opens");
+        assert!(store.stats().log_bytes < 4000, "{:?}: nothing has shrunk", store.stats());
+        checker.crash_everywhere(&ops, 0, &mut dice);
+    }
+    println!("{} distinct crash states", checker.seen.len());
+    assert!(checker.seen.len() > 1_000, "{}", checker.seen.len());
 }
 
 #[test]

@@ -330,9 +330,9 @@ fn a_newer_format_is_refused_in_words() {
     let twice = [bytes.clone(), bytes].concat();
     disk.plant("MANIFEST", &twice);
     match Store::open(disk, options(2)) {
-        Err(error @ OpenError::NewerFormat { found: 99, supported: 3 }) => assert_eq!(
+        Err(error @ OpenError::NewerFormat { found: 99, supported: 4 }) => assert_eq!(
             error.to_string(),
-            "the store has format 99, this program reads up to 3; nothing was touched"
+            "the store has format 99, this program reads up to 4; nothing was touched"
         ),
         other => panic!("{:?}", other.map(|(_, recovery)| recovery)),
     }

@@ -80,10 +80,30 @@ fn slot(n: u64) -> u16 {
     u16::try_from(n % SLOTS).expect("few")
 }
 
+/// What time does to what is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Term {
+    None,
+    Expires(u64),
+    /// To so many bytes.
+    Shrinks(u64, usize),
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Stored {
     len: usize,
-    expires: Option<u64>,
+    term: Term,
+}
+
+impl Stored {
+    /// The lengths that may be found by now.
+    fn is_as_it_may_be(&self, found: Option<usize>, now: u64) -> bool {
+        match self.term {
+            Term::Expires(at) if at <= now => found.is_none(),
+            Term::Shrinks(at, kept) if at <= now && found == Some(kept.min(self.len)) => true,
+            _ => found == Some(self.len),
+        }
+    }
 }
 
 struct World {
@@ -193,17 +213,25 @@ impl World {
             true => usize::try_from(self.dice.below(2 * self.shape.value as u64 + 8)).expect("short"),
             false => self.shape.value,
         };
-        let expires = (self.shape.expiring && self.dice.one_in(2)).then(|| self.now + self.dice.below(1000));
+        let mut term = Term::None;
+        if self.shape.expiring && self.dice.one_in(2) {
+            let at = self.now + self.dice.below(1000);
+            let kept = usize::try_from(self.dice.below(200)).expect("short");
+            term = if self.dice.one_in(2) { Term::Expires(at) } else { Term::Shrinks(at, kept) };
+        }
         let value = vec![1; len];
         let done = self.goes(|store| {
-            match expires {
-                Some(expires) => store.put_expiring(slot(n), &n.to_le_bytes(), &value, 1, expires),
-                None => store.put(slot(n), &n.to_le_bytes(), &value, 1),
+            match term {
+                Term::Expires(at) => store.put_expiring(slot(n), &n.to_le_bytes(), &value, 1, at),
+                Term::Shrinks(at, kept) => {
+                    store.put_shrinking(slot(n), &n.to_le_bytes(), &value, 1, at, kept)
+                }
+                Term::None => store.put(slot(n), &n.to_le_bytes(), &value, 1),
             }
             .map(drop)
         });
         if done {
-            self.model.insert(n, Stored { len, expires });
+            self.model.insert(n, Stored { len, term });
         }
         done
     }
@@ -315,9 +343,9 @@ impl World {
                 other => self.fails(&format!("key {n}: {other:?}")),
             };
             let now = self.now;
-            let due = expected.get(&n).filter(|one| one.expires.is_none_or(|at| at > now)).map(|one| one.len);
-            if found != due {
-                self.fails(&format!("key {n}: {found:?}, not {due:?}"));
+            let due = expected.get(&n);
+            if due.map_or(found.is_some(), |due| !due.is_as_it_may_be(found, now)) {
+                self.fails(&format!("key {n} by {now}: {found:?}, not {due:?}"));
             }
         }
         if self

@@ -92,17 +92,20 @@ fn any_history_with_crashes_and_merges_leaves_the_sum_of_what_is_there() {
             for op in dice.ops(60) {
                 run.step(&op).expect("a disk without faults");
             }
-            let found = common::contents(&mut run.store);
+            let now = run.model.time;
+            let found = common::contents(&mut run.store, now);
             assert_eq!(root(&run.store), rebuilt(&found), "seed {seed}, life {life}: as it runs");
             drop(run);
             disk.crash(dice.below(u64::MAX));
             // From index files where there are any, and from a scan.
             let scanned = Store::open(disk.fork(), options(2).with_index_files(false)).expect("opens").0;
             let mut store = open(&disk, life + 3);
-            let found = common::contents(&mut store);
+            store.set_time(now);
+            let found = common::contents(&mut store, now);
             assert_eq!(root(&store), rebuilt(&found), "seed {seed}, life {life}: after a crash");
             assert_eq!(root(&scanned), root(&store));
             let mut model = Model::default();
+            model.time = now;
             model.settle(&found);
             run = Run::new(store, model, u64::from(life + 1) << 20);
         }

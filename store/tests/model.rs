@@ -105,6 +105,8 @@ fn op() -> impl Strategy<Value = Op> {
         8 => (slot.clone(), key.clone(), 0..2000usize).prop_map(|(slot, key, len)| Op::Put { slot, key, len }),
         2 => (slot.clone(), key.clone(), 0..2000usize, 1..60u64)
             .prop_map(|(slot, key, len, after)| Op::PutExpiring { slot, key, len, after }),
+        2 => (slot.clone(), key.clone(), 0..2000usize, 0..60u64)
+            .prop_map(|(slot, key, len, after)| Op::PutShrinking { slot, key, len, after }),
         1 => (1..20u64).prop_map(|by| Op::Tick { by }),
         3 => (slot.clone(), key).prop_map(|(slot, key)| Op::Delete { slot, key }),
         1 => slot.prop_map(|slot| Op::DropSlot { slot }),
@@ -155,7 +157,7 @@ fn reopen(disk: &MemDisk, old: &Run<MemDisk>, has_rotted: bool, seed: u8, number
     let (mut store, recovery) = opened.expect("opens after any end");
     assert!(has_rotted || recovery.damage.is_empty(), "{recovery:?}");
     store.set_time(model.time);
-    let found = contents(&mut store);
+    let found = contents(&mut store, model.time);
     for ((slot, key), content) in &found {
         // What is told to be damaged may turn out to be more than was thought: then it is unknown, and not absent.
         let is_unknown = *content == Some(UNKNOWN) && recovery.affects(*slot);
@@ -182,7 +184,7 @@ fn go_astray(disk: &MemDisk, run: &mut Run<MemDisk>, aims: Aims, count: u64, ops
     let mut step = |op: &Op| {
         let done = run.step(op);
         assert!(matches!(done, Ok(()) | Err(WriteError::NoSpace)), "{done:?}");
-        for (key, content) in contents(&mut run.store) {
+        for (key, content) in contents(&mut run.store, run.model.time) {
             let was = run.model.now(key.0, key.1);
             assert!(content == was || content == Some(UNKNOWN), "{key:?}: {content:?}, which was {was:?}");
         }
@@ -225,7 +227,7 @@ fn follow(
 fn open_rotten(disk: &MemDisk, old: &Run<MemDisk>, unmarked: bool, seed: u8, numbers: u64) -> Run<MemDisk> {
     let (mut store, recovery) = Store::open(disk.clone(), options(seed)).expect("opens, whatever has rotted");
     store.set_time(old.model.time);
-    let found = contents(&mut store);
+    let found = contents(&mut store, old.model.time);
     let any_key = |kind| matches!(kind, DamageKind::Unknown | DamageKind::CutOff);
     let any_key = recovery.damage.iter().any(|damage| any_key(damage.kind));
     match store.get(0, b"never put") {

@@ -26,6 +26,13 @@ pub enum Op {
         len: usize,
         after: u64,
     },
+    /// May shrink so long after now.
+    PutShrinking {
+        slot: u16,
+        key: u8,
+        len: usize,
+        after: u64,
+    },
     /// The clock goes on.
     Tick {
         by: u64,
@@ -54,10 +61,28 @@ pub type Content = Option<u64>;
 /// The number of a value that damage has made unknown.
 pub const UNKNOWN: u64 = u64::MAX;
 
-/// A value's number says its length and its moment to expire (0: never), besides being one of a kind.
-fn number(expires: u64, len: usize, writes: u64) -> u64 {
-    assert!(expires < 0xffff && writes < 1 << 32);
-    expires << 48 | (len as u64) << 32 | writes
+/// Of a moment: the value may shrink at it, and does not expire.
+const SHRINKS: u64 = 1 << 15;
+
+/// A value's number says its length and its moment (0: none), besides being one of a kind.
+fn number(moment: u64, len: usize, writes: u64) -> u64 {
+    assert!(moment < 0xffff && writes < 1 << 32);
+    moment << 48 | (len as u64) << 32 | writes
+}
+
+/// When the value of this number expires; 0: never.
+fn expires(number: u64) -> u64 {
+    if shrinks(number).is_some() { 0 } else { number >> 48 }
+}
+
+/// When it may shrink.
+fn shrinks(number: u64) -> Option<u64> {
+    (number >> 48 & SHRINKS != 0).then_some(number >> 48 & (SHRINKS - 1))
+}
+
+/// How much is to stay of a value that may shrink: its number at least, and sometimes all.
+fn kept(number: u64) -> usize {
+    8 + usize::try_from(number % 50).expect("little")
 }
 
 /// For each key what was durable last, and what was written since.
@@ -73,7 +98,7 @@ pub struct Model {
 impl Model {
     /// What is to be seen of this content by now.
     fn seen(&self, content: Content) -> Content {
-        content.filter(|number| *number == UNKNOWN || *number >> 48 == 0 || *number >> 48 > self.time)
+        content.filter(|number| *number == UNKNOWN || expires(*number) == 0 || expires(*number) > self.time)
     }
 
     pub fn write(&mut self, slot: u16, key: u8, position: u64, content: Content) {
@@ -172,6 +197,14 @@ impl<D: Disk> Run<D> {
                 let outcome = self.store.put_expiring(*slot, &key_bytes, &value, number, expires);
                 self.note(outcome, &[(*slot, *key)], at, Some(number))
             }
+            Op::PutShrinking { slot, key, len, after } => {
+                let shrinks = self.model.time + after;
+                let number = self.next_number(*slot, *key, SHRINKS | shrinks, *len);
+                let (key_bytes, value) = (key_bytes(*slot, *key), value_bytes(number));
+                let outcome =
+                    self.store.put_shrinking(*slot, &key_bytes, &value, number, shrinks, kept(number));
+                self.note(outcome, &[(*slot, *key)], at, Some(number))
+            }
             Op::Tick { by } => {
                 self.model.time += by;
                 self.store.set_time(self.model.time);
@@ -206,9 +239,9 @@ impl<D: Disk> Run<D> {
         }
     }
 
-    fn next_number(&mut self, slot: u16, key: u8, expires: u64, len: usize) -> u64 {
+    fn next_number(&mut self, slot: u16, key: u8, moment: u64, len: usize) -> u64 {
         self.writes += 1;
-        let number = number(expires, len, self.writes);
+        let number = number(moment, len, self.writes);
         self.written.entry((slot, key)).or_default().push(number);
         number
     }
@@ -255,18 +288,23 @@ impl<D: Disk> Run<D> {
         for slot in 0..SLOTS {
             for key in 0..KEYS {
                 let expected = self.model.now(slot, key);
-                assert_eq!(content(&mut self.store, slot, key), expected, "slot {slot}, key {key}");
+                let found = content(&mut self.store, self.model.time, slot, key);
+                assert_eq!(found, expected, "slot {slot}, key {key}");
             }
         }
     }
 }
 
-/// What a store shows of a key, checked to the last byte.
-pub fn content<D: Disk>(store: &mut Store<D>, slot: u16, key: u8) -> Content {
+/// What a store shows of a key by now, checked to the last byte. What may have shrunk may be whole, too.
+pub fn content<D: Disk>(store: &mut Store<D>, now: u64, slot: u16, key: u8) -> Content {
     match store.get(slot, &key_bytes(slot, key)) {
-        Ok(Read::Value { value, tag, expires }) => {
-            assert_eq!(value, value_bytes(tag), "slot {slot}, key {key}");
-            assert_eq!(expires.unwrap_or(0), tag >> 48, "slot {slot}, key {key}");
+        Ok(Read::Value { value, tag, expires: found }) => {
+            let mut whole = value_bytes(tag);
+            if shrinks(tag).is_some_and(|at| at <= now) && value.len() < whole.len() {
+                whole.truncate(kept(tag));
+            }
+            assert_eq!(value, whole, "slot {slot}, key {key}");
+            assert_eq!(found.unwrap_or(0), expires(tag), "slot {slot}, key {key}");
             assert_eq!(store.tag(slot, &key_bytes(slot, key)), Some(tag));
             Some(tag)
         }
@@ -277,15 +315,15 @@ pub fn content<D: Disk>(store: &mut Store<D>, slot: u16, key: u8) -> Content {
     }
 }
 
-pub fn contents<D: Disk>(store: &mut Store<D>) -> BTreeMap<(u16, u8), Content> {
+pub fn contents<D: Disk>(store: &mut Store<D>, now: u64) -> BTreeMap<(u16, u8), Content> {
     let keys = (0..SLOTS).flat_map(|slot| (0..KEYS).map(move |key| (slot, key)));
-    keys.map(|(slot, key)| ((slot, key), content(store, slot, key))).collect()
+    keys.map(|(slot, key)| ((slot, key), content(store, now, slot, key))).collect()
 }
 
 /// Everything found must be allowed, and listed.
 pub fn check_recovered<D: Disk>(store: &mut Store<D>, model: &Model) -> BTreeMap<(u16, u8), Content> {
     store.set_time(model.time);
-    let found = contents(store);
+    let found = contents(store, model.time);
     for ((slot, key), content) in &found {
         assert!(
             model.allows(*slot, *key, *content),
@@ -332,13 +370,18 @@ impl Dice {
     pub fn op(&mut self) -> Op {
         let (slot, key) = (self.below(u64::from(SLOTS)) as u16, self.below(u64::from(KEYS)) as u8);
         match self.below(100) {
-            0..50 => Op::Put { slot, key, len: [8, 100, 300, 700, 2000][self.below(5) as usize] },
+            0..42 => Op::Put { slot, key, len: [8, 100, 300, 700, 2000][self.below(5) as usize] },
+            42..50 => {
+                let (len, after) = ([8, 300, 2000][self.below(3) as usize], self.below(4));
+                Op::PutShrinking { slot, key, len, after }
+            }
             50..63 => Op::Delete { slot, key },
             63..66 => Op::DropSlot { slot },
             66..72 => Op::Sync,
             72..77 => Op::BeginSync,
             77..82 => Op::RunSync,
             82..86 => Op::EndSync,
+            86..88 => Op::Tick { by: 1 },
             _ => Op::Maintain { budget: [1, 500, 1 << 16][self.below(3) as usize] },
         }
     }
