@@ -120,7 +120,7 @@ impl MemoryCluster {
                     let found = records.get(&(place, key)).cloned().map_or(Loaded::Absent, Loaded::Found);
                     self.pending.push_back((at, Input::Loaded(id, found)));
                 }
-                Output::Append { id, place, key, value } => {
+                Output::Append { id, place, key, value, .. } => {
                     match value {
                         Some((bytes, _tag)) => records.insert((place, key), bytes),
                         None => records.remove(&(place, key)),

@@ -425,7 +425,8 @@ where
     async fn do_chore(&mut self) -> bool {
         let began = std::time::Instant::now();
         self.last_chore = began;
-        self.chores = self.parts.host.0.borrow_mut().maintain(MAINTENANCE_STEP);
+        let now = self.parts.clock.now();
+        self.chores = self.parts.host.0.borrow_mut().maintain(now, MAINTENANCE_STEP);
         self.begin_sync();
         let percent = u32::from(self.parts.host.0.borrow_mut().background(self.parts.clock.now()));
         self.rest = began + began.elapsed() * 100 / percent;

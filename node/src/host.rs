@@ -7,7 +7,7 @@ use bytes::Bytes;
 use gramme_quorum::message::Message;
 use gramme_quorum::{
     AppendId, ClusterError, Engine, HINT_PLACES, Input, Instant, ListCursor, ListId, LoadId, Loaded, Now,
-    Opening, Output, Page, Place, RUN_KEY, RUN_PLACE, Reply, RequestId,
+    Opening, Output, Page, Place, RUN_KEY, RUN_PLACE, Reply, RequestId, Shrink,
 };
 use gramme_ring::gossip::GossipError;
 use gramme_ring::{Membership, NodeId};
@@ -91,6 +91,8 @@ pub struct Host<D: Disk> {
     saving: bool,
     /// Since when the caller is writing down that this node's store is an old one, which comes before all else.
     warning: Option<Now>,
+    /// What the store was told of the time.
+    settled: u64,
     observer: Option<Observer>,
 }
 
@@ -128,6 +130,7 @@ impl<D: Disk> Host<D> {
             wanted: false,
             saving: false,
             warning: None,
+            settled: 0,
             observer: None,
         };
         host.pump(now);
@@ -211,7 +214,9 @@ impl<D: Disk> Host<D> {
     }
 
     /// A bounded step of the store's own work: sealing, preallocation, compaction. Whether there is more.
-    pub fn maintain(&mut self, budget_bytes: usize) -> bool {
+    pub fn maintain(&mut self, now: Now, budget_bytes: usize) -> bool {
+        self.settled = self.engine.settled_wall(now);
+        self.store.set_time(self.settled);
         let Ok(step) = self.store.maintain(budget_bytes) else { return false };
         self.wanted |= step.needs_sync;
         step.more
@@ -267,6 +272,11 @@ impl<D: Disk> Host<D> {
         &mut self.store
     }
 
+    /// The wall time by which the store last gave back what has expired; 0 if it is not certain.
+    pub const fn settled(&self) -> u64 {
+        self.settled
+    }
+
     /// Shows every output of the engine from now on to `observer`, before it is performed.
     pub fn observe(&mut self, observer: Observer) {
         self.observer = Some(observer);
@@ -317,16 +327,21 @@ impl<D: Disk> Host<D> {
                     Ok(Read::Absent) => self.feed_load(id, Loaded::Absent),
                     // Hints are not what it is incomplete in.
                     Err(ReadError::Unknown) if place < HINT_PLACES.0 => self.feed_load(id, Loaded::Absent),
-                    Err(_) => self.feed_load(id, Loaded::Unknown),
+                    Err(error) => self.feed_load(id, refused(&error)),
                 },
-                Output::Append { id, place, key, value } => {
+                Output::Append { id, place, key, value, shrink } => {
                     self.performed = id;
                     let done = match &value {
                         // What the engine notes of itself: without it a node that starts on a full disk could not even delete.
                         Some((bytes, tag)) if place == RUN_PLACE => {
                             self.store.put_urgent(place.0, &key, bytes, *tag)
                         }
-                        Some((bytes, tag)) => self.store.put(place.0, &key, bytes, *tag),
+                        Some((bytes, tag)) => match shrink {
+                            None => self.store.put(place.0, &key, bytes, *tag),
+                            Some(Shrink { at_ms, kept }) => {
+                                self.store.put_shrinking(place.0, &key, bytes, *tag, at_ms, kept)
+                            }
+                        },
                         None => self.store.delete(place.0, &key),
                     };
                     match done {
@@ -444,7 +459,16 @@ fn loaded(read: Result<Read<impl Disk>, ReadError>) -> Loaded {
     match read {
         Ok(Read::Value { value, .. }) => Loaded::Found(Bytes::from(value)),
         Ok(Read::Absent) | Err(ReadError::Unknown) => Loaded::Absent,
-        Ok(Read::Pending(_)) | Err(_) => Loaded::Unknown,
+        Ok(Read::Pending(_)) => Loaded::Unknown,
+        Err(error) => refused(&error),
+    }
+}
+
+/// What a disk refuses to read comes again, perhaps.
+const fn refused(error: &ReadError) -> Loaded {
+    match error {
+        ReadError::Damaged { .. } => Loaded::Damaged,
+        _ => Loaded::Unknown,
     }
 }
 

@@ -142,6 +142,9 @@ pub struct Timing {
     pub interval: Duration,
     /// Handoff to an owner that refused or fell silent is tried again after this.
     pub retry: Duration,
+    /// A value's bytes stay for so long after it has expired, and then may go ([`Shrink`](crate::object::Shrink)): by so much may the clocks of two nodes
+    /// differ before one of them gives back what the other still shows.
+    pub expired: Duration,
 }
 
 impl Default for Timing {
@@ -155,6 +158,7 @@ impl Default for Timing {
             foreground: Duration::from_millis(50),
             interval: Duration::from_secs(1),
             retry: Duration::from_secs(1),
+            expired: Duration::from_secs(24 * 3600),
         }
     }
 }

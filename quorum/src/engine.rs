@@ -25,7 +25,7 @@ use crate::recovery::{Missing, Recovery};
 use crate::replica::Replica;
 use crate::sweep::{Departed, Sweep};
 use crate::task::{Merge, Reader, Source, Task};
-use crate::time::{Instant, Now};
+use crate::time::{Evenness, Instant, Now};
 use crate::view::View;
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::vec::Vec;
@@ -90,7 +90,9 @@ pub struct Engine {
     pub(crate) handoffs: BTreeMap<NodeId, Handoff>,
     pub(crate) forgetting: BTreeMap<Bytes, Forgetting>,
     pub(crate) hint_loads: BTreeMap<LoadId, Bytes>,
-    pub(crate) healing: BTreeSet<Bytes>,
+    /// Damaged copies, and when healing them may be tried again.
+    pub(crate) healing: BTreeMap<Bytes, Instant>,
+    pub(crate) evenness: Evenness,
     pub(crate) pulls: BTreeMap<PullId, Pull>,
     pub(crate) pull_calls: BTreeMap<CallId, PullId>,
     pub(crate) listings: BTreeMap<ListId, Listing>,
@@ -180,7 +182,8 @@ impl Engine {
             handoffs: BTreeMap::new(),
             forgetting: BTreeMap::new(),
             hint_loads: BTreeMap::new(),
-            healing: BTreeSet::new(),
+            healing: BTreeMap::new(),
+            evenness: Evenness::default(),
             pulls: BTreeMap::new(),
             pull_calls: BTreeMap::new(),
             listings: BTreeMap::new(),
@@ -461,7 +464,8 @@ impl Engine {
                 let overwrites = purpose == Purpose::Repair && self.config.planted.is(Bug::RepairOverwrites);
                 let source = if overwrites { Source::Repair } else { Source::Peer(from, call, sync) };
                 let late = purpose == Purpose::Handoff && self.config.planted.is(Bug::LateTombstoneBuries);
-                let merge = Merge { source, object, outranked_by, hints, heals: late };
+                let unheard = self.view.is_unheard(layout);
+                let merge = Merge { source, object, outranked_by, hints, heals: late, unheard };
                 self.replica.start(&mut self.out, &key, Task::Merge(merge));
             }
             Message::Read { call, layout, key, want } => {
@@ -520,7 +524,7 @@ impl Engine {
                     && !self.offer_refused(call, from)
                 {
                     self.write_refused(now, call, from, why);
-                    self.read_failed(now, call, from);
+                    self.read_failed(now, call, from, why == Refusal::Damaged);
                 }
             }
             Message::Forward { call, op, heard } => self.forwarded(now, from, call, op, heard),

@@ -263,7 +263,7 @@ impl Engine {
             }
             Held::Absent => self.settle(owner, &key, None),
             // Damaged: the hint waits until the copy is healed.
-            Held::Object { .. } | Held::Unknown => self.expect_handoff(now, owner),
+            Held::Object { .. } | Held::Unknown { .. } => self.expect_handoff(now, owner),
         }
         self.pump_handoff(now, owner);
     }
@@ -361,7 +361,7 @@ impl Engine {
         if *loaded != Loaded::Absent {
             self.forgetting.remove(&key);
             // A hint leads to the copy again; one that can't be read does not.
-            if *loaded == Loaded::Unknown {
+            if matches!(loaded, Loaded::Unknown | Loaded::Damaged) {
                 self.stored_in(now, place_of(&key));
             }
             return true;

@@ -3,6 +3,7 @@
 use crate::anti_entropy::SumsId;
 use crate::membership::{ClusterError, ClusterOp};
 use crate::message::Message;
+use crate::object::Shrink;
 use crate::op::{Op, Reply, RequestId};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -35,6 +36,8 @@ pub enum Loaded {
     Absent,
     /// There is or may be a record, and it can't be read. Never to be taken for absence.
     Unknown,
+    /// There is a record, it was read, and its checksum does not hold: it won't be read another day either.
+    Damaged,
 }
 
 /// Where a listing goes on. Each page's is greater than the one before.
@@ -126,6 +129,8 @@ pub enum Output {
         key: Bytes,
         /// The value and its version tag; `None` removes the record.
         value: Option<(Bytes, u64)>,
+        /// What of the value may go one day, whenever the store comes by; its tag stays. A store may as well keep all.
+        shrink: Option<Shrink>,
     },
     /// Say with [`Input::Written`] that all appends up to this one were performed, after every [`Input::AppendFailed`] among them.
     Confirm(AppendId),

@@ -5,6 +5,7 @@ use crate::anti_entropy::SumsId;
 use crate::input::{AppendId, Input, ListCursor, ListId, LoadId, Output, Place};
 use crate::membership::ClusterError;
 use crate::message::{CallId, Message};
+use crate::object::Shrink;
 use crate::op::{Reply, RequestId};
 use crate::time::Instant;
 use alloc::boxed::Box;
@@ -226,9 +227,19 @@ impl Outbox {
     }
 
     pub(crate) fn append(&mut self, place: Place, key: Bytes, value: Option<(Bytes, u64)>) -> AppendId {
+        self.append_shrinking(place, key, value, None)
+    }
+
+    pub(crate) fn append_shrinking(
+        &mut self,
+        place: Place,
+        key: Bytes,
+        value: Option<(Bytes, u64)>,
+        shrink: Option<Shrink>,
+    ) -> AppendId {
         self.append += 1;
         let id = AppendId(self.append);
-        self.outputs.push_back(Output::Append { id, place, key, value });
+        self.outputs.push_back(Output::Append { id, place, key, value, shrink });
         id
     }
 

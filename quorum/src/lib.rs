@@ -29,7 +29,7 @@
 //!         while let Some(output) = engine.poll() {
 //!             match output {
 //!                 Output::Reply(_, reply) => replies.push(reply),
-//!                 Output::Append { id, place, key, value } => {
+//!                 Output::Append { id, place, key, value, .. } => {
 //!                     match value {
 //!                         Some((bytes, _tag)) => disk.insert((place, key), bytes),
 //!                         None => disk.remove(&(place, key)),
@@ -269,7 +269,7 @@ pub use failure_detector::FailureDetector;
 pub use input::{AppendId, Input, ListCursor, ListId, LoadId, Loaded, Output, Page, Place};
 pub use keyspace::{Durability, Keyspace, KeyspaceError, MAX_KEYSPACES, MAX_PREFIX, MAX_TTL_MS, Policy};
 pub use membership::{ClusterError, ClusterOp};
-pub use object::{Content, Object, Rank, Version};
+pub use object::{Content, Object, Rank, Shrink, Version};
 pub use op::{
     Cover, Expiry, Found, Level, Need, Op, OpError, ReadOptions, Reading, Reply, RequestId, WriteOptions,
 };

@@ -120,7 +120,7 @@ impl Engine {
         let object = match held {
             Held::Object { encoded, .. } if encoded.len() <= PAGE_BYTES => encoded,
             // Asked for alone, the peer learns what there is to it.
-            Held::Object { .. } | Held::Absent | Held::Unknown => Bytes::new(),
+            Held::Object { .. } | Held::Absent | Held::Unknown { .. } => Bytes::new(),
         };
         gathering.bytes += object.len();
         gathering.objects.push(object);

@@ -43,7 +43,8 @@ impl Engine {
             _ => true,
         };
         self.replica.request_bytes = self.open_bytes;
-        if let Some(events) = self.replica.loaded(&mut self.out, now.wall_ms, id, loaded, is_due) {
+        let is_alone = |key: &[u8]| view.other_owners(Slot::of(key), me).next().is_none();
+        if let Some(events) = self.replica.loaded(&mut self.out, now.wall_ms, id, loaded, is_due, is_alone) {
             self.events(now, events);
         }
     }
@@ -67,7 +68,7 @@ impl Engine {
         for (key, tasks) in self.replica.queues.overdue(self.config.timing.request) {
             for task in tasks {
                 events.push(match task {
-                    Task::Read(reader) => Event::Read(key.clone(), reader, Held::Unknown),
+                    Task::Read(reader) => Event::Read(key.clone(), reader, Held::Unknown { for_good: false }),
                     Task::Mint(mint) => Event::MintRefused(mint.call, OpError::Overloaded),
                     Task::Merge(merge) => Event::MergeRefused(merge.source, Refusal::Overloaded),
                     Task::Settle { owner, .. } => {
@@ -118,11 +119,15 @@ impl Engine {
                 Event::Settled { key, owner, digest, current } => {
                     self.handoff_settled(now, key, owner, digest, current);
                 }
-                Event::Damaged(key) => {
+                Event::Damaged { key, for_good } => {
                     // Reads that wait are no hindrance: those that found it are among them.
+                    if self.healing.len() >= MAX_HEALING {
+                        self.healing.retain(|_, again| *again > now.instant);
+                    }
                     let room = self.healing.len() < MAX_HEALING && !self.replica.is_hung();
-                    if room && self.healing.insert(key.clone()) {
-                        self.start_heal(now, key);
+                    let due = self.healing.get(&key).is_none_or(|again| *again <= now.instant);
+                    if room && due {
+                        self.start_heal(now, key, for_good);
                     }
                 }
             }
@@ -142,8 +147,9 @@ impl Engine {
                     Want::Object | Want::Digest => self.is_incomplete(&key),
                 };
                 let copy = match (held, want) {
-                    (Held::Unknown, _) => {
-                        return self.out.send(to, Message::Refused { call, why: Refusal::Unknown });
+                    (Held::Unknown { for_good }, _) => {
+                        let why = if for_good { Refusal::Damaged } else { Refusal::Unknown };
+                        return self.out.send(to, Message::Refused { call, why });
                     }
                     (Held::Absent, _) => Copy::Absent,
                     (Held::Object { encoded, .. }, Want::Object | Want::Source) => Copy::Object(encoded),
@@ -186,6 +192,13 @@ impl Engine {
         } else {
             self.out.send(to, Message::Refused { call, why });
         }
+    }
+
+    /// The wall time by which records may [shrink](crate::object::Shrink), 0 while that is not certain: it has to have gone evenly
+    /// for a twenty-fourth of [`Timing::expired`](crate::Timing) first, so that a clock that is wrong for a while does no harm.
+    pub fn settled_wall(&mut self, now: Now) -> u64 {
+        let settled = self.evenness.look(now, self.config.timing.expired / 24);
+        if settled || self.config.planted.is(Bug::GivenBackEarly) { now.wall_ms } else { 0 }
     }
 
     /// The only place from which an acknowledgement leaves.

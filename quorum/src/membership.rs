@@ -384,7 +384,6 @@ impl Engine {
         for id in wanted {
             self.add_peer(now, id);
         }
-        self.replica.alone = self.view.members().len() <= 1;
     }
 
     /// What holds for a key.

@@ -62,6 +62,8 @@ pub enum Refusal {
     Malformed,
     /// It is not one of the key's coordinators; ask another.
     NotCoordinator,
+    /// Its own copy of the key was read and is damaged: it won't be had from here before it is healed.
+    Damaged,
 }
 
 /// What a replica does first with a write, to acknowledge it or to make it durable.

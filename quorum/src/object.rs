@@ -24,7 +24,7 @@ pub struct Version {
     pub content: Content,
 }
 
-/// A value or a tombstone.
+/// A value, what is left of one, or a tombstone.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Content {
     /// A client's bytes.
@@ -36,6 +36,11 @@ pub enum Content {
     },
     /// The key was deleted. Never listed, never beats a live sibling.
     Tombstone,
+    /// A value that expired long ago: this copy has given its bytes back ([`Shrink`]), others may have them still.
+    Expired {
+        /// Tells it from any other value, as its bytes and type would.
+        digest: u64,
+    },
 }
 
 impl Content {
@@ -43,22 +48,49 @@ impl Content {
     pub(crate) fn size(&self) -> usize {
         match self {
             Content::Value { bytes, .. } => bytes.len(),
-            Content::Tombstone => 0,
+            Content::Tombstone | Content::Expired { .. } => 0,
         }
     }
 }
 
+/// How a record shrinks: all but its first bytes may go, once the wall clock is past a moment for certain
+/// ([`Engine::settled_wall`](crate::Engine::settled_wall)). What stays is the object without the values that have expired by then, and has
+/// the same digest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shrink {
+    /// Milliseconds since the Unix epoch.
+    pub at_ms: u64,
+    /// Bytes that stay; fewer than there are.
+    pub kept: usize,
+}
+
 impl Version {
-    /// Whether it is a value, expired or not.
+    /// Whether it is a value, expired or not, given back or not.
     #[must_use]
     pub const fn is_value(&self) -> bool {
-        matches!(self.content, Content::Value { .. })
+        !matches!(self.content, Content::Tombstone)
     }
 
     /// Whether readers see it at this wall time.
     #[must_use]
     pub fn is_live(&self, wall_ms: u64) -> bool {
-        self.is_value() && self.expiry.is_none_or(|at| at.0 > wall_ms)
+        matches!(self.content, Content::Value { .. }) && self.expiry.is_none_or(|at| at.0 > wall_ms)
+    }
+
+    /// What is left of a value that expires when its bytes are given back; `None` of all else.
+    #[must_use]
+    pub fn given_back(&self) -> Option<Version> {
+        let (bytes, content_type) = self.expiring()?;
+        let content = Content::Expired { digest: value_digest(bytes, content_type.as_deref()) };
+        Some(Version { stamp: self.stamp, expiry: self.expiry, content })
+    }
+
+    /// Its value, if that is here and expires some day.
+    fn expiring(&self) -> Option<(&Bytes, &Option<String>)> {
+        match &self.content {
+            Content::Value { bytes, content_type } if self.expiry.is_some() => Some((bytes, content_type)),
+            _ => None,
+        }
     }
 }
 
@@ -86,32 +118,118 @@ impl core::fmt::Display for Malformed {
 
 impl core::error::Error for Malformed {}
 
-/// The object's bytes, the same for equal objects.
+/// A value that expires stands at the end, so that it can be cut off.
+type Tail = Option<(Bytes, Option<String>)>;
+
+/// The object's bytes, the same for equal objects: first the object without the values that expire, then, if it has any, those.
 #[must_use]
 pub fn encode(object: &Object) -> Bytes {
-    let bytes = postcard::to_extend(object, Vec::with_capacity(weigh_all(object) + 32));
-    Bytes::from(bytes.expect("serializing into memory does not fail"))
+    let bytes = Vec::with_capacity(weigh_all(object) + 64);
+    if !has_tail(object) {
+        return Bytes::from(append(object, bytes));
+    }
+    let mut lasting = object.clone();
+    for (_, version) in lasting.iter_mut() {
+        if let Some(rest) = version.given_back() {
+            *version = rest;
+        }
+    }
+    Bytes::from(tails(object).fold(append(&lasting, bytes), |bytes, tail| append(&tail, bytes)))
 }
 
-/// Reads an object back; what does not obey its invariants is refused.
+/// Reads an object back, or what is left of it once its record has [shrunk](Shrink); what does not obey its invariants is refused.
 ///
 /// # Errors
 /// [`Malformed`] for anything that [`encode`] can't have written.
 pub fn decode(bytes: &[u8]) -> Result<Object, Malformed> {
-    let object = postcard::from_bytes(bytes).map_err(|_| Malformed)?;
+    let (mut object, mut rest) = postcard::take_from_bytes::<Object>(bytes).map_err(|_| Malformed)?;
+    // What expires is not written in the first part.
+    if self::has_tail(&object) {
+        return Err(Malformed);
+    }
     // Longer spellings of the same numbers, or bytes after the end, would give one object several digests.
-    let size = postcard::serialize_with_flavor(&object, postcard::ser_flavors::Size::default());
-    if size == Ok(bytes.len()) { Ok(object) } else { Err(Malformed) }
+    let mut spelt = size(&object);
+    let has_tail = !rest.is_empty();
+    for (_, version) in object.iter_mut() {
+        let Content::Expired { digest } = version.content else { continue };
+        if version.expiry.is_none() {
+            return Err(Malformed);
+        }
+        if has_tail {
+            let (tail, after) = postcard::take_from_bytes::<Tail>(rest).map_err(|_| Malformed)?;
+            (spelt, rest) = (spelt + size(&tail), after);
+            let Some((bytes, content_type)) = tail else { continue };
+            if value_digest(&bytes, content_type.as_deref()) != digest {
+                return Err(Malformed);
+            }
+            version.content = Content::Value { bytes, content_type };
+        }
+    }
+    let whole = rest.is_empty() && spelt == bytes.len();
+    if whole && has_tail == self::has_tail(&object) { Ok(object) } else { Err(Malformed) }
 }
 
-/// Compares objects between nodes, by their encoding; the key is the cluster's. Odd if nothing but tombstones is left of it, even
+/// How the record of an object that was [encoded](encode) to so many bytes shrinks, and its values last so many milliseconds longer than
+/// readers see them. `None` if nothing is to be had.
+#[must_use]
+pub(crate) fn shrink(object: &Object, encoded: usize, lasts_ms: u64) -> Option<Shrink> {
+    let expiring = object.iter().filter(|(_, version)| version.expiring().is_some());
+    let last = expiring.filter_map(|(_, version)| version.expiry).max()?;
+    let values = tail_size(object);
+    (values >= MIN_SHRINK).then(|| Shrink { at_ms: last.0.saturating_add(lasts_ms), kept: encoded - values })
+}
+
+/// Compares objects between nodes, by their encoding; the key is the cluster's. Of values that expire it tells by their own digests,
+/// so that it stays the same when they are given back. Odd if nothing but tombstones is left of it, even
 /// otherwise: a store that looks at that knows how many there are.
 #[must_use]
 pub fn digest(key: &[u8; 16], object: &Object, encoded: &[u8]) -> u64 {
     let mut hasher = SipHasher24::new_with_key(key);
-    hasher.write(encoded);
+    hasher.write(&encoded[..encoded.len() - tail_size(object)]);
     let deleted = !object.iter().any(|(_, version)| version.is_value());
     hasher.finish() & !1 | u64::from(deleted)
+}
+
+/// Fewer bytes of values are not worth a second writing.
+const MIN_SHRINK: usize = 64;
+
+/// Whether it has values that expire.
+fn has_tail(object: &Object) -> bool {
+    object.iter().any(|(_, version)| version.expiring().is_some())
+}
+
+/// The values that expire, and a gap for each that was given back.
+fn tails(object: &Object) -> impl Iterator<Item = Tail> + '_ {
+    object.iter().filter_map(|(_, version)| match version.content {
+        Content::Expired { .. } => Some(None),
+        _ => version.expiring().map(|(bytes, content_type)| Some((bytes.clone(), content_type.clone()))),
+    })
+}
+
+/// Bytes of what is encoded after the part that lasts.
+fn tail_size(object: &Object) -> usize {
+    if has_tail(object) { tails(object).map(|tail| size(&tail)).sum() } else { 0 }
+}
+
+/// No secret is in it: dots tell values apart, this only shows where they don't.
+fn value_digest(bytes: &[u8], content_type: Option<&str>) -> u64 {
+    let mut hasher = SipHasher24::new();
+    hasher.write(&(bytes.len() as u64).to_le_bytes());
+    hasher.write(bytes);
+    if let Some(name) = content_type {
+        hasher.write(name.as_bytes());
+        hasher.write(&[0xff]);
+    }
+    hasher.finish()
+}
+
+fn append(what: &impl Serialize, bytes: Vec<u8>) -> Vec<u8> {
+    postcard::to_extend(what, bytes).expect("serializing into memory does not fail")
+}
+
+fn size(what: &impl Serialize) -> usize {
+    let size = postcard::serialize_with_flavor(what, postcard::ser_flavors::Size::default());
+    size.expect("counting does not fail")
 }
 
 /// Roughly how many bytes a version takes, encoded.
@@ -119,7 +237,7 @@ pub fn digest(key: &[u8; 16], object: &Object, encoded: &[u8]) -> u64 {
 pub fn weigh(version: &Version) -> usize {
     40 + match &version.content {
         Content::Value { bytes, content_type } => bytes.len() + content_type.as_ref().map_or(0, String::len),
-        Content::Tombstone => 0,
+        Content::Tombstone | Content::Expired { .. } => 0,
     }
 }
 
@@ -158,7 +276,7 @@ pub(crate) fn reading(object: &Object, wall_ms: u64) -> Reading {
                 content_type: content_type.clone(),
                 expiry: v.expiry,
             }),
-            Content::Tombstone => None,
+            Content::Tombstone | Content::Expired { .. } => None,
         })
         .collect();
     Reading { siblings, context }

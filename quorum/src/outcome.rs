@@ -42,9 +42,16 @@ pub(crate) enum Waiting {
 /// A local copy, as a reader gets it.
 #[derive(Debug)]
 pub(crate) enum Held {
-    Object { object: Box<Object>, encoded: Bytes, digest: u64 },
+    Object {
+        object: Box<Object>,
+        encoded: Bytes,
+        digest: u64,
+    },
     Absent,
-    Unknown,
+    /// It can't be read; `for_good`: and never will be.
+    Unknown {
+        for_good: bool,
+    },
 }
 
 /// A write that got its dot.
@@ -87,5 +94,8 @@ pub(crate) enum Event {
         current: bool,
     },
     /// The copy of this key is damaged, and somebody wanted it.
-    Damaged(Bytes),
+    Damaged {
+        key: Bytes,
+        for_good: bool,
+    },
 }

@@ -85,6 +85,8 @@ bugs! {
     TombstoneDropped,
     /// A merge drops what has expired.
     ExpiredDropped,
+    /// A value that is to expire some day is given back at once.
+    GivenBackEarly,
     /// A hint goes when the write is sent to its owner.
     HintDroppedOnSend,
     /// A fallback drops a copy for which another owner still waits.

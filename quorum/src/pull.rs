@@ -257,7 +257,7 @@ impl Engine {
         match held {
             Held::Object { digest: ours, .. } if *ours == digest => {}
             // It is being healed; then it can be compared.
-            Held::Unknown => pull.failed = true,
+            Held::Unknown { .. } => pull.failed = true,
             Held::Object { .. } | Held::Absent => match object {
                 Some(object) => self.pull_merge(id, &key, &object),
                 None => pull.wanted.push_back(key),
@@ -276,7 +276,8 @@ impl Engine {
         };
         pull.local += 1;
         let source = Source::Pull(id);
-        let merge = Merge { source, object, outranked_by: None, hints: Vec::new(), heals: false };
+        let merge =
+            Merge { source, object, outranked_by: None, hints: Vec::new(), heals: false, unheard: false };
         self.replica.start(&mut self.out, key, Task::Merge(merge));
     }
 

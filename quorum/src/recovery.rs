@@ -229,9 +229,7 @@ impl Engine {
 
     /// The other owners of a slot, but for those that were given up.
     pub(crate) fn other_owners(&self, slot: Slot) -> Vec<NodeId> {
-        let Some(layout) = self.view.reading() else { return Vec::new() };
-        let left = |node: &NodeId| *node != self.config.node && !self.view.membership().is_removed(*node);
-        layout.owners(layout.partition_of(slot)).filter(left).collect()
+        self.view.other_owners(slot, self.config.node).collect()
     }
 
     /// A peer is back, or it is time to look again: who can be pulled from?

@@ -8,7 +8,7 @@ use crate::input::{AppendId, LoadId, Loaded, Place};
 use crate::journal::{Journal, Kept, Outbox};
 use crate::keyspace::{Keyspaces, Policy};
 use crate::message::{Refusal, Syncing};
-use crate::object::{self, Object, Version};
+use crate::object::{self, Object, Shrink, Version};
 use crate::op::{Cover, OpError};
 use crate::outcome::{Event, Minted, Waiting};
 use crate::planted::{Bug, Planted};
@@ -39,11 +39,11 @@ const UNSYNCED: usize = 4;
 pub(crate) struct Replica {
     actor: Actor,
     digest_key: [u8; 16],
+    /// Milliseconds that a value's bytes stay after it has expired.
+    expired_ms: u64,
     limits: Limits,
     planted: Planted,
     pub(crate) keyspaces: Keyspaces,
-    /// With no other member there is nobody to heal from: a write may replace a damaged record.
-    pub(crate) alone: bool,
     minters: BTreeMap<Place, Minter>,
     pub(crate) queues: Queues,
     /// Hints whose removal is not durable yet.
@@ -66,10 +66,10 @@ impl Replica {
         Replica {
             actor: config.actor,
             digest_key: config.digest_key,
+            expired_ms: u64::try_from(config.timing.expired.as_millis()).unwrap_or(u64::MAX),
             limits: config.limits,
             planted: config.planted,
             keyspaces: Keyspaces::new(config.r, config.w),
-            alone: false,
             minters: BTreeMap::new(),
             queues: Queues::default(),
             hints_going: 0,
@@ -161,7 +161,7 @@ impl Replica {
     }
 
     /// A load was performed: applies everything that waits for it. `None` if the load is not ours. `is_due`: whether
-    /// a task is still wanted.
+    /// a task is still wanted; `is_alone`: whether nobody else owns a key, from whom it could be healed.
     pub(crate) fn loaded(
         &mut self,
         out: &mut Outbox,
@@ -169,15 +169,18 @@ impl Replica {
         id: LoadId,
         loaded: &Loaded,
         is_due: impl Fn(&[u8], &Task) -> bool,
+        is_alone: impl Fn(&[u8]) -> bool,
     ) -> Option<Vec<Event>> {
         let (key, mut tasks) = self.queues.take(id)?;
         let object = match loaded {
             Loaded::Absent => Some(Object::new()),
             Loaded::Found(bytes) => object::decode(bytes).ok(),
-            Loaded::Unknown => self.planted.is(Bug::DamagedIsAbsent).then(Object::new),
+            Loaded::Unknown | Loaded::Damaged => self.planted.is(Bug::DamagedIsAbsent).then(Object::new),
         };
         let mut work = Work {
             damaged: object.is_none(),
+            for_good: !matches!(loaded, Loaded::Unknown),
+            alone: object.is_none() && is_alone(&key),
             object: object.unwrap_or_default(),
             encoded: match loaded {
                 Loaded::Found(bytes) => Some(bytes.clone()),
@@ -213,7 +216,7 @@ impl Replica {
         }
         // Unless one of them has healed it.
         if work.damaged {
-            work.events.push(Event::Damaged(key.clone()));
+            work.events.push(Event::Damaged { key: key.clone(), for_good: work.for_good });
         }
         self.finish(out, &key, &mut work);
         Some(work.events)
@@ -311,7 +314,7 @@ impl Replica {
         self.request_bytes += encoded.len();
         let context = Context { seen, stamp };
         // A damaged copy is not replaced by what may be less, unless nobody could ever heal it.
-        let held = !work.damaged || self.alone;
+        let held = !work.damaged || work.alone;
         if held {
             work.carry();
             work.put(object.clone());
@@ -345,7 +348,7 @@ impl Replica {
     }
 
     fn merge(&mut self, work: &mut Work, wall_ms: u64, key: &Bytes, merge: Merge) {
-        if work.damaged && !merge.heals && !self.alone {
+        if work.damaged && !merge.heals && !work.alone {
             work.events.push(Event::MergeRefused(merge.source, Refusal::Unknown));
             return;
         }
@@ -369,7 +372,7 @@ impl Replica {
         if buries {
             object = self.planted.bury(object);
         }
-        let policy = self.keyspaces.of(key).policy;
+        let policy = if merge.unheard { Policy::Siblings } else { self.keyspaces.of(key).policy };
         if self.planted.settle(policy, &mut object) || changed || work.damaged {
             work.put(object);
         }
@@ -416,6 +419,14 @@ impl Replica {
             let reaped =
                 self.planted.is(Bug::TombstoneDropped) && !work.object.iter().any(|(_, v)| v.is_value());
             let encoded = if work.dropped || reaped { None } else { work.bytes() };
+            let shrink = encoded.as_ref().and_then(|encoded| {
+                let shrink = object::shrink(&work.object, encoded.len(), self.expired_ms)?;
+                Some(if self.planted.is(Bug::GivenBackEarly) {
+                    Shrink { at_ms: 0, ..shrink }
+                } else {
+                    shrink
+                })
+            });
             let value = encoded.map(|encoded| {
                 let digest = object::digest(&self.digest_key, &work.object, &encoded);
                 (encoded, digest)
@@ -427,7 +438,7 @@ impl Replica {
             if value.is_some() && last.is_none() {
                 work.events.push(Event::Stored(place));
             }
-            let id = out.append(place, key.clone(), value);
+            let id = out.append_shrinking(place, key.clone(), value, shrink);
             self.slot_of.insert(id, (place, removal));
             self.hinted.extend(hints.into_iter().map(|hint| (hint, id)));
             if self.unsynced_copies().is_multiple_of(self.limits.local) {

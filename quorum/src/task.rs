@@ -59,6 +59,8 @@ pub(crate) struct Merge {
     pub(crate) hints: Vec<NodeId>,
     /// It comes from enough complete replicas to stand in for a damaged copy.
     pub(crate) heals: bool,
+    /// Its sender goes by a layout, and by rules, of which this node has yet to hear: it discards nothing by those that it knows.
+    pub(crate) unheard: bool,
 }
 
 #[derive(Debug)]

@@ -35,3 +35,59 @@ pub struct Now {
     /// Wall time in milliseconds since the Unix epoch: stamps and expiry. It may jump either way.
     pub wall_ms: u64,
 }
+
+/// Whether the wall clock has gone evenly for a while.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Evenness {
+    /// The last look, and since when it has.
+    last: Option<(Now, Instant)>,
+}
+
+impl Evenness {
+    /// Looks at the clocks. Whether neither look since `patience` ago found that the wall clock had jumped by more than a quarter of that
+    /// against the monotonic one.
+    pub(crate) fn look(&mut self, now: Now, patience: Duration) -> bool {
+        let since = match self.last {
+            Some((last, since)) => {
+                let passed = now.instant.since(last.instant).as_millis();
+                let walked = i128::from(now.wall_ms) - i128::from(last.wall_ms);
+                let jump = walked.abs_diff(i128::try_from(passed).unwrap_or(i128::MAX));
+                if jump > patience.as_millis() / 4 { now.instant } else { since }
+            }
+            None => now.instant,
+        };
+        self.last = Some((now, since));
+        now.instant.since(since) >= patience
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_jumped_is_not_believed_at_once() {
+        let hour = Duration::from_secs(3600);
+        let at = |minute: u64, wall_minute: u64| Now {
+            instant: Instant(minute * 60_000_000_000),
+            wall_ms: wall_minute * 60_000,
+        };
+        let mut evenness = Evenness::default();
+        assert!(!evenness.look(at(0, 1000), hour));
+        assert!(!evenness.look(at(59, 1059), hour));
+        // It may drift.
+        assert!(evenness.look(at(60, 1061), hour));
+        assert!(evenness.look(at(300, 1300), hour));
+        for wall in [5_000_000, 2, 400] {
+            let mut jumped = evenness;
+            assert!(!jumped.look(at(301, wall), hour), "{wall}");
+            assert!(!jumped.look(at(360, wall + 59), hour), "{wall}");
+            assert!(jumped.look(at(361, wall + 60), hour), "{wall}");
+        }
+        // Away and back, between two looks or seen.
+        assert!(!evenness.look(at(302, 9000), hour));
+        assert!(!evenness.look(at(303, 1303), hour));
+        assert!(!evenness.look(at(362, 1362), hour));
+        assert!(evenness.look(at(363, 1363), hour));
+    }
+}

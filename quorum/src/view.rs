@@ -73,6 +73,18 @@ impl View {
         }
     }
 
+    /// Whether somebody goes by a layout of which this node has yet to hear.
+    pub(crate) fn is_unheard(&self, version: LayoutVersion) -> bool {
+        matches!(self.membership().judge(version), VersionStanding::Unknown)
+    }
+
+    /// The owners of a slot other than this node, but for those that were given up.
+    pub(crate) fn other_owners(&self, slot: Slot, me: NodeId) -> impl Iterator<Item = NodeId> + '_ {
+        let owners =
+            self.reading().into_iter().flat_map(move |layout| layout.owners(layout.partition_of(slot)));
+        owners.filter(move |node| *node != me && !self.membership().is_removed(*node))
+    }
+
     /// Whether this node keeps a copy of a slot by any layout in use.
     pub(crate) fn is_owner(&self, slot: Slot, node: NodeId) -> bool {
         self.writing().any(|layout| layout.is_owner(layout.partition_of(slot), node))

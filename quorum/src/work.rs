@@ -23,6 +23,10 @@ pub(crate) struct Work {
     /// The bytes of `object`, where they are known.
     pub(crate) encoded: Option<Bytes>,
     pub(crate) damaged: bool,
+    /// It was read, and is so for good.
+    pub(crate) for_good: bool,
+    /// Nobody else could heal it: a write may replace it.
+    pub(crate) alone: bool,
     pub(crate) changed: bool,
     pub(crate) dropped: bool,
     pub(crate) waiting: Vec<(Waiting, Syncing)>,
@@ -70,7 +74,7 @@ impl Work {
 
     pub(crate) fn held(&mut self, digest_key: &[u8; 16]) -> Held {
         if self.damaged {
-            return Held::Unknown;
+            return Held::Unknown { for_good: self.for_good };
         }
         match self.bytes() {
             None => Held::Absent,

@@ -155,7 +155,8 @@ impl Cluster {
             self.advance(next);
             for id in (1..=NODES).map(NodeId) {
                 self.input(id, Input::Tick);
-                while self.node(id).host.maintain(1 << 20) {
+                let now = self.now;
+                while self.node(id).host.maintain(now, 1 << 20) {
                     self.work(id);
                 }
             }

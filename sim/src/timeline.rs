@@ -200,6 +200,7 @@ impl Timeline {
             let content = match &version.content {
                 Content::Tombstone => String::from("deleted"),
                 Content::Value { bytes, .. } => value(bytes),
+                Content::Expired { .. } => String::from("expired"),
             };
             let comma = if at > 0 { ", " } else { "" };
             let _ = write!(text, "{comma}{}={content}", self.dot(dot));

@@ -484,7 +484,7 @@ fn a_hint_that_goes_before_its_owner_has_the_write() {
             h.appends += 1;
             let (id, place, key) = (AppendId(h.appends), Place(HINTS | 2), record.clone());
             let now = h.tick();
-            h.checker.acted(now, 0, &[Output::Append { id, place, key, value }]);
+            h.checker.acted(now, 0, &[Output::Append { id, place, key, value, shrink: None }]);
         }
         if holds { h.holds() } else { h.breaks(Invariant::NothingDroppedEarly) }
     }

@@ -299,7 +299,7 @@ impl World {
                 let found = node.written.get(&(place, key)).cloned();
                 node.slow.push(Input::Loaded(id, found.map_or(Loaded::Absent, Loaded::Found)));
             }
-            Output::Append { id, place, key, value } => {
+            Output::Append { id, place, key, value, .. } => {
                 assert_eq!(id.0, node.last_append.0 + 1, "appends are numbered in order");
                 node.last_append = id;
                 if node.poisoned || (node.full && value.is_some()) {

@@ -180,7 +180,7 @@ impl Node {
             while let Some(output) = engine.poll() {
                 match output {
                     Output::Reply(id, reply) => self.handle.answer(id, reply),
-                    Output::Append { id, place, key, value } => {
+                    Output::Append { id, place, key, value, .. } => {
                         match value {
                             Some((bytes, _)) => disk.insert((place, key), bytes),
                             None => disk.remove(&(place, key)),

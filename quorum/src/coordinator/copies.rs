@@ -75,6 +75,8 @@ enum State {
     Absent,
     /// It refused or was lost.
     No,
+    /// It had one, and that is damaged for good.
+    Damaged,
 }
 
 impl Replica {
@@ -136,6 +138,27 @@ impl Copies {
     pub fn no(&mut self, node: NodeId) -> bool {
         let copy = self.copies.iter_mut().find(|copy| copy.node == node && copy.is_waiting());
         copy.map(|copy| copy.state = State::No).is_some()
+    }
+
+    /// A replica has answered that its copy was read and is damaged: there is nothing to be had from it, now or later. `false` if it was
+    /// not waited for.
+    pub fn damaged(&mut self, node: NodeId) -> bool {
+        let copy = self.copies.iter_mut().find(|copy| copy.node == node && copy.is_waiting());
+        copy.map(|copy| copy.state = State::Damaged).is_some()
+    }
+
+    /// Whether all that so many owners will ever say was said, and some of it is an object that was merged: each has given its copy, or knows
+    /// that it has none, or has a damaged one. More is not to be had, whatever the needs are.
+    #[must_use]
+    pub fn are_all(&self, owners: usize) -> bool {
+        let said = |copy: &&Replica| match copy.state {
+            State::Merged(_) | State::Absent => !copy.incomplete,
+            State::Damaged => true,
+            State::Waiting { .. } | State::Digest(_) | State::No => false,
+        };
+        let merged = |copy: &Replica| matches!(copy.state, State::Merged(_)) && !copy.incomplete;
+        self.copies.iter().filter(|copy| copy.is_primary()).filter(said).count() >= owners
+            && self.copies.iter().any(merged)
     }
 
     /// The fallback that is to be asked for its object in the stead of one that said no or stays silent, whose late answer counts
@@ -229,7 +252,7 @@ impl Copies {
         let mut digests = self.copies.iter().filter(|c| c.is_primary()).filter_map(|c| match c.state {
             State::Merged(digest) | State::Digest(digest) => Some(Some(digest)),
             State::Absent => Some(None),
-            State::Waiting { .. } | State::No => None,
+            State::Waiting { .. } | State::No | State::Damaged => None,
         });
         let first = digests.next();
         let fallbacks_too = self.copies.iter().all(|c| match c.state {
@@ -244,7 +267,7 @@ impl Copies {
         let stale = move |copy: &&Replica| match copy.state {
             State::Merged(theirs) | State::Digest(theirs) => theirs != merged,
             State::Absent => true,
-            State::Waiting { .. } | State::No => false,
+            State::Waiting { .. } | State::No | State::Damaged => false,
         };
         self.copies.iter().filter(|copy| copy.is_primary()).filter(stale).map(|copy| copy.node)
     }
@@ -260,7 +283,7 @@ impl Copies {
                 State::Merged(_) => true,
                 State::Digest(digest) => self.is_merged(digest),
                 State::Absent => copy.is_primary(),
-                State::Waiting { .. } | State::No => false,
+                State::Waiting { .. } | State::No | State::Damaged => false,
             }
     }
 

@@ -34,7 +34,10 @@ pub(crate) enum Origin {
         deadline: Instant,
     },
     /// A damaged copy here, to be replaced.
-    Heal(Bytes),
+    Heal {
+        key: Bytes,
+        for_good: bool,
+    },
 }
 
 /// A node that is asked, and for whom.

@@ -68,7 +68,7 @@ impl Engine {
 
     /// Asks the other owners for enough to replace a damaged copy here: N−W+1 of them intersect every write
     /// quorum. Where so many were given up that there are not enough, it takes all that are left.
-    pub(crate) fn start_heal(&mut self, now: Now, key: Bytes) {
+    pub(crate) fn start_heal(&mut self, now: Now, key: Bytes, for_good: bool) {
         let left = self.other_owners(Slot::of(&key)).len();
         let want = self.witnesses().min(u8::try_from(left).unwrap_or(u8::MAX)).max(1);
         let want = if self.config.planted.is(Bug::HealedFromOne) { 1 } else { want };
@@ -77,11 +77,12 @@ impl Engine {
         plan.spares.clear();
         let needs = [(Need::R, want), (Need::Pr, want)];
         if out_of_reach(&plan, needs).is_some() {
-            self.healing.remove(&key);
             return;
         }
+        // If it fails it is not tried again before: asking makes the others look at copies of theirs that may be damaged too.
         let deadline = now.instant + self.config.timing.request;
-        self.ask_copies(now, Origin::Heal(key.clone()), key, needs, plan, deadline);
+        self.healing.insert(key.clone(), deadline);
+        self.ask_copies(now, Origin::Heal { key: key.clone(), for_good }, key, needs, plan, deadline);
     }
 
     fn ask_copies(
@@ -136,7 +137,7 @@ impl Engine {
     fn ask_copy(&mut self, call: CallId, node: NodeId, want: Want) {
         let Some(read) = self.reads.get(&call) else { return };
         let (key, layout) = (read.key.clone(), read.layout);
-        let want = if matches!(read.origin, Some(Origin::Heal(_))) { Want::Source } else { want };
+        let want = if matches!(read.origin, Some(Origin::Heal { .. })) { Want::Source } else { want };
         if node == self.config.node {
             self.replica.start(&mut self.out, &key, Task::Read(Reader::Coordinator(call)));
         } else {
@@ -153,7 +154,7 @@ impl Engine {
                 self.take_copy(now, call, me, incomplete, Answer::Object(digest), Some(*object));
             }
             Held::Absent => self.take_copy(now, call, me, incomplete, Answer::Absent, None),
-            Held::Unknown => self.read_failed(now, call, me),
+            Held::Unknown { for_good } => self.read_failed(now, call, me, for_good),
         }
     }
 
@@ -167,7 +168,7 @@ impl Engine {
                     let digest = object::digest(&self.config.digest_key, &object, &bytes);
                     (Answer::Object(digest), Some(object))
                 }
-                Err(_) => return self.read_failed(now, call, from),
+                Err(_) => return self.read_failed(now, call, from, false),
             },
         };
         self.take_copy(now, call, from, incomplete, answer, object);
@@ -195,7 +196,7 @@ impl Engine {
         }
         if let Some(object) = object {
             let (open, most) = match &read.origin {
-                Some(Origin::Heal(_)) => (&mut self.heal_bytes, MAX_HEAL_BYTES),
+                Some(Origin::Heal { .. }) => (&mut self.heal_bytes, MAX_HEAL_BYTES),
                 _ => (&mut self.open_bytes, self.config.limits.request_bytes),
             };
             let others = *open - read.weighs;
@@ -227,10 +228,10 @@ impl Engine {
         }
     }
 
-    /// A replica refused, or can't be asked any more.
-    pub(crate) fn read_failed(&mut self, now: Now, call: CallId, node: NodeId) {
+    /// A replica refused, or can't be asked any more; `for_good`: its copy is damaged.
+    pub(crate) fn read_failed(&mut self, now: Now, call: CallId, node: NodeId, for_good: bool) {
         let Some(read) = self.reads.get_mut(&call) else { return };
-        if read.copies.no(node) {
+        if if for_good { read.copies.damaged(node) } else { read.copies.no(node) } {
             read.asked.retain(|(asked, _)| *asked != node);
             self.replace_copy(now, call, node);
             self.advance_read(now, call);
@@ -246,18 +247,30 @@ impl Engine {
     }
 
     fn advance_read(&mut self, now: Now, call: CallId) {
+        let others = self.others_to_heal_from(call);
         let Some(read) = self.reads.get_mut(&call) else { return };
         if read.origin.is_some() {
-            let heals = matches!(read.origin, Some(Origin::Heal(_)));
-            let early = self.config.planted.is(Bug::FirstValueAnswers) && !heals && read.copies.has_value();
-            match if early { Verdict::Met } else { read.copies.verdict() } {
+            let early = self.config.planted.is(Bug::FirstValueAnswers)
+                && !matches!(read.origin, Some(Origin::Heal { .. }))
+                && read.copies.has_value();
+            let verdict = match read.copies.verdict() {
+                _ if early => Verdict::Met,
+                // There may be no more whole copies than these: so many disks have failed that something may be lost, and what is left is to
+                // be had again.
+                Verdict::Impossible(_) if others.is_some_and(|others| read.copies.are_all(others)) => {
+                    Verdict::Met
+                }
+                Verdict::Impossible(_) if others.is_some() && !read.copies.is_complete() => Verdict::Pending,
+                verdict => verdict,
+            };
+            match verdict {
                 Verdict::Met => {
                     let origin = read.origin.take();
                     let weighs = core::mem::take(&mut read.weighs);
                     let took = now.instant.since(read.began);
                     self.usual.saw(took);
                     *self.bytes_of(origin.as_ref()) -= weighs;
-                    if !matches!(origin, Some(Origin::Heal(_))) {
+                    if !matches!(origin, Some(Origin::Heal { .. })) {
                         self.admission.saw(now.instant, took);
                     }
                     let Some(read) = self.reads.get(&call) else { return };
@@ -292,9 +305,16 @@ impl Engine {
         self.bound_lingering_reads();
     }
 
+    /// For a read that replaces a copy which is damaged for good: how many other owners there are.
+    fn others_to_heal_from(&self, call: CallId) -> Option<usize> {
+        let read = self.reads.get(&call)?;
+        let for_good = matches!(read.origin, Some(Origin::Heal { for_good: true, .. }));
+        for_good.then(|| self.other_owners(Slot::of(&read.key)).len())
+    }
+
     /// Where the bytes of reads for this are counted until they are answered: what heals a copy here is no request.
     const fn bytes_of(&mut self, origin: Option<&Origin>) -> &mut usize {
-        if matches!(origin, Some(Origin::Heal(_))) { &mut self.heal_bytes } else { &mut self.open_bytes }
+        if matches!(origin, Some(Origin::Heal { .. })) { &mut self.heal_bytes } else { &mut self.open_bytes }
     }
 
     /// A copy came for which there is no room beside those of other requests.
@@ -358,7 +378,7 @@ impl Engine {
 
     pub(crate) fn read_deadline(&mut self, now: Now, call: CallId) {
         let Some(mut read) = self.remove_read(call) else { return };
-        if !matches!(read.origin, None | Some(Origin::Heal(_))) {
+        if !matches!(read.origin, None | Some(Origin::Heal { .. })) {
             self.admission.saw(now.instant, now.instant.since(read.began));
         }
         let Shortfall { need, have, want } = read.copies.shortfall();
@@ -376,13 +396,13 @@ impl Engine {
             .map(|(c, _)| *c)
             .collect();
         for call in calls {
-            self.read_failed(now, call, node);
+            self.read_failed(now, call, node, false);
         }
     }
 
     /// Hands the merged object to every owner that answered with something else.
     fn repair(&mut self, read: Read) {
-        if read.merged.is_empty() || matches!(read.origin, Some(Origin::Heal(_))) {
+        if read.merged.is_empty() || matches!(read.origin, Some(Origin::Heal { .. })) {
             return;
         }
         if read.copies.agrees() {
@@ -403,6 +423,7 @@ impl Engine {
                     outranked_by: None,
                     hints: Vec::new(),
                     heals: false,
+                    unheard: false,
                 };
                 self.replica.start(&mut self.out, &read.key, Task::Merge(merge));
             } else {

@@ -172,7 +172,7 @@ impl Engine {
                 self.open -= 1;
                 self.out.send(node, Message::Refused { call, why: Refusal::NotCoordinator });
             }
-            Origin::Delete { .. } | Origin::Heal(_) => unreachable!("only requests are rerouted"),
+            Origin::Delete { .. } | Origin::Heal { .. } => unreachable!("only requests are rerouted"),
         }
     }
 
@@ -270,7 +270,7 @@ impl Engine {
                     self.start_write(now, request);
                 }
             }
-            Origin::Heal(key) => {
+            Origin::Heal { key, .. } => {
                 self.healing.remove(&key);
                 let task = if object.is_empty() {
                     Task::ForgetDamaged
@@ -281,6 +281,7 @@ impl Engine {
                         outranked_by: None,
                         hints: Vec::new(),
                         heals: true,
+                        unheard: false,
                     })
                 };
                 self.replica.start(&mut self.out, &key, task);
@@ -304,9 +305,8 @@ impl Engine {
                 self.out.send(node, Message::Forwarded { call, reply });
             }
             Origin::Delete { origin, .. } => self.answer(*origin, reply),
-            Origin::Heal(key) => {
-                self.healing.remove(&key);
-            }
+            // It is found again.
+            Origin::Heal { .. } => {}
         }
     }
 

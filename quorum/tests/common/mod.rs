@@ -49,10 +49,14 @@ pub(crate) struct Node {
     pub(crate) holds: Option<fn(Place, bool, usize) -> bool>,
     /// Answers of listings that are held back.
     pub(crate) held_lists: Vec<Input>,
-    /// Records whose bytes can't be read.
+    /// Records whose bytes are damaged.
     pub(crate) damaged: BTreeSet<(Place, Bytes)>,
+    /// The disk refuses to read them, and may think better of it.
+    pub(crate) refuses_reads: bool,
     /// Nor can the keys of those be told.
     pub(crate) nameless: bool,
+    /// What records may shrink to.
+    shrinks: BTreeMap<(Place, Bytes), Shrink>,
 }
 
 pub(crate) struct Cluster {
@@ -194,6 +198,8 @@ impl Cluster {
             held_lists: Vec::new(),
             damaged: BTreeSet::new(),
             nameless: false,
+            refuses_reads: false,
+            shrinks: BTreeMap::new(),
         };
         self.nodes.insert(id, node);
         let inputs = self.perform(id);
@@ -204,6 +210,23 @@ impl Cluster {
                 self.link(id, other, true);
             }
         }
+    }
+
+    /// Has a node's store give back all that it may. How many records became shorter.
+    pub(crate) fn compact(&mut self, id: NodeId) -> usize {
+        let now = self.now_at(id);
+        let node = self.nodes.get_mut(&id).expect("the node is up");
+        let settled = node.engine.settled_wall(now);
+        let mut shrunk = 0;
+        for (record, shrink) in &node.shrinks {
+            let Some(bytes) = node.written.get_mut(record).filter(|_| shrink.at_ms <= settled) else {
+                continue;
+            };
+            shrunk += usize::from(bytes.len() > shrink.kept);
+            bytes.truncate(shrink.kept);
+            node.durable.insert(record.clone(), bytes.clone());
+        }
+        shrunk
     }
 
     /// Kills a node: what was not synced is gone, and so is what was on its way to or from it.
@@ -275,7 +298,7 @@ impl Cluster {
                 Output::Load { id: load, place, key } => {
                     let record = (place, key);
                     let loaded = if node.damaged.contains(&record) {
-                        Loaded::Unknown
+                        if node.refuses_reads { Loaded::Unknown } else { Loaded::Damaged }
                     } else {
                         node.written.get(&record).cloned().map_or(Loaded::Absent, Loaded::Found)
                     };
@@ -283,7 +306,7 @@ impl Cluster {
                     let loaded = Input::Loaded(load, loaded);
                     if !hangs { inputs.push_back(loaded) } else { node.held_loads.push(loaded) }
                 }
-                Output::Append { id: append, place, key, value } => {
+                Output::Append { id: append, place, key, value, shrink } => {
                     node.last = append;
                     let lacks_room = node.takes_only_removals && value.is_some();
                     if node.disk_full || lacks_room || (node.refuses)(place) {
@@ -295,6 +318,10 @@ impl Cluster {
                     let record = (place, key);
                     node.damaged.remove(&record);
                     node.unsynced.extend([POSITION, record.clone()]);
+                    match shrink {
+                        Some(shrink) => node.shrinks.insert(record.clone(), shrink),
+                        None => node.shrinks.remove(&record),
+                    };
                     match value {
                         Some((bytes, _)) => node.written.insert(record, bytes),
                         None => node.written.remove(&record),
@@ -316,10 +343,6 @@ impl Cluster {
                         records.map(|record| (at(record.0), record)).collect();
                     let rest = cursor.map_or(Bound::Unbounded, Bound::Excluded);
                     let records = records.range((rest, Bound::Unbounded)).take(limit);
-                    let tag = |bytes: &Bytes| match object::decode(bytes) {
-                        Ok(object) => object::digest(&[0; 16], &object, bytes),
-                        Err(_) => 0,
-                    };
                     let next = records.clone().nth(limit - 1).map(|(at, _)| *at);
                     let keys = records.map(|(_, ((_, key), bytes))| (key.clone(), tag(bytes))).collect();
                     let page = (!(node.hint_lists_fail && first.0 > 16_383)).then_some(Page {
@@ -338,7 +361,7 @@ impl Cluster {
                         let hash = |((_, key), bytes): (&(Place, Bytes), &Bytes)| {
                             let one = |salt: u8| {
                                 let mut hasher = DefaultHasher::new();
-                                (salt, key, bytes).hash(&mut hasher);
+                                (salt, key, tag(bytes)).hash(&mut hasher);
                                 hasher.finish()
                             };
                             u128::from(one(0)) << 64 | u128::from(one(1))
@@ -537,6 +560,11 @@ pub(crate) fn lww() -> Keyspace {
 
 /// Where a disk counts its writes.
 const POSITION: (Place, Bytes) = (Place(0x7fff), Bytes::from_static(b"position"));
+
+/// A record's version tag.
+fn tag(bytes: &Bytes) -> u64 {
+    object::decode(bytes).map_or(0, |object| object::digest(&[0; 16], &object, bytes))
+}
 
 fn position(disk: &Disk) -> u64 {
     disk.get(&POSITION).map_or(0, |bytes| u64::from_be_bytes(bytes[..].try_into().unwrap()))

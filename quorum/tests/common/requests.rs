@@ -60,6 +60,7 @@ impl Cluster {
             .map(|(_, v)| match &v.content {
                 Content::Value { bytes, .. } => String::from_utf8(bytes.to_vec()).unwrap(),
                 Content::Tombstone => String::from("(deleted)"),
+                Content::Expired { .. } => String::from("(expired)"),
             })
             .collect();
         values.sort();

@@ -1,6 +1,7 @@
 //! Causality: who may replace whom, what may be claimed, and what a client must be shown.
 
 use super::durability::MEMORY;
+use super::given_back::is_of;
 use super::{Birth, Checker, Coverer, Invariant, OpId, Outcome, writer_of};
 use crate::time::Time;
 use bytes::Bytes;
@@ -246,6 +247,12 @@ impl Checker {
         }
         let mut deletes = Vec::new();
         let op = match &version.content {
+            // Only what readers see no more is given back.
+            Content::Expired { .. } => {
+                let what = format!("node {node} puts out {dot} without its value, which nobody has seen");
+                self.fail(now, Invariant::NothingInvented, Some(number), what);
+                return false;
+            }
             Content::Tombstone => {
                 deletes = self.deletes(now, node, number);
                 if deletes.is_empty() {
@@ -335,7 +342,7 @@ impl Checker {
     pub(super) fn check_versions(&mut self, now: Time, node: usize, number: usize, object: &Object) {
         for (dot, version) in object.iter() {
             match self.keys[number].dots.get(&dot) {
-                Some(birth) if birth.version == *version => {}
+                Some(birth) if is_of(&birth.version, version) => {}
                 Some(birth) => {
                     let what =
                         format!("node {node} has {version:?} under {dot}, which names {:?}", birth.version);
@@ -410,7 +417,7 @@ impl Checker {
         }
         let seen = &reading.context.seen;
         let hidden = key.open.iter().find(|dot| seen.contains(**dot) && !shown.contains(dot));
-        let hidden = hidden.filter(|dot| !key.dots[dot].expiry_is_by(request.walls.1));
+        let hidden = hidden.filter(|dot| !key.dots[dot].expiry_is_by(self.hidden_by(request)));
         if let Some(dot) = hidden {
             let what = format!("{id} read a context that covers {dot}, which was not shown");
             wrong = Some((Invariant::ContextCoversWhatWasShown, what));
@@ -442,7 +449,7 @@ impl Checker {
             let winner = reading.siblings.first().and_then(|found| key.dots.get(&found.dot)?.op);
             // With what outranked it expired, an older one may come to light that nobody had covered.
             let hides = key.dots.iter().any(|(dot, birth)| {
-                birth.expiry_is_by(request.walls.1) && seen.contains(*dot) && !shown.contains(dot)
+                birth.expiry_is_by(self.hidden_by(request)) && seen.contains(*dot) && !shown.contains(dot)
             });
             if !hides
                 && let Some(winner) = winner.map(|op| (op, &self.requests[op.index()]))

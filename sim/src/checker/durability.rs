@@ -1,5 +1,6 @@
 //! Copies: what each replica holds, what of it would survive a power cut, and what an acknowledgement stands for.
 
+use super::given_back::{lasting, lasting_of};
 use super::handover::Owed;
 use super::{Checker, Invariant, OpId, View};
 use crate::time::Time;
@@ -278,7 +279,7 @@ impl Checker {
         copy.orphaned &= value.is_some();
         let is_copy = value.is_some();
         copy.drops += u64::from(!is_copy);
-        copy.record.append(number, value);
+        copy.record.append(number, value.map(|bytes| lasting_of(&object, &bytes)));
         copy.object.clone_from(&object);
         self.shadows[node].dirty.insert(key);
         self.others_changed(key);
@@ -429,6 +430,8 @@ impl Checker {
         told: bool,
     ) {
         let key = self.key_number(name);
+        let found = found.map(lasting);
+        let found = found.as_ref();
         let object = match found.map(|bytes| gramme_quorum::object::decode(bytes)) {
             None => Object::new(),
             Some(Ok(object)) => object,
@@ -511,7 +514,7 @@ impl Checker {
     pub fn matches(&mut self, now: Time, node: usize, name: &Bytes, found: Option<&Bytes>) {
         let key = self.key_number(name);
         let live = self.shadows[node].copies.get(&key).and_then(|copy| copy.record.live.as_ref());
-        if live != found {
+        if live != found.map(lasting).as_ref() {
             let what = format!("node {node}'s store does not hold what was written to it");
             self.fail(now, Invariant::HistoryNeverShrinks, Some(key), what);
         }
@@ -527,6 +530,8 @@ impl Checker {
         }
         let key = self.key_number(name);
         let Some(copy) = self.shadows[node].copies.get_mut(&key) else { return };
+        let found = found.map(lasting);
+        let found = found.as_ref();
         if copy.record.take_back(found) {
             let object =
                 found.and_then(|bytes| gramme_quorum::object::decode(bytes).ok()).unwrap_or_default();

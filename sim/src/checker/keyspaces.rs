@@ -330,8 +330,8 @@ impl Checker {
             [] => {
                 let ended = |dot: &Dot| {
                     let birth = &key.dots[dot];
-                    let over =
-                        birth.version.content == Content::Tombstone || birth.expiry_is_by(request.walls.1);
+                    let over = birth.version.content == Content::Tombstone
+                        || birth.expiry_is_by(self.hidden_by(request));
                     birth.version.stamp == top && over && seen.contains(*dot)
                 };
                 // Or what ended was replaced in the breath in which it was minted, and nobody else ever saw it.

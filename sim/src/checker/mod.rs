@@ -15,6 +15,7 @@ mod convergence;
 mod coordinators;
 mod damage;
 mod durability;
+mod given_back;
 mod handover;
 mod keyspaces;
 mod losses;
@@ -36,6 +37,7 @@ use crate::time::Time;
 use bytes::Bytes;
 use core::fmt;
 use durability::Shadow;
+pub use given_back::EXPIRED;
 use gramme_quorum::{Limits, Object, Version};
 use gramme_ring::{Layout, Slot};
 use gramme_vclock::{Dot, GrowableDotSet as DotSet};
@@ -234,6 +236,8 @@ pub struct Checker {
     replicas: (u8, u8),
     /// The largest N that any node went by so far.
     widest: u8,
+    /// What expires by this wall time may be given back somewhere.
+    given_back: u64,
     /// The rules by prefix; those of all other keys come first.
     keyspaces: Vec<(String, Rules)>,
     keys: Vec<Key>,
@@ -294,6 +298,7 @@ impl Checker {
         Checker {
             replicas: (replicas, replicas),
             widest: replicas,
+            given_back: 0,
             keyspaces: vec![(String::new(), Rules::new())],
             keys: Vec::new(),
             numbers: BTreeMap::new(),

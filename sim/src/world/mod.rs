@@ -12,7 +12,7 @@ mod quorums;
 mod standstill;
 mod wire;
 
-use crate::checker::{Checker, Load, OpId};
+use crate::checker::{Checker, EXPIRED, Load, OpId};
 use crate::event_hash::EventHash;
 use crate::keyspaces::Named;
 use crate::network::Network;
@@ -75,7 +75,7 @@ impl Shape {
     /// (3, 2, 2) on so many nodes.
     #[must_use]
     pub fn new(nodes: usize) -> Shape {
-        let timing = Timing { exchange: Duration::from_secs(2), ..Timing::default() };
+        let timing = Timing { exchange: Duration::from_secs(2), expired: EXPIRED, ..Timing::default() };
         Shape {
             nodes,
             replicas: 3,

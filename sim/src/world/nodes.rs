@@ -268,15 +268,16 @@ impl World {
     }
 
     pub(super) fn maintain(&mut self, node: usize) {
+        let clock = self.nodes[node].clock.now(self.now);
         let Some(host) = &mut self.nodes[node].host else { return };
-        let more = host.maintain(64 << 10);
+        let more = host.maintain(clock, 64 << 10);
+        self.checker.settled(host.settled());
         let is_full = host.store().is_full();
         self.nodes[node].disk.lags &= is_full;
         self.hash.event(b'M', [self.now.0, node as u64, u64::from(more)], &[]);
         if self.has_died(node) {
             return;
         }
-        let clock = self.nodes[node].clock.now(self.now);
         if let (Some(budget), Some(host)) = (self.shape.scrub, &mut self.nodes[node].host) {
             host.scrub(clock, budget);
             self.after(node);

@@ -167,6 +167,7 @@ fn what_comes_in_the_breath_of_a_birth_is_not_replaced_by_it() {
         place: Place(Slot::of(KEY).index()),
         key: Bytes::from_static(KEY),
         value: Some((encode(&kept), 0)),
+        shrink: None,
     };
     let write = Message::Write {
         sync: Syncing::First,

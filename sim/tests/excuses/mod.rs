@@ -185,7 +185,7 @@ fn a_hint_for_an_owner_that_has_yet_to_hear_of_it() {
             h.appends += 1;
             let (id, place, key) = (AppendId(h.appends), Place(HINTS | 2), key.clone());
             let now = h.tick();
-            h.checker.acted(now, 0, &[Output::Append { id, place, key, value }]);
+            h.checker.acted(now, 0, &[Output::Append { id, place, key, value, shrink: None }]);
         }
         if holds { h.holds() } else { h.breaks(Invariant::NothingDroppedEarly) }
     }
@@ -233,7 +233,7 @@ fn the_removal_of_a_hint_is_synced_unless_it_was_gone_already() {
             h.appends += 1;
             let (id, place, key) = (AppendId(h.appends), Place(HINTS | 9), Bytes::from_static(b"hint"));
             let now = h.tick();
-            h.checker.acted(now, 1, &[Output::Append { id, place, key, value: None }]);
+            h.checker.acted(now, 1, &[Output::Append { id, place, key, value: None, shrink: None }]);
             if sync {
                 h.checker.sync_begun(1);
                 h.checker.sync_done(1);

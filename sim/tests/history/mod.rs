@@ -123,6 +123,7 @@ impl History {
             place: Place(Slot::of(KEY).index()),
             key: Bytes::from_static(KEY),
             value: object.map(|object| (encode(object), 0)),
+            shrink: None,
         };
         let now = self.tick();
         self.checker.acted(now, node, &[append]);
@@ -135,6 +136,7 @@ impl History {
             place: Place(HINTS | 9),
             key: Bytes::from_static(b"hint"),
             value: Some((Bytes::new(), 0)),
+            shrink: None,
         };
         let now = self.tick();
         self.checker.acted(now, node, &[append]);
@@ -199,6 +201,6 @@ pub(crate) fn found((dot, version): &(Dot, Version)) -> Found {
             content_type: None,
             expiry: version.expiry,
         },
-        Content::Tombstone => panic!("a tombstone is not shown"),
+        Content::Tombstone | Content::Expired { .. } => panic!("only values are shown"),
     }
 }

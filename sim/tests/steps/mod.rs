@@ -251,7 +251,8 @@ fn a_node_that_may_go_and_keeps_a_hint() {
         let mut h = four();
         let key = Bytes::from([&owner.to_be_bytes()[..], KEY].concat());
         let place = Place(HINTS | 2);
-        let hint = Output::Append { id: AppendId(1), place, key, value: Some((Bytes::new(), 0)) };
+        let hint =
+            Output::Append { id: AppendId(1), place, key, value: Some((Bytes::new(), 0)), shrink: None };
         let now = h.tick();
         h.checker.acted(now, 3, &[hint]);
         h.checker.leaves(h.now, 3);
