@@ -464,8 +464,8 @@ impl Engine {
                 let overwrites = purpose == Purpose::Repair && self.config.planted.is(Bug::RepairOverwrites);
                 let source = if overwrites { Source::Repair } else { Source::Peer(from, call, sync) };
                 let late = purpose == Purpose::Handoff && self.config.planted.is(Bug::LateTombstoneBuries);
-                let unheard = self.view.is_unheard(layout);
-                let merge = Merge { source, object, outranked_by, hints, heals: late, unheard };
+                let layout = Some(layout);
+                let merge = Merge { source, object, outranked_by, hints, heals: late, layout };
                 self.replica.start(&mut self.out, &key, Task::Merge(merge));
             }
             Message::Read { call, layout, key, want } => {

@@ -42,7 +42,7 @@ impl Engine {
             }
             _ => true,
         };
-        self.replica.request_bytes = self.open_bytes;
+        (self.replica.request_bytes, self.replica.layout) = (self.open_bytes, view.version());
         let is_alone = |key: &[u8]| view.other_owners(Slot::of(key), me).next().is_none();
         if let Some(events) = self.replica.loaded(&mut self.out, now.wall_ms, id, loaded, is_due, is_alone) {
             self.events(now, events);

@@ -277,7 +277,7 @@ impl Engine {
         pull.local += 1;
         let source = Source::Pull(id);
         let merge =
-            Merge { source, object, outranked_by: None, hints: Vec::new(), heals: false, unheard: false };
+            Merge { source, object, outranked_by: None, hints: Vec::new(), heals: false, layout: None };
         self.replica.start(&mut self.out, key, Task::Merge(merge));
     }
 

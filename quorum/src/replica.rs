@@ -22,7 +22,7 @@ use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
 use bytes::Bytes;
-use gramme_ring::Slot;
+use gramme_ring::{LayoutVersion, Slot};
 use gramme_vclock::{
     Actor, GrowableContext as Context, GrowableDotSet as DotSet, Hlc, Minter, WriteError, Written,
 };
@@ -50,6 +50,8 @@ pub(crate) struct Replica {
     pub(crate) hints_going: usize,
     /// Bytes of the requests that this node coordinates, with what was minted since they were counted.
     pub(crate) request_bytes: usize,
+    /// The newest layout that this node knows.
+    pub(crate) layout: LayoutVersion,
     pub(crate) clock: Hlc,
     pub(crate) journal: Journal<Waiting>,
     /// The copies that are appended and not synced, and whether one was dropped.
@@ -74,6 +76,7 @@ impl Replica {
             queues: Queues::default(),
             hints_going: 0,
             request_bytes: 0,
+            layout: LayoutVersion(0),
             clock,
             journal: Journal::new(),
             slot_of: BTreeMap::new(),
@@ -372,7 +375,9 @@ impl Replica {
         if buries {
             object = self.planted.bury(object);
         }
-        let policy = if merge.unheard { Policy::Siblings } else { self.keyspaces.of(key).policy };
+        // Whoever goes by rules of which this node has yet to hear may have left those that it knows: nothing is discarded by them.
+        let unheard = merge.layout > Some(self.layout);
+        let policy = if unheard { Policy::Siblings } else { self.keyspaces.of(key).policy };
         if self.planted.settle(policy, &mut object) || changed || work.damaged {
             work.put(object);
         }

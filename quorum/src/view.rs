@@ -73,11 +73,6 @@ impl View {
         }
     }
 
-    /// Whether somebody goes by a layout of which this node has yet to hear.
-    pub(crate) fn is_unheard(&self, version: LayoutVersion) -> bool {
-        matches!(self.membership().judge(version), VersionStanding::Unknown)
-    }
-
     /// The owners of a slot other than this node, but for those that were given up.
     pub(crate) fn other_owners(&self, slot: Slot, me: NodeId) -> impl Iterator<Item = NodeId> + '_ {
         let owners =

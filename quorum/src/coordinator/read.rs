@@ -423,7 +423,7 @@ impl Engine {
                     outranked_by: None,
                     hints: Vec::new(),
                     heals: false,
-                    unheard: false,
+                    layout: None,
                 };
                 self.replica.start(&mut self.out, &read.key, Task::Merge(merge));
             } else {

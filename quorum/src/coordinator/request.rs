@@ -281,7 +281,7 @@ impl Engine {
                         outranked_by: None,
                         hints: Vec::new(),
                         heals: true,
-                        unheard: false,
+                        layout: None,
                     })
                 };
                 self.replica.start(&mut self.out, &key, task);

@@ -207,7 +207,7 @@ impl Engine {
             outranked_by: None,
             hints,
             heals: false,
-            unheard: false,
+            layout: None,
         };
         let key = write.key.clone();
         self.spare(now, &key);

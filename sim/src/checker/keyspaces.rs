@@ -250,6 +250,12 @@ impl Checker {
         number == 0 || self.shadows[node].keyspaces.contains(&number)
     }
 
+    /// Whether it has heard of all that was committed besides, so that it may discard what others send it.
+    fn is_abreast(&self, node: usize, key: usize) -> bool {
+        let version = |layout: &Option<Layout>| layout.as_ref().map(Layout::version);
+        self.knows_rules(node, key) && version(&self.shadows[node].layout) >= version(&self.layout)
+    }
+
     /// Nodes that have a dot as durably as its write's acknowledgement says.
     pub(super) fn holders(&self, id: OpId, dot: Dot) -> u128 {
         let request = &self.requests[id.index()];
@@ -310,7 +316,7 @@ impl Checker {
         if let Some(dot) = lost {
             let what = format!("node {node} has seen {dot}, and keeps what it outranks: {object:?}");
             self.fail(now, Invariant::LastWriteWins, Some(number), what);
-        } else if copy && self.knows_rules(node, number) && object.iter().count() != 1 {
+        } else if copy && self.is_abreast(node, number) && object.iter().count() != 1 {
             let what = format!("node {node} keeps more or less than the last write: {object:?}");
             self.fail(now, Invariant::LastWriteWins, Some(number), what);
         }
