@@ -106,6 +106,10 @@ impl World {
         let choice = source.byte();
         let slot = SLOTS[usize::from(choice >> 6)];
         let key = (slot, KEYS[source.below(KEYS.len())]);
+        if choice & 32 > 0 {
+            // Whatever is read next is to be read on.
+            self.disk.shorten_next_reads(8, u64::from(choice));
+        }
         match choice % 32 {
             0..=6 => self.put(key, source, Term::None),
             7 => {
@@ -471,6 +475,9 @@ impl World {
         let mut cut = false;
         loop {
             self.openings += 1;
+            if self.openings.is_multiple_of(2) {
+                self.disk.shorten_next_reads(8, self.openings);
+            }
             match Store::open(self.disk.clone(), self.options()) {
                 Ok((mut store, recovery)) => {
                     assert!(self.model.has_rotted || recovery.damage.is_empty(), "{recovery:?}");

@@ -80,6 +80,10 @@ impl Disk for MappedDisk {
         self.files.lock()
     }
 
+    fn lock_to_read(&self) -> Result<Option<Self::Lock>, DiskError> {
+        self.files.lock_to_read()
+    }
+
     fn list(&self) -> Result<Vec<String>, DiskError> {
         self.files.list()
     }

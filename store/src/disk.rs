@@ -20,6 +20,11 @@ pub trait Disk {
 
     /// Takes the directory for one opener. [`DiskErrorKind::Locked`] if another one has it.
     fn lock(&self) -> Result<Self::Lock, DiskError>;
+    /// Keeps such openers out while somebody reads who may not be allowed to write. [`DiskErrorKind::Locked`] if there is one; `None` if nobody
+    /// can be kept out, and nothing is known of one. Unless it is implemented it [locks](Self::lock), where that may be written.
+    fn lock_to_read(&self) -> Result<Option<Self::Lock>, DiskError> {
+        self.lock().map(Some).or_else(|error| if error.forbids_writing() { Ok(None) } else { Err(error) })
+    }
     /// The names of all files, in any order.
     fn list(&self) -> Result<Vec<String>, DiskError>;
     /// Opens an existing file for reading and writing.
@@ -161,6 +166,11 @@ impl DiskError {
     /// What kind of thing went wrong.
     pub const fn kind(&self) -> DiskErrorKind {
         self.kind
+    }
+
+    /// Whether it says that nothing may be written here.
+    pub(crate) const fn forbids_writing(&self) -> bool {
+        matches!(self.kind, DiskErrorKind::ReadOnly | DiskErrorKind::PermissionDenied)
     }
 
     /// The operation that met the error.

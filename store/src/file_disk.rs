@@ -17,7 +17,8 @@ const SPARE_FILES: usize = 8;
 /// A directory of the file system. The lock is an advisory lock on a file named `LOCK` in it and, on Unix, one on the directory itself,
 /// so that nobody gets in who removes the file or puts another in its place. The operating system gives both up when the process ends, however
 /// it ends. Some network file systems (NFS) lock files that are open for writing and nothing else: there the file's lock is all there is, and
-/// nobody may remove it. Where a file system has no locks at all an opening fails.
+/// nobody may remove it. Where a file system has no locks at all an opening fails. Who may read the directory and not write it, a
+/// [verification](crate::verify()), holds shared ones meanwhile.
 ///
 /// On Unix it keeps eight descriptors once a store is open, which it gives up where the process may open no file more: with what they
 /// give deletes and compaction go on.
@@ -202,16 +203,25 @@ fn sync_names(directory: &File) -> Result<(), DiskError> {
 /// A directory's lock, until it is dropped.
 #[derive(Debug)]
 pub struct FileLock {
-    file: File,
-    /// Where directories can be locked.
-    directory: Option<File>,
+    /// The file and, where it can be locked, the directory; who may not write has what can be had of them.
+    held: Vec<File>,
 }
 
 impl Drop for FileLock {
     fn drop(&mut self) {
         // Closing alone is not enough: a process that another thread is just starting has the files open as well for a moment.
-        let _ = self.file.unlock();
-        self.directory.iter().for_each(|directory| drop(directory.unlock()));
+        self.held.iter().for_each(|file| drop(file.unlock()));
+    }
+}
+
+/// Whether there are locks here at all.
+fn is_locked(tried: Result<(), std::fs::TryLockError>) -> Result<bool, DiskError> {
+    match tried {
+        Ok(()) => Ok(true),
+        Err(std::fs::TryLockError::WouldBlock) => {
+            Err(DiskError::new(DiskErrorKind::Locked, "lock the directory"))
+        }
+        Err(std::fs::TryLockError::Error(_)) => Ok(false),
     }
 }
 
@@ -224,24 +234,35 @@ impl Disk for FileDisk {
         options.create(true).truncate(false).read(true).write(true);
         let file = self.with_spares(|| options.open(self.at(LOCK))).named("lock the directory")?;
         match file.try_lock() {
-            Ok(()) => {}
-            Err(std::fs::TryLockError::WouldBlock) => {
-                return Err(DiskError::new(DiskErrorKind::Locked, "lock the directory"));
-            }
             Err(std::fs::TryLockError::Error(error)) => return Err(disk_error(&error, "lock the directory")),
-        }
-        // Not the descriptor that this disk has: locks are held by what was opened, and each lock is to be one of its own.
-        let directory = match cfg!(unix) {
-            true => Some(self.with_spares(|| File::open(&self.directory)).named("lock the directory")?),
-            false => None,
+            tried => is_locked(tried)?,
         };
-        match directory.as_ref().map(File::try_lock) {
-            Some(Err(std::fs::TryLockError::WouldBlock)) => {
-                Err(DiskError::new(DiskErrorKind::Locked, "lock the directory"))
+        let mut lock = FileLock { held: Vec::from([file]) };
+        if cfg!(unix) {
+            // Not the descriptor that this disk has: locks are held by what was opened, and each lock is to be one of its own.
+            let directory = self.with_spares(|| File::open(&self.directory)).named("lock the directory")?;
+            if is_locked(directory.try_lock())? {
+                lock.held.push(directory);
             }
-            Some(Ok(())) => Ok(FileLock { file, directory }),
-            _ => Ok(FileLock { file, directory: None }),
         }
+        Ok(lock)
+    }
+
+    fn lock_to_read(&self) -> Result<Option<FileLock>, DiskError> {
+        match self.lock() {
+            Err(error) if error.forbids_writing() => {}
+            locked => return locked.map(Some),
+        }
+        let mut lock = FileLock { held: Vec::new() };
+        for path in [self.at(LOCK), self.directory.clone()] {
+            // Shared: to others over a network no file can be locked that is not open for writing.
+            if let Ok(file) = self.with_spares(|| File::open(&path))
+                && is_locked(file.try_lock_shared())?
+            {
+                lock.held.push(file);
+            }
+        }
+        Ok((!lock.held.is_empty()).then_some(lock))
     }
 
     fn list(&self) -> Result<Vec<String>, DiskError> {

@@ -34,6 +34,8 @@ pub struct Verified {
     /// Segments that the head stands for. The others (written to since the last sealing) are vouched for by
     /// their records' checksums alone.
     pub sealed_segments: u64,
+    /// The store was locked meanwhile. Otherwise it may be open, and what was found wrong may be what changed between two reads.
+    pub locked: bool,
 }
 
 /// Reads all of a store and says what is wrong with it, without changing anything on the disk, not even what an opening
@@ -51,18 +53,12 @@ pub struct Verified {
 /// A chain vouches for what was sealed. Compaction replaces segments, and someone who can write the directory can pretend
 /// it did: against that only a head remembered *after* each compaction helps.
 ///
-/// The disk is locked meanwhile, unless it is one that can't be written at all.
+/// The disk is [locked](Disk::lock_to_read) meanwhile, if it can be by somebody who may not write to it, and [`Verified::locked`] says so.
 ///
 /// # Errors
 /// As for [`Store::open`](crate::Store::open), and [`OpenError::NoStore`] if there is none.
 pub fn verify<D: Disk>(disk: &D, remembered: Option<Head>) -> Result<Verified, OpenError> {
-    let _lock = match disk.lock() {
-        Ok(lock) => Some(lock),
-        Err(error) if matches!(error.kind(), DiskErrorKind::ReadOnly | DiskErrorKind::PermissionDenied) => {
-            None
-        }
-        Err(error) => return Err(error.into()),
-    };
+    let lock = disk.lock_to_read()?;
     let names = disk.list()?;
     let Some((manifest, mut recovery)) = load(disk, &names)? else { return Err(OpenError::NoStore) };
     recovery.leftovers = leftovers(disk, &names, &manifest)?.names.len() as u64;
@@ -96,7 +92,7 @@ pub fn verify<D: Disk>(disk: &D, remembered: Option<Head>) -> Result<Verified, O
     }
     check_chain(disk, &manifest, remembered, &mut report)?;
     report.damage.sort_by_key(|damage| (damage.segment, damage.start));
-    Ok(Verified { report, head: manifest.head, sealed_segments })
+    Ok(Verified { report, head: manifest.head, sealed_segments, locked: lock.is_some() })
 }
 
 /// A segment's hash, and the ranges that the disk refused to read for it.

@@ -53,8 +53,9 @@ fn read_only_media_and_missing_permission_are_errors_in_words_and_can_be_verifie
             }
             other => panic!("{other:?}"),
         }
-        let report = verify(&disk, None).expect("reading is allowed").report;
-        assert_eq!((report.keys, report.damage.len()), (60, 0));
+        let verified = verify(&disk, None).expect("reading is allowed");
+        assert!(!verified.locked, "this disk locks nothing for readers");
+        assert_eq!((verified.report.keys, verified.report.damage.len()), (60, 0));
         assert_eq!(files(&original), before);
     }
 }

@@ -397,7 +397,9 @@ impl World {
             7 | 8 => self.reopen(),
             9 if self.dice.one_in(2) => {
                 let more = self.dice.below(8) * self.shape.segment;
-                self.disk.set_capacity(Some((self.disk.used_bytes() + more).min(self.shape.capacity)));
+                let used = self.disk.used_bytes();
+                // A power cut may bring back what was given up, so that more is used than the disk had; it does not shrink below that.
+                self.disk.set_capacity(Some((used + more).min(self.shape.capacity.max(used))));
                 let put = self.fill();
                 self.told.push(format!("{more} bytes of room: {put} keys"));
             }

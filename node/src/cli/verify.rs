@@ -35,8 +35,15 @@ impl Verify {
         })?;
 
         let found = verified.report;
-        let mut out = format!(
-            "{} segments, {} records, {} keys, {} bytes read; last stop {}\n",
+        let mut out = String::new();
+        if !verified.locked {
+            out.push_str(
+                "it could not be locked: what is told as damaged may be what a node changed meanwhile; again with none running on it, or on a copy\n",
+            );
+        }
+        let _ = writeln!(
+            out,
+            "{} segments, {} records, {} keys, {} bytes read; last stop {}",
             found.segments,
             found.records,
             found.keys,
