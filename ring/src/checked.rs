@@ -8,7 +8,7 @@ use core::marker::PhantomData;
 use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 
 use crate::gossip::MAX_FACTS;
-use crate::layout::LayoutError;
+use crate::layout::{LayoutError, LayoutVersion};
 use crate::member::ZoneTooLong;
 use crate::node::NodeId;
 use crate::partition::Partition;
@@ -55,6 +55,8 @@ pub enum Malformed {
     Repeated,
     /// A stamp is 2^63 or more, or more than the commits of a state allow ([`MAX_CHANGES`](crate::membership::MAX_CHANGES)).
     StampOutOfRange,
+    /// The version of a committed layout is [`VERSION_END`](crate::membership::VERSION_END) or more, which would leave no stamps.
+    VersionOutOfRange(LayoutVersion),
     /// Zero replicas.
     NoReplicas,
     /// The number of partitions is not a power of two from 1 to 16384.
@@ -114,6 +116,9 @@ impl fmt::Display for Malformed {
             Malformed::Unsorted => f.write_str("keys or ids are out of order"),
             Malformed::Repeated => f.write_str("a key or an id stands twice"),
             Malformed::StampOutOfRange => f.write_str("a stamp is 2^63 or more, or more than there are"),
+            Malformed::VersionOutOfRange(version) => {
+                write!(f, "version {version} of a layout, after which no changes are numbered")
+            }
             Malformed::NoReplicas => f.write_str("zero replicas"),
             Malformed::PartitionCount(q) => write!(f, "{q} partitions: not a power of two from 1 to 16384"),
             Malformed::ZeroWeight(id) => write!(f, "member {id} has weight 0"),

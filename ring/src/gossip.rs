@@ -13,7 +13,8 @@
 //! | [`Delta`](Message::Delta) | in answer, if asked for something | that, and no further question |
 //!
 //! Who may speak, which the caller decides, is trusted not to lie: made-up commits and removals are believed. But nothing that is said panics,
-//! grows past its bounds or is believed by some and refused by others for good; no stamp and no incarnation leaves a node without a larger one.
+//! grows past its bounds or is believed by some and refused by others for good; no stamp and no incarnation leaves a node without a larger one
+//! (of stamps at the next commit; there is none after a made-up one of the [last version](crate::membership::VERSION_END)).
 //!
 //! Any message may be lost, repeated or late. The records of a delta are bounded ([`MAX_DELTA`]); what does not fit follows
 //! in later rounds. Of the membership, who has the same commit is told its [`Progress`] only, which leaves out the tables;

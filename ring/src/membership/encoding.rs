@@ -5,7 +5,7 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::config::{Config, Described, Settings, Standing};
-use super::{ClusterId, Commit, Membership, shorten};
+use super::{ClusterId, Commit, Membership, VERSION_END, shorten};
 use crate::checked::{Ascending, Checked, Malformed};
 use crate::layout::Layout;
 use crate::node::NodeId;
@@ -88,6 +88,9 @@ impl ReadCommit {
         let layout = self.layout.0?;
         let from = self.from.map(|from| from.0).transpose()?;
         let trackers = Trackers(self.trackers.check()?);
+        if layout.version().0 >= VERSION_END {
+            return Err(Malformed::VersionOutOfRange(layout.version()));
+        }
         if config.members() != layout.members() {
             return Err(Malformed::OtherMembers);
         }
