@@ -72,6 +72,9 @@ pub const MAX_DELTA: usize = 64 * 1024;
 /// its own summary, which counts itself, is answered each time.
 pub const MAX_STRANGERS: usize = 256;
 
+/// Most nodes in a list of a message.
+const MAX_LISTED: usize = MAX_KNOWN_NODES + MAX_STRANGERS;
+
 /// Incarnations are below this, or refused ([`GossipError::IncarnationOutOfRange`]; of a message that is decoded,
 /// [`Malformed::IncarnationOutOfRange`](crate::Malformed::IncarnationOutOfRange)).
 pub const INCARNATION_END: u64 = 1 << 63;
@@ -416,7 +419,7 @@ impl Gossip {
             Message::Heads { heads, .. } => heads.len(),
             Message::Delta { records, ask, .. } => records.len().max(ask.len()),
         };
-        if longest > MAX_KNOWN_NODES + MAX_STRANGERS {
+        if longest > MAX_LISTED {
             return Err(GossipError::TooMany);
         }
         message.check().map_err(Flaw::of_received)?;

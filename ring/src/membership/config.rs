@@ -278,12 +278,6 @@ impl Config {
         if let Some(e) = &self.partitions {
             PartitionCount::new(e.value).map_err(|_| Malformed::PartitionCount(e.value))?;
         }
-        if self.nodes.len() > MAX_MERGED_NODES {
-            return Err(Malformed::TooManyNodes);
-        }
-        if self.settings.len() > MAX_MERGED_SETTINGS {
-            return Err(Malformed::TooManySettings);
-        }
         if self.settings.iter().any(|(name, e)| {
             name.len() > MAX_SETTING_NAME || e.value.as_ref().is_some_and(|v| v.len() > MAX_SETTING_VALUE)
         }) {
