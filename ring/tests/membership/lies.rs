@@ -7,7 +7,7 @@ use gramme_ring::transition::AdvanceError;
 use gramme_ring::{Change, Checked, LayoutError, LayoutVersion, Malformed, Membership, NodeId};
 use serde_json::{Value, json};
 
-use crate::{CLUSTER, commit, finish, founded, joined, member};
+use crate::{CLUSTER, commit, finish, founded, joined, member, reads_back};
 
 fn state(change: impl FnOnce(&mut Value)) -> Checked<Membership> {
     let mut state = serde_json::to_value(Membership::new()).unwrap();
@@ -18,16 +18,6 @@ fn state(change: impl FnOnce(&mut Value)) -> Checked<Membership> {
 fn given_up(ids: impl IntoIterator<Item = u64>) -> Membership {
     let ids: Vec<NodeId> = ids.into_iter().map(NodeId).collect();
     state(|state| state["given_up"] = json!(ids)).0.unwrap()
-}
-
-/// As a node reads its own file, and a peer what it is told.
-fn reads_back(m: &Membership) {
-    let Checked(back) =
-        postcard::from_bytes::<Checked<Membership>>(&postcard::to_allocvec(m).unwrap()).unwrap();
-    assert_eq!(back.as_ref(), Ok(m));
-    let progress = postcard::to_allocvec(&m.progress()).unwrap();
-    let Checked(back) = postcard::from_bytes::<Checked<Progress>>(&progress).unwrap();
-    assert_eq!(back, Ok(m.progress()));
 }
 
 fn removing(id: u64) -> Membership {
@@ -155,13 +145,31 @@ fn stamps_that_are_used_up_come_back_with_a_commit() {
 
 /// A commit that nobody made, with a change under this stamp.
 fn made_up(version: u64, stamp: u64) -> Result<Membership, Malformed> {
-    let read = |lie: &Value| serde_json::from_value::<Checked<Membership>>(lie.clone()).unwrap().0;
     let mut lie = serde_json::to_value(founded(1..=3)).unwrap();
-    lie["committed"]["layout"]["version"] = json!(version);
     lie["committed"]["config"]["partitions"]["stamp"] = json!(stamp);
-    let Err(Malformed::Layout(LayoutError::Hash { expected, .. })) = read(&lie) else { panic!("a hash") };
-    lie["committed"]["layout"]["hash"] = json!(format!("{expected:016x}"));
-    read(&lie)
+    of_version(version, lie)
+}
+
+fn of_version(version: u64, mut state: Value) -> Result<Membership, Malformed> {
+    let read = |state: &Value| serde_json::from_value::<Checked<Membership>>(state.clone()).unwrap().0;
+    state["committed"]["layout"]["version"] = json!(version);
+    if let Err(Malformed::Layout(LayoutError::Hash { expected, .. })) = read(&state) {
+        state["committed"]["layout"]["hash"] = json!(format!("{expected:016x}"));
+    }
+    read(&state)
+}
+
+/// A transition leaves the version before the one that it enters, whatever else the two say of each other.
+#[test]
+fn no_version_is_left_out() {
+    let mut m = founded(1..=3);
+    m.stage(NodeId(1), Change::Member(member(4))).unwrap();
+    commit(&mut m);
+    let state = serde_json::to_value(&m).unwrap();
+    assert_eq!(of_version(2, state.clone()), Ok(m));
+    for version in [1, 3, VERSION_END - 1] {
+        assert_eq!(of_version(version, state.clone()), Err(Malformed::OtherParent));
+    }
 }
 
 /// After a version that high no commit would bring new stamps.
