@@ -124,9 +124,19 @@ fn ring() {
     let member = |id, weight, name| Member::new(NodeId(id)).with_weight(weight).with_zone(zone(name));
     let three = [member(1, 1, ""), member(2, 1, ""), member(3, 1, "")];
     let zoned = [member(1, 1, "a"), member(2, 3, "a"), member(5, 2, "b"), member(u64::MAX, 1, "c")];
-    for (name, n, q, members) in
-        [("one", 3, 1, &three[..1]), ("three", 3, 8, &three[..]), ("zones", 2, 16, &zoned[..])]
-    {
+    // Of many replicas: in each zone several, in one as many as there are members, in the only one all.
+    let many: Vec<Member> =
+        (1..=12).map(|id| member(id * 3, 1 + id as u32 % 4, ["a", "b", "c"][id as usize % 3])).collect();
+    let uneven = many.iter().cloned().map(|m| if m.id.0 > 6 { m.with_zone(zone("a")) } else { m });
+    let uneven: Vec<Member> = uneven.take(11).collect();
+    for (name, n, q, members) in [
+        ("one", 3, 1, &three[..1]),
+        ("three", 3, 8, &three[..]),
+        ("zones", 2, 16, &zoned[..]),
+        ("seven", 7, 8, &many[..]),
+        ("nine-uneven", 9, 4, &uneven[..]),
+        ("all", 12, 2, &many[..8]),
+    ] {
         let layout = Layout::compute(n, q, members, None).expect("a layout");
         seed("ring_layout_decode", name, &postcard::to_allocvec(&layout).expect("an encoding"));
         let next = Layout::compute(n, q, members, Some(&layout)).expect("a layout");
@@ -179,6 +189,18 @@ fn ring() {
     );
     seed("ring_gossip", "wild", &(0..250u8).map(|n| n.wrapping_mul(73)).collect::<Vec<_>>());
     seed("ring_layout_compute", "some", &(0..120u8).map(|n| n.wrapping_mul(29)).collect::<Vec<_>>());
+    // N, log2 Q; six join, six more; then one leaves, one weighs more, one stands elsewhere; N and Q stay, or are others.
+    let joins = |ids: std::ops::Range<u8>, zones: u8| {
+        let joins = ids.flat_map(move |id| [id << 2, id % zones, id.wrapping_mul(5)]);
+        [5].into_iter().chain(joins).chain([0]).collect::<Vec<u8>>()
+    };
+    let rest = |id: u8| [2, id << 2, (id + 1) << 2 | 1, 9, (id + 2) << 2 | 2, 1];
+    let many = |head: [u8; 2], zones, tail: &[u8]| {
+        [&head, &joins(1..7, zones)[..], &joins(7..13, zones), &rest(3), &[0], &rest(8), tail].concat()
+    };
+    seed("ring_layout_compute", "seven", &many([7, 4], 3, &[0]));
+    seed("ring_layout_compute", "eleven", &many([11, 3], 4, &[0]));
+    seed("ring_layout_compute", "nine-then-seven", &many([9, 5], 2, &[255, 7, 16, 0]));
 }
 
 fn objects() -> [(&'static str, Object); 3] {

@@ -50,7 +50,8 @@ pub fn run(data: &[u8]) {
             7 => {
                 let len = usize::from(source.byte());
                 let bytes = source.bytes(len);
-                if let Ok(message) = postcard::from_bytes::<Message>(bytes) {
+                let read = || postcard::from_bytes::<Message>(bytes);
+                if let Ok(message) = crate::meter::within(16_384 + 64 * bytes.len(), read) {
                     assert!(!says_twice(&message), "read, and a node stands twice in a list");
                     if !makes_up_a_commit(&message) {
                         net.deliver(99, n, message.clone());

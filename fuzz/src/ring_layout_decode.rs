@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 /// # Panics
 /// If a layout that decodes is none.
 pub fn run(data: &[u8]) {
-    let bound = 65_536 + 256 * data.len();
+    let bound = 16_384 + 64 * data.len();
     let data = &right_hashes::<Layout>(data);
     let Ok(layout) = crate::meter::within(bound, || postcard::from_bytes::<Layout>(data)) else { return };
     check(&layout);

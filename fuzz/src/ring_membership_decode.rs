@@ -11,7 +11,7 @@ pub fn run(data: &[u8]) {
     let (plain, busy) = (founded(ClusterId(1)), busy(&founded(ClusterId(1))));
     told(&plain, data);
     told(&busy, data);
-    let bound = 65_536 + 1024 * data.len();
+    let bound = 16_384 + 64 * data.len();
     let data = &crate::ring_layout_decode::right_hashes::<Membership>(data);
     let Ok(read) = crate::meter::within(bound, || postcard::from_bytes::<Membership>(data)) else { return };
     let bytes = postcard::to_allocvec(&read).expect("an encoding");

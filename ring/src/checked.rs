@@ -1,6 +1,7 @@
 //! Decoding that names what is wrong, whatever the format makes of errors.
 
 use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::vec::Vec;
 use core::error::Error;
 use core::fmt;
 use core::marker::PhantomData;
@@ -8,7 +9,7 @@ use core::marker::PhantomData;
 use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 
 use crate::gossip::MAX_FACTS;
-use crate::layout::LayoutError;
+use crate::layout::{LayoutError, LayoutVersion};
 use crate::member::ZoneTooLong;
 use crate::node::NodeId;
 use crate::partition::Partition;
@@ -55,6 +56,8 @@ pub enum Malformed {
     Repeated,
     /// A stamp is 2^63 or more, or more than the commits of a state allow ([`MAX_CHANGES`](crate::membership::MAX_CHANGES)).
     StampOutOfRange,
+    /// The version of a committed layout is [`VERSION_END`](crate::membership::VERSION_END) or more, which would leave no stamps.
+    VersionOutOfRange(LayoutVersion),
     /// Zero replicas.
     NoReplicas,
     /// The number of partitions is not a power of two from 1 to 16384.
@@ -114,6 +117,9 @@ impl fmt::Display for Malformed {
             Malformed::Unsorted => f.write_str("keys or ids are out of order"),
             Malformed::Repeated => f.write_str("a key or an id stands twice"),
             Malformed::StampOutOfRange => f.write_str("a stamp is 2^63 or more, or more than there are"),
+            Malformed::VersionOutOfRange(version) => {
+                write!(f, "version {version} of a layout, after which no changes are numbered")
+            }
             Malformed::NoReplicas => f.write_str("zero replicas"),
             Malformed::PartitionCount(q) => write!(f, "{q} partitions: not a power of two from 1 to 16384"),
             Malformed::ZeroWeight(id) => write!(f, "member {id} has weight 0"),
@@ -152,75 +158,129 @@ impl<'de> Deserialize<'de> for Checked<Partition> {
     }
 }
 
-/// A collection as it was read: its keys were in order, each there once, or `well` says what they were.
-pub(crate) struct Ascending<T> {
+/// A collection as it was read: its keys were in order, each there once, and no more than `MOST`; or `flaw` says what they were. Of what comes
+/// after a flaw nothing is kept.
+pub(crate) struct Ascending<T, const MOST: usize> {
     read: T,
-    well: Result<(), Malformed>,
+    flaw: Option<Disorder>,
 }
 
-impl<T> Ascending<T> {
-    pub(crate) fn check(self) -> Result<T, Malformed> {
-        self.well.map(|()| self.read)
+enum Disorder {
+    Repeated,
+    Unsorted,
+    TooMany,
+}
+
+impl<T, const MOST: usize> Ascending<T, MOST> {
+    /// What was read, or its flaw, of which `too_many` is the name of one.
+    pub(crate) fn check(self, too_many: Malformed) -> Result<T, Malformed> {
+        match self.flaw {
+            None => Ok(self.read),
+            Some(Disorder::Repeated) => Err(Malformed::Repeated),
+            Some(Disorder::Unsorted) => Err(Malformed::Unsorted),
+            Some(Disorder::TooMany) => Err(too_many),
+        }
     }
 }
 
-fn follows<K: Ord>(last: Option<&K>, key: &K) -> Result<(), Malformed> {
+/// What is wrong with a key after `last`, where so many have been read and `most` may be.
+fn disorder<K: Ord>(last: Option<&K>, key: &K, read: usize, most: usize) -> Option<Disorder> {
     match last {
-        Some(last) if last == key => Err(Malformed::Repeated),
-        Some(last) if last > key => Err(Malformed::Unsorted),
-        _ => Ok(()),
+        _ if read == most => Some(Disorder::TooMany),
+        Some(last) if last == key => Some(Disorder::Repeated),
+        Some(last) if last > key => Some(Disorder::Unsorted),
+        _ => None,
     }
 }
 
-struct Ordered<T>(PhantomData<T>);
+struct Ordered<T, const MOST: usize>(PhantomData<T>);
 
-impl<'de, K: Deserialize<'de> + Ord, V: Deserialize<'de>> Visitor<'de> for Ordered<BTreeMap<K, V>> {
-    type Value = Ascending<BTreeMap<K, V>>;
+impl<'de, K: Deserialize<'de> + Ord, V: Deserialize<'de>, const MOST: usize> Visitor<'de>
+    for Ordered<BTreeMap<K, V>, MOST>
+{
+    type Value = Ascending<BTreeMap<K, V>, MOST>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a map in ascending order of its keys")
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let (mut read, mut well) = (BTreeMap::new(), Ok(()));
+        let (mut read, mut flaw) = (BTreeMap::new(), None);
         // To its end, for the format goes on behind it.
         while let Some((key, value)) = map.next_entry::<K, V>()? {
-            if well.is_ok() {
-                well = follows(read.last_key_value().map(|(last, _)| last), &key);
+            if flaw.is_none() {
+                flaw = disorder(read.last_key_value().map(|(last, _)| last), &key, read.len(), MOST);
+            }
+            if flaw.is_none() {
                 read.insert(key, value);
             }
         }
-        Ok(Ascending { read, well })
+        Ok(Ascending { read, flaw })
     }
 }
 
-impl<'de, K: Deserialize<'de> + Ord> Visitor<'de> for Ordered<BTreeSet<K>> {
-    type Value = Ascending<BTreeSet<K>>;
+impl<'de, K: Deserialize<'de> + Ord, const MOST: usize> Visitor<'de> for Ordered<BTreeSet<K>, MOST> {
+    type Value = Ascending<BTreeSet<K>, MOST>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a list in ascending order")
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-        let (mut read, mut well) = (BTreeSet::new(), Ok(()));
+        let (mut read, mut flaw) = (BTreeSet::new(), None);
         while let Some(key) = seq.next_element::<K>()? {
-            if well.is_ok() {
-                well = follows(read.last(), &key);
+            if flaw.is_none() {
+                flaw = disorder(read.last(), &key, read.len(), MOST);
+            }
+            if flaw.is_none() {
                 read.insert(key);
             }
         }
-        Ok(Ascending { read, well })
+        Ok(Ascending { read, flaw })
     }
 }
 
-impl<'de, K: Deserialize<'de> + Ord, V: Deserialize<'de>> Deserialize<'de> for Ascending<BTreeMap<K, V>> {
+impl<'de, K: Deserialize<'de> + Ord, V: Deserialize<'de>, const MOST: usize> Deserialize<'de>
+    for Ascending<BTreeMap<K, V>, MOST>
+{
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(Ordered::<BTreeMap<K, V>>(PhantomData))
+        deserializer.deserialize_map(Ordered::<BTreeMap<K, V>, MOST>(PhantomData))
     }
 }
 
-impl<'de, K: Deserialize<'de> + Ord> Deserialize<'de> for Ascending<BTreeSet<K>> {
+impl<'de, K: Deserialize<'de> + Ord, const MOST: usize> Deserialize<'de> for Ascending<BTreeSet<K>, MOST> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_seq(Ordered::<BTreeSet<K>>(PhantomData))
+        deserializer.deserialize_seq(Ordered::<BTreeSet<K>, MOST>(PhantomData))
     }
+}
+
+/// Reads a sequence, refusing it as soon as it is longer than `MAX`.
+pub(crate) fn at_most<'de, D: Deserializer<'de>, T: Deserialize<'de>, const MAX: usize>(
+    deserializer: D,
+) -> Result<Vec<T>, D::Error> {
+    struct Bounded<T, const MAX: usize>(PhantomData<T>);
+    impl<'de, T: Deserialize<'de>, const MAX: usize> Visitor<'de> for Bounded<T, MAX> {
+        type Value = Vec<T>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(f, "at most {MAX} entries")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Vec<T>, A::Error> {
+            let claimed = seq.size_hint().unwrap_or(0);
+            if claimed > MAX {
+                return Err(de::Error::invalid_length(claimed, &self));
+            }
+            // A claim costs its sender nothing, so it alone reserves little.
+            let mut list = Vec::with_capacity(claimed.min(64));
+            while let Some(entry) = seq.next_element()? {
+                if list.len() == MAX {
+                    return Err(de::Error::invalid_length(MAX + 1, &self));
+                }
+                list.push(entry);
+            }
+            Ok(list)
+        }
+    }
+    deserializer.deserialize_seq(Bounded::<T, MAX>(PhantomData))
 }

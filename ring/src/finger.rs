@@ -72,24 +72,12 @@ impl<'a> Ring<'a> {
     }
 }
 
-/// Entries written to a buffer, and counted beyond its end.
-struct Filling<'b> {
-    buffer: &'b mut [Place],
-    count: usize,
-}
-
-impl<'b> Filling<'b> {
-    fn add(&mut self, place: Place) {
-        if let Some(entry) = self.buffer.get_mut(self.count) {
-            *entry = place;
-        }
-        self.count += 1;
-    }
-
-    fn finish(self) -> Result<&'b [Place], TableError> {
-        let found = self.buffer.len();
-        self.buffer.get(..self.count).ok_or(TableError::BufferTooShort { needed: self.count, found })
-    }
+/// Writes them to a buffer, if they fit: they are counted first, so that one that is too short keeps what it held.
+fn fill(buffer: &mut [Place], places: impl Iterator<Item = Place> + Clone) -> Result<&[Place], TableError> {
+    let (needed, found) = (places.clone().count(), buffer.len());
+    let fingers = buffer.get_mut(..needed).ok_or(TableError::BufferTooShort { needed, found })?;
+    fingers.iter_mut().zip(places).for_each(|(finger, place)| *finger = place);
+    Ok(fingers)
 }
 
 /// Where a request goes from here.
@@ -193,14 +181,11 @@ pub fn rank_fingers<'b>(
 ) -> Result<&'b [Place], TableError> {
     ring.place(me)?;
     let Ring(places) = ring;
-    let mut fingers = Filling { buffer, count: 0 };
     let successors = successors.clamp(1, places.len());
     let powers = (0..usize::BITS - 1).map(|k| 1usize << k).filter(|&step| step > successors);
-    for step in (1..=successors).chain(powers).take_while(|&step| step < places.len()) {
-        // Both are below the length.
-        fingers.add(places[(me + step) % places.len()]);
-    }
-    fingers.finish()
+    let steps = (1..=successors).chain(powers).take_while(|&step| step < places.len());
+    // Both are below the length.
+    fill(buffer, steps.map(|step| places[(me + step) % places.len()]))
 }
 
 /// The 1st to `successors`-th nodes after the `me`-th of a ring and the owners of the positions 1, 2, 4, …, 2^63 after
@@ -216,22 +201,20 @@ pub fn id_fingers<'b>(
 ) -> Result<&'b [Place], TableError> {
     let origin = ring.place(me)?.position;
     let Ring(places) = ring;
-    let mut fingers = Filling { buffer, count: 0 };
-    let mut last = 0;
-    let mut add = |place: Place| {
-        let distance = place.position.wrapping_sub(origin);
-        if distance > last {
-            fingers.add(place);
-            last = distance;
-        }
-    };
-    (1..=successors.max(1))
-        .take_while(|&step| step < places.len())
-        .for_each(|step| add(places[(me + step) % places.len()]));
-    for k in 0..u64::BITS {
+    let steps = (1..=successors.max(1)).take_while(|&step| step < places.len());
+    let owners = (0..u64::BITS).map(|k| {
         let target = origin.wrapping_add(1 << k);
-        let at = places.partition_point(|place| place.position < target);
-        add(places[at % places.len()]);
-    }
-    fingers.finish()
+        places.partition_point(|place| place.position < target)
+    });
+    let mut last = 0;
+    let farther = move |place: &Place| {
+        let distance = place.position.wrapping_sub(origin);
+        let farther = distance > last;
+        last = last.max(distance);
+        farther
+    };
+    fill(
+        buffer,
+        steps.map(|step| me + step).chain(owners).map(|at| places[at % places.len()]).filter(farther),
+    )
 }

@@ -13,7 +13,8 @@
 //! | [`Delta`](Message::Delta) | in answer, if asked for something | that, and no further question |
 //!
 //! Who may speak, which the caller decides, is trusted not to lie: made-up commits and removals are believed. But nothing that is said panics,
-//! grows past its bounds or is believed by some and refused by others for good; no stamp and no incarnation leaves a node without a larger one.
+//! grows past its bounds or is believed by some and refused by others for good; no stamp and no incarnation leaves a node without a larger one
+//! (of stamps at the next commit; there is none after a made-up one of the [last version](crate::membership::VERSION_END)).
 //!
 //! Any message may be lost, repeated or late. The records of a delta are bounded ([`MAX_DELTA`]); what does not fit follows
 //! in later rounds. Of the membership, who has the same commit is told its [`Progress`] only, which leaves out the tables;
@@ -70,6 +71,9 @@ pub const MAX_DELTA: usize = 64 * 1024;
 /// Most records of nodes that are no members (yet) and are kept all the same. A stranger beyond them is not heard of, and
 /// its own summary, which counts itself, is answered each time.
 pub const MAX_STRANGERS: usize = 256;
+
+/// Most nodes in a list of a message.
+const MAX_LISTED: usize = MAX_KNOWN_NODES + MAX_STRANGERS;
 
 /// Incarnations are below this, or refused ([`GossipError::IncarnationOutOfRange`]; of a message that is decoded,
 /// [`Malformed::IncarnationOutOfRange`](crate::Malformed::IncarnationOutOfRange)).
@@ -415,7 +419,7 @@ impl Gossip {
             Message::Heads { heads, .. } => heads.len(),
             Message::Delta { records, ask, .. } => records.len().max(ask.len()),
         };
-        if longest > MAX_KNOWN_NODES + MAX_STRANGERS {
+        if longest > MAX_LISTED {
             return Err(GossipError::TooMany);
         }
         message.check().map_err(Flaw::of_received)?;

@@ -154,7 +154,8 @@ fn a_table_out_of_order_is_refused() {
 fn fingers_of_nobody() {
     let ring = ring([10, 20, 30, 40]);
     for build in [rank_fingers as Build, id_fingers] {
-        let mut buffer = [ring[0]; 8];
+        let held = [Place { position: 7, node: NodeId(7) }; 8];
+        let mut buffer = held;
         assert_eq!(
             build(Ring::new(&ring).unwrap(), 4, 1, &mut buffer),
             Err(TableError::NotInRing { place: 4, nodes: 4 })
@@ -165,6 +166,7 @@ fn fingers_of_nobody() {
         );
         let short = build(Ring::new(&ring).unwrap(), 3, 2, &mut buffer[..1]);
         assert!(matches!(short, Err(TableError::BufferTooShort { needed: 2.., found: 1 })), "{short:?}");
+        assert_eq!(buffer, held, "refused, and changed all the same");
         // More successors than nodes are all the others.
         assert_eq!(build(Ring::new(&ring).unwrap(), 3, usize::MAX, &mut buffer), Ok(&ring[..3]));
         assert_eq!(build(Ring::new(&ring[..1]).unwrap(), 0, 5, &mut buffer), Ok(&[][..]), "alone");

@@ -425,3 +425,27 @@ fn many_members_and_many_zones() {
     // All are in zones of their own, so any owners will do.
     assert_eq!(fresh.plan(&Layout::compute(3, 16384, &zoned(7), Some(&fresh)).unwrap()).moved_slots(), 0);
 }
+
+/// Beyond the ranks that are balanced, who stays keeps its place, and who is new comes last.
+#[test]
+fn beyond_the_third_rank_owners_keep_their_order() {
+    let mut list: Vec<Member> = (1..=14u8)
+        .map(|n| member(37 * u64::from(n), 1 + u32::from(n) % 3, ["a", "b"][usize::from(n) % 2]))
+        .collect();
+    let mut before = Layout::compute(7, 64, &list, None).unwrap();
+    for step in 0..9 {
+        match step % 3 {
+            0 => list.push(member(1000 - step as u64, 2, "a")),
+            1 => drop(list.remove(step)),
+            _ => list[step].weight += 2,
+        }
+        let after = Layout::compute(7, 64, &list, Some(&before)).unwrap();
+        for partition in after.partition_count().partitions() {
+            let former: Vec<NodeId> = before.owners(partition).collect();
+            let place = |id| former.iter().position(|owner| *owner == id).unwrap_or(former.len());
+            let places: Vec<usize> = after.owners(partition).skip(3).map(place).collect();
+            assert!(places.is_sorted(), "{places:?}");
+        }
+        before = after;
+    }
+}

@@ -411,3 +411,31 @@ fn bad_arguments_are_named() {
     }
     assert_eq!(EqualPartitions::new(1 << 24).map(EqualPartitions::count), Ok(1 << 24));
 }
+
+/// Tokens that nodes drew alike, as `from_parts` takes them: the first by its node stands before the others.
+#[test]
+fn several_tokens_at_one_position() {
+    let ring = |tokens: &[(u64, u32)]| {
+        let tokens = tokens.iter().map(|&(position, node)| Token { position, node }).collect();
+        TokenRing::from_parts(tokens, (1..=4).map(NodeId).collect(), vec![0; 4]).unwrap()
+    };
+    let rings = [
+        ring(&[(10, 0), (10, 1), (10, 2), (20, 3)]),
+        ring(&[(10, 2), (20, 0), (20, 1), (20, 3), (30, 1)]),
+        ring(&[(0, 3), (10, 0), (u64::MAX, 1), (u64::MAX, 2)]),
+    ];
+    let keys = [0, 1, 9, 10, 11, 19, 20, 21, 29, 30, 31, u64::MAX - 1, u64::MAX];
+    for (before, after) in rings.iter().flat_map(|before| rings.iter().map(move |after| (before, after))) {
+        let gains: Vec<TokenGain> = after.gains::<2>(before).collect();
+        for key in keys {
+            let owners = |ring: &TokenRing| ring.table().spread_owners(key, &mut [NodeId(0); 2]).to_vec();
+            let (was, is) = (owners(before), owners(after));
+            let new: BTreeSet<NodeId> = is.into_iter().filter(|id| !was.contains(id)).collect();
+            let within =
+                |gain: &&TokenGain| key.wrapping_sub(gain.first) <= gain.last.wrapping_sub(gain.first);
+            let told: Vec<NodeId> = gains.iter().filter(within).map(|gain| gain.node).collect();
+            assert_eq!(told.len(), new.len(), "each once");
+            assert_eq!(told.into_iter().collect::<BTreeSet<_>>(), new, "{key}");
+        }
+    }
+}

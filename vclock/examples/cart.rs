@@ -51,12 +51,13 @@ impl Store {
             Some(token) => GrowableContext::open(token.as_bytes(), &SECRET, CLUSTER, b"cart:42")?,
             None => GrowableContext::default(),
         };
-        if let Some(floor) = self.clock.reserve(wall_ms) {
-            self.disk.1 = floor; // synced, and only then
-            self.clock.reserved(floor);
-        }
         // Past whatever it replaces, even if that was stamped by a clock far ahead.
         let stamp = self.clock.tick_past(wall_ms, shown.stamp);
+        // Not before: the clock may have followed that one.
+        if let Some(floor) = self.clock.reserve(wall_ms) {
+            self.disk.1 = floor; // synced, and only then is the stamp used
+            self.clock.reserved(floor);
+        }
         let written = self.object.write(&shown.seen, &mut self.minter, (stamp, cart))?;
         Ok(GrowableContext { seen: written.context, stamp })
     }
@@ -84,7 +85,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     // The same cart goes on at both stores, which can't reach each other.
     let mine = a.put(Some(&token), "bread, milk", 2_000)?;
-    b.put(Some(&token), "bread, eggs", 2_000)?;
+    let theirs = b.put(Some(&token), "bread, eggs", 7_000)?; // by its clock, which is five seconds ahead
 
     // A crash in the middle of a put: what was not synced is gone, so is the wall clock, and the store opens as a new actor.
     let lost = a.write(Some(&mine), "bread, milk, te", 2_100)?.stamp;
@@ -93,6 +94,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     a.put(Some(&mine), "bread, milk, tea", 0)?;
     let stamps: Vec<Stamp> = a.object.iter().map(|(_, (stamp, _))| *stamp).collect();
     assert!(stamps.len() == 1 && stamps[0] > lost, "no stamp is given twice, and none goes back");
+
+    // Nor where the clock has followed the other's.
+    let lost = a.write(Some(&theirs), "bread, eggs, te", 2_200)?.stamp;
+    a = Store::open(a.disk, 0x90b2_57fa);
+    assert!(a.write(None, "tea", 2_300)?.stamp > lost);
+    a = Store::open(a.disk, 0x3e46_c8d1);
 
     let Ok(_) = a.object.merge(b.object.clone());
     let (carts, token) = a.get()?;

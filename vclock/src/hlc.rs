@@ -11,7 +11,7 @@ use crate::stamp::Stamp;
 /// A peer's stamp is followed only within a bound, so a wild clock elsewhere can't drag this one along. And the clock does
 /// not go back across a restart, whatever the wall clock shows then, if its stamps are reserved: [`Hlc::reserve`] names a
 /// floor to make durable, once in [`Hlc::LEAD`] milliseconds; [`Hlc::reserved`] tells that it is; and the next start hands it to [`Hlc::new`].
-/// So before a stamp is used, and after a peer's was followed, before what came with it is kept.
+/// It is asked after a stamp was taken, before that is used; and after a peer's was followed, before what came with it is kept.
 ///
 /// ```
 /// use gramme_vclock::{Hlc, Stamp};
@@ -19,11 +19,12 @@ use crate::stamp::Stamp;
 /// let mut on_disk = Stamp::ZERO;
 /// let mut clock = Hlc::new(on_disk);
 /// let mut stamp = |clock: &mut Hlc, wall_ms| {
+///     let stamp = clock.tick(wall_ms);
 ///     if let Some(floor) = clock.reserve(wall_ms) {
 ///         on_disk = floor; // and synced
 ///         clock.reserved(floor);
 ///     }
-///     clock.tick(wall_ms)
+///     stamp // not before
 /// };
 /// let a = stamp(&mut clock, 1_000);
 /// let b = stamp(&mut clock, 990); // the wall clock was set back
@@ -84,6 +85,9 @@ impl Hlc {
     /// replaces ([`Context::stamp`](crate::Context::stamp)). Beyond the drift allowed the clock itself does not follow, or one wild stamp would
     /// raise those of every other key: its next tick may be below, and another write over the same stamp is answered the same. Dots tell the
     /// two apart. Of [`Stamp::MAX`] there is no next, and the answer is that.
+    ///
+    /// Within the drift allowed the clock follows `covered`, past whatever was reserved before: [`Hlc::reserve`] comes after this, before the
+    /// stamp is used.
     pub fn tick_past(&mut self, wall_ms: u64, covered: Stamp) -> Stamp {
         self.observe(wall_ms, covered);
         self.tick(wall_ms).max(covered.next())
@@ -93,8 +97,9 @@ impl Hlc {
         self.last.next().max(Stamp::from_parts(believable(wall_ms), 0))
     }
 
-    /// The floor to make durable before the next [`Hlc::tick`] at `wall_ms` is used, and for the clock to stay past what it has
-    /// followed; `None` if what is durable reaches that far. It is asked for again until [`Hlc::reserved`] tells that it is.
+    /// The floor to make durable before any stamp that was taken is used, and for the clock to stay past what it has followed; `None` if what
+    /// is durable reaches that far. It is asked for again until [`Hlc::reserved`] tells that it is. It serves the next [`Hlc::tick`] at
+    /// `wall_ms` as well, so that it may be asked for before such a one, but no [`Hlc::tick_past`].
     ///
     /// It is [`Hlc::LEAD`] (or half the drift allowed, if that is less) ahead of the wall clock or of the greatest stamp followed, if that is later, but
     /// of the wall clock by the drift allowed at most. Where the clock is already past that, it is ahead of the clock by one

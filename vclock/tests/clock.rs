@@ -6,6 +6,8 @@ use proptest::prelude::*;
 #[derive(Debug, Clone)]
 enum Step {
     Tick(u64),
+    /// Of a write over this one.
+    TickPast(u64, Stamp),
     Observe(u64, Stamp),
     /// The disk refuses the floor that is asked for.
     Fail(u64),
@@ -25,6 +27,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(
         prop_oneof![
             wall().prop_map(Step::Tick),
+            (0..30_000u64, stamps()).prop_map(|(w, s)| Step::TickPast(w, s)),
             (0..30_000u64, stamps()).prop_map(|(w, s)| Step::Observe(w, s)),
             wall().prop_map(Step::Fail),
             Just(Step::Crash),
@@ -53,6 +56,20 @@ proptest! {
                     prop_assert!(last < Some(stamp));
                     prop_assert!(stamp.millis() >= wall);
                     last = Some(stamp);
+                }
+                Step::TickPast(wall, covered) => {
+                    let stamp = clock.tick_past(wall, covered);
+                    if let Some(floor) = clock.reserve(wall) {
+                        durable = floor;
+                        clock.reserved(floor);
+                    }
+                    prop_assert!(stamp > covered || covered == Stamp::MAX);
+                    // Beyond the drift allowed it is the key's alone.
+                    let own = clock.last();
+                    let within = covered.millis() <= wall + Hlc::MAX_DRIFT;
+                    prop_assert_eq!(stamp, if within { own } else { own.max(covered.next()) });
+                    prop_assert!(last < Some(own));
+                    last = Some(own);
                 }
                 Step::Observe(wall, seen) => {
                     let before = clock.last();
@@ -136,6 +153,22 @@ fn a_restart_does_not_go_back_behind_a_stamp_that_was_followed() {
     assert!(Hlc::new(durable).tick(1_001) > seen);
 }
 
+/// A write covers what a clock ahead has stamped. The floor that was asked for before knows nothing of it; the one asked for after does.
+#[test]
+fn a_restart_does_not_give_a_stamp_past_another_twice() {
+    let mut clock = Hlc::new(Stamp::ZERO);
+    let early = clock.reserve(2_000).unwrap();
+    clock.reserved(early);
+    let covered = Stamp::from_parts(9_000, 0);
+    let stamp = clock.tick_past(2_000, covered);
+    assert_eq!((stamp, clock.last()), (covered.next(), stamp), "the clock's own");
+    let floor = clock.reserve(2_000).unwrap();
+    assert!(early < stamp && stamp < floor);
+    let mut clock = Hlc::new(floor);
+    assert!(clock.tick_past(2_100, covered) > stamp);
+    assert_eq!(clock.tick(2_100).millis(), floor.millis());
+}
+
 #[test]
 fn a_wild_clock_drags_ours_by_the_drift_at_most() {
     let mut clock = Hlc::with_max_drift(Stamp::ZERO, 500);
@@ -156,7 +189,9 @@ fn peers_with_a_small_bound_follow_a_clock_that_restarted() {
         let floor = clock.reserve(10_000).unwrap();
         clock.tick(10_000);
         let stamp = Hlc::with_max_drift(floor, drift).tick(10_000);
-        assert!(Hlc::with_max_drift(Stamp::ZERO, drift).observe(10_000, stamp), "{stamp} within {drift} ms");
+        // Though their wall clocks are behind, by the half that the floor leaves.
+        let wall = 10_000 - drift / 2;
+        assert!(Hlc::with_max_drift(Stamp::ZERO, drift).observe(wall, stamp), "{stamp} within {drift} ms");
     }
 }
 

@@ -5,8 +5,8 @@ use alloc::vec::Vec;
 
 use serde::{Deserialize, Deserializer};
 
-use super::{GossipError, Head, Message, Record, Told};
-use crate::checked::{Checked, Malformed};
+use super::{GossipError, Head, MAX_LISTED, Message, Record, Told};
+use crate::checked::{Checked, Malformed, at_most};
 use crate::membership::{Membership, Progress};
 use crate::node::NodeId;
 
@@ -24,12 +24,15 @@ enum Read {
         membership: u64,
         #[serde(with = "crate::hex::option")]
         commit: Option<u64>,
+        #[serde(deserialize_with = "at_most::<_, (NodeId, ReadHead), MAX_LISTED>")]
         heads: Vec<(NodeId, ReadHead)>,
     },
     Delta {
         membership: Option<Checked<Told>>,
+        #[serde(deserialize_with = "at_most::<_, (NodeId, ReadRecord), MAX_LISTED>")]
         records: Vec<(NodeId, ReadRecord)>,
         ask_membership: bool,
+        #[serde(deserialize_with = "at_most::<_, NodeId, MAX_LISTED>")]
         ask: Vec<NodeId>,
     },
 }

@@ -1,13 +1,11 @@
 //! What goes over the wire and to disk, and the hash over it.
 
 use alloc::vec::Vec;
-use core::fmt;
-use core::marker::PhantomData;
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{Layout, LayoutError, LayoutVersion, MAX_MEMBERS};
-use crate::checked::{Checked, Malformed};
+use crate::checked::{Checked, Malformed, at_most};
 use crate::member::Member;
 use crate::mix::SequenceHash;
 use crate::partition::PartitionCount;
@@ -79,37 +77,6 @@ struct Read {
 
 /// Every partition with the most replicas.
 const MAX_TABLE: usize = SLOTS as usize * u8::MAX as usize;
-
-/// Reads a sequence, refusing it as soon as it is longer than `MAX`.
-fn at_most<'de, D: Deserializer<'de>, T: Deserialize<'de>, const MAX: usize>(
-    deserializer: D,
-) -> Result<Vec<T>, D::Error> {
-    struct Bounded<T, const MAX: usize>(PhantomData<T>);
-    impl<'de, T: Deserialize<'de>, const MAX: usize> de::Visitor<'de> for Bounded<T, MAX> {
-        type Value = Vec<T>;
-
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            write!(f, "at most {MAX} entries")
-        }
-
-        fn visit_seq<A: de::SeqAccess<'de>>(self, mut seq: A) -> Result<Vec<T>, A::Error> {
-            let claimed = seq.size_hint().unwrap_or(0);
-            if claimed > MAX {
-                return Err(de::Error::invalid_length(claimed, &self));
-            }
-            // A claim costs its sender nothing, so it alone reserves little.
-            let mut list = Vec::with_capacity(claimed.min(64));
-            while let Some(entry) = seq.next_element()? {
-                if list.len() == MAX {
-                    return Err(de::Error::invalid_length(MAX + 1, &self));
-                }
-                list.push(entry);
-            }
-            Ok(list)
-        }
-    }
-    deserializer.deserialize_seq(Bounded::<T, MAX>(PhantomData))
-}
 
 impl Serialize for Layout {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

@@ -56,3 +56,27 @@ impl Layout {
         rows
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::layout::LayoutVersion;
+    use crate::node::NodeId;
+
+    /// By how many partitions they owned; among equals by their best rank, in whichever partition that was; then by id.
+    #[test]
+    fn of_several_partitions_the_owners_of_most_come_first() {
+        let members: Vec<Member> = (1..=4).map(|id| Member::new(NodeId(id))).collect();
+        let held = |rows: &[[u16; 3]]| {
+            let partitions = u32::try_from(rows.len()).unwrap();
+            let (members, table) = (members.clone(), rows.concat());
+            let layout = Layout::from_parts(LayoutVersion(1), 0, 3, partitions, members.clone(), table);
+            layout.unwrap().as_held_by(&members, PartitionCount::new(1).unwrap()).concat()
+        };
+        assert_eq!(held(&[[3, 1, 2]]), [3, 1, 2]);
+        assert_eq!(held(&[[3, 1, 2], [0, 2, 1]]), [1, 2, 0]);
+        assert_eq!(held(&[[2, 3, 1], [1, 2, 3]]), [1, 2, 3]);
+        assert_eq!(held(&[[1, 2, 3], [2, 3, 1]]), [1, 2, 3]);
+        assert_eq!(held(&[[3, 0, 1], [3, 2, 0], [2, 1, 0], [1, 3, 0]]), [0, 1, 3]);
+    }
+}

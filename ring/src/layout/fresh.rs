@@ -18,6 +18,10 @@ use crate::mix::mix2;
 /// end and every quota is met exactly, without any search.
 ///
 /// Former owners of a partition come first, so that much stays where it is, though not as much as could.
+///
+/// A row names its zones in order. Of a zone's members those that were chosen stand by their claims, the most overdue first; by id, where
+/// all of them were taken. Who stands behind the ranks that are balanced later stays in this order, so it is told here and left to no
+/// library.
 pub(super) fn place(shape: &Shape, members: &[Member], quotas: &[usize], former: &[Vec<u16>]) -> Vec<u16> {
     let zone_members = shape.members_of_zones();
     let mut remaining = quotas.to_vec();
@@ -68,8 +72,11 @@ pub(super) fn place(shape: &Shape, members: &[Member], quotas: &[usize], former:
             }
             if candidates.len() > count {
                 candidates.select_nth_unstable_by(count - 1, |a, b| b.cmp(a));
+                candidates.truncate(count);
+                // The selection leaves them in an order of its own. No two are equal.
+                candidates.sort_unstable_by(|a, b| b.cmp(a));
             }
-            for &(_, _, m) in &candidates[..count] {
+            for &(_, _, m) in &candidates {
                 table.push(u16::try_from(m).expect("members are counted by u16"));
                 remaining[m] -= 1;
                 urgency[m] = schedule(remaining[m], quotas[m], members[m].id.0);

@@ -48,11 +48,15 @@ pub const MAX_MERGED_SETTINGS: usize = 2 * MAX_SETTINGS;
 pub const MAX_CHANGES: u64 = 1 << 32;
 /// Stamps are below this in any case, so that the next one exists.
 const STAMP_END: u64 = 1 << 63;
+/// Versions of committed layouts are below this, 2^31 - 1, so that each commit brings new stamps: a state with a later one is refused
+/// ([`Malformed::VersionOutOfRange`]), by all, and nobody makes one
+/// ([`LayoutError::Version`](crate::LayoutError::Version)). With a commit a second it takes 68 years to get there.
+pub const VERSION_END: u64 = STAMP_END / MAX_CHANGES - 1;
 
 /// What all stamps of a state with this commit are below.
 pub(super) fn stamp_end(committed: Option<LayoutVersion>) -> u64 {
     let commits = committed.map_or(0, |version| version.0);
-    commits.saturating_add(1).saturating_mul(MAX_CHANGES).min(STAMP_END)
+    (commits + 1) * MAX_CHANGES
 }
 
 /// What became of a node.
@@ -273,12 +277,6 @@ impl Config {
         }
         if let Some(e) = &self.partitions {
             PartitionCount::new(e.value).map_err(|_| Malformed::PartitionCount(e.value))?;
-        }
-        if self.nodes.len() > MAX_MERGED_NODES {
-            return Err(Malformed::TooManyNodes);
-        }
-        if self.settings.len() > MAX_MERGED_SETTINGS {
-            return Err(Malformed::TooManySettings);
         }
         if self.settings.iter().any(|(name, e)| {
             name.len() > MAX_SETTING_NAME || e.value.as_ref().is_some_and(|v| v.len() > MAX_SETTING_VALUE)

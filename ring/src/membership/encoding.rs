@@ -5,7 +5,7 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::config::{Config, Described, Settings, Standing};
-use super::{ClusterId, Commit, Membership, shorten};
+use super::{ClusterId, Commit, MAX_MERGED_NODES, MAX_MERGED_SETTINGS, Membership, VERSION_END, shorten};
 use crate::checked::{Ascending, Checked, Malformed};
 use crate::layout::Layout;
 use crate::node::NodeId;
@@ -26,8 +26,8 @@ struct WrittenCommit<'a> {
 pub(super) struct ReadConfig {
     replicas: Option<Described<u8>>,
     partitions: Option<Described<u32>>,
-    nodes: Ascending<BTreeMap<NodeId, Described<Checked<Standing>>>>,
-    settings: Ascending<Settings>,
+    nodes: Ascending<BTreeMap<NodeId, Described<Checked<Standing>>>, MAX_MERGED_NODES>,
+    settings: Ascending<Settings, MAX_MERGED_SETTINGS>,
 }
 
 #[derive(Deserialize)]
@@ -37,7 +37,7 @@ struct ReadCommit {
     config: ReadConfig,
     layout: Checked<Layout>,
     from: Option<Checked<Layout>>,
-    trackers: Ascending<BTreeMap<NodeId, Phase>>,
+    trackers: ReadTrackers,
 }
 
 #[derive(Serialize)]
@@ -53,8 +53,12 @@ struct Written<'a> {
 struct Read {
     committed: Option<ReadCommit>,
     staged: ReadConfig,
-    given_up: Ascending<BTreeSet<NodeId>>,
+    given_up: ReadIds,
 }
+
+/// Nobody else takes part than who is known.
+pub(super) type ReadTrackers = Ascending<BTreeMap<NodeId, Phase>, MAX_MERGED_NODES>;
+pub(super) type ReadIds = Ascending<BTreeSet<NodeId>, MAX_MERGED_NODES>;
 
 impl Serialize for Membership {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -75,8 +79,10 @@ impl ReadConfig {
         let node = |(id, Described { stamp, author, value }): (NodeId, Described<Checked<Standing>>)| {
             Ok((id, Described { stamp, author, value: value.0.map_err(|flaw| flaw.of(id))? }))
         };
-        let nodes = nodes.check()?.into_iter().map(node).collect::<Result<_, Malformed>>()?;
-        let config = Config { replicas, partitions, nodes, settings: settings.check()? };
+        let nodes =
+            nodes.check(Malformed::TooManyNodes)?.into_iter().map(node).collect::<Result<_, Malformed>>()?;
+        let config =
+            Config { replicas, partitions, nodes, settings: settings.check(Malformed::TooManySettings)? };
         config.validate()?;
         Ok(config)
     }
@@ -87,7 +93,10 @@ impl ReadCommit {
         let config = self.config.check()?;
         let layout = self.layout.0?;
         let from = self.from.map(|from| from.0).transpose()?;
-        let trackers = Trackers(self.trackers.check()?);
+        let trackers = Trackers(self.trackers.check(Malformed::TooManyNodes)?);
+        if layout.version().0 >= VERSION_END {
+            return Err(Malformed::VersionOutOfRange(layout.version()));
+        }
         if config.members() != layout.members() {
             return Err(Malformed::OtherMembers);
         }
@@ -112,7 +121,7 @@ impl ReadCommit {
 impl Read {
     fn check(self) -> Result<Membership, Malformed> {
         let staged = self.staged.check()?;
-        let given_up = self.given_up.check()?;
+        let given_up = self.given_up.check(Malformed::TooManyNodes)?;
         let committed = self.committed.map(ReadCommit::check).transpose()?;
         if let Some(commit) = &committed {
             // Whoever wrote it had dropped what comes to nothing, so that equal states have one encoding.

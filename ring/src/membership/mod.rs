@@ -51,7 +51,7 @@ use serde::{Deserialize, Serialize};
 
 pub use config::{
     Change, DEFAULT_PARTITIONS, DEFAULT_REPLICAS, MAX_CHANGES, MAX_KNOWN_NODES, MAX_MERGED_NODES,
-    MAX_MERGED_SETTINGS, MAX_SETTING_NAME, MAX_SETTING_VALUE, MAX_SETTINGS, Standing,
+    MAX_MERGED_SETTINGS, MAX_SETTING_NAME, MAX_SETTING_VALUE, MAX_SETTINGS, Standing, VERSION_END,
 };
 use config::{Config, Described, Tally};
 pub use error::{CommitError, MergeError, StageError};
@@ -338,6 +338,11 @@ impl Membership {
         }
         if let Some(transition) = self.transition() {
             return Err(CommitError::TransitionLive(transition.step()));
+        }
+        if let Some(layout) = self.layout()
+            && layout.version().0 + 1 >= VERSION_END
+        {
+            return Err(LayoutError::Version(layout.version()).into());
         }
         let config = match self.base() {
             Some(base) if used_up => base.clone(),

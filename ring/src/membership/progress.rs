@@ -1,15 +1,15 @@
 //! What is news to a node that has the same commit.
 
-use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::collections::BTreeSet;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::config::Config;
-use super::encoding::ReadConfig;
-use super::{Commit, MAX_MERGED_NODES, Membership, MergeError, Merged};
-use crate::checked::{Ascending, Checked, Malformed};
+use super::encoding::{ReadConfig, ReadIds, ReadTrackers};
+use super::{Commit, Membership, MergeError, Merged};
+use crate::checked::{Checked, Malformed};
 use crate::node::NodeId;
-use crate::transition::{Phase, Trackers};
+use crate::transition::Trackers;
 
 /// What a [`Membership`] knows beyond its commit: who has declared what, whether the transition has ended, what is staged,
 /// who was given up. A node that has the same commit lacks nothing else of it, and it is small: the layouts, whose tables
@@ -102,25 +102,22 @@ impl Membership {
 #[derive(Deserialize)]
 #[serde(rename = "Progress")]
 struct Read {
-    committed: Option<Since<Ascending<BTreeMap<NodeId, Phase>>>>,
+    committed: Option<Since<ReadTrackers>>,
     staged: ReadConfig,
-    given_up: Ascending<BTreeSet<NodeId>>,
+    given_up: ReadIds,
 }
 
 impl Read {
     fn check(self) -> Result<Progress, Malformed> {
-        let since = |Since { commit, ended, trackers }: Since<Ascending<_>>| {
-            let trackers = Trackers(trackers.check()?);
+        let since = |Since { commit, ended, trackers }: Since<ReadTrackers>| {
+            let trackers = Trackers(trackers.check(Malformed::TooManyNodes)?);
             if ended && trackers.iter().next().is_some() {
                 return Err(Malformed::EndedTracker);
             }
             Ok(Since { commit, ended, trackers })
         };
         let committed = self.committed.map(since).transpose()?;
-        let (staged, given_up) = (self.staged.check()?, self.given_up.check()?);
-        if given_up.len() > MAX_MERGED_NODES {
-            return Err(Malformed::TooManyNodes);
-        }
+        let (staged, given_up) = (self.staged.check()?, self.given_up.check(Malformed::TooManyNodes)?);
         Ok(Progress { committed, staged, given_up })
     }
 }

@@ -1,7 +1,7 @@
 //! What a liar says may be believed; it parts nobody from the others, and nobody is locked out by it.
 
 use super::{finish, id};
-use gramme_ring::gossip::{Gossip, GossipError, Head, INCARNATION_END, Message, Record, Told};
+use gramme_ring::gossip::{Gossip, GossipError, HEARSAY_END, Head, INCARNATION_END, Message, Record, Told};
 use gramme_ring::membership::MergeError;
 use gramme_ring::{Change, ClusterId, LayoutVersion, Member, Membership, NodeId};
 use serde_json::json;
@@ -102,6 +102,34 @@ fn records_pass_where_a_membership_does_not() {
     let refused = node.receive(LIAR, told(other, vec![(id(1), record(1, b"here"))]));
     assert!(matches!(refused, Err(GossipError::Merge(MergeError::OtherCluster { .. }))));
     assert_eq!(node.record(id(1)), None);
+}
+
+/// From this incarnation on a node speaks for itself.
+#[test]
+fn hearsay_ends_where_it_says() {
+    for (from, incarnation, believed) in [
+        (LIAR, HEARSAY_END - 1, true),
+        (LIAR, HEARSAY_END, false),
+        (id(1), HEARSAY_END, true),
+        (id(1), INCARNATION_END - 1, true),
+    ] {
+        let mut node = nodes().remove(0);
+        let said = Message::Delta {
+            membership: None,
+            records: vec![(id(1), record(incarnation, b"here"))],
+            ask_membership: false,
+            ask: vec![],
+        };
+        node.receive(from, said).unwrap();
+        assert_eq!(node.record(id(1)).is_some(), believed, "{incarnation} from {from}");
+        // Nor is it passed on.
+        let Some(Message::Delta { records, .. }) =
+            node.receive(id(2), Message::Heads { membership: 0, commit: None, heads: vec![] }).unwrap().reply
+        else {
+            panic!("it has a record of itself")
+        };
+        assert_eq!(records.iter().any(|(of, _)| *of == id(1)), incarnation < HEARSAY_END);
+    }
 }
 
 /// Whatever others say of it, a node comes back with more, and is believed.

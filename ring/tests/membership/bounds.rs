@@ -6,8 +6,9 @@ use gramme_ring::membership::{
 };
 use gramme_ring::{Change, Membership, NodeId};
 use proptest::prelude::*;
+use serde_json::json;
 
-use crate::{CLUSTER, commit, finish, founded, joined, member};
+use crate::{CLUSTER, commit, finish, founded, joined, member, reads_back};
 
 fn set(name: &str) -> Change {
     Change::Setting { name: name.into(), value: Some(vec![1]) }
@@ -125,6 +126,32 @@ fn nodes_past_the_bound_too() {
     abc.stage(NodeId(1), Change::Remove(NodeId(3))).unwrap();
     abc.commit(CLUSTER, abc.propose().unwrap().hash()).unwrap();
     assert!(abc.is_removed(NodeId(3)));
+}
+
+/// As many are staged as a merge keeps, beside one that is committed and past them all: a commit has room for all but the last of the new
+/// ones.
+#[test]
+fn a_commit_takes_the_first_new_nodes_that_find_room() {
+    let mut m = Membership::new();
+    for id in [1, 2, u64::MAX] {
+        m.stage(NodeId(1), Change::Member(member(id))).unwrap();
+    }
+    commit(&mut m);
+    let new = 3..1 + MAX_MERGED_NODES as u64;
+    let left = |id| (NodeId(id).to_string(), json!({"stamp": 1, "author": NodeId(1), "value": "Left"}));
+    let mut flood = serde_json::to_value(Membership::new()).unwrap();
+    flood["staged"]["nodes"] = new.clone().map(left).collect::<serde_json::Map<_, _>>().into();
+    m.merge(&serde_json::from_value(flood).unwrap()).unwrap();
+    // What is said of the last would be dropped by the next merge.
+    let full = m.clone();
+    assert_eq!(m.stage(NodeId(1), Change::Leave(NodeId(u64::MAX))), Err(StageError::Full));
+    assert_eq!(m, full);
+    m.stage(NodeId(1), Change::Remove(NodeId(2))).unwrap();
+    commit(&mut m);
+    reads_back(&m);
+    assert_eq!(m.standing(NodeId(u64::MAX)), full.standing(NodeId(u64::MAX)));
+    let known = |id| m.standing(NodeId(id)).is_some();
+    assert_eq!([new.start, new.end - 2, new.end - 1].map(known), [true, true, false]);
 }
 
 /// What one node does that hears of nobody meanwhile.

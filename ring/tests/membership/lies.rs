@@ -2,12 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use gramme_ring::membership::{MAX_MERGED_NODES, MergeError, Progress, StageError};
+use gramme_ring::membership::{CommitError, MAX_MERGED_NODES, MergeError, Progress, StageError, VERSION_END};
 use gramme_ring::transition::AdvanceError;
-use gramme_ring::{Change, Checked, LayoutVersion, Malformed, Membership, NodeId};
+use gramme_ring::{Change, Checked, LayoutError, LayoutVersion, Malformed, Membership, NodeId};
 use serde_json::{Value, json};
 
-use crate::{CLUSTER, commit, finish, founded, joined, member};
+use crate::{CLUSTER, commit, finish, founded, joined, member, reads_back};
 
 fn state(change: impl FnOnce(&mut Value)) -> Checked<Membership> {
     let mut state = serde_json::to_value(Membership::new()).unwrap();
@@ -18,16 +18,6 @@ fn state(change: impl FnOnce(&mut Value)) -> Checked<Membership> {
 fn given_up(ids: impl IntoIterator<Item = u64>) -> Membership {
     let ids: Vec<NodeId> = ids.into_iter().map(NodeId).collect();
     state(|state| state["given_up"] = json!(ids)).0.unwrap()
-}
-
-/// As a node reads its own file, and a peer what it is told.
-fn reads_back(m: &Membership) {
-    let Checked(back) =
-        postcard::from_bytes::<Checked<Membership>>(&postcard::to_allocvec(m).unwrap()).unwrap();
-    assert_eq!(back.as_ref(), Ok(m));
-    let progress = postcard::to_allocvec(&m.progress()).unwrap();
-    let Checked(back) = postcard::from_bytes::<Checked<Progress>>(&progress).unwrap();
-    assert_eq!(back, Ok(m.progress()));
 }
 
 fn removing(id: u64) -> Membership {
@@ -151,4 +141,60 @@ fn stamps_that_are_used_up_come_back_with_a_commit() {
         assert_eq!(joined(late.clone(), &next), next);
         assert_eq!(joined(next.clone(), &late), next);
     }
+}
+
+/// A commit that nobody made, with a change under this stamp.
+fn made_up(version: u64, stamp: u64) -> Result<Membership, Malformed> {
+    let mut lie = serde_json::to_value(founded(1..=3)).unwrap();
+    lie["committed"]["config"]["partitions"]["stamp"] = json!(stamp);
+    of_version(version, lie)
+}
+
+fn of_version(version: u64, mut state: Value) -> Result<Membership, Malformed> {
+    let read = |state: &Value| serde_json::from_value::<Checked<Membership>>(state.clone()).unwrap().0;
+    state["committed"]["layout"]["version"] = json!(version);
+    if let Err(Malformed::Layout(LayoutError::Hash { expected, .. })) = read(&state) {
+        state["committed"]["layout"]["hash"] = json!(format!("{expected:016x}"));
+    }
+    read(&state)
+}
+
+/// A transition leaves the version before the one that it enters, whatever else the two say of each other.
+#[test]
+fn no_version_is_left_out() {
+    let mut m = founded(1..=3);
+    m.stage(NodeId(1), Change::Member(member(4))).unwrap();
+    commit(&mut m);
+    let state = serde_json::to_value(&m).unwrap();
+    assert_eq!(of_version(2, state.clone()), Ok(m));
+    for version in [1, 3, VERSION_END - 1] {
+        assert_eq!(of_version(version, state.clone()), Err(Malformed::OtherParent));
+    }
+}
+
+/// After a version that high no commit would bring new stamps.
+#[test]
+fn no_commit_is_believed_that_leaves_no_stamps() {
+    let last_stamp = (1 << 63) - 1;
+    for version in [VERSION_END, 1 << 31, u64::MAX - 1, u64::MAX] {
+        let refused = Err(Malformed::VersionOutOfRange(LayoutVersion(version)));
+        assert_eq!(made_up(version, last_stamp), refused);
+        assert_eq!(made_up(version, 1), refused);
+    }
+    let version = VERSION_END - 2;
+    let end = (version + 1) << 32;
+    assert_eq!(made_up(version, end), Err(Malformed::StampOutOfRange));
+    let lie = made_up(version, end - 1).unwrap();
+    let mut m = founded(1..=3);
+    m.merge_from(NodeId(99), &lie).unwrap();
+    assert_eq!(m.stage(NodeId(1), Change::Replicas(2)), Err(StageError::Full));
+    commit(&mut m);
+    finish(&mut m);
+    m.stage(NodeId(1), Change::Replicas(2)).unwrap();
+    m.unstage_all(NodeId(1)).unwrap();
+    reads_back(&m);
+    // That was the last, and nobody makes one that others refuse.
+    m.stage(NodeId(1), Change::Replicas(2)).unwrap();
+    let last = LayoutVersion(VERSION_END - 1);
+    assert_eq!(m.propose(), Err(CommitError::Layout(LayoutError::Version(last))));
 }

@@ -7,8 +7,8 @@ mod progress;
 mod properties;
 mod staging;
 
-use gramme_ring::membership::MergeError;
-use gramme_ring::{Change, ClusterId, Member, Membership, NodeId, Phase};
+use gramme_ring::membership::{MergeError, Progress};
+use gramme_ring::{Change, Checked, ClusterId, Member, Membership, NodeId, Phase};
 
 const CLUSTER: ClusterId = ClusterId(99);
 
@@ -57,4 +57,14 @@ fn try_joined(mut a: Membership, b: &Membership) -> Option<Membership> {
 
 fn joined(a: Membership, b: &Membership) -> Membership {
     try_joined(a, b).unwrap()
+}
+
+/// As a node reads its own file, and a peer what it is told.
+fn reads_back(m: &Membership) {
+    let Checked(back) =
+        postcard::from_bytes::<Checked<Membership>>(&postcard::to_allocvec(m).unwrap()).unwrap();
+    assert_eq!(back.as_ref(), Ok(m));
+    let progress = postcard::to_allocvec(&m.progress()).unwrap();
+    let Checked(back) = postcard::from_bytes::<Checked<Progress>>(&progress).unwrap();
+    assert_eq!(back, Ok(m.progress()));
 }

@@ -3,7 +3,7 @@
 use gramme_ring::membership::{CommitError, StageError, Standing, VersionStanding};
 use gramme_ring::{Change, LayoutVersion, Membership, NodeId, Phase, Step};
 
-use crate::{commit, finish, founded, member};
+use crate::{commit, finish, founded, member, reads_back};
 
 #[test]
 fn removed_is_for_ever() {
@@ -16,7 +16,9 @@ fn removed_is_for_ever() {
     // The dead take no part: nobody waits for them.
     assert_eq!(m.transition().unwrap().participants(), [NodeId(1), NodeId(2), NodeId(3)]);
     finish(&mut m);
-    assert_eq!(m.stage(NodeId(1), Change::Member(member(4))), Err(StageError::RemovedForEver(NodeId(4))));
+    for change in [Change::Member(member(4)), Change::Leave(NodeId(4)), Change::Remove(NodeId(4))] {
+        assert_eq!(m.stage(NodeId(1), change), Err(StageError::RemovedForEver(NodeId(4))));
+    }
     // Staged where the removal was not known, with ever so large a stamp, it comes to nothing.
     for _ in 0..20 {
         stale.stage(NodeId(9), Change::Member(member(4).with_weight(7))).unwrap();
@@ -70,6 +72,12 @@ fn a_node_that_dies_in_a_transition() {
     }
     assert!(m.settle());
     assert_eq!(m.staged(), [Change::Remove(NodeId(4))]);
+    // What is committed is not told once more as given up: no reader would take it.
+    let mut removed = m.clone();
+    commit(&mut removed);
+    assert_eq!(removed.standing(NodeId(4)), Some(&Standing::Removed));
+    assert!(removed.is_removed(NodeId(4)) && removed.staged().is_empty());
+    reads_back(&removed);
     // Even if that is taken back, no later commit has it as a member.
     m.unstage_all(NodeId(1)).unwrap();
     m.stage(NodeId(1), Change::Replicas(2)).unwrap();

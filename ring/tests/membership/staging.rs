@@ -80,6 +80,16 @@ fn staging_can_be_taken_back_everywhere() {
     assert!(b.staged().is_empty());
 }
 
+/// Who was to leave dies before that is committed; and she who said so may have been wrong.
+#[test]
+fn leave_and_remove_replace_each_other() {
+    let mut m = founded(1..=3);
+    for change in [Change::Leave, Change::Remove, Change::Leave] {
+        m.stage(NodeId(1), change(NodeId(3))).unwrap();
+        assert_eq!(m.staged(), [change(NodeId(3))]);
+    }
+}
+
 #[test]
 fn bad_changes_are_named() {
     let mut m = founded(1..=3);
