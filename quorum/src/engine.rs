@@ -194,7 +194,7 @@ impl Engine {
             offering: None,
             anti_entropy: AntiEntropy::default(),
             sums: BTreeMap::new(),
-            budget: Budget::new(now.instant, config.limits.repair),
+            budget: Budget::new(now.instant, config.planted.rate(config.limits.repair)),
             ready: false,
             durable: 0,
             ordered: AppendId(0),
@@ -409,7 +409,8 @@ impl Engine {
         {
             return;
         }
-        if core::mem::take(&mut peer.suspected) {
+        let forgives = !self.config.planted.is(Bug::SuspectedForGood);
+        if forgives && core::mem::take(&mut peer.suspected) {
             self.start_handoff(now, from);
         }
         // What asks for much more than it says waits for better times.
@@ -465,7 +466,8 @@ impl Engine {
                 self.replica.start(&mut self.out, &key, Task::Merge(merge));
             }
             Message::Read { call, layout, key, want } => {
-                match self.view.check(layout).and_then(|()| self.check_call(&key, self.replica.is_full())) {
+                let full = self.replica.is_full() && !self.config.planted.is(Bug::PeerReadUnbounded);
+                match self.view.check(layout).and_then(|()| self.check_call(&key, full)) {
                     Err(why) => self.refuse(from, call, why),
                     Ok(()) => {
                         self.replica.start(&mut self.out, &key, Task::Read(Reader::Peer(from, call, want)));

@@ -175,6 +175,22 @@ bugs! {
     LeaverHintsDropped,
     /// A node acknowledges a new layout before it has synced what it took by the old one.
     UnsyncedAcked,
+    /// A read leaves a stale copy as it is.
+    NoReadRepair,
+    /// Anti-entropy and recovery fetch as fast as they can.
+    RepairUnbounded,
+    /// However many operations wait for their records, peers' reads are taken.
+    PeerReadUnbounded,
+    /// That a node is said to own what it has never pulled is ignored.
+    SkippedIgnored,
+    /// Where new rules hold, what waits for its record is acknowledged by the old ones.
+    SyncFirstForgotten,
+    /// How far peers' logs have come is not written down.
+    NotesForgotten,
+    /// A listing that could not read all keys is taken for whole.
+    UnreadableIgnored,
+    /// Who was suspected once stays so for as long as its connection.
+    SuspectedForGood,
 }
 
 impl Planted {
@@ -204,6 +220,11 @@ impl Planted {
     #[must_use]
     pub const fn is(self, _: Bug) -> bool {
         false
+    }
+
+    /// How many bytes may be fetched in a second.
+    pub(crate) fn rate(self, per_second: u32) -> u32 {
+        if self.is(Bug::RepairUnbounded) { u32::MAX } else { per_second }
     }
 
     /// What a client is shown.
