@@ -181,14 +181,10 @@ bugs! {
     RepairUnbounded,
     /// However many operations wait for their records, peers' reads are taken.
     PeerReadUnbounded,
-    /// That a node is said to own what it has never pulled is ignored.
-    SkippedIgnored,
     /// Where new rules hold, what waits for its record is acknowledged by the old ones.
     SyncFirstForgotten,
     /// How far peers' logs have come is not written down.
     NotesForgotten,
-    /// A listing that could not read all keys is taken for whole.
-    UnreadableIgnored,
     /// Who was suspected once stays so for as long as its connection.
     SuspectedForGood,
 }

@@ -195,7 +195,7 @@ pub fn run(plan: &Plan, progress: &mut dyn FnMut(&World)) -> Outcome {
         shape.limits.handoff = own.index(3) + 1;
     }
     if own.chance(150_000) {
-        shape.limits.repair = *own.pick(&[16 << 10, 64 << 10, 128 << 10]);
+        shape.limits.repair = *own.pick(&[64 << 10, 128 << 10, 256 << 10]);
     }
     shape.cold = own.chance(500_000);
     if own.chance(150_000) {

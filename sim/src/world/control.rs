@@ -284,6 +284,7 @@ impl World {
     /// Forgets what was planned for a node's disk.
     pub fn calm_disk(&mut self, node: usize) {
         self.disturbs(node, self.now);
+        (self.nodes[node].hangs, self.nodes[node].read_hangs) = (Duration::ZERO, Duration::ZERO);
         self.nodes[node].dying.borrow_mut().amid = None;
         let is_full = self.nodes[node].host.as_ref().is_some_and(|host| host.store().is_full());
         let disk = &mut self.nodes[node].disk;
