@@ -194,7 +194,7 @@ impl Engine {
             offering: None,
             anti_entropy: AntiEntropy::default(),
             sums: BTreeMap::new(),
-            budget: Budget::new(now.instant, config.planted.rate(config.limits.repair)),
+            budget: Budget::new(now.instant, config.limits.repair),
             ready: false,
             durable: 0,
             ordered: AppendId(0),

@@ -177,8 +177,6 @@ bugs! {
     UnsyncedAcked,
     /// A read leaves a stale copy as it is.
     NoReadRepair,
-    /// Anti-entropy and recovery fetch as fast as they can.
-    RepairUnbounded,
     /// However many operations wait for their records, peers' reads are taken.
     PeerReadUnbounded,
     /// Where new rules hold, what waits for its record is acknowledged by the old ones.
@@ -216,11 +214,6 @@ impl Planted {
     #[must_use]
     pub const fn is(self, _: Bug) -> bool {
         false
-    }
-
-    /// How many bytes may be fetched in a second.
-    pub(crate) fn rate(self, per_second: u32) -> u32 {
-        if self.is(Bug::RepairUnbounded) { u32::MAX } else { per_second }
     }
 
     /// What a client is shown.

@@ -86,32 +86,6 @@ fn one_that_nobody_knows_any_more_is_found_by_the_judge() {
     back_on_an_old_disk(Planted::one(gramme_quorum::planted::Bug::NotesForgotten));
 }
 
-/// Node 2 loses its disk, and may fetch two thousand bytes in a tenth of a second.
-fn wiped_with_little_to_spend(planted: Planted) {
-    let mut shape = Shape { planted, ..Shape::new(3) };
-    shape.limits.repair = 20_000;
-    let mut s = Script::of(44, shape);
-    for n in 0..400 {
-        s.set(n % 2, &format!("key{n}")).unwrap();
-    }
-    s.world.wipe(2);
-    s.restart(2);
-    s.wait(5 * SECOND);
-    s.rest();
-}
-
-#[test]
-fn who_may_fetch_little_at_a_time_takes_its_time() {
-    wiped_with_little_to_spend(Planted::default());
-}
-
-#[cfg(feature = "planted")]
-#[test]
-#[should_panic(expected = "has spent")]
-fn one_that_takes_no_time_is_found_by_the_judge() {
-    wiped_with_little_to_spend(Planted::one(gramme_quorum::planted::Bug::RepairUnbounded));
-}
-
 #[cfg(feature = "planted")]
 #[test]
 #[should_panic(expected = "violated")]
