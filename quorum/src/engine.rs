@@ -412,7 +412,8 @@ impl Engine {
         {
             return;
         }
-        if core::mem::take(&mut peer.suspected) {
+        let forgives = !self.config.planted.is(Bug::SuspectedForGood);
+        if forgives && core::mem::take(&mut peer.suspected) {
             self.start_handoff(now, from);
         }
         // What asks for much more than it says waits for better times.
@@ -469,7 +470,8 @@ impl Engine {
                 self.replica.start(&mut self.out, &key, Task::Merge(merge));
             }
             Message::Read { call, layout, key, want } => {
-                match self.view.check(layout).and_then(|()| self.check_call(&key, self.replica.is_full())) {
+                let full = self.replica.is_full() && !self.config.planted.is(Bug::PeerReadUnbounded);
+                match self.view.check(layout).and_then(|()| self.check_call(&key, full)) {
                     Err(why) => self.refuse(from, call, why),
                     Ok(()) => {
                         self.replica.start(&mut self.out, &key, Task::Read(Reader::Peer(from, call, want)));

@@ -144,7 +144,8 @@ impl Engine {
     /// Writes down what there is new. How far a peer's log has come is noted whenever the peer or its connection has come or gone, and
     /// after every few writes of it: all may lose power at one time, and one of them come back as an old copy.
     fn write_notes(&mut self) {
-        if self.notes.load.is_some() || !core::mem::take(&mut self.notes.new) {
+        let forgotten = self.config.planted.is(Bug::NotesForgotten);
+        if forgotten || self.notes.load.is_some() || !core::mem::take(&mut self.notes.new) {
             return;
         }
         self.peers.values_mut().for_each(|peer| peer.noted = peer.seen.mark());

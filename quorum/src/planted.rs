@@ -177,6 +177,16 @@ bugs! {
     LeaverHintsDropped,
     /// A node acknowledges a new layout before it has synced what it took by the old one.
     UnsyncedAcked,
+    /// A read leaves a stale copy as it is.
+    NoReadRepair,
+    /// However many operations wait for their records, peers' reads are taken.
+    PeerReadUnbounded,
+    /// Where new rules hold, what waits for its record is acknowledged by the old ones.
+    SyncFirstForgotten,
+    /// How far peers' logs have come is not written down.
+    NotesForgotten,
+    /// Who was suspected once stays so for as long as its connection.
+    SuspectedForGood,
 }
 
 impl Planted {

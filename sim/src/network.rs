@@ -57,6 +57,14 @@ impl Network {
         self.weather = weather;
     }
 
+    /// Whether every message arrives, and soon.
+    #[must_use]
+    pub fn is_fair(&self) -> bool {
+        self.weather.lost == 0
+            && self.weather.straggling == 0
+            && self.weather.slowest <= Weather::FAIR.slowest
+    }
+
     /// Cuts or mends one direction. `true` if that changed it.
     pub fn set_cut(&mut self, from: usize, to: usize, cut: bool) -> bool {
         assert_ne!(from, to, "a node talks to itself without a network");

@@ -100,6 +100,8 @@ pub(crate) struct Node {
     pub(crate) outdated: bool,
     /// It never comes back.
     pub(crate) gone: bool,
+    /// It was given up and runs on.
+    pub(crate) outcast: bool,
     /// What it has asked of others that a cluster at rest has no need of, and what it has asked of its disk.
     pub(crate) sent: u64,
     pub(crate) disk_work: u64,
@@ -145,6 +147,7 @@ impl Node {
             image: None,
             outdated: false,
             gone: false,
+            outcast: false,
             sent: 0,
             disk_work: 0,
             handed_over: (0, 0),

@@ -6,7 +6,7 @@ use crate::checker::{Violation, value_of};
 use crate::keyspaces::Keyspaces;
 use crate::network::Weather;
 use crate::rng::{Rng, Tape};
-use crate::swarm::{HARMS, Harm, KINDS, Kind, Storm};
+use crate::swarm::{HARMS, Harm, Heals, KINDS, Kind, Storm};
 use crate::time::Time;
 use crate::timeline::Timeline;
 use crate::workload::Workload;
@@ -128,8 +128,8 @@ struct Run<'a> {
     harmed: BTreeMap<Harm, u64>,
     /// Faults rage.
     raging: bool,
-    /// There is no anti-entropy.
-    hints_alone: bool,
+    /// What makes replicas equal.
+    heals: Heals,
     /// Not so many faults at once that acknowledged writes may be lost.
     limited: bool,
     progress: &'a mut dyn FnMut(&World),
@@ -201,12 +201,22 @@ pub fn run(plan: &Plan, progress: &mut dyn FnMut(&World)) -> Outcome {
     if own.chance(150_000) {
         shape.limits.request_bytes = own.index(2_000) + 1;
     }
+    // What has no hint is healed by reads, or by anti-entropy, which mostly comes first.
+    let reads_alone = !plan.safety_only && !hints_alone && !damaged && own.chance(120_000);
+    if reads_alone {
+        shape.timing.exchange = Duration::from_secs(3600);
+    }
+    let heals = match (hints_alone, reads_alone) {
+        (true, _) => Heals::Hints,
+        (_, true) => Heals::Reads,
+        _ => Heals::All,
+    };
     let mut world = World::taped(plan.seed, shape, plan.trace.clone(), &tape);
     if !plan.safety_only {
         world.set_limited();
     }
     let workload = Workload::new(tape.stream(plan.seed, 4), plan.rate);
-    let storm = Storm::draw(&mut rng, hints_alone);
+    let storm = Storm::draw(&mut rng, heals);
     // With fewer than three nodes none of these rules would mean much.
     let keyspaces = Keyspaces::draw(&mut tape.stream(plan.seed, 6));
     let keyspaces = if plan.nodes < 3 { Keyspaces::default() } else { keyspaces };
@@ -229,7 +239,7 @@ pub fn run(plan: &Plan, progress: &mut dyn FnMut(&World)) -> Outcome {
         struck: BTreeMap::new(),
         harmed: BTreeMap::new(),
         raging: false,
-        hints_alone,
+        heals,
         limited,
         progress,
     };
@@ -319,7 +329,7 @@ impl Run<'_> {
         self.storms += 1;
         self.sleeps = 0;
         if self.storms > 1 {
-            self.storm = Storm::draw(&mut self.rng, self.hints_alone);
+            self.storm = Storm::draw(&mut self.rng, self.heals);
             self.workload.move_on(self.storms);
         }
         self.use_keyspaces();
@@ -370,17 +380,25 @@ impl Run<'_> {
                 restless = Duration::from_secs(second);
             }
         }
+        self.world.end_outcasts();
+        // What has stalled with a lost message would wait for anti-entropy.
+        if self.heals == Heals::Reads {
+            self.world.renew_connections();
+        }
         // A sync that was under way may have failed since.
         self.restart_all();
         let before = self.world.now();
         self.live_with_a_full_disk();
-        let counts = !self.hints_alone && self.world.now() == before;
+        let counts = self.heals == Heals::All && self.world.now() == before;
         let deadline = self.world.now() + REST;
         // Anti-entropy heals without a read, only not as fast.
-        let reads = self.rng.chance(500_000) && !self.hints_alone;
+        let reads = self.rng.chance(500_000) && self.heals == Heals::All;
         loop {
             if reads {
                 self.read_everything();
+            }
+            if self.heals == Heals::Reads {
+                self.repair_everything();
             }
             let next = self.world.now() + Duration::from_secs(3);
             self.advance(next);
@@ -430,7 +448,9 @@ impl Run<'_> {
                 let key = Bytes::from(format!("{prefix}served{node}"));
                 let value = value_of(self.world.next_request(), 8);
                 let options = WriteOptions { w: level(), ..WriteOptions::default() };
-                let cover = if options.w.is_some() { Cover::Held } else { Cover::Nothing };
+                // Storm after storm another sibling would be one too many.
+                let alone = options.w.is_some() || self.storms > 1;
+                let cover = if alone { Cover::Held } else { Cover::Nothing };
                 let put =
                     Op::Put { key: key.clone(), value, content_type: None, expiry: None, cover, options };
                 let options = ReadOptions { r: level(), ..ReadOptions::default() };
@@ -461,7 +481,10 @@ impl Run<'_> {
 
     /// Now and then one disk stays full, as far as its node can tell for ever. The others go on, and come to rest beside it.
     fn live_with_a_full_disk(&mut self) {
-        if !self.rng.chance(250_000) || self.hints_alone || self.damage.is_some() || !self.world.is_complete()
+        if !self.rng.chance(250_000)
+            || self.heals != Heals::All
+            || self.damage.is_some()
+            || !self.world.is_complete()
         {
             return;
         }
@@ -506,6 +529,21 @@ impl Run<'_> {
             let node = self.rng.index(self.world.nodes());
             let options = ReadOptions { r: Some(Level::All), pr: Some(Level::All), timeout: None };
             self.world.submit(node, Op::Get { key, options });
+        }
+    }
+
+    /// The same, one key after the other: no bound is in the way, and what has no hint is equal everywhere afterwards.
+    fn repair_everything(&mut self) {
+        const STEP: Duration = Duration::from_millis(2);
+        let keys: Vec<Bytes> = self.world.checker().keys().cloned().collect();
+        for key in keys {
+            let node = *self.rng.pick(&self.world.members());
+            let options = ReadOptions { r: Some(Level::All), pr: Some(Level::All), timeout: None };
+            let id = self.world.submit(node, Op::Get { key, options });
+            let deadline = self.world.checker().request(id).deadline;
+            while self.world.checker().request(id).ended.is_none() && self.world.now() <= deadline {
+                self.advance(self.world.now() + STEP);
+            }
         }
     }
 

@@ -100,6 +100,31 @@ impl Kind {
                 | Kind::SlowDisk
         )
     }
+
+    /// Whether no copies are to be moved by it: then reads make all replicas equal.
+    const fn moves_nothing(self) -> bool {
+        self.leaves_nodes_up()
+            || matches!(
+                self,
+                Kind::Crash
+                    | Kind::HalfStep
+                    | Kind::Blackout
+                    | Kind::TornWrite
+                    | Kind::FullDisk
+                    | Kind::FailedSync
+            )
+    }
+}
+
+/// What makes replicas equal in a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Heals {
+    /// Hints, reads, and anti-entropy.
+    All,
+    /// Hints alone: no node goes down.
+    Hints,
+    /// Hints, and reads where there are none: no disk is lost, and nobody comes or goes.
+    Reads,
 }
 
 /// What becomes of a record that was written, synced and acknowledged. The page cache hides it until the disk itself is read.
@@ -132,8 +157,8 @@ pub struct Storm {
 }
 
 impl Storm {
-    /// Draws a storm; `hints_alone`: one in which no node goes down.
-    pub fn draw(rng: &mut Rng, hints_alone: bool) -> Storm {
+    /// Draws a storm in which nothing happens that would need more than this to be healed.
+    pub fn draw(rng: &mut Rng, heals: Heals) -> Storm {
         let mut kinds = Vec::new();
         for kind in KINDS {
             let (odds, least, most) = match kind {
@@ -165,14 +190,26 @@ impl Storm {
                 kinds.push((kind, rng.between(Duration::from_secs(least), Duration::from_secs(most))));
             }
         }
-        if hints_alone {
-            kinds.retain(|(kind, _)| kind.leaves_nodes_up());
+        kinds.retain(|(kind, _)| match heals {
+            Heals::All => true,
+            Heals::Hints => kind.leaves_nodes_up(),
+            Heals::Reads => kind.moves_nothing(),
+        });
+        // A write has no hint where its coordinator dies before it misses somebody's answer.
+        if heals == Heals::Reads {
+            kinds.retain(|(kind, _)| !matches!(kind, Kind::Crash | Kind::Weather));
+            kinds.push((Kind::Crash, rng.between(Duration::from_secs(1), Duration::from_secs(8))));
+            kinds.push((Kind::Weather, rng.between(Duration::from_secs(2), Duration::from_secs(10))));
         }
         let percent = |rng: &mut Rng, most: u64| u32::try_from(rng.below(most * 10_000)).unwrap_or(0);
         let weather = Weather {
             fastest: Duration::from_micros(rng.range(20, 2_000)),
             slowest: Duration::from_micros(rng.range(2_000, 80_000)),
-            lost: if rng.chance(600_000) { percent(rng, if hints_alone { 30 } else { 10 }) } else { 0 },
+            lost: if rng.chance(600_000) {
+                percent(rng, if heals == Heals::All { 10 } else { 30 })
+            } else {
+                0
+            },
             doubled: if rng.chance(500_000) { percent(rng, 10) } else { 0 },
             straggling: if rng.chance(500_000) { percent(rng, 5) } else { 0 },
             straggler: Duration::from_millis(rng.range(100, 8_000)),

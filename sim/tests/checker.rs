@@ -1,5 +1,6 @@
 //! The judge is judged: hand-made histories, each with one wrong step, and the promise that it breaks.
 
+mod background;
 mod bounds;
 mod covered;
 mod excuses;

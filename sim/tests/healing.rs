@@ -55,6 +55,37 @@ fn one_that_would_be_is_found_by_the_judge() {
     damaged_beside_a_laggard(Planted::one(gramme_quorum::planted::Bug::HealedFromOne));
 }
 
+/// Node 2 is back on an old copy of its disk, and the two that could tell have been down in between.
+fn back_on_an_old_disk(planted: Planted) {
+    let mut s = Script::of(45, Shape { planted, ..Shape::new(3) });
+    s.world.set_back(2);
+    for n in 0..60 {
+        s.set(n % 3, &format!("key{n}")).unwrap();
+    }
+    s.wait(2 * SECOND);
+    s.world.set_back(2);
+    s.wait(12 * SECOND);
+    for node in [0, 1] {
+        s.world.crash(node, Crash::PowerCut);
+        s.restart(node);
+    }
+    s.restart(2);
+    s.wait(15 * SECOND);
+    s.rest();
+}
+
+#[test]
+fn who_was_down_knows_an_old_disk_all_the_same() {
+    back_on_an_old_disk(Planted::default());
+}
+
+#[cfg(feature = "planted")]
+#[test]
+#[should_panic(expected = "nobody tells it")]
+fn one_that_nobody_knows_any_more_is_found_by_the_judge() {
+    back_on_an_old_disk(Planted::one(gramme_quorum::planted::Bug::NotesForgotten));
+}
+
 #[cfg(feature = "planted")]
 #[test]
 #[should_panic(expected = "violated")]

@@ -405,7 +405,7 @@ impl Engine {
         if read.merged.is_empty() || matches!(read.origin, Some(Origin::Heal { .. })) {
             return;
         }
-        if read.copies.agrees() {
+        if read.copies.agrees() || self.config.planted.is(Bug::NoReadRepair) {
             return;
         }
         let encoded = object::encode(&read.merged);

@@ -2,8 +2,7 @@
 
 use super::{Checker, Invariant, OpId};
 use crate::time::Time;
-use core::time::Duration;
-use gramme_quorum::message::{Message, Purpose};
+use gramme_quorum::message::Message;
 use gramme_quorum::object::weigh;
 use gramme_quorum::{Limits, Object, Op, OpError, Reply, Status, wire};
 use gramme_vclock::Dot;
@@ -31,8 +30,6 @@ pub struct Load {
 const UNSYNCED: usize = 4;
 /// Owners that one message asks a fallback to keep a write for: one by each layout in use.
 const HINTS_AT_ONCE: usize = 2;
-/// Before so long handoff does not give up what is on its way.
-const GIVEN_UP: Duration = Duration::from_secs(4);
 /// Keys that one message lists.
 const PAGE: usize = 128;
 /// Objects that a node's pulls merge at a time, and their ends.
@@ -83,11 +80,15 @@ impl Checker {
         // Beyond those that come from outside there are the second halves of requests that were taken, and what background work has
         // under way.
         let most = local + 2 * requests + self.shadows.len() * handoff + PULLED;
-        let copies = 1 + usize::from(self.widest);
+        let copies = usize::from(self.widest);
         let bounds = [
             (status.requests, requests, "requests in hand"),
-            // The last one may go beyond, by what it reads of each copy and makes. Small versions weigh up to twice what they take in a message.
-            (status.request_bytes, request_bytes + 2 * copies * self.longest, "bytes of requests in hand"),
+            // The last one may go beyond, by its own bytes and what it reads of each copy, or makes and is told of by each.
+            (
+                status.request_bytes,
+                request_bytes + self.longest + copies * self.heaviest,
+                "bytes of requests in hand",
+            ),
             (status.lingering_writes, requests, "writes that linger"),
             (status.lingering_reads, requests, "reads that linger"),
             (status.unsynced, most, "operations that wait for a sync"),
@@ -116,34 +117,12 @@ impl Checker {
         }
     }
 
-    /// A node hands something over: no more than so much is on its way to one owner. What was on its way as a connection ended counts no longer,
-    /// nor what has waited for so long that it may have been given up.
-    pub fn hands_over(&mut self, now: Time, node: usize, to: usize, message: &Message) {
-        let Message::Write { call, purpose: Purpose::Handoff, .. } = message else { return };
-        let way = self.handoffs.entry((node, to)).or_default();
-        way.retain(|_, since| now.since(*since) < GIVEN_UP);
-        way.insert(call.0, now);
-        // Some may just have been given up, and offered anew.
-        let (count, bound) = (way.len(), 2 * self.limits.handoff);
-        if count > bound {
-            let what =
-                format!("node {node} hands {count} objects to node {to} at a time, of at most {bound}");
+    /// A node has been asked for its copy by another: with too many operations that wait for their records it refuses that. `refused`: it does.
+    pub fn check_asked(&mut self, now: Time, node: usize, before: usize, after: usize, refused: bool) {
+        if before >= self.limits.local && after > before && !refused {
+            let what = format!("node {node} takes a read of another with {before} operations under way");
             self.fail(now, Invariant::Bounds, None, what);
         }
-    }
-
-    /// A node hears of what it has handed over.
-    pub fn answered(&mut self, node: usize, from: usize, message: &Message) {
-        if let Message::Written { call, .. } | Message::Refused { call, .. } = message
-            && let Some(way) = self.handoffs.get_mut(&(node, from))
-        {
-            way.remove(&call.0);
-        }
-    }
-
-    /// A node is told that its connection to another has ended.
-    pub fn parted(&mut self, node: usize, from: usize) {
-        self.handoffs.remove(&(node, from));
     }
 
     /// A node mints a version: no coordinator adds a sibling past the limit.
@@ -179,7 +158,6 @@ impl Checker {
 
     /// A message is no longer than a frame, and asks for no more than it may.
     pub fn check_message(&mut self, now: Time, from: usize, message: &Message, bytes: usize) {
-        self.longest = self.longest.max(bytes);
         let long = bytes > wire::max_frame(self.limits.value);
         let greedy = match message {
             Message::Write { hints, .. } => hints.len() > HINTS_AT_ONCE,

@@ -5,7 +5,7 @@ use super::given_back::is_of;
 use super::{Birth, Checker, Coverer, Invariant, OpId, Outcome, writer_of};
 use crate::time::Time;
 use bytes::Bytes;
-use gramme_quorum::message::{Copy, Message};
+use gramme_quorum::object::weigh;
 use gramme_quorum::{Content, Cover, Object, Op, Output, Reading, Reply, Version};
 use gramme_ring::SLOTS;
 use gramme_vclock::{Dot, GrowableDotSet as DotSet};
@@ -15,47 +15,6 @@ use std::collections::BTreeSet;
 const MOST_DONE: usize = 16;
 
 impl Checker {
-    /// A message reaches a node, which is about to handle it.
-    pub fn delivered(&mut self, now: Time, node: usize, message: &Message) {
-        let Some((number, bytes)) = self.object_of(message) else { return };
-        let Ok(object) = gramme_quorum::object::decode(&bytes) else { return };
-        let held = self.shadows[node].copies.get(&number);
-        let dots = object.iter().map(|(dot, _)| dot);
-        let new = dots.filter(|dot| held.is_none_or(|copy| copy.object.get(*dot).is_none()));
-        let new: Vec<Dot> = new.collect();
-        self.shows(now, node, number, new);
-    }
-
-    /// The encoded object in a message, and its key.
-    fn object_of(&mut self, message: &Message) -> Option<(usize, Bytes)> {
-        match message {
-            Message::Write { key, object, .. } => Some((self.key_number(key), object.clone())),
-            Message::Written { call, outranking: Some(object), .. } => {
-                Some((*self.calls.get(&call.0)?, object.clone()))
-            }
-            Message::Copy { call, copy: Copy::Object(object), .. } => {
-                Some((*self.calls.get(&call.0)?, object.clone()))
-            }
-            _ => None,
-        }
-    }
-
-    /// Remembers a call's key for its answers.
-    fn note_call(&mut self, message: &Message) {
-        const MOST: usize = 20_000;
-        if let Message::Write { call, key, .. } | Message::Read { call, key, .. } = message {
-            let number = self.key_number(key);
-            if self.calls.insert(call.0, number).is_none() {
-                self.calls_by_age.push_back(call.0);
-            }
-            if self.calls_by_age.len() > MOST
-                && let Some(old) = self.calls_by_age.pop_front()
-            {
-                self.calls.remove(&old);
-            }
-        }
-    }
-
     /// A node has handled one input, and this is all it does about it.
     pub fn acted(&mut self, now: Time, node: usize, outputs: &[Output]) {
         let mut objects = Vec::new();
@@ -76,7 +35,12 @@ impl Checker {
         let mut decoded = Vec::new();
         for (number, bytes) in objects {
             match gramme_quorum::object::decode(&bytes) {
-                Ok(object) => decoded.push((number, object)),
+                Ok(object) => {
+                    let weight = object.iter().map(|(_, version)| weigh(version)).sum::<usize>();
+                    let key = self.keys[number].name.len();
+                    self.heaviest = self.heaviest.max(key + weight.max(bytes.len()));
+                    decoded.push((number, object));
+                }
                 Err(_) => {
                     let what = format!("node {node} puts out an object that does not decode");
                     return self.fail(now, Invariant::NothingInvented, Some(number), what);

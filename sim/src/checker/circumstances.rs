@@ -188,8 +188,10 @@ impl Checker {
         for heir in layout.owners(layout.partition_of(slot)) {
             let Some(owner) = self.ids.get(&heir.0).copied().filter(|owner| *owner != node) else { continue };
             let record = [&heir.0.to_be_bytes()[..], &name[..]].concat();
+            // Its own write has come here since, perhaps, and is under way.
             let lacks = |dot: &Dot| {
-                !self.shadows[owner].has_durably(number, *dot)
+                self.shadows[owner].actor != Some(dot.actor)
+                    && !self.shadows[owner].has_durably(number, *dot)
                     && !passes_on(*dot)
                     && !self.told_and_lost(node, number, owner, *dot)
             };

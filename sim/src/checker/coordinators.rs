@@ -1,5 +1,6 @@
 //! What a coordinator decides is held against the layouts that it goes by itself, whatever others go by.
 
+use super::durability::Shadow;
 use super::{Checker, Invariant, OpId, Quorum};
 use crate::time::Time;
 use gramme_quorum::{Cover, Op, Reply};
@@ -214,6 +215,58 @@ impl Checker {
         if let Some((copies, dot)) = few {
             let what = format!(
                 "{id} is acknowledged with copies of {dot} of {copies} of {owners:x?}, and {wanted} were asked for"
+            );
+            self.fail(now, Invariant::AcknowledgedCopies, Some(number), what);
+        }
+    }
+
+    /// Nodes that have seen a dot that its coordinator replaced in the breath in which it minted it.
+    fn holders_of_unborn(&self, id: OpId, seen: &DotSet) -> u32 {
+        let Some(dot) = self.unborn(id, seen) else { return 0 };
+        let key = self.requests[id.index()].key;
+        let buffered = self.rules(key).buffered;
+        let has = |shadow: &&Shadow| {
+            shadow.copies.get(&key).is_some_and(|copy| {
+                copy.durable_seen.contains(dot) || buffered && copy.object.seen().contains(dot)
+            })
+        };
+        u32::try_from(self.shadows.iter().filter(has).count()).unwrap_or(u32::MAX)
+    }
+
+    /// Nodes that have taken in an amendment which has lost to what was here before it, or have what it has lost to.
+    fn holders_of_lost(&self, id: OpId, seen: &DotSet) -> u32 {
+        let request = &self.requests[id.index()];
+        let lost_to = self.outranking(id);
+        let Some(context) = request.context().filter(|_| !lost_to.is_empty()) else { return 0 };
+        let own = DotSet::from_spans(seen.without(context)).expect("spans of a set are sorted");
+        let buffered = self.rules(request.key).buffered;
+        let has = |shadow: &&Shadow| {
+            shadow.copies.get(&request.key).is_some_and(|copy| {
+                let taken_in = |seen: &DotSet| !own.is_empty() && seen.includes(&own);
+                taken_in(&copy.durable_seen) || buffered && taken_in(copy.object.seen())
+            })
+        };
+        let taken_in = u32::try_from(self.shadows.iter().filter(has).count()).unwrap_or(u32::MAX);
+        lost_to.iter().map(|dot| self.holders(id, *dot).count_ones()).fold(taken_in, u32::max)
+    }
+
+    /// An acknowledged write is on as many disks as it asked for.
+    pub(super) fn check_copies(&mut self, now: Time, id: OpId, own: &[Dot], seen: &DotSet) {
+        let request = &self.requests[id.index()];
+        let number = request.key;
+        // A plain delete that found nothing to delete writes nothing.
+        if own.is_empty() && matches!(request.op, Op::Delete { .. }) {
+            return;
+        }
+        // Each of them, for who has one has seen those before it.
+        let acknowledged = own.iter().filter(|dot| seen.contains(**dot));
+        let copies = acknowledged.map(|dot| self.holders(id, *dot).count_ones()).min();
+        let copies =
+            copies.unwrap_or_else(|| self.holders_of_lost(id, seen).max(self.holders_of_unborn(id, seen)));
+        if copies < u32::from(request.copies) {
+            let what = format!(
+                "{id} is acknowledged with {copies} copies of {} ({own:?} of {seen:?})",
+                request.copies
             );
             self.fail(now, Invariant::AcknowledgedCopies, Some(number), what);
         }

@@ -97,6 +97,23 @@ impl Checker {
         true
     }
 
+    /// Whether all that a node has durably of keys of which some copy is damaged is on another's disk as well, where it can be read.
+    pub(crate) fn may_spare(&self, node: usize) -> bool {
+        let is_damaged = |key: usize| {
+            let mut copies = self.shadows.iter().filter_map(|shadow| shadow.copies.get(&key));
+            copies.any(|copy| copy.record.may_be_rotten())
+        };
+        let elsewhere = |key: usize, dot: Dot| {
+            let mut others = self.shadows.iter().enumerate().filter(|(other, _)| *other != node);
+            others.any(|(other, shadow)| self.gone >> other & 1 == 0 && shadow.has_durably(key, dot))
+        };
+        (0..self.keys.len()).filter(|key| is_damaged(*key)).all(|key| {
+            let mut own =
+                self.keys[key].present.iter().filter(|dot| self.shadows[node].has_durably(key, **dot));
+            own.all(|dot| elsewhere(key, *dot))
+        })
+    }
+
     /// Whether some copy of a node is damaged.
     #[must_use]
     pub fn has_damage(&self, node: usize) -> bool {

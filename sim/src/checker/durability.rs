@@ -2,11 +2,11 @@
 
 use super::given_back::{lasting, lasting_of};
 use super::handover::Owed;
-use super::{Checker, Invariant, OpId, View};
+use super::{Checker, Invariant, View};
 use crate::time::Time;
 use bytes::Bytes;
 use core::time::Duration;
-use gramme_quorum::{Object, Op};
+use gramme_quorum::Object;
 use gramme_ring::{Layout, SLOTS};
 use gramme_vclock::{Actor, Dot, GrowableDotSet as DotSet};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -213,6 +213,7 @@ impl Checker {
         let shadow = &mut self.shadows[node];
         (shadow.actor, shadow.is_dark) = (Some(actor), false);
         shadow.adopted = 0;
+        self.begins_anew(node);
     }
 
     /// A node's store takes an append; `slot`: all of its slot goes with it.
@@ -230,6 +231,8 @@ impl Checker {
         shadow.appended += 1;
         let number = shadow.appended;
         if place >= SLOTS {
+            self.hint_changes(node, place, key);
+            let shadow = &mut self.shadows[node];
             let at = (place, key.clone());
             // What is gone already goes without a trace.
             if value.is_some() || shadow.own.get(&at).is_some_and(|record| record.live.is_some()) {
@@ -561,57 +564,5 @@ impl Checker {
             place >= first && record.live.is_some() && !record.is_damaged()
         };
         own.filter(move |((place, _), record)| kept(*place, record)).map(|(at, _)| at)
-    }
-
-    /// Nodes that have seen a dot that its coordinator replaced in the breath in which it minted it.
-    fn holders_of_unborn(&self, id: OpId, seen: &DotSet) -> u32 {
-        let Some(dot) = self.unborn(id, seen) else { return 0 };
-        let key = self.requests[id.index()].key;
-        let buffered = self.rules(key).buffered;
-        let has = |shadow: &&Shadow| {
-            shadow.copies.get(&key).is_some_and(|copy| {
-                copy.durable_seen.contains(dot) || buffered && copy.object.seen().contains(dot)
-            })
-        };
-        u32::try_from(self.shadows.iter().filter(has).count()).unwrap_or(u32::MAX)
-    }
-
-    /// Nodes that have taken in an amendment which has lost to what was here before it, or have what it has lost to.
-    fn holders_of_lost(&self, id: OpId, seen: &DotSet) -> u32 {
-        let request = &self.requests[id.index()];
-        let lost_to = self.outranking(id);
-        let Some(context) = request.context().filter(|_| !lost_to.is_empty()) else { return 0 };
-        let own = DotSet::from_spans(seen.without(context)).expect("spans of a set are sorted");
-        let buffered = self.rules(request.key).buffered;
-        let has = |shadow: &&Shadow| {
-            shadow.copies.get(&request.key).is_some_and(|copy| {
-                let taken_in = |seen: &DotSet| !own.is_empty() && seen.includes(&own);
-                taken_in(&copy.durable_seen) || buffered && taken_in(copy.object.seen())
-            })
-        };
-        let taken_in = u32::try_from(self.shadows.iter().filter(has).count()).unwrap_or(u32::MAX);
-        lost_to.iter().map(|dot| self.holders(id, *dot).count_ones()).fold(taken_in, u32::max)
-    }
-
-    /// An acknowledged write is on as many disks as it asked for.
-    pub(super) fn check_copies(&mut self, now: Time, id: OpId, own: &[Dot], seen: &DotSet) {
-        let request = &self.requests[id.index()];
-        let number = request.key;
-        // A plain delete that found nothing to delete writes nothing.
-        if own.is_empty() && matches!(request.op, Op::Delete { .. }) {
-            return;
-        }
-        // Each of them, for who has one has seen those before it.
-        let acknowledged = own.iter().filter(|dot| seen.contains(**dot));
-        let copies = acknowledged.map(|dot| self.holders(id, *dot).count_ones()).min();
-        let copies =
-            copies.unwrap_or_else(|| self.holders_of_lost(id, seen).max(self.holders_of_unborn(id, seen)));
-        if copies < u32::from(request.copies) {
-            let what = format!(
-                "{id} is acknowledged with {copies} copies of {} ({own:?} of {seen:?})",
-                request.copies
-            );
-            self.fail(now, Invariant::AcknowledgedCopies, Some(number), what);
-        }
     }
 }

@@ -221,6 +221,11 @@ impl Checker {
         }
     }
 
+    /// A node is given up, and runs on: nobody keeps anything for it.
+    pub const fn casts_out(&mut self, node: usize) {
+        self.gone |= 1 << node;
+    }
+
     /// A node is given up for dead, and its disk with it.
     pub fn gives_up(&mut self, now: Time, node: usize) {
         self.gone |= 1 << node;

@@ -8,6 +8,7 @@
 //! asked for: one whose context holds the dot, or a plain write whose coordinator held it. As long as a dot is open, any
 //! object and any context that claims to have seen it must still have it.
 
+mod background;
 mod bounds;
 mod causality;
 mod circumstances;
@@ -34,6 +35,7 @@ pub use requests::{Outcome, Request};
 pub use violation::{Invariant, Violation};
 
 use crate::time::Time;
+use background::Background;
 use bytes::Bytes;
 use core::fmt;
 use durability::Shadow;
@@ -258,12 +260,12 @@ pub struct Checker {
     unaware: u128,
     /// The nodes' bounds.
     limits: Limits,
-    /// Bytes of the longest message or request so far.
+    /// Bytes of the largest request so far, and of the heaviest object with its key, by what a node reckons for it.
     longest: usize,
+    heaviest: usize,
     /// What was minted in the step that is looked at.
     born: Vec<(usize, Dot)>,
-    /// Objects that nodes have handed to others and that those have not acknowledged, by call, and since when.
-    handoffs: BTreeMap<(usize, usize), BTreeMap<u64, Time>>,
+    background: Background,
     /// What was minted in the step that is looked at, in keyspaces of which one replica syncs at once.
     ones: Vec<One>,
     /// How many in a row of those nobody was asked to sync at once.
@@ -313,8 +315,9 @@ impl Checker {
             unaware: 0,
             limits: Limits::default(),
             longest: 0,
+            heaviest: 0,
             born: Vec::new(),
-            handoffs: BTreeMap::new(),
+            background: Background::default(),
             ones: Vec::new(),
             unsynced_ones: 0,
             losses: vec![0; nodes],
@@ -352,6 +355,11 @@ impl Checker {
     #[must_use]
     pub fn request(&self, id: OpId) -> &Request {
         &self.requests[id.index()]
+    }
+
+    /// The number of a request's key.
+    pub(crate) fn number_of(&self, id: OpId) -> usize {
+        self.requests[id.index()].key
     }
 
     /// How many requests there were.

@@ -3,7 +3,7 @@
 use super::{Birth, Checker, Coverer, Invariant, OpId, Outcome};
 use crate::time::Time;
 use bytes::Bytes;
-use gramme_quorum::message::{CallId, Message, Purpose, Syncing};
+use gramme_quorum::message::{CallId, Copy, Message, Purpose, Syncing};
 use gramme_ring::NodeId;
 use gramme_vclock::{Dot, GrowableDotSet as DotSet};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -18,6 +18,8 @@ pub struct Standing {
     pub retired: bool,
     /// By the rules that the node goes by it is synced first.
     pub synced: bool,
+    /// The node writes down something of the cluster, and looks at the write only when it goes by that.
+    pub held: bool,
 }
 
 /// A write that a node was asked to take.
@@ -31,6 +33,8 @@ struct Asked {
     synced: bool,
     /// How often the node had dropped its copy of the key.
     drops: u64,
+    /// It has acknowledged it, or has yet to look at it.
+    done: bool,
 }
 
 /// Writes that nodes were asked to take, by node and call, and in the order in which they arrived.
@@ -45,6 +49,47 @@ pub(super) struct Asks {
 }
 
 impl Checker {
+    /// A message reaches a node, which is about to handle it.
+    pub fn delivered(&mut self, now: Time, node: usize, message: &Message) {
+        let Some((number, bytes)) = self.object_of(message) else { return };
+        let Ok(object) = gramme_quorum::object::decode(&bytes) else { return };
+        let held = self.shadows[node].copies.get(&number);
+        let dots = object.iter().map(|(dot, _)| dot);
+        let new = dots.filter(|dot| held.is_none_or(|copy| copy.object.get(*dot).is_none()));
+        let new: Vec<Dot> = new.collect();
+        self.shows(now, node, number, new);
+    }
+
+    /// The encoded object in a message, and its key.
+    pub(super) fn object_of(&mut self, message: &Message) -> Option<(usize, Bytes)> {
+        match message {
+            Message::Write { key, object, .. } => Some((self.key_number(key), object.clone())),
+            Message::Written { call, outranking: Some(object), .. } => {
+                Some((*self.calls.get(&call.0)?, object.clone()))
+            }
+            Message::Copy { call, copy: Copy::Object(object), .. } => {
+                Some((*self.calls.get(&call.0)?, object.clone()))
+            }
+            _ => None,
+        }
+    }
+
+    /// Remembers a call's key for its answers.
+    pub(super) fn note_call(&mut self, message: &Message) {
+        const MOST: usize = 20_000;
+        if let Message::Write { call, key, .. } | Message::Read { call, key, .. } = message {
+            let number = self.key_number(key);
+            if self.calls.insert(call.0, number).is_none() {
+                self.calls_by_age.push_back(call.0);
+            }
+            if self.calls_by_age.len() > MOST
+                && let Some(old) = self.calls_by_age.pop_front()
+            {
+                self.calls.remove(&old);
+            }
+        }
+    }
+
     /// A message is about to be handled by a node, to which it is this much.
     pub fn asked(&mut self, node: usize, message: &Message, standing: Standing) {
         if let Message::Offer { call, slots, .. } = message {
@@ -61,6 +106,7 @@ impl Checker {
             hints: vec![hints.clone()],
             retired: standing.retired,
             synced,
+            done: standing.held,
         };
         let at = (node, call.0);
         match self.asks.writes.get_mut(&at) {
@@ -85,6 +131,13 @@ impl Checker {
         {
             self.asks.writes.remove(&oldest);
         }
+    }
+
+    /// A node goes by something else of the cluster from now on: what it was asked and has not acknowledged yet waits for its record, and is
+    /// synced first, whatever its sender thought.
+    pub fn syncs_first(&mut self, node: usize) {
+        let all = self.asks.writes.range_mut((node, 0)..=(node, u64::MAX));
+        all.filter(|(_, asked)| !asked.done).for_each(|(_, asked)| asked.synced = true);
     }
 
     /// What was refused arrives once more, and may find room: that it was surely not done holds no longer. Connections repeat
@@ -126,11 +179,9 @@ impl Checker {
             return self.says_all(node, to, slots);
         }
         let Message::Written { call: CallId(call), .. } = *message else { return };
-        let Some(Asked { key, object, retired, synced, drops, .. }) =
-            self.asks.writes.get(&(node, call)).cloned()
-        else {
-            return;
-        };
+        let Some(asked) = self.asks.writes.get_mut(&(node, call)) else { return };
+        asked.done = true;
+        let Asked { key, object, retired, synced, drops, .. } = asked.clone();
         if retired {
             let what = format!("node {node} acknowledges a write by a layout that it knows to be over");
             return self.fail(now, Invariant::AcknowledgedCopies, Some(key), what);

@@ -52,7 +52,7 @@ pub enum Invariant {
     Bounds,
     /// A store opens again after any crash, and an engine never panics.
     Recovery,
-    /// At rest, with nobody away, every node does what it is asked, at the cluster's levels and at all replicas.
+    /// With nothing in the way a node does what it is asked, at rest at the cluster's levels and at all replicas.
     Available,
 }
 
@@ -114,7 +114,7 @@ impl fmt::Display for Invariant {
             Invariant::RequestsEnd => "every request ends once, by its deadline, as what it was",
             Invariant::Bounds => "every bound holds",
             Invariant::Recovery => "a node opens again",
-            Invariant::Available => "a cluster at rest does what it is asked",
+            Invariant::Available => "a cluster does what it is asked when nothing is in the way",
         };
         match self.number() {
             0 => f.write_str(name),

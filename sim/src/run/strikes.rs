@@ -201,7 +201,12 @@ impl Run<'_> {
                 match copied {
                     Some(node) if self.may_lose_a_disk() => {
                         self.world.set_back(node);
-                        let after = end.since(self.world.now());
+                        let mut after = end.since(self.world.now());
+                        // Now and then those who could tell it go down in between: they know what they have written down.
+                        if self.rng.chance(300_000) {
+                            self.world.alarm(self.world.now() + Duration::from_secs(6), MEND + 4);
+                            after += Duration::from_secs(8);
+                        }
                         self.world.restart(node, after);
                     }
                     Some(_) => return false,
@@ -268,6 +273,10 @@ impl Run<'_> {
         self.use_keyspaces();
         let members = self.world.members();
         let at = *self.rng.pick(&members);
+        // Nobody asks one that is given up.
+        if self.world.is_outcast(at) {
+            return false;
+        }
         match kind {
             Kind::Zones => {
                 let zones = self.rng.range(1, 4);
@@ -310,7 +319,9 @@ impl Run<'_> {
             Kind::Operators => {
                 let other = *self.rng.pick(&members);
                 self.change_members(at, false);
-                self.change_members(other, false);
+                if !self.world.is_outcast(other) {
+                    self.change_members(other, false);
+                }
                 at != other
             }
             _ => {
@@ -322,11 +333,11 @@ impl Run<'_> {
 
     /// An operator at this node changes who is a member; `losses`: one may be given up.
     fn change_members(&mut self, at: usize, losses: bool) {
-        let losses = losses && (!self.limited || self.world.is_complete() && self.damage.is_none());
         let members = self.world.members();
         // With fewer than three members no write could be sure of two copies.
         let many = members.iter().filter(|node| !self.world.is_gone(**node)).count() > 3;
         let victim = *self.rng.pick(&members);
+        let losses = losses && (!self.limited || self.world.may_give_up(victim));
         let spares = self.world.spares();
         let weight = *self.rng.pick(&[1, 1, 2, 3]);
         let join = spares.first().map(|spare| Alteration::Member(*spare, weight));
@@ -336,17 +347,32 @@ impl Run<'_> {
             (2, _) if many => vec![Alteration::Leave(victim)],
             // What it alone had is gone, so nobody else's disk may be at risk, nor another lost with it.
             (3, _) if many && losses && victim != at => {
-                self.world.lose(victim);
+                self.give_up(victim);
                 vec![Alteration::Remove(victim)]
             }
             // Another takes its place at once, so that few need not become fewer.
             (4, Some(join)) if losses && victim != at => {
-                self.world.lose(victim);
+                self.give_up(victim);
                 vec![join, Alteration::Remove(victim)]
             }
             _ => vec![Alteration::Member(victim, weight)],
         };
         self.world.alter(at, &alterations);
+    }
+
+    /// A member is gone for good; or it only looks so, mostly since nobody can reach it.
+    fn give_up(&mut self, victim: usize) {
+        if self.rng.chance(600_000) {
+            return self.world.lose(victim);
+        }
+        if self.rng.chance(600_000) {
+            for other in (0..self.world.nodes()).filter(|other| *other != victim) {
+                self.world.set_cut_both(victim, other, true);
+            }
+            let end = self.lasting();
+            self.world.alarm(end, MEND);
+        }
+        self.world.cast_out(victim);
     }
 
     pub(super) fn crash(&mut self, node: usize) {
@@ -410,6 +436,12 @@ impl Run<'_> {
                 nodes.for_each(|node| self.world.set_sync_time(node, Duration::from_millis(1)));
             }
             3 => self.make_room(),
+            4 => {
+                for node in 0..self.world.nodes() {
+                    self.crash(node);
+                    self.world.restart(node, Duration::from_secs(1));
+                }
+            }
             // What a failed sync left in memory only must not look durable to the next process.
             node => {
                 let node = usize::try_from(node - 16).expect("a node's number is small");

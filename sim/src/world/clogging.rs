@@ -45,6 +45,7 @@ impl World {
         let clog =
             Clog { queue: VecDeque::new(), bytes: 0, limit, rate, since: self.now, until, congested: false };
         self.clogs.insert((from, to), clog);
+        self.disturbs_link(from, to, until);
         self.queue.push(self.now + STEP, Event::Drain { from, to });
     }
 
@@ -81,6 +82,7 @@ impl World {
         let over = clog.until <= self.now;
         if !over && clog.rate == 0 && !clog.queue.is_empty() && self.now.since(clog.since) > STALL {
             self.clogs.remove(&(from, to));
+            self.disturbs_link(from, to, self.now);
             return self.hang_up(from, to);
         }
         let mut room = if over { usize::MAX } else { clog.rate };
@@ -99,6 +101,7 @@ impl World {
         }
         if over {
             self.clogs.remove(&(from, to));
+            self.disturbs_link(from, to, self.now);
         } else {
             self.queue.push(self.now + STEP, Event::Drain { from, to });
         }

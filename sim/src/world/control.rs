@@ -54,6 +54,8 @@ impl World {
     /// Takes a node down.
     pub fn crash(&mut self, node: usize, how: Crash) {
         let Some(host) = self.nodes[node].host.take() else { return };
+        self.forgets_hearsay(node, false);
+        self.disturbs(node, self.now);
         self.nodes[node].disk.disarm();
         self.faults += 1;
         self.mark(Mark::Down(node), &format!("node {node} goes down ({how:?})"));
@@ -80,6 +82,8 @@ impl World {
         if how == Crash::PowerCut {
             self.checker.goes_dark(node);
         }
+        self.outcast_ends(node);
+        let crashed = &mut self.nodes[node];
         let mut requests = std::mem::take(&mut crashed.requests);
         requests.append(&mut crashed.expected);
         for id in requests {
@@ -103,6 +107,7 @@ impl World {
     pub fn wipe(&mut self, node: usize) {
         self.crash(node, Crash::PowerCut);
         self.fault(&format!("node {node}'s disk is wiped"));
+        self.forgets_hearsay(node, true);
         self.nodes[node].disk = SimDisk::blank();
         self.nodes[node].incomplete = true;
         self.checker.wiped(self.now, node);
@@ -119,6 +124,7 @@ impl World {
         };
         self.crash(node, Crash::PowerCut);
         self.fault(&format!("node {node}'s disk is replaced by the copy made before"));
+        self.forgets_hearsay(node, true);
         self.nodes[node].disk = SimDisk::from(image);
         self.nodes[node].membership = membership;
         self.tell_rules();
@@ -191,6 +197,15 @@ impl World {
         self.is_sound() && !self.is_changing() && members.iter().all(|node| !self.nodes[*node].gone)
     }
 
+    /// Whether a node may be given up: every node has all that it acknowledged, but for damaged records, and of what those held others have
+    /// what this one has.
+    #[must_use]
+    pub fn may_give_up(&self, node: usize) -> bool {
+        let whole = |node: &crate::node::Node| !(node.incomplete || node.outdated);
+        let is_there = self.members().iter().all(|node| !self.nodes[*node].gone);
+        is_there && !self.is_changing() && self.nodes.iter().all(whole) && self.checker.may_spare(node)
+    }
+
     /// Whether every node has all that it acknowledged, and none was ever given up; what it is to own it may have yet to gain.
     #[must_use]
     pub fn is_whole(&self) -> bool {
@@ -242,6 +257,7 @@ impl World {
 
     /// Lets a node's next syncs fail: its store takes no more writes until it is opened anew.
     pub fn fail_syncs(&mut self, node: usize, count: u64) {
+        self.disturbs(node, self.now);
         self.fault(&format!("node {node}'s next {count} syncs fail"));
         self.nodes[node].dying.borrow_mut().amid = None;
         self.nodes[node].disk.refuses = true;
@@ -251,6 +267,7 @@ impl World {
 
     /// Fills a node's disk up to so many free bytes, or makes room again.
     pub fn fill_disk(&mut self, node: usize, free: Option<u64>) {
+        self.disturbs(node, self.now);
         if free.is_some() {
             self.nodes[node].dying.borrow_mut().amid = None;
         }
@@ -266,6 +283,8 @@ impl World {
 
     /// Forgets what was planned for a node's disk.
     pub fn calm_disk(&mut self, node: usize) {
+        self.disturbs(node, self.now);
+        (self.nodes[node].hangs, self.nodes[node].read_hangs) = (Duration::ZERO, Duration::ZERO);
         self.nodes[node].dying.borrow_mut().amid = None;
         let is_full = self.nodes[node].host.as_ref().is_some_and(|host| host.store().is_full());
         let disk = &mut self.nodes[node].disk;
@@ -293,6 +312,7 @@ impl World {
         if !self.network.set_cut(from, to, cut) {
             return;
         }
+        self.disturbs_link(from, to, self.now);
         self.faults += u64::from(cut);
         let what = if cut { "cut" } else { "mended" };
         self.mark(Mark::Link(from, to, cut), &format!("{from} → {to} is {what}"));
@@ -333,8 +353,18 @@ impl World {
         }
     }
 
+    /// All connections end, and are made anew.
+    pub fn renew_connections(&mut self) {
+        for node in 0..self.nodes.len() {
+            for peer in (0..self.nodes.len()).filter(|peer| *peer != node) {
+                self.queue.push(self.now, Event::HangUp { node, peer });
+            }
+        }
+    }
+
     /// Changes the weather on the network.
     pub fn set_weather(&mut self, weather: Weather) {
+        self.disturbs_network();
         self.network.set_weather(weather);
     }
 
@@ -345,6 +375,7 @@ impl World {
 
     /// How long a node's syncs take at the most from now on.
     pub fn set_sync_time(&mut self, node: usize, most: Duration) {
+        self.disturbs(node, self.now);
         self.nodes[node].sync_time = most;
     }
 
@@ -352,6 +383,7 @@ impl World {
     pub fn hang_disk(&mut self, node: usize, length: Duration) {
         self.fault(&format!("node {node}'s next sync and read hang for {length:?}"));
         (self.nodes[node].hangs, self.nodes[node].read_hangs) = (length, length);
+        self.disturbs(node, self.now + length);
     }
 
     /// Sets a node's wall clock off by this much.
@@ -364,6 +396,7 @@ impl World {
     /// Makes a node's monotonic clock run fast by this many millionths.
     pub fn set_drift(&mut self, node: usize, millionths: i64) {
         self.fault(&format!("node {node}'s clock runs fast by {millionths} millionths"));
+        self.disturbs(node, self.now);
         self.nodes[node].clock.set_drift(self.now, millionths);
         self.nodes[node].timer = None;
         self.set_timer(node);

@@ -36,6 +36,7 @@ impl World {
     /// or failing disk takes it or not.
     pub(super) fn begin_save(&mut self, node: usize, membership: Membership) {
         self.check_acknowledged(node, &membership);
+        self.checker.lets_go(node);
         let early = self.disk_rng.chance(500_000);
         let fails = self.nodes[node].disk.refuses && self.disk_rng.chance(500_000);
         let run = self.nodes[node].runs;
@@ -77,12 +78,17 @@ impl World {
             host.saved(clock, done);
             // It hears of that only when it is noted that its store is an old one, if there is that to be noted.
             let heard = !host.is_warning();
+            if heard && done {
+                self.checker.syncs_first(node);
+            }
             if heard && host.engine().membership().digest() != self.nodes[node].membership.digest() {
                 let what = format!("node {node} goes by what it could not write down of the cluster");
                 self.checker.fail(self.now, Invariant::WrittenDownFirst, None, what);
             }
         }
         self.tell_keyspaces(node);
+        self.knows_members(node);
+        self.shuns(node);
         self.after(node);
     }
 
@@ -300,7 +306,8 @@ impl World {
     /// Somebody who is up sees to it that lost nodes are removed, and what waits to be committed is.
     pub fn alter_lost(&mut self) {
         let members = self.members();
-        let Some(at) = members.iter().copied().find(|node| self.is_up(*node)) else { return };
+        let sound = |node: &usize| self.is_up(*node) && !self.is_gone(*node);
+        let Some(at) = members.iter().copied().find(sound) else { return };
         // One that was about to leave is waited for, too.
         let lost: Vec<usize> = (0..self.nodes.len()).filter(|node| self.nodes[*node].gone).collect();
         for lost in lost {
@@ -367,6 +374,7 @@ impl World {
     pub fn lose(&mut self, node: usize) {
         self.crash(node, Crash::PowerCut);
         self.fault(&format!("node {node} is gone for good"));
+        self.forgets_hearsay(node, true);
         self.nodes[node].gone = true;
         self.nodes[node].incomplete = false;
         self.nodes[node].unsynced = false;

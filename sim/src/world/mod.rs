@@ -3,16 +3,20 @@
 //! The world moves only when told to, event by event, and hands back what concerns whoever drives it: answers to
 //! clients and alarms it asked for. Everything else, messages, syncs, timers, connections, happens inside.
 
+mod clients;
 mod clogging;
 mod control;
+mod hearsay;
 mod judging;
 mod membership;
 mod nodes;
+mod outcasts;
 mod quorums;
+mod reach;
 mod standstill;
 mod wire;
 
-use crate::checker::{Checker, EXPIRED, Load, OpId};
+use crate::checker::{Checker, EXPIRED, OpId};
 use crate::event_hash::EventHash;
 use crate::keyspaces::Named;
 use crate::network::Network;
@@ -26,11 +30,13 @@ use clogging::Clog;
 use core::time::Duration;
 use gramme_node::host::List;
 use gramme_quorum::planted::Planted;
-use gramme_quorum::{ClusterOp, Input, Limits, LoadId, Reply, RequestId, Status, Timing};
+use gramme_quorum::{ClusterOp, Input, Limits, LoadId, Reply, Status, Timing};
 use gramme_ring::{ClusterId, Layout, LayoutVersion, Member, Membership, NodeId, Slot};
+use hearsay::Hearsay;
 pub use membership::Alteration;
 pub(crate) use membership::Order;
 use quorums::Askings;
+use reach::Disturbed;
 use std::collections::BTreeMap;
 
 /// The first of the engine's slots for hints.
@@ -183,6 +189,8 @@ enum Event {
     Told {
         node: usize,
         run: u64,
+        /// It could be told the last time.
+        again: bool,
     },
     /// What a node was writing down of the cluster is written, or could not be.
     Saved {
@@ -240,6 +248,12 @@ pub struct World {
     askings: Askings,
     /// What nodes have answered since somebody looked.
     said: Vec<(OpId, Reply)>,
+    /// What nodes know of each other's logs.
+    hearsay: Hearsay,
+    /// When something was in the way of requests.
+    disturbed: Disturbed,
+    /// What was refused as a message was handled: to whom, and by which call.
+    refused: Vec<(usize, u64)>,
     /// Whether connections are reset when a link is cut, or just fall silent.
     resets: bool,
 }
@@ -294,6 +308,9 @@ impl World {
             decisions: BTreeMap::new(),
             askings: Askings::new(),
             said: Vec::new(),
+            refused: Vec::new(),
+            hearsay: Hearsay::default(),
+            disturbed: Disturbed::new(count),
             resets: true,
             moved: layout.version(),
             settings: BTreeMap::new(),
@@ -524,13 +541,17 @@ impl World {
                 }
             }
             Event::Saved { node, run, done } => self.finish_save(node, run, done),
-            Event::Told { node, run } => {
+            Event::Told { node, run, again } => {
                 // Whoever cuts it off from the others hides it from them.
                 if self.nodes[node].runs == run && self.is_up(node) {
-                    if self.is_reachable(node) {
-                        self.checker.warned(node);
-                    } else {
-                        self.queue.push(self.now + TOLD, Event::Told { node, run });
+                    let reachable = self.is_reachable(node);
+                    if reachable && again {
+                        self.check_told(node);
+                    } else if !again {
+                        if reachable {
+                            self.checker.warned(node);
+                        }
+                        self.queue.push(self.now + TOLD, Event::Told { node, run, again: reachable });
                     }
                 }
             }
@@ -541,48 +562,6 @@ impl World {
             }
         }
         None
-    }
-
-    /// A node takes a client's request, or says at once why not.
-    fn take(&mut self, node: usize, id: OpId) {
-        let Some(before) = self.status(node) else { return };
-        let congested = self.is_congested(node);
-        let Status { requests, request_bytes, local, unsynced, .. } = before;
-        let (copies, bytes) = (before.unsynced_copies, before.local_bytes);
-        let before = Load { requests, request_bytes, local, unsynced, copies, bytes, congested };
-        let op = self.checker.request(id).op.clone();
-        let saving = self.nodes[node].paused_until >= self.now;
-        self.said.clear();
-        self.reaches(node, id);
-        self.taking = Some(id);
-        self.handle(node, Input::Client(RequestId(id.0), op));
-        self.taking = None;
-        let Some(after) = self.status(node) else { return };
-        let said = self.said.drain(..).find(|(said, _)| *said == id);
-        let at_once = said.map(|(_, reply)| reply);
-        // While it writes down something of the cluster it leaves all else for later.
-        if !saving {
-            let elsewhere = self.forwarded.values().any(|forwarded| *forwarded == id);
-            self.checker.took(self.now, id, before, elsewhere, at_once.as_ref());
-        }
-        self.checker.check_load(self.now, node, &after);
-    }
-
-    fn answer(&mut self, id: OpId, answer: Answer) -> Happening {
-        match &answer {
-            Answer::Reply(reply) => self.checker.replied(self.now, id, reply),
-            Answer::Refused => self.checker.refused(self.now, id),
-            Answer::Lost => self.checker.lost(self.now, id),
-        }
-        if let Some(timeline) = &mut self.timeline {
-            let reply = match &answer {
-                Answer::Reply(reply) => Some(reply),
-                Answer::Refused | Answer::Lost => None,
-            };
-            let key = self.checker.request(id).op.key();
-            timeline.answered(self.now, &id.to_string(), key, reply);
-        }
-        Happening::Answered(id, answer)
     }
 
     fn fault(&mut self, what: &str) {

@@ -36,6 +36,7 @@ impl World {
                 return self.checker.fail(self.now, Invariant::Recovery, None, what);
             }
         };
+        self.disturbs(node, self.now);
         self.mark(Mark::Up(node), &format!("node {node} starts its run {}", self.nodes[node].runs));
         self.hash.event(b'S', [self.now.0, node as u64, actor.0], &[]);
         self.checker.opened(self.now, node, actor);
@@ -51,7 +52,7 @@ impl World {
         }
         if self.nodes[node].outdated {
             let run = self.nodes[node].runs;
-            self.queue.push(self.now + TOLD, Event::Told { node, run });
+            self.queue.push(self.now + TOLD, Event::Told { node, run, again: false });
         }
         self.after(node);
         for peer in (0..self.nodes.len()).filter(|peer| *peer != node) {
@@ -101,6 +102,7 @@ impl World {
                 }
                 Effect::Known(..) => {}
                 Effect::Incomplete => {
+                    self.disturbs(node, self.now);
                     self.nodes[node].incomplete = true;
                     self.nodes[node].warned = true;
                     noted = true;
@@ -111,6 +113,7 @@ impl World {
                 }
                 // It has what it is to own by a layout that it had not heard of; that its disk was set back it has yet to hear.
                 Effect::Recovered => {
+                    self.disturbs(node, self.now);
                     self.nodes[node].incomplete = false;
                     self.nodes[node].unsynced = false;
                     // What it is to own by a layout that was new to it, perhaps: that its disk was set back it has yet to hear.
@@ -203,6 +206,10 @@ impl World {
         }
         let site = &mut self.nodes[node];
         let hangs = std::mem::take(&mut site.hangs);
+        if hangs > Duration::ZERO {
+            self.disturbs(node, self.now + hangs);
+        }
+        let site = &mut self.nodes[node];
         let at = self.now + hangs + self.disk_rng.between(Duration::from_micros(50), site.sync_time);
         let run = site.runs;
         self.queue.push(at, Event::Sync { node, run });
@@ -237,6 +244,9 @@ impl World {
     fn read_ends(&mut self, node: usize) -> Time {
         let most = if self.disk_rng.chance(100_000) { self.nodes[node].sync_time } else { READ_TIME };
         let hangs = std::mem::take(&mut self.nodes[node].read_hangs);
+        if hangs > Duration::ZERO {
+            self.disturbs(node, self.now + hangs);
+        }
         self.now + hangs + self.disk_rng.between(Duration::from_micros(10), most)
     }
 
@@ -273,7 +283,11 @@ impl World {
         let more = host.maintain(clock, 64 << 10);
         self.checker.settled(host.settled());
         let is_full = host.store().is_full();
+        let lagged = self.nodes[node].disk.lags;
         self.nodes[node].disk.lags &= is_full;
+        if lagged {
+            self.disturbs(node, self.now);
+        }
         self.hash.event(b'M', [self.now.0, node as u64, u64::from(more)], &[]);
         if self.has_died(node) {
             return;

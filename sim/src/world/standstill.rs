@@ -59,6 +59,7 @@ impl World {
             return;
         }
         self.nodes[node].paused_until = until;
+        self.disturbs(node, until);
         self.checker.stands_still(node, until.since(before));
         for id in &self.nodes[node].requests {
             self.checker.ends_by(*id, until + GRACE);

@@ -9,6 +9,12 @@ use gramme_quorum::{Durability, Input, Keyspace, Reply, wire};
 use gramme_ring::NodeId;
 use gramme_ring::membership::VersionStanding;
 
+/// Bytes a second past which nobody in a simulation comes, and operations.
+const JUDGED: u32 = 1 << 20;
+const FEW: usize = 1_000;
+/// Requests at one node that may not have ended yet.
+const RECENT: usize = 500;
+
 impl World {
     pub(super) fn reply(&mut self, node: usize, id: OpId, reply: Reply) {
         self.forget_forwarded(id);
@@ -16,6 +22,7 @@ impl World {
         if self.decisions.remove(&id).as_ref() != Some(&reply) {
             self.decided(node, id, &reply);
         }
+        self.check_reach(node, id, &reply);
         self.checker.answering(self.now, id, &reply);
         let circumstances = self.circumstances(self.checker.request(id).op.key());
         self.checker.answers(self.now, id, &reply, &circumstances);
@@ -40,6 +47,13 @@ impl World {
         let Some(peer) = self.numbers.get(&to).copied() else { return };
         self.checker.says(self.now, from, peer, message);
         self.checker.hands_over(self.now, from, peer, message);
+        if self.shape.limits.repair < JUDGED {
+            let wanted = matches!(message, Message::Read { key, .. } if self.is_wanted(from, key));
+            self.checker.fetches(self.now, from, peer, message, wanted);
+        }
+        if let Message::Refused { call, .. } = message {
+            self.refused.push((peer, call.0));
+        }
         self.nodes[from].sent += u64::from(is_work(message));
         match message {
             // Asked elsewhere under the same name, it is the same request.
@@ -151,12 +165,28 @@ impl World {
             self.reaches(to, id);
         }
         let (sender, is_write) = (from, matches!(message, Message::Write { .. }));
-        let before = is_write.then(|| self.status(to)).flatten();
-        self.checker.answered(to, sender, &message);
+        // Elsewhere there are never so many.
+        let asks = match &message {
+            Message::Read { call, .. } if self.shape.limits.local < FEW => Some(call.0),
+            _ => None,
+        };
+        let before = (is_write || asks.is_some()).then(|| self.status(to)).flatten();
+        let settles = !self.nodes[to].disk.may_refuse();
+        self.checker.answered(self.now, to, sender, &message, settles);
+        if self.shape.limits.repair < JUDGED {
+            self.checker.fetched(self.now, to, sender, &message);
+        }
+        self.refused.clear();
+        self.hears(to, sender, &message);
         let from = self.nodes[from].id;
         self.handle(to, Input::Peer(from, message));
         if let Some((before, after)) = before.zip(self.status(to)) {
-            self.checker.check_taken(self.now, to, &before, &after);
+            if let Some(call) = asks {
+                let refused = self.refused.contains(&(sender, call));
+                self.checker.check_asked(self.now, to, before.local, after.local, refused);
+            } else {
+                self.checker.check_taken(self.now, to, &before, &after);
+            }
         }
         // While it writes down something of the cluster it leaves all else for later.
         let saving = self.nodes[to].paused_until >= self.now;
@@ -164,6 +194,12 @@ impl World {
             let what = format!("node {to} hears that its store is an old one, and does not care");
             self.checker.fail(self.now, Invariant::AbsenceIsAQuorum, None, what);
         }
+    }
+
+    /// Whether a client's request may have a node ask others for this key.
+    fn is_wanted(&self, node: usize, key: &Bytes) -> bool {
+        let last = self.askings.get(&node).into_iter().flat_map(|all| all.keys().rev().take(RECENT));
+        last.into_iter().any(|id| self.checker.may_be_wanted(self.now, *id, key))
     }
 
     /// How a node takes a write, by what it knows of the cluster.
@@ -174,6 +210,7 @@ impl World {
         let fits = Keyspace::all(membership).filter(|(prefix, _)| key.starts_with(prefix.as_bytes()));
         let rules = fits.max_by_key(|(prefix, _)| prefix.len());
         Standing {
+            held: self.nodes[node].paused_until >= self.now,
             retired: membership.judge(*layout) == VersionStanding::Retired,
             synced: rules.is_none_or(|(_, keyspace)| keyspace.durability == Durability::Group),
         }
@@ -184,8 +221,18 @@ impl World {
             return;
         }
         let awake = self.nodes[peer].asleep_until <= self.now;
-        let stands = self.is_up(peer) && awake && self.network.can_connect(node, peer);
+        let mut stands = self.is_up(peer) && awake && self.network.can_connect(node, peer);
+        if stands && self.are_turned_away(node, peer) {
+            if !self.is_up(node) {
+                return;
+            }
+            stands = false;
+        }
         if self.network.tell(node, peer, stands) {
+            self.disturbs_link(node, peer, self.now);
+            if !stands {
+                self.parts(node, peer);
+            }
             self.forget_clog(node, peer);
             self.hash.event(b'P', [self.now.0, node as u64, peer as u64], &[u8::from(stands)]);
             self.checker.parted(node, peer);
@@ -197,6 +244,8 @@ impl World {
     /// A node's connection to another ends; it dials again.
     pub(super) fn end_connection(&mut self, node: usize, peer: usize) {
         if self.is_up(node) && self.network.tell(node, peer, false) {
+            self.disturbs_link(node, peer, self.now);
+            self.parts(node, peer);
             self.forget_clog(node, peer);
             self.hash.event(b'P', [self.now.0, node as u64, peer as u64], &[0]);
             self.checker.parted(node, peer);

@@ -76,7 +76,7 @@ fn a_replica_that_acknowledges_before_it_has_synced() {
             let id = h.put(Cover::Nothing);
             let copy = object(&[(dot(0, 1), value(id))], &[dot(0, 1)]);
             h.store(0, &copy);
-            h.checker.asked(1, &write(&copy, sync), Standing { retired: false, synced });
+            h.checker.asked(1, &write(&copy, sync), Standing { synced, ..Standing::default() });
             if waits {
                 h.store(1, &copy)
             } else {
@@ -99,7 +99,7 @@ fn a_write_by_a_layout_that_is_over_is_acknowledged() {
         if arrives_twice {
             h.checker.asked(1, &write, Standing::default());
         }
-        h.checker.asked(1, &write, Standing { retired: true, synced: true });
+        h.checker.asked(1, &write, Standing { retired: true, synced: true, held: false });
         h.store(1, &copy);
         acknowledge(&mut h, 1);
         if arrives_twice { h.holds() } else { h.breaks(Invariant::AcknowledgedCopies) }
