@@ -32,6 +32,7 @@ fn hint(h: &mut History) {
         place: Place(HINTS | 2),
         key: Bytes::from([&2u64.to_be_bytes()[..], KEY].concat()),
         value: Some((Bytes::new(), 0)),
+        shrink: None,
     };
     let now = h.tick();
     h.checker.acted(now, 0, &[append]);
