@@ -2,7 +2,7 @@
 
 mod strikes;
 
-use crate::checker::{Violation, value_of};
+use crate::checker::{OpId, Violation, value_of};
 use crate::keyspaces::Keyspaces;
 use crate::network::Weather;
 use crate::rng::{Rng, Tape};
@@ -467,16 +467,28 @@ impl Run<'_> {
 
     /// A node is asked this, and has to do it.
     fn demand(&mut self, node: usize, op: Op) {
-        const STEP: Duration = Duration::from_millis(2);
         if self.world.checker().violation().is_some() {
             return;
         }
+        let id = self.wait_for(node, op);
+        if self.world.checker().violation().is_none() {
+            self.world.check_served(id, node);
+        }
+    }
+
+    /// Asks a node, and lets the world go on until it has answered or had its time.
+    fn wait_for(&mut self, node: usize, op: Op) -> OpId {
+        const STEP: Duration = Duration::from_millis(2);
         let id = self.world.submit(node, op);
         let deadline = self.world.checker().request(id).deadline;
-        while self.world.checker().request(id).ended.is_none() && self.world.now() <= deadline {
+        while self.world.checker().request(id).ended.is_none()
+            && self.world.now() <= deadline
+            // Nothing goes on after one.
+            && self.world.checker().violation().is_none()
+        {
             self.advance(self.world.now() + STEP);
         }
-        self.world.check_served(id, node);
+        id
     }
 
     /// Now and then one disk stays full, as far as its node can tell for ever. The others go on, and come to rest beside it.
@@ -534,16 +546,11 @@ impl Run<'_> {
 
     /// The same, one key after the other: no bound is in the way, and what has no hint is equal everywhere afterwards.
     fn repair_everything(&mut self) {
-        const STEP: Duration = Duration::from_millis(2);
         let keys: Vec<Bytes> = self.world.checker().keys().cloned().collect();
         for key in keys {
             let node = *self.rng.pick(&self.world.members());
             let options = ReadOptions { r: Some(Level::All), pr: Some(Level::All), timeout: None };
-            let id = self.world.submit(node, Op::Get { key, options });
-            let deadline = self.world.checker().request(id).deadline;
-            while self.world.checker().request(id).ended.is_none() && self.world.now() <= deadline {
-                self.advance(self.world.now() + STEP);
-            }
+            self.wait_for(node, Op::Get { key, options });
         }
     }
 
