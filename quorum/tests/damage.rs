@@ -93,6 +93,8 @@ fn what_is_left_nowhere_is_not_taken_for_absent() {
         damage(&mut cluster, node, "k", false);
     }
     assert_eq!(shown(&mut cluster, "k"), None);
+    let reply = cluster.request(B, put("k", "w", Cover::Held));
+    assert_eq!(reply, Reply::Failed(OpError::Unwritable));
 }
 
 #[test]
