@@ -90,8 +90,8 @@ pub struct Engine {
     pub(crate) handoffs: BTreeMap<NodeId, Handoff>,
     pub(crate) forgetting: BTreeMap<Bytes, Forgetting>,
     pub(crate) hint_loads: BTreeMap<LoadId, Bytes>,
-    /// Damaged copies, and when healing them may be tried again.
-    pub(crate) healing: BTreeMap<Bytes, Instant>,
+    /// Damaged copies: when healing them may be tried again, and whether it was found until then that no owner has a whole one.
+    pub(crate) healing: BTreeMap<Bytes, (Instant, bool)>,
     pub(crate) evenness: Evenness,
     pub(crate) pulls: BTreeMap<PullId, Pull>,
     pub(crate) pull_calls: BTreeMap<CallId, PullId>,

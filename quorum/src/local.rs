@@ -43,7 +43,9 @@ impl Engine {
             _ => true,
         };
         (self.replica.request_bytes, self.replica.layout) = (self.open_bytes, view.version());
-        let is_alone = |key: &[u8]| view.other_owners(Slot::of(key), me).next().is_none();
+        let lost =
+            |key: &[u8]| self.healing.get(key).is_some_and(|(until, lost)| *lost && *until > now.instant);
+        let is_alone = |key: &[u8]| view.other_owners(Slot::of(key), me).next().is_none() || lost(key);
         if let Some(events) = self.replica.loaded(&mut self.out, now.wall_ms, id, loaded, is_due, is_alone) {
             self.events(now, events);
         }
@@ -122,10 +124,10 @@ impl Engine {
                 Event::Damaged { key, for_good } => {
                     // Reads that wait are no hindrance: those that found it are among them.
                     if self.healing.len() >= MAX_HEALING {
-                        self.healing.retain(|_, again| *again > now.instant);
+                        self.healing.retain(|_, (again, _)| *again > now.instant);
                     }
                     let room = self.healing.len() < MAX_HEALING && !self.replica.is_hung();
-                    let due = self.healing.get(&key).is_none_or(|again| *again <= now.instant);
+                    let due = self.healing.get(&key).is_none_or(|(again, _)| *again <= now.instant);
                     if room && due {
                         self.start_heal(now, key, for_good);
                     }

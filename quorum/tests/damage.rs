@@ -93,8 +93,13 @@ fn what_is_left_nowhere_is_not_taken_for_absent() {
         damage(&mut cluster, node, "k", false);
     }
     assert_eq!(shown(&mut cluster, "k"), None);
+    cluster.pass(Duration::from_secs(6));
     let reply = cluster.request(B, put("k", "w", Cover::Held));
     assert_eq!(reply, Reply::Failed(OpError::Unwritable));
+    // By now each has found that nobody has it.
+    cluster.put(B, "k", "w", Cover::Held);
+    assert_eq!(OWNERS.map(|node| cluster.copy(node, "k").unwrap()), [["w"]; 3]);
+    assert_eq!(cluster.get(C, "k").0, ["w"]);
 }
 
 #[test]

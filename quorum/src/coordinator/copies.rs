@@ -147,8 +147,8 @@ impl Copies {
         copy.map(|copy| copy.state = State::Damaged).is_some()
     }
 
-    /// Whether all that so many owners will ever say was said, and some of it is an object that was merged: each has given its copy, or knows
-    /// that it has none, or has a damaged one. More is not to be had, whatever the needs are.
+    /// Whether so many owners have said all that they ever will: each has given its copy, or knows that it has none, or has a damaged one. More
+    /// than was merged is not to be had, whatever the needs are.
     #[must_use]
     pub fn are_all(&self, owners: usize) -> bool {
         let said = |copy: &&Replica| match copy.state {
@@ -156,9 +156,7 @@ impl Copies {
             State::Damaged => true,
             State::Waiting { .. } | State::Digest(_) | State::No => false,
         };
-        let merged = |copy: &Replica| matches!(copy.state, State::Merged(_)) && !copy.incomplete;
         self.copies.iter().filter(|copy| copy.is_primary()).filter(said).count() >= owners
-            && self.copies.iter().any(merged)
     }
 
     /// The fallback that is to be asked for its object in the stead of one that said no or stays silent, whose late answer counts

@@ -81,7 +81,7 @@ impl Engine {
         }
         // If it fails it is not tried again before: asking makes the others look at copies of theirs that may be damaged too.
         let deadline = now.instant + self.config.timing.request;
-        self.healing.insert(key.clone(), deadline);
+        self.healing.insert(key.clone(), (deadline, false));
         self.ask_copies(now, Origin::Heal { key: key.clone(), for_good }, key, needs, plan, deadline);
     }
 
@@ -255,10 +255,13 @@ impl Engine {
                 && read.copies.has_value();
             let verdict = match read.copies.verdict() {
                 _ if early => Verdict::Met,
-                // There may be no more whole copies than these: so many disks have failed that something may be lost, and what is left is to
-                // be had again.
+                // There are no more whole copies than these: so many disks have failed that something may be lost, and what is left is to
+                // be had again. Where nothing is, what comes next takes its place.
                 Verdict::Impossible(_) if others.is_some_and(|others| read.copies.are_all(others)) => {
-                    Verdict::Met
+                    if let Some((_, lost)) = self.healing.get_mut(&read.key) {
+                        *lost = read.merged.is_empty();
+                    }
+                    if read.merged.is_empty() { read.copies.verdict() } else { Verdict::Met }
                 }
                 Verdict::Impossible(_) if others.is_some() && !read.copies.is_complete() => Verdict::Pending,
                 verdict => verdict,
