@@ -7,7 +7,6 @@ import os
 import threading
 import time
 
-import redis
 from cluster import Cluster
 
 from .harness import client, equal, fresh, refused, test, without
@@ -18,8 +17,10 @@ VALUE = os.urandom(16 << 20)
 PATIENCE = 60
 
 
-def write(r: redis.Redis, key: str) -> None:
+def write(r: "redis.Redis", key: str) -> None:  # noqa: F821
     """Writes the value, with time enough for a slow disk. That a peer is too busy to be reached is told before anything is done."""
+    import redis
+
     deadline = time.monotonic() + PATIENCE
     while True:
         try:
