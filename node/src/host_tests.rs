@@ -58,7 +58,9 @@ impl Alone {
         let (store, _) = Store::open(MemDisk::new(), options).expect("it is a new one");
         let membership = Membership::found(ClusterId(1), 1, 16, &[Member::new(ME)]).expect("there is one");
         let engine = Engine::new(Config::new(ME, Actor(77)), membership, now);
-        Alone { host: Host::new(engine, store, now), now, requests: 0 }
+        let mut host = Host::new(engine, store, now);
+        host.give_back();
+        Alone { host, now, requests: 0 }
     }
 
     fn ask(&mut self, op: Op) -> Reply {

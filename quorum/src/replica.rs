@@ -183,7 +183,7 @@ impl Replica {
         let mut work = Work {
             damaged: object.is_none(),
             for_good: !matches!(loaded, Loaded::Unknown),
-            alone: object.is_none() && is_alone(&key),
+            alone: object.is_none() && !matches!(loaded, Loaded::Unknown) && is_alone(&key),
             object: object.unwrap_or_default(),
             encoded: match loaded {
                 Loaded::Found(bytes) => Some(bytes.clone()),
@@ -377,8 +377,9 @@ impl Replica {
         }
         // Whoever goes by rules of which this node has yet to hear may have left those that it knows: nothing is discarded by them.
         let unheard = merge.layout > Some(self.layout);
-        let policy = if unheard { Policy::Siblings } else { self.keyspaces.of(key).policy };
-        if self.planted.settle(policy, &mut object) || changed || work.damaged {
+        let policy = self.keyspaces.of(key).policy;
+        let settled_by = if unheard { Policy::Siblings } else { policy };
+        if self.planted.settle(settled_by, &mut object) || changed || work.damaged {
             work.put(object);
         }
         let asked = merge.hints.clone();
