@@ -117,3 +117,16 @@ fn where_one_node_alone_owns_it_a_write_replaces_it() {
         assert_eq!(cluster.get(owner, "k").0, ["w"]);
     }
 }
+
+#[test]
+fn what_a_disk_refuses_to_read_once_is_replaced_by_nothing() {
+    let mut cluster = Cluster::found(3, 1, |_| {});
+    let owner = cluster.preference("k")[0];
+    cluster.put(owner, "k", "v", Cover::Held);
+    damage(&mut cluster, owner, "k", true);
+    // Another node keeps it for the owner.
+    cluster.put(owner, "k", "w", Cover::Nothing);
+    cluster.nodes.get_mut(&owner).unwrap().damaged.clear();
+    cluster.pass(Duration::from_secs(10));
+    assert_eq!(cluster.copy(owner, "k").unwrap(), ["v", "w"]);
+}

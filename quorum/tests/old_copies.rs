@@ -414,3 +414,25 @@ fn an_old_copy_discards_nothing_by_its_old_rules() {
         assert_eq!(cluster.copy(node, "s:cart:1").unwrap(), ["a", "b"]);
     }
 }
+
+/// Whoever has yet to hear of a layout tells of a delete that outranks a write all the same.
+#[test]
+fn a_delete_that_outranks_a_write_is_told_of_before_a_layout_is_heard_of() {
+    let mut cluster = Cluster::new(3);
+    common::commit(&mut cluster, A, &[("s:", lww())]);
+    cluster.put(A, "s:k", "old", Cover::Held);
+    cluster.loses = |_, to, message| to == C && matches!(message, Message::Gossip(_));
+    cluster.change(A, ClusterOp::Stage(Keyspace::default().change("x:").unwrap())).unwrap();
+    let hash = cluster.nodes[&A].engine.membership().propose().unwrap().hash();
+    cluster.change(A, ClusterOp::Commit(hash)).unwrap();
+    cluster.pass(std::time::Duration::from_secs(1));
+    let version = |node| cluster.nodes[&node].engine.membership().layout().unwrap().version();
+    assert!(version(C) < version(B));
+    // A's clock is ahead, and B does not hear of its delete but by C.
+    cluster.cut(A, B, true);
+    cluster.skew.insert(A, 3_600_000);
+    assert!(matches!(cluster.request(A, common::delete("s:k", Cover::Held)), Reply::Written { .. }));
+    cluster.cut(A, C, true);
+    cluster.put(B, "s:k", "new", Cover::Held);
+    assert_eq!(cluster.get(B, "s:k").0, ["new"]);
+}
