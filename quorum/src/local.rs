@@ -197,7 +197,8 @@ impl Engine {
     }
 
     /// The wall time by which records may [shrink](crate::object::Shrink), 0 while that is not certain: it has to have gone evenly
-    /// for a twenty-fourth of [`Timing::expired`](crate::Timing) first, so that a clock that is wrong for a while does no harm.
+    /// for a twenty-fourth of [`Timing::expired`](crate::Timing) first, so that a clock that is wrong for less than that
+    /// gives nothing back. One that is wrong for longer is believed: who has set it right must not go by what it showed before.
     pub fn settled_wall(&mut self, now: Now) -> u64 {
         let settled = self.evenness.look(now, self.config.timing.expired / 24);
         if settled || self.config.planted.is(Bug::GivenBackEarly) { now.wall_ms } else { 0 }

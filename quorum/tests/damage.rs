@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{A, B, C, Cluster, place, put};
+use common::{A, B, C, Cluster, delete, place, put};
 use gramme_quorum::*;
 use gramme_ring::NodeId;
 use std::time::Duration;
@@ -112,6 +112,8 @@ fn where_one_node_alone_owns_it_a_write_replaces_it() {
     let options = ReadOptions::default();
     let read = Op::Get { key: "k".into(), options };
     assert!(matches!(cluster.request(owner, read), Reply::Failed(_)), "unknown is not absent");
+    let gone = cluster.request(owner, delete("k", Cover::Held));
+    assert!(matches!(gone, Reply::Failed(_)), "a delete reads first: {gone:?}");
     for other in others {
         assert!(matches!(cluster.request(other, put("k", "w", Cover::Held)), Reply::Written { .. }));
         assert_eq!(cluster.get(owner, "k").0, ["w"]);

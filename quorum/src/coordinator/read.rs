@@ -67,7 +67,7 @@ impl Engine {
     }
 
     /// Asks the other owners for enough to replace a damaged copy here: N−W+1 of them intersect every write
-    /// quorum. Where so many were given up that there are not enough, it takes all that are left.
+    /// quorum of owners. (What a fallback acknowledged in an owner's place they may lack.) Where so many were given up that there are not enough, it takes all that are left.
     pub(crate) fn start_heal(&mut self, now: Now, key: Bytes, for_good: bool) {
         let left = self.other_owners(Slot::of(&key)).len();
         let want = self.witnesses().min(u8::try_from(left).unwrap_or(u8::MAX)).max(1);
