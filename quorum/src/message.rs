@@ -208,6 +208,8 @@ pub enum Message {
         /// Nothing that this replica ever acknowledged is missing, except for what may have gone with a machine before it was synced,
         /// where the keyspace allows that.
         complete: bool,
+        /// Records of these slots are damaged for good, and not even their keys can be told.
+        damaged: bool,
         /// Which opening of its store this is.
         run: Run,
     },
