@@ -95,7 +95,6 @@ pub struct Host<D: Disk> {
     warning: Option<Now>,
     /// What the store was told of the time.
     settled: u64,
-    gives_back: bool,
     observer: Option<Observer>,
 }
 
@@ -135,7 +134,6 @@ impl<D: Disk> Host<D> {
             saving: false,
             warning: None,
             settled: 0,
-            gives_back: false,
             observer: None,
         };
         host.pump(now);
@@ -221,10 +219,8 @@ impl<D: Disk> Host<D> {
 
     /// A bounded step of the store's own work: sealing, preallocation, compaction. Whether there is more.
     pub fn maintain(&mut self, now: Now, budget_bytes: usize) -> bool {
-        if self.gives_back {
-            self.settled = self.engine.settled_wall(now);
-            self.store.set_time(self.settled);
-        }
+        self.settled = self.engine.settled_wall(now);
+        self.store.set_time(self.settled);
         let Ok(step) = self.store.maintain(budget_bytes) else { return false };
         self.wanted |= step.needs_sync;
         step.more
@@ -280,13 +276,7 @@ impl<D: Disk> Host<D> {
         &mut self.store
     }
 
-    /// From now on what has expired long ago is given back. The store follows the clock, and does not go back with it: where a clock was wrong for an hour
-    /// and then set right, values go that have not expired, and no other copy brings them back. So the server does not do this yet.
-    pub const fn give_back(&mut self) {
-        self.gives_back = true;
-    }
-
-    /// The wall time by which the store last gave back what has expired; 0 if it is not certain.
+    /// The wall time by which the store gives back what has expired; 0 if it is not certain.
     pub const fn settled(&self) -> u64 {
         self.settled
     }

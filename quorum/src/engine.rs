@@ -94,6 +94,8 @@ pub struct Engine {
     /// Copies that can't be read.
     pub(crate) healing: BTreeMap<Bytes, Healing>,
     pub(crate) evenness: Evenness,
+    /// A wall time to which most members' clocks have come, 0 while that is not known.
+    pub(crate) agreed_wall: u64,
     pub(crate) pulls: BTreeMap<PullId, Pull>,
     pub(crate) pull_calls: BTreeMap<CallId, PullId>,
     pub(crate) listings: BTreeMap<ListId, Listing>,
@@ -185,6 +187,7 @@ impl Engine {
             hint_loads: BTreeMap::new(),
             healing: BTreeMap::new(),
             evenness: Evenness::default(),
+            agreed_wall: 0,
             pulls: BTreeMap::new(),
             pull_calls: BTreeMap::new(),
             listings: BTreeMap::new(),
@@ -426,7 +429,9 @@ impl Engine {
             return self.out.send(from, Message::Refused { call, why: Refusal::Overloaded });
         }
         match message {
-            Message::Heartbeat { run, mark, at } => self.heartbeat_from(from, run, mark, at),
+            Message::Heartbeat { run, mark, at, wall_ms } => {
+                self.heartbeat_from(from, run, mark, (at, wall_ms));
+            }
             Message::Outdated { run, mark } => {
                 // A former run's heartbeat may have been late.
                 if run == self.run() {

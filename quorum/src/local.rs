@@ -238,12 +238,16 @@ impl Engine {
         }
     }
 
-    /// The wall time by which records may [shrink](crate::object::Shrink), 0 while that is not certain: it has to have gone evenly
-    /// for a twenty-fourth of [`Timing::expired`](crate::Timing) first, so that a clock that is wrong for less than that
-    /// gives nothing back. One that is wrong for longer is believed: who has set it right must not go by what it showed before.
+    /// The wall time by which records may [shrink](crate::object::Shrink), 0 while that is not certain: this node's clock has to have gone
+    /// evenly for a twenty-fourth of [`Timing::expired`](crate::Timing), and the clocks of most members have come as far. What is wrong for longer, on most of
+    /// them at once, is believed; when it is set right this says so, and nothing more goes by what was shown before.
     pub fn settled_wall(&mut self, now: Now) -> u64 {
         let settled = self.evenness.look(now, self.config.timing.expired / 24);
-        if settled || self.config.planted.is(Bug::GivenBackEarly) { now.wall_ms } else { 0 }
+        match settled {
+            _ if self.config.planted.is(Bug::GivenBackEarly) => now.wall_ms,
+            true => self.agreed_wall.min(now.wall_ms),
+            false => 0,
+        }
     }
 
     /// The only place from which an acknowledgement leaves.
