@@ -14,7 +14,7 @@ use crate::journal::Outbox;
 use crate::keyspace::Durability;
 use crate::latency::{Pace, Usual};
 use crate::listing::{Gathering, Listing};
-use crate::local::Healing;
+use crate::local::{Healing, Refused};
 use crate::membership::Saving;
 use crate::message::{CallId, Message, Purpose, Refusal, Syncing, Want};
 use crate::object;
@@ -93,6 +93,7 @@ pub struct Engine {
     pub(crate) hint_loads: BTreeMap<LoadId, Bytes>,
     /// Copies that can't be read.
     pub(crate) healing: BTreeMap<Bytes, Healing>,
+    pub(crate) refused: Refused,
     pub(crate) evenness: Evenness,
     /// A wall time to which most members' clocks have come, 0 while that is not known.
     pub(crate) agreed_wall: u64,
@@ -186,6 +187,7 @@ impl Engine {
             forgetting: BTreeMap::new(),
             hint_loads: BTreeMap::new(),
             healing: BTreeMap::new(),
+            refused: Refused::default(),
             evenness: Evenness::default(),
             agreed_wall: 0,
             pulls: BTreeMap::new(),
@@ -429,9 +431,7 @@ impl Engine {
             return self.out.send(from, Message::Refused { call, why: Refusal::Overloaded });
         }
         match message {
-            Message::Heartbeat { run, mark, at, wall_ms } => {
-                self.heartbeat_from(from, run, mark, (at, wall_ms));
-            }
+            Message::Heartbeat { run, mark, at, wall_ms: ms } => self.heartbeat_from(from, run, mark, at, ms),
             Message::Outdated { run, mark } => {
                 // A former run's heartbeat may have been late.
                 if run == self.run() {
@@ -507,11 +507,11 @@ impl Engine {
                 }
             }
             Message::Gossip(message) => self.gossiped(now, from, message),
+            Message::Offered { call, whole } => self.offer_taken(now, call, from, whole),
             Message::Offer { call, layout, slots } => match self.view.check(layout) {
                 Err(why) => self.refuse(from, call, why),
                 Ok(()) => self.offered(now, from, call, slots),
             },
-            Message::Offered { call, whole } => self.offer_taken(now, call, from, whole),
             Message::Summed { call, sums } => self.peer_summed(now, call, from, sums),
             Message::Listed { call, keys, objects, next, complete, damaged, run } => {
                 let complete = complete && !self.is_outdated(from, run);

@@ -24,6 +24,8 @@ const BYTES: usize = 4 << 20;
 const STALLED: u32 = 5;
 /// Keys asked for at a time.
 const PAGE: usize = 256;
+/// What an owner can't read, and so can't merge, is offered again after a retry time, then after twice as long, and so on so many times.
+const MAX_DOUBLINGS: u32 = 6;
 
 /// The handoff to one owner.
 #[derive(Debug)]
@@ -52,6 +54,10 @@ pub(crate) struct Handoff {
     in_flight: BTreeMap<CallId, (Bytes, u64)>,
     window: Window,
     progress: Instant,
+    /// The owner could not read what some hint is for, this time; how many times in a row; and until when it is left in peace.
+    unread: bool,
+    unread_times: u32,
+    rests: Instant,
     /// A timer is set.
     armed: bool,
 }
@@ -98,7 +104,7 @@ impl Engine {
             handoff.again = true;
         } else {
             // Pending already, it may wait for a connection that has come before its owner was a member.
-            handoff.pending = true;
+            (handoff.pending, handoff.rests) = (true, now.instant);
             self.arm_handoff(now, owner);
         }
     }
@@ -131,7 +137,7 @@ impl Engine {
             return;
         }
         handoff.active = true;
-        handoff.again = false;
+        (handoff.again, handoff.unread) = (false, false);
         let due = core::mem::replace(&mut handoff.due, false);
         handoff.probes = handoff.unremoved && !due;
         handoff.progress = now.instant;
@@ -153,6 +159,8 @@ impl Engine {
                 self.arm_handoff(now, owner);
                 return self.pump_handoff(now, owner);
             }
+        } else if now.instant < handoff.rests {
+            return self.arm_handoff(now, owner);
         }
         self.start_handoff(now, owner);
     }
@@ -220,6 +228,11 @@ impl Engine {
         } else {
             handoff.active = false;
             handoff.pending = handoff.again;
+            if handoff.unread {
+                handoff.rests = now.instant + self.config.timing.retry * (1 << handoff.unread_times);
+            }
+            handoff.unread_times =
+                if handoff.unread { handoff.unread_times + 1 } else { 0 }.min(MAX_DOUBLINGS);
             if handoff.pending {
                 self.arm_handoff(now, owner);
             }
@@ -296,6 +309,7 @@ impl Engine {
         }
         (handoff.again, handoff.due) = (true, true);
         handoff.resting |= matches!(why, Refusal::Unwritable | Refusal::Overloaded);
+        handoff.unread |= matches!(why, Refusal::Unknown | Refusal::Damaged);
         self.pump_handoff(now, owner);
         true
     }
@@ -395,6 +409,9 @@ impl Default for Handoff {
             in_flight: BTreeMap::new(),
             window: Window::new(BYTES, usize::MAX),
             progress: Instant::default(),
+            unread: false,
+            unread_times: 0,
+            rests: Instant::default(),
             armed: false,
         }
     }

@@ -10,9 +10,11 @@ use crate::planted::Bug;
 use crate::replica::{self, place_of};
 use crate::task::{Reader, Source, Task};
 use crate::time::{Duration, Instant, Now};
+use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use bytes::Bytes;
 use gramme_ring::{NodeId, Slot};
+use siphasher::sip::SipHasher24;
 
 /// Damaged keys being healed at one time.
 const MAX_HEALING: usize = 1024;
@@ -21,6 +23,9 @@ const REFUSALS: u8 = 10;
 /// With as much time at least from each to the next: what is pulled out by mistake, or hangs, is back by then.
 const REFUSED_AGAIN: Duration = Duration::from_secs(360);
 
+/// Records that are counted at one time; others are when there is room.
+const MAX_REFUSED: usize = 1 << 16;
+
 /// A copy that can't be read.
 #[derive(Debug)]
 pub(crate) struct Healing {
@@ -28,9 +33,31 @@ pub(crate) struct Healing {
     pub(crate) again: Instant,
     /// It was found until then that no owner has a whole one.
     pub(crate) lost: bool,
-    /// How often the disk has refused to read it, and when last.
-    refusals: u8,
-    refused: Instant,
+}
+
+/// How often the disk has refused to read which record, and when last: by hashes of their keys, since it may be many.
+#[derive(Debug, Default)]
+pub(crate) struct Refused(BTreeMap<u64, (u8, Instant)>);
+
+impl Refused {
+    /// It was refused once more, or is within the time in which that is not counted.
+    fn note(&mut self, hash: u64, now: Instant) {
+        if self.0.len() >= MAX_REFUSED && !self.0.contains_key(&hash) {
+            let is_old = |last: Instant| now.since(last) > 2 * REFUSED_AGAIN;
+            self.0.retain(|_, (times, last)| *times >= REFUSALS || !is_old(*last));
+            if self.0.len() >= MAX_REFUSED {
+                return;
+            }
+        }
+        let (times, last) = self.0.entry(hash).or_insert((0, now));
+        if *times == 0 || now.since(*last) >= REFUSED_AGAIN {
+            (*times, *last) = (times.saturating_add(1), now);
+        }
+    }
+
+    fn is_given_up(&self, hash: u64) -> bool {
+        self.0.get(&hash).is_some_and(|(times, _)| *times >= REFUSALS)
+    }
 }
 
 impl Engine {
@@ -70,17 +97,24 @@ impl Engine {
 
     /// A record that can be read is no concern any more. Whether one that can't is given up, though its checksum may hold.
     fn note_read(&mut self, id: LoadId, loaded: &Loaded) -> bool {
-        let Some(key) = self.replica.queues.key(id).filter(|_| !self.healing.is_empty()) else {
+        if self.healing.is_empty() && self.refused.0.is_empty() {
             return false;
-        };
+        }
+        let Some(key) = self.replica.queues.key(id) else { return false };
         match loaded {
             Loaded::Found(_) | Loaded::Absent => {
                 self.healing.remove(key);
+                let hash = self.hash(key);
+                self.refused.0.remove(&hash);
                 false
             }
-            Loaded::Unknown(_) => self.healing.get(key).is_some_and(|healing| healing.refusals >= REFUSALS),
+            Loaded::Unknown(_) => self.refused.is_given_up(self.hash(key)),
             Loaded::Damaged => false,
         }
+    }
+
+    fn hash(&self, key: &[u8]) -> u64 {
+        SipHasher24::new_with_key(&self.config.digest_key).hash(key)
     }
 
     /// A page of keys was read, or could not be.
@@ -139,6 +173,7 @@ impl Engine {
                 Event::Read(key, reader, held) => self.held(now, key, reader, held),
                 Event::Minted(minted) => self.write_minted(now, *minted),
                 Event::MintRefused(call, error) => self.write_refused_here(call, error),
+                Event::MintBlind(call, cover) => self.mint_blind(now, call, cover),
                 Event::MergeRefused(Source::Peer(to, call, _), why) => self.refuse_write(now, to, call, why),
                 Event::MergeRefused(Source::Pull(pull), _) => self.pull_merged(now, pull, false),
                 Event::MergeRefused(Source::Repair, _) => {}
@@ -146,6 +181,8 @@ impl Engine {
                 Event::NotKept(waiting) => self.not_stored(now, waiting, true),
                 Event::Healed(key) => {
                     self.healing.remove(&key);
+                    let hash = self.hash(&key);
+                    self.refused.0.remove(&hash);
                     self.healed += 1;
                 }
                 Event::Hinted(owner) => {
@@ -158,18 +195,18 @@ impl Engine {
                 }
                 Event::Damaged { key, for_good } => {
                     // Reads that wait are no hindrance: those that found it are among them.
+                    if !for_good {
+                        let hash = self.hash(&key);
+                        self.refused.note(hash, now.instant);
+                    }
                     if self.healing.len() >= MAX_HEALING && !self.healing.contains_key(&key) {
                         self.healing.retain(|_, healing| healing.again > now.instant);
                         if self.healing.len() >= MAX_HEALING {
                             continue;
                         }
                     }
-                    let new = Healing { again: now.instant, lost: false, refusals: 0, refused: now.instant };
+                    let new = Healing { again: now.instant, lost: false };
                     let healing = self.healing.entry(key.clone()).or_insert(new);
-                    let rested = now.instant.since(healing.refused) >= REFUSED_AGAIN;
-                    if !for_good && (healing.refusals == 0 || rested) {
-                        (healing.refusals, healing.refused) = (healing.refusals + 1, now.instant);
-                    }
                     if healing.again <= now.instant && !self.replica.is_hung() {
                         self.start_heal(now, key, for_good);
                     }

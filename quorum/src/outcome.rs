@@ -4,7 +4,7 @@ use crate::input::Place;
 use crate::journal::Kept;
 use crate::message::{CallId, Refusal};
 use crate::object::{Object, Rank};
-use crate::op::OpError;
+use crate::op::{Cover, OpError};
 use crate::pull::PullId;
 use crate::task::{Reader, Source};
 use alloc::boxed::Box;
@@ -75,6 +75,8 @@ pub(crate) enum Event {
     Read(Bytes, Reader, Held),
     Minted(Box<Minted>),
     MintRefused(CallId, OpError),
+    /// The copy that the write was to be minted by can't be read.
+    MintBlind(CallId, Cover),
     MergeRefused(Source, Refusal),
     /// A merge changed nothing, and what it found is durable already.
     Kept(Kept<Waiting>),

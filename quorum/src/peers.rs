@@ -163,13 +163,7 @@ impl Engine {
         Run { number: self.opening.number(), actor: self.config.actor }
     }
 
-    pub(crate) fn heartbeat_from(
-        &mut self,
-        node: NodeId,
-        run: Run,
-        mark: u64,
-        (at, wall_ms): (Instant, u64),
-    ) {
+    pub(crate) fn heartbeat_from(&mut self, node: NodeId, run: Run, mark: u64, at: Instant, wall_ms: u64) {
         if let Some(peer) = self.peers.get_mut(&node) {
             // The clock of a former run, which may still be heard when the next one is connected, tells nothing of this one's.
             let before = peer.heard.filter(|(actor, _)| *actor == run.actor).map(|(_, at)| at);

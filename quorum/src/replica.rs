@@ -259,6 +259,11 @@ impl Replica {
     }
 
     fn mint(&mut self, work: &mut Work, wall_ms: u64, key: &Bytes, mint: Mint) {
+        // What is here can't be covered, nor counted.
+        if work.damaged && mint.also.is_none() {
+            work.events.push(Event::MintBlind(mint.call, mint.cover));
+            return;
+        }
         let own = key.len() + mint.content.size() + mint.also.as_ref().map_or(0, object::weigh_all);
         let others = self.request_bytes.saturating_sub(own);
         if others >= self.limits.request_bytes && !self.planted.is(Bug::RequestBytesUnbounded) {

@@ -95,7 +95,7 @@ fn what_is_left_nowhere_is_not_taken_for_absent() {
     assert_eq!(shown(&mut cluster, "k"), None);
     cluster.pass(Duration::from_secs(6));
     let reply = cluster.request(B, put("k", "w", Cover::Held));
-    assert_eq!(reply, Reply::Failed(OpError::Unwritable));
+    assert!(matches!(reply, Reply::Failed(OpError::Indeterminate { have: 1, .. })), "{reply:?}");
     // By now each has found that nobody has it.
     cluster.put(B, "k", "w", Cover::Held);
     assert_eq!(OWNERS.map(|node| cluster.copy(node, "k").unwrap()), [["w"]; 3]);
@@ -408,4 +408,96 @@ fn a_change_waits_where_all_copies_of_a_key_are_damaged() {
     for key in &keys {
         assert_eq!(cluster.get(d, key).0, [if damaged.contains(key) { "w" } else { "v" }]);
     }
+}
+
+/// What such a coordinator can't read it can neither cover nor count: another copy will do.
+#[test]
+fn writes_by_a_coordinator_that_can_t_read_its_copy_replace_each_other() {
+    for refused in [false, true] {
+        let mut cluster = Cluster::with(4, |config| config.timing.exchange = Duration::from_secs(1 << 20));
+        cluster.put(A, "k", "old", Cover::Held);
+        let owners = cluster.preference("k");
+        // The one that is down is needed to heal.
+        cluster.crash(owners[2]);
+        damage(&mut cluster, owners[0], "k", refused);
+        for n in 0..5 {
+            cluster.put(owners[0], "k", &format!("value {n}"), Cover::Held);
+            cluster.pass(Duration::from_secs(1));
+            assert_eq!(cluster.copy(owners[1], "k").unwrap(), [format!("value {n}")]);
+        }
+        // No more of them than are taken anywhere.
+        let most = Limits::default().siblings;
+        for n in 1..most {
+            cluster.put(owners[0], "k", &format!("value {n}"), Cover::Nothing);
+        }
+        let reply = cluster.request(owners[0], put("k", "one more", Cover::Nothing));
+        assert_eq!(reply, Reply::Failed(OpError::TooManySiblings), "refused: {refused}");
+        // Where nobody else can be asked it is written all the same.
+        cluster.crash(owners[1]);
+        let options = WriteOptions { w: Some(Level::One), ..WriteOptions::default() };
+        let (key, value) = ("k".into(), "beside".into());
+        let write = Op::Put { key, value, content_type: None, expiry: None, cover: Cover::Held, options };
+        assert!(matches!(cluster.request(owners[0], write), Reply::Written { .. }));
+    }
+}
+
+#[test]
+fn what_an_owner_can_t_read_is_offered_to_it_less_and_less_often() {
+    let mut cluster = Cluster::new(4);
+    let owners = cluster.preference("k");
+    cluster.put(owners[0], "k", "old", Cover::Held);
+    damage(&mut cluster, owners[0], "k", true);
+    cluster.put(owners[1], "k", "new", Cover::Held);
+    cluster.pass(Duration::from_secs(10));
+    cluster.delivered.clear();
+    cluster.pass(Duration::from_secs(600));
+    let offered = cluster
+        .delivered
+        .iter()
+        .filter(|(_, to, message)| *to == owners[0] && matches!(message, message::Message::Write { .. }));
+    let offered = offered.count();
+    assert!((8..20).contains(&offered), "{offered} times in ten minutes");
+    // A new hint is handed over at once.
+    cluster.crash(owners[0]);
+    cluster.put(owners[1], "{k}other", "v", Cover::Held);
+    cluster.start(owners[0]);
+    cluster.pass(Duration::from_secs(5));
+    assert_eq!(cluster.copy(owners[0], "{k}other").unwrap(), ["v"]);
+    cluster.nodes.get_mut(&owners[0]).unwrap().damaged.clear();
+    cluster.pass(Duration::from_secs(70));
+    assert_eq!(cluster.copy(owners[0], "k").unwrap(), ["new"]);
+    assert_eq!(cluster.hints(owners[3]), 0);
+}
+
+#[test]
+fn a_record_is_given_up_however_many_others_are_refused() {
+    let mut cluster = Cluster::with(3, |config| config.timing.exchange = Duration::from_secs(1 << 20));
+    cluster.put(A, "k", "old", Cover::Held);
+    let keys: Vec<String> = (0..1100).map(|n| format!("k{n}")).collect();
+    for key in &keys {
+        cluster.put(A, key, "v", Cover::Held);
+    }
+    cluster.loses = |_, to, message| to == A && matches!(message, message::Message::Write { .. });
+    cluster.put(B, "k", "new", Cover::Held);
+    // Nor can they be healed meanwhile.
+    cluster.cut(A, C, true);
+    cluster.cut(A, B, true);
+    keys.iter().for_each(|key| damage(&mut cluster, A, key, true));
+    damage(&mut cluster, A, "k", true);
+    for round in 0..10 {
+        for key in keys.iter().filter(|_| round == 5).map(String::as_str).chain(["k"]) {
+            let key = bytes::Bytes::copy_from_slice(key.as_bytes());
+            let options = ReadOptions { r: Some(Level::One), ..ReadOptions::default() };
+            cluster.start_request(A, Op::Get { key, options });
+            cluster.run();
+        }
+        cluster.pass(Duration::from_secs(361));
+    }
+    cluster.loses = |_, _, _| false;
+    cluster.cut(A, C, false);
+    cluster.cut(A, B, false);
+    cluster.pass(Duration::from_secs(5));
+    cluster.request(A, Op::Get { key: "k".into(), options: ReadOptions::default() });
+    cluster.pass(Duration::from_secs(5));
+    assert_eq!(cluster.copy(A, "k").unwrap(), ["new"]);
 }

@@ -168,16 +168,24 @@ fn a_full_disk_does_not_stop_the_cluster() {
     assert_eq!(cluster.get(C, "k").0.len(), 2, "reads go on");
 }
 
-/// The others are lost, and back, while a write waits for its coordinator's disk, whose copy turns out to be damaged: with all of them counted
+/// The others are lost, and back, while a write waits for its coordinator's disk, which refuses to read its copy: with all of them counted
 /// out it surely was not done, and nobody does it afterwards.
 #[test]
 fn a_write_goes_to_nobody_who_was_counted_out_before_it_had_its_dot() {
     let mut cluster = Cluster::new(3);
     cluster.put(A, "k", "before", Cover::Held);
+    cluster.loses = |_, to, message| to == A && matches!(message, Message::Write { .. });
+    cluster.put(B, "k", "other", Cover::Held);
     let coordinator = cluster.nodes.get_mut(&A).unwrap();
     coordinator.damaged.insert((place("k"), "k".into()));
+    coordinator.refuses_reads = true;
     coordinator.loads = false;
     let id = cluster.start_request(A, put("k", "v", Cover::Nothing));
+    // It asks the others first what is there, and then reads its own once more.
+    cluster.load(A);
+    cluster.nodes.get_mut(&A).unwrap().loads = false;
+    cluster.run();
+    assert_eq!((cluster.replies.get(&id), cluster.nodes[&A].held_loads.len()), (None, 1));
     for cut in [true, false] {
         cluster.cut(A, B, cut);
         cluster.cut(A, C, cut);

@@ -35,6 +35,11 @@ pub(crate) struct Request {
 }
 
 impl Request {
+    /// Whether it deletes whatever is there.
+    pub(super) fn is_plain_delete(&self) -> bool {
+        matches!((&self.content, &self.cover), (Content::Tombstone, Cover::Held))
+    }
+
     fn size(&self) -> usize {
         self.key.len() + self.content.size() + self.also.as_ref().map_or(0, object::weigh_all)
     }

@@ -11,9 +11,9 @@ pub(crate) mod write;
 
 pub use copies::{Answer, Copies};
 
+use self::held::Request;
 use crate::message::CallId;
-use crate::op::{RequestId, WriteOptions};
-use crate::time::Instant;
+use crate::op::RequestId;
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
@@ -26,13 +26,8 @@ pub(crate) enum Origin {
     Client(RequestId),
     /// A peer that forwarded it.
     Peer(NodeId, CallId),
-    /// A plain delete, which reads first.
-    Delete {
-        origin: Box<Origin>,
-        key: Bytes,
-        options: WriteOptions,
-        deadline: Instant,
-    },
+    /// A write that needs to know first what is there: a plain delete; or any whose coordinator can't read its copy.
+    Before(Box<Request>),
     /// A damaged copy here, to be replaced.
     Heal {
         key: Bytes,

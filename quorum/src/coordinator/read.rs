@@ -114,25 +114,24 @@ impl Engine {
         if let Some(at) = hedge {
             self.timers.insert((at, Timer::ReadHedge(call)));
         }
-        let (weighs, lingers) = (key.len(), 0);
-        *self.bytes_of(origin.as_ref()) += weighs;
-        self.reads.insert(
-            call,
-            Read {
-                origin,
-                key,
-                layout,
-                copies,
-                asked,
-                merged,
-                deadline,
-                patience,
-                began,
-                hedge,
-                weighs,
-                lingers,
-            },
-        );
+        let (weighs, lingers) = (0, 0);
+        let mut read = Read {
+            origin,
+            key,
+            layout,
+            copies,
+            asked,
+            merged,
+            deadline,
+            patience,
+            began,
+            hedge,
+            weighs,
+            lingers,
+        };
+        read.weighs = read.bytes();
+        *self.bytes_of(read.origin.as_ref()) += read.weighs;
+        self.reads.insert(call, read);
         for (node, whole) in targets {
             self.ask_copy(call, node, if whole { Want::Object } else { Want::Digest });
         }
@@ -294,10 +293,15 @@ impl Engine {
                     }
                 }
                 Verdict::Impossible(Shortfall { need, have, want }) => {
-                    let weighs = core::mem::take(&mut read.weighs);
-                    if let Some(origin) = read.origin.take() {
-                        *self.bytes_of(Some(&origin)) -= weighs;
-                        self.answer(origin, Reply::Failed(OpError::Quorum { need, have, want }));
+                    let (weighs, merged) = (core::mem::take(&mut read.weighs), read.merged.clone());
+                    let Some(origin) = read.origin.take() else { return };
+                    *self.bytes_of(Some(&origin)) -= weighs;
+                    match origin {
+                        // To write takes no more than there are to write to.
+                        Origin::Before(request) if !request.is_plain_delete() => {
+                            self.read_before(now, *request, merged);
+                        }
+                        origin => self.answer(origin, Reply::Failed(OpError::Quorum { need, have, want })),
                     }
                 }
                 Verdict::Pending => {}
@@ -492,9 +496,13 @@ impl Read {
         self.lingers
     }
 
-    /// What it takes: what was read so far.
+    /// What it takes: what was read so far, and what is to be written then.
     fn bytes(&self) -> usize {
         let versions = self.merged.iter().map(|(_, version)| object::weigh(version));
-        self.key.len() + versions.sum::<usize>()
+        let written = match &self.origin {
+            Some(Origin::Before(request)) => request.content.size(),
+            _ => 0,
+        };
+        self.key.len() + written + versions.sum::<usize>()
     }
 }

@@ -1,12 +1,13 @@
 //! A request's way in: checked, then coordinated here or forwarded to one of the key's coordinators.
 
 use super::held::Request;
+use super::open_write::Write;
 use super::read::heal;
 use super::{Origin, Target};
 use crate::engine::{Engine, Timer};
 use crate::message::{CallId, Message, Refusal};
 use crate::object::{self, Content, Object};
-use crate::op::{Cover, Expiry, Need, Op, OpError, ReadOptions, Reply, RequestId};
+use crate::op::{Cover, Expiry, Level, Need, Op, OpError, ReadOptions, Reply, RequestId};
 use crate::planted::Bug;
 use crate::task::Task;
 use crate::time::{Duration, Instant, Now};
@@ -173,7 +174,7 @@ impl Engine {
                 self.open -= 1;
                 self.out.send(node, Message::Refused { call, why: Refusal::NotCoordinator });
             }
-            Origin::Delete { .. } | Origin::Heal { .. } => unreachable!("only requests are rerouted"),
+            Origin::Before(_) | Origin::Heal { .. } => unreachable!("only requests are rerouted"),
         }
     }
 
@@ -231,9 +232,21 @@ impl Engine {
                 if let Err(error) = self.write_needs(&key, &options, self.replicas()) {
                     return self.answer(origin, Reply::Failed(error));
                 }
-                let origin = Origin::Delete { origin: Box::new(origin), key: key.clone(), options, deadline };
                 let read = ReadOptions { pr: options.pw, ..ReadOptions::default() };
-                self.start_read(now, origin, key, &read, deadline);
+                let (content, cover) = (Content::Tombstone, Cover::Held);
+                let (expiry, also) = (None, None);
+                let request = Request {
+                    origin,
+                    key: key.clone(),
+                    content,
+                    expiry,
+                    cover,
+                    options,
+                    also,
+                    deadline,
+                    until: None,
+                };
+                self.start_read(now, Origin::Before(Box::new(request)), key, &read, deadline);
             }
             Op::Delete { key, cover, options } => {
                 let content = Content::Tombstone;
@@ -248,29 +261,7 @@ impl Engine {
 
     pub(crate) fn read_succeeded(&mut self, now: Now, origin: Origin, object: Object) {
         match origin {
-            Origin::Delete { origin, key, options, deadline } => {
-                // Even what is deleted already is deleted again: this tombstone may not have reached a quorum.
-                if object.is_empty() {
-                    let context = object::reading(&object, now.wall_ms).context;
-                    self.answer(*origin, Reply::Written { context, replaced: false });
-                } else if self.plan(&key).target(self.config.node).is_none() {
-                    let op = Op::Delete { key, cover: Cover::Held, options };
-                    self.reroute(now, *origin, op, deadline);
-                } else {
-                    let request = Request {
-                        origin: *origin,
-                        key,
-                        content: Content::Tombstone,
-                        expiry: None,
-                        cover: Cover::Held,
-                        options,
-                        also: Some(object),
-                        deadline,
-                        until: None,
-                    };
-                    self.start_write(now, request);
-                }
-            }
+            Origin::Before(request) => self.read_before(now, *request, object),
             // Each object was tried as it came.
             Origin::Heal { for_good: false, .. } => {}
             Origin::Heal { key, for_good: true } => {
@@ -284,6 +275,41 @@ impl Engine {
         }
     }
 
+    /// What is there is known, as far as it can be.
+    pub(super) fn read_before(&mut self, now: Now, request: Request, object: Object) {
+        // Even what is deleted already is deleted again: this tombstone may not have reached a quorum.
+        if object.is_empty() && request.is_plain_delete() {
+            let context = object::reading(&object, now.wall_ms).context;
+            return self.answer(request.origin, Reply::Written { context, replaced: false });
+        }
+        if self.plan(&request.key).target(self.config.node).is_some() {
+            return self.start_write(now, Request { also: Some(object), ..request });
+        }
+        let Request { origin, key, content, expiry, cover, options, deadline, .. } = request;
+        let op = match content {
+            Content::Value { bytes: value, content_type } => {
+                // It has been settled by now whether it expires.
+                let expiry = expiry.or(Some(Expiry::NEVER));
+                Op::Put { key, value, content_type, expiry, cover, options }
+            }
+            Content::Tombstone | Content::Expired { .. } => Op::Delete { key, cover, options },
+        };
+        self.reroute(now, origin, op, deadline);
+    }
+
+    /// This node can't read its copy, by which the write was to be minted: another's will do. If nobody has one that can be read, there
+    /// is nothing that it covers.
+    pub(crate) fn mint_blind(&mut self, now: Now, call: CallId, cover: Cover) {
+        let Some(write) = self.remove_write(call) else { return };
+        let Write { origin: Some(origin), key, content, expiry, options, deadline, .. } = write else {
+            return;
+        };
+        let read = ReadOptions { r: Some(Level::One), ..ReadOptions::default() };
+        let (for_key, also) = (key.clone(), None);
+        let request = Request { origin, key, content, expiry, cover, options, also, deadline, until: None };
+        self.start_read(now, Origin::Before(Box::new(request)), for_key, &read, deadline);
+    }
+
     /// Ends a request, whatever stage it is in. Each is ended once.
     pub(crate) fn answer(&mut self, origin: Origin, reply: Reply) {
         match origin {
@@ -295,7 +321,7 @@ impl Engine {
                 self.open -= 1;
                 self.out.send(node, Message::Forwarded { call, reply });
             }
-            Origin::Delete { origin, .. } => self.answer(*origin, reply),
+            Origin::Before(request) => self.answer(request.origin, reply),
             // It is found again.
             Origin::Heal { .. } => {}
         }

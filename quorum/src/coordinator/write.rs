@@ -388,7 +388,7 @@ impl Engine {
         }
     }
 
-    fn remove_write(&mut self, call: CallId) -> Option<Write> {
+    pub(super) fn remove_write(&mut self, call: CallId) -> Option<Write> {
         let write = self.writes.remove(&call)?;
         self.lingering_writes.set(write.lingers, 0);
         self.open_bytes -= write.weighs;
