@@ -336,8 +336,8 @@ impl Checker {
             [] => {
                 let ended = |dot: &Dot| {
                     let birth = &key.dots[dot];
-                    let over = birth.version.content == Content::Tombstone
-                        || birth.expiry_is_by(self.hidden_by(request));
+                    let over =
+                        birth.version.content == Content::Tombstone || self.is_hidden_by(request, *dot);
                     birth.version.stamp == top && over && seen.contains(*dot)
                 };
                 // Or what ended was replaced in the breath in which it was minted, and nobody else ever saw it.

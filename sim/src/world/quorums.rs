@@ -139,6 +139,7 @@ impl World {
 
     /// A coordinator has decided on a request.
     pub(super) fn decided(&mut self, node: usize, id: OpId, reply: &Reply) {
+        self.checker.hides(node, id, reply);
         if let Some(by) = self.coordination(node, id) {
             self.checker.coordinated(self.now, id, reply, &by);
         }
