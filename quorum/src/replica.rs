@@ -182,7 +182,7 @@ impl Replica {
         };
         let mut work = Work {
             damaged: object.is_none(),
-            for_good: !matches!(loaded, Loaded::Unknown),
+            for_good: !matches!(loaded, Loaded::Unknown) || self.planted.is(Bug::RefusedIsDamaged),
             alone: object.is_none() && !matches!(loaded, Loaded::Unknown) && is_alone(&key),
             object: object.unwrap_or_default(),
             encoded: match loaded {
@@ -376,7 +376,7 @@ impl Replica {
             object = self.planted.bury(object);
         }
         // Whoever goes by rules of which this node has yet to hear may have left those that it knows: nothing is discarded by them.
-        let unheard = merge.layout > Some(self.layout);
+        let unheard = merge.layout > Some(self.layout) && !self.planted.is(Bug::UnheardDiscards);
         let policy = self.keyspaces.of(key).policy;
         let settled_by = if unheard { Policy::Siblings } else { policy };
         if self.planted.settle(settled_by, &mut object) || changed || work.damaged {

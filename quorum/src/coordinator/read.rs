@@ -81,7 +81,7 @@ impl Engine {
         }
         // If it fails it is not tried again before: asking makes the others look at copies of theirs that may be damaged too.
         let deadline = now.instant + self.config.timing.request;
-        self.healing.insert(key.clone(), (deadline, false));
+        self.healing.insert(key.clone(), (deadline, self.config.planted.is(Bug::LostUnasked)));
         self.ask_copies(now, Origin::Heal { key: key.clone(), for_good }, key, needs, plan, deadline);
     }
 
@@ -247,7 +247,7 @@ impl Engine {
     }
 
     fn advance_read(&mut self, now: Now, call: CallId) {
-        let others = self.others_to_heal_from(call);
+        let others = self.config.planted.all(self.others_to_heal_from(call));
         let Some(read) = self.reads.get_mut(&call) else { return };
         if read.origin.is_some() {
             let early = self.config.planted.is(Bug::FirstValueAnswers)
@@ -259,7 +259,7 @@ impl Engine {
                 // be had again. Where nothing is, what comes next takes its place.
                 Verdict::Impossible(_) if others.is_some_and(|others| read.copies.are_all(others)) => {
                     if let Some((_, lost)) = self.healing.get_mut(&read.key) {
-                        *lost = read.merged.is_empty();
+                        *lost = read.merged.is_empty() && !self.config.planted.is(Bug::LossForgotten);
                     }
                     if read.merged.is_empty() { read.copies.verdict() } else { Verdict::Met }
                 }

@@ -2,12 +2,16 @@
 
 use super::durability::Shadow;
 use super::requests::Lacking;
-use super::{Checker, Invariant, OpId};
+use super::{Birth, Checker, Invariant, OpId};
 use crate::time::Time;
 use crate::world::HINTS;
+use core::time::Duration;
 use gramme_quorum::{Cover, Level, Op, Output, Reply};
 use gramme_ring::{Layout, LayoutVersion, NodeId, Slot};
 use gramme_vclock::Dot;
+
+/// A write lingers no longer than this after its answer, by any clock, before there are hints for whoever is silent.
+const LINGERS: Duration = Duration::from_millis(600);
 
 /// A moment's circumstances.
 #[derive(Clone, Debug, Default)]
@@ -188,9 +192,10 @@ impl Checker {
         for heir in layout.owners(layout.partition_of(slot)) {
             let Some(owner) = self.ids.get(&heir.0).copied().filter(|owner| *owner != node) else { continue };
             let record = [&heir.0.to_be_bytes()[..], &name[..]].concat();
-            // Its own write has come here since, perhaps, and is under way.
+            // A write may have come to the copy since its heirs' hints were written, and its coordinator sees to it itself.
             let lacks = |dot: &Dot| {
-                self.shadows[owner].actor != Some(dot.actor)
+                !self.is_under_way(now, number, *dot)
+                    && self.shadows[owner].actor != Some(dot.actor)
                     && !self.shadows[owner].has_durably(number, *dot)
                     && !passes_on(*dot)
                     && !self.told_and_lost(node, number, owner, *dot)
@@ -203,6 +208,12 @@ impl Checker {
                 return self.fail(now, Invariant::NothingDroppedEarly, Some(number), what);
             }
         }
+    }
+
+    /// Whether a write has not been answered, or so lately that its coordinator still waits for some replica.
+    fn is_under_way(&self, now: Time, number: usize, dot: Dot) -> bool {
+        let op = self.keys[number].dots.get(&dot).and_then(Birth::origin);
+        op.is_some_and(|op| self.requests[op.index()].ended.is_none_or(|ended| now.since(ended) <= LINGERS))
     }
 
     /// A copy goes: the owners for whom there is a hint beside it have it.

@@ -32,6 +32,8 @@ pub(super) struct Shadow {
     pub(super) shown: BTreeMap<usize, VecDeque<(Time, Dot)>>,
     /// The layout that it goes by.
     pub(super) layout: Option<Layout>,
+    /// Keys for which it was asked to take something by a newer one, and that have not changed since.
+    pub(super) unheard: BTreeSet<usize>,
     /// The rules as it sees them.
     pub(super) view: View,
     /// Hints that it has made hints for others, since it had not heard that their owners were owners: their records.
@@ -215,6 +217,7 @@ impl Checker {
         (shadow.actor, shadow.is_dark) = (Some(actor), false);
         shadow.adopted = 0;
         shadow.given_back.opens();
+        shadow.unheard.clear();
         self.begins_anew(node);
     }
 
@@ -291,6 +294,7 @@ impl Checker {
         self.others_changed(key);
         if is_copy {
             self.check_last(now, node, key, &object, true);
+            self.shadows[node].unheard.remove(&key);
         }
         if self.rules(key).buffered {
             let key = &mut self.keys[key];

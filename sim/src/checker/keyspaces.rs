@@ -6,7 +6,7 @@ use gramme_quorum::message::{Message, Purpose, Syncing};
 use gramme_quorum::{
     Content, Durability, Expiry, Keyspace, Level, Object, Op, Output, Policy, Reading, Version,
 };
-use gramme_ring::Layout;
+use gramme_ring::{Layout, LayoutVersion};
 use gramme_vclock::{Dot, Stamp};
 use std::collections::BTreeSet;
 
@@ -250,10 +250,17 @@ impl Checker {
         number == 0 || self.shadows[node].keyspaces.contains(&number)
     }
 
-    /// Whether it has heard of all that was committed besides, so that it may discard what others send it.
+    /// Whether it has been asked for nothing by rules of which it has not heard, so that it may discard what others send it.
     fn is_abreast(&self, node: usize, key: usize) -> bool {
-        let version = |layout: &Option<Layout>| layout.as_ref().map(Layout::version);
-        self.knows_rules(node, key) && version(&self.shadows[node].layout) >= version(&self.layout)
+        self.knows_rules(node, key) && !self.shadows[node].unheard.contains(&key)
+    }
+
+    /// A node is asked to take a write by who goes by this layout.
+    pub(super) fn asked_by(&mut self, node: usize, key: usize, layout: LayoutVersion) {
+        let shadow = &mut self.shadows[node];
+        if shadow.layout.as_ref().is_none_or(|own| own.version() < layout) {
+            shadow.unheard.insert(key);
+        }
     }
 
     /// Nodes that have a dot as durably as its write's acknowledgement says.
