@@ -283,7 +283,7 @@ fn quorum() {
         run,
     };
     let messages = [
-        ("heartbeat", Message::Heartbeat { run, mark: 300, at: Instant(1 << 40) }),
+        ("heartbeat", Message::Heartbeat { run, mark: 300, at: Instant(1 << 40), wall_ms: 1 << 40 }),
         ("outdated", Message::Outdated { run, mark: 300 }),
         ("offer", Message::Offer { call, layout, slots: (64, 127) }),
         ("offered", Message::Offered { call, whole: true }),

@@ -15,7 +15,7 @@ use gramme_store::{
     Cursor, DamageKind, Disk, Position, Read, ReadAhead, ReadDone, ReadError, ReadJob, Store, SyncDone,
     SyncJob,
 };
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 
 /// What the host asks of its caller.
@@ -77,6 +77,8 @@ pub struct Host<D: Disk> {
     effects: VecDeque<Effect<D>>,
     /// Listings that wait for the disk.
     lists: usize,
+    /// The tags of the records that are being read, which the store knows without reading.
+    tags: BTreeMap<LoadId, u64>,
     /// Appends that the store has taken and no sync has covered, oldest first.
     unsynced: VecDeque<(AppendId, Position)>,
     /// Everything up to here is on the disk.
@@ -93,7 +95,6 @@ pub struct Host<D: Disk> {
     warning: Option<Now>,
     /// What the store was told of the time.
     settled: u64,
-    gives_back: bool,
     observer: Option<Observer>,
 }
 
@@ -123,6 +124,7 @@ impl<D: Disk> Host<D> {
             inputs: VecDeque::new(),
             effects: VecDeque::new(),
             lists: 0,
+            tags: BTreeMap::new(),
             unsynced: VecDeque::new(),
             durable,
             performed: AppendId(0),
@@ -132,7 +134,6 @@ impl<D: Disk> Host<D> {
             saving: false,
             warning: None,
             settled: 0,
-            gives_back: false,
             observer: None,
         };
         host.pump(now);
@@ -203,7 +204,8 @@ impl<D: Disk> Host<D> {
 
     /// Takes back a read that was run.
     pub fn finish_read(&mut self, now: Now, id: LoadId, done: ReadDone) {
-        let loaded = loaded(self.store.finish_read(done));
+        let tag = self.tags.remove(&id);
+        let loaded = loaded(self.store.finish_read(done), tag);
         self.inputs.push_back(Input::Loaded(id, loaded));
         self.pump(now);
     }
@@ -217,10 +219,8 @@ impl<D: Disk> Host<D> {
 
     /// A bounded step of the store's own work: sealing, preallocation, compaction. Whether there is more.
     pub fn maintain(&mut self, now: Now, budget_bytes: usize) -> bool {
-        if self.gives_back {
-            self.settled = self.engine.settled_wall(now);
-            self.store.set_time(self.settled);
-        }
+        self.settled = self.engine.settled_wall(now);
+        self.store.set_time(self.settled);
         let Ok(step) = self.store.maintain(budget_bytes) else { return false };
         self.wanted |= step.needs_sync;
         step.more
@@ -276,13 +276,7 @@ impl<D: Disk> Host<D> {
         &mut self.store
     }
 
-    /// From now on what has expired long ago is given back. The store follows the clock, and does not go back with it: where a clock was wrong for an hour
-    /// and then set right, values go that have not expired, and no other copy brings them back. So the server does not do this yet.
-    pub const fn give_back(&mut self) {
-        self.gives_back = true;
-    }
-
-    /// The wall time by which the store last gave back what has expired; 0 if it is not certain.
+    /// The wall time by which the store gives back what has expired; 0 if it is not certain.
     pub const fn settled(&self) -> u64 {
         self.settled
     }
@@ -328,16 +322,22 @@ impl<D: Disk> Host<D> {
                 Output::Load { id, place, key } => match self.store.get(place.0, &key) {
                     // What it has noted of its peers, which is asked for once, at the start.
                     Ok(Read::Pending(job)) if place == RUN_PLACE => {
-                        let loaded = loaded(self.store.finish_read(job.run()));
+                        let loaded = loaded(self.store.finish_read(job.run()), None);
                         self.feed_load(id, loaded);
                     }
-                    Ok(Read::Pending(job)) => self.effects.push_back(Effect::Fetch(id, job)),
+                    Ok(Read::Pending(job)) => {
+                        self.tags.extend(self.store.tag(place.0, &key).map(|tag| (id, tag)));
+                        self.effects.push_back(Effect::Fetch(id, job));
+                    }
                     Ok(Read::Value { value, .. }) => self.feed_load(id, Loaded::Found(Bytes::from(value))),
                     // The engine was told that its node is incomplete, and by that what an absence is worth.
                     Ok(Read::Absent) => self.feed_load(id, Loaded::Absent),
                     // Hints are not what it is incomplete in.
                     Err(ReadError::Unknown) if place < HINT_PLACES.0 => self.feed_load(id, Loaded::Absent),
-                    Err(error) => self.feed_load(id, refused(&error)),
+                    Err(error) => {
+                        let tag = self.store.tag(place.0, &key);
+                        self.feed_load(id, refused(&error, tag));
+                    }
                 },
                 Output::Append { id, place, key, value, shrink } => {
                     self.performed = id;
@@ -465,20 +465,20 @@ pub fn opening<D: Disk>(store: &mut Store<D>) -> Opening {
     }
 }
 
-fn loaded(read: Result<Read<impl Disk>, ReadError>) -> Loaded {
+fn loaded(read: Result<Read<impl Disk>, ReadError>, tag: Option<u64>) -> Loaded {
     match read {
         Ok(Read::Value { value, .. }) => Loaded::Found(Bytes::from(value)),
         Ok(Read::Absent) | Err(ReadError::Unknown) => Loaded::Absent,
-        Ok(Read::Pending(_)) => Loaded::Unknown,
-        Err(error) => refused(&error),
+        Ok(Read::Pending(_)) => Loaded::Unknown(tag),
+        Err(error) => refused(&error, tag),
     }
 }
 
-/// What a disk refuses to read comes again, perhaps.
-const fn refused(error: &ReadError) -> Loaded {
+/// What a disk refuses to read comes again, perhaps; not so a record that is damaged, or whose place in the index another key has taken.
+const fn refused(error: &ReadError, tag: Option<u64>) -> Loaded {
     match error {
-        ReadError::Damaged { .. } => Loaded::Damaged,
-        _ => Loaded::Unknown,
+        ReadError::Damaged { .. } | ReadError::Collision => Loaded::Damaged,
+        _ => Loaded::Unknown(tag),
     }
 }
 

@@ -58,8 +58,7 @@ impl Alone {
         let (store, _) = Store::open(MemDisk::new(), options).expect("it is a new one");
         let membership = Membership::found(ClusterId(1), 1, 16, &[Member::new(ME)]).expect("there is one");
         let engine = Engine::new(Config::new(ME, Actor(77)), membership, now);
-        let mut host = Host::new(engine, store, now);
-        host.give_back();
+        let host = Host::new(engine, store, now);
         Alone { host, now, requests: 0 }
     }
 
@@ -86,6 +85,7 @@ impl Alone {
     fn pass(&mut self, hours: u64) {
         self.now.instant = self.now.instant + std::time::Duration::from_secs(3600 * hours);
         self.now.wall_ms += 3_600_000 * hours;
+        self.host.handle(self.now, Input::Tick);
         while self.host.maintain(self.now, 1 << 20) | self.sync() {}
     }
 

@@ -14,6 +14,7 @@ use crate::journal::Outbox;
 use crate::keyspace::Durability;
 use crate::latency::{Pace, Usual};
 use crate::listing::{Gathering, Listing};
+use crate::local::Healing;
 use crate::membership::Saving;
 use crate::message::{CallId, Message, Purpose, Refusal, Syncing, Want};
 use crate::object;
@@ -90,9 +91,11 @@ pub struct Engine {
     pub(crate) handoffs: BTreeMap<NodeId, Handoff>,
     pub(crate) forgetting: BTreeMap<Bytes, Forgetting>,
     pub(crate) hint_loads: BTreeMap<LoadId, Bytes>,
-    /// Damaged copies: when healing them may be tried again, and whether it was found until then that no owner has a whole one.
-    pub(crate) healing: BTreeMap<Bytes, (Instant, bool)>,
+    /// Copies that can't be read.
+    pub(crate) healing: BTreeMap<Bytes, Healing>,
     pub(crate) evenness: Evenness,
+    /// A wall time to which most members' clocks have come, 0 while that is not known.
+    pub(crate) agreed_wall: u64,
     pub(crate) pulls: BTreeMap<PullId, Pull>,
     pub(crate) pull_calls: BTreeMap<CallId, PullId>,
     pub(crate) listings: BTreeMap<ListId, Listing>,
@@ -184,6 +187,7 @@ impl Engine {
             hint_loads: BTreeMap::new(),
             healing: BTreeMap::new(),
             evenness: Evenness::default(),
+            agreed_wall: 0,
             pulls: BTreeMap::new(),
             pull_calls: BTreeMap::new(),
             listings: BTreeMap::new(),
@@ -425,7 +429,9 @@ impl Engine {
             return self.out.send(from, Message::Refused { call, why: Refusal::Overloaded });
         }
         match message {
-            Message::Heartbeat { run, mark, at } => self.heartbeat_from(from, run, mark, at),
+            Message::Heartbeat { run, mark, at, wall_ms } => {
+                self.heartbeat_from(from, run, mark, (at, wall_ms));
+            }
             Message::Outdated { run, mark } => {
                 // A former run's heartbeat may have been late.
                 if run == self.run() {
@@ -465,8 +471,7 @@ impl Engine {
                 let overwrites = purpose == Purpose::Repair && self.config.planted.is(Bug::RepairOverwrites);
                 let source = if overwrites { Source::Repair } else { Source::Peer(from, call, sync) };
                 let late = purpose == Purpose::Handoff && self.config.planted.is(Bug::LateTombstoneBuries);
-                let layout = Some(layout);
-                let merge = Merge { source, object, outranked_by, hints, heals: late, layout };
+                let merge = Merge { source, object, outranked_by, hints, heals: late };
                 self.replica.start(&mut self.out, &key, Task::Merge(merge));
             }
             Message::Read { call, layout, key, want } => {
@@ -508,9 +513,9 @@ impl Engine {
             },
             Message::Offered { call, whole } => self.offer_taken(now, call, from, whole),
             Message::Summed { call, sums } => self.peer_summed(now, call, from, sums),
-            Message::Listed { call, keys, objects, next, complete, run } => {
+            Message::Listed { call, keys, objects, next, complete, damaged, run } => {
                 let complete = complete && !self.is_outdated(from, run);
-                self.pull_listed(now, from, Listed { call, keys, objects, next, complete });
+                self.pull_listed(now, from, Listed { call, keys, objects, next, complete, damaged });
             }
             Message::Refused { call, why } => {
                 if let Refusal::Layout(version) = why

@@ -361,7 +361,7 @@ impl Engine {
         if *loaded != Loaded::Absent {
             self.forgetting.remove(&key);
             // A hint leads to the copy again; one that can't be read does not.
-            if matches!(loaded, Loaded::Unknown | Loaded::Damaged) {
+            if matches!(loaded, Loaded::Unknown(_) | Loaded::Damaged) {
                 self.stored_in(now, place_of(&key));
             }
             return true;

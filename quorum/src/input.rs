@@ -34,8 +34,9 @@ pub enum Loaded {
     Found(Bytes),
     /// The store has no such record, and knows it.
     Absent,
-    /// There is or may be a record, and it can't be read. Never to be taken for absence.
-    Unknown,
+    /// There is or may be a record, and the disk refuses to read it: another day it may not. Never to be taken for absence. With the
+    /// version tag that it was appended with, if the store knows that: what others have under the same tag takes its place.
+    Unknown(Option<u64>),
     /// There is a record, it was read, and its checksum does not hold: it won't be read another day either.
     Damaged,
 }

@@ -38,16 +38,17 @@ pub const MAX_KEYSPACES: usize = 64;
 /// Begins the name of the setting that a keyspace is kept in; its prefix follows.
 const NAME: &str = "keyspace/";
 /// The first byte of the setting's value: how the rest is written. What held before follows, and the keyspace itself.
-const FORMAT: u8 = 2;
+const FORMAT: u8 = 3;
 
 /// What held before a change, by which older writes were acknowledged. The engine that stages the change fills it in.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 struct Before {
     /// The least W that any keyspace has had, so that recovery knows how many nodes to ask.
     least: u8,
-    /// R and W of these keys.
+    /// R, W and policy of these keys.
     r: u8,
     w: u8,
+    policy: Policy,
     /// The layout's version under which that was so; the change enters the next one.
     version: u64,
 }
@@ -108,7 +109,7 @@ pub struct Keyspace {
     pub r: Option<Level>,
     /// Replicas that a write asks for, unless it says otherwise; `None`: as many as for keys without a keyspace.
     pub w: Option<Level>,
-    /// What becomes of concurrent writes. It never changes.
+    /// What becomes of concurrent writes. It never changes, and where the last write wins it does for every longer prefix that comes later.
     pub policy: Policy,
     /// After how many milliseconds a value expires whose writer said nothing of that.
     pub ttl_ms: Option<u64>,
@@ -166,6 +167,25 @@ impl Keyspace {
     pub fn all(membership: &Membership) -> impl Iterator<Item = (&str, Keyspace)> {
         membership.settings().filter_map(|(name, value)| Keyspace::read(name, value))
     }
+
+    /// The policy by which this node goes for these keys; `None` where no keyspace has this prefix. The one that is committed, but nothing
+    /// is discarded before the change that says so is made everywhere: until then another commit might displace it.
+    #[must_use]
+    pub fn policy_in_force(membership: &Membership, prefix: &str) -> Option<Policy> {
+        let mut all = membership.settings().filter_map(|(name, value)| Keyspace::read_whole(name, value));
+        let (_, keyspace, before) = all.find(|(known, ..)| *known == prefix)?;
+        Some(keyspace.policy_while(before, entered(membership)))
+    }
+
+    /// The policy that counts while the transition from a layout of this version is live.
+    fn policy_while(&self, before: Before, entered: Option<u64>) -> Policy {
+        if entered == Some(before.version) { before.policy } else { self.policy }
+    }
+}
+
+/// The version of the layout that is being left, while a transition is live.
+fn entered(membership: &Membership) -> Option<u64> {
+    membership.transition().map(|transition| transition.from().version().0)
 }
 
 /// Why a keyspace can't be. Nothing was changed.
@@ -178,7 +198,7 @@ pub enum KeyspaceError {
     Level(u8),
     /// The time to live is zero, or more than [`MAX_TTL_MS`].
     Ttl,
-    /// Its policy is another one, and stays.
+    /// The policy of its keys is another one, and stays.
     PolicyStays(Policy),
     /// A keyspace can't be taken away: its keys would go by another policy.
     Stays,
@@ -200,7 +220,7 @@ impl fmt::Display for KeyspaceError {
             KeyspaceError::Ttl => f.write_str("a time to live is at least 1 ms and at most 100 years"),
             KeyspaceError::PolicyStays(policy) => write!(
                 f,
-                "the keyspace's policy is {policy}, and stays: copy its keys to another prefix to have another"
+                "the policy of these keys is {policy}, and stays: copy them to another prefix to have another"
             ),
             KeyspaceError::Stays => f.write_str("a keyspace stays: its keys would go by another policy"),
             KeyspaceError::Full => write!(f, "a cluster has at most {MAX_KEYSPACES} keyspaces"),
@@ -301,9 +321,10 @@ impl Keyspaces {
     /// Goes by what is committed now.
     pub(crate) fn adopt(&mut self, membership: &Membership) {
         let layout = membership.layout();
-        let entered = membership.transition().map(|transition| transition.from().version().0);
+        let entered = entered(membership);
         // What a keyspace does not say it has from the others, what held before included.
         let rules = |keyspace: Keyspace, before: Before, others: &Rules| {
+            let policy = keyspace.policy_while(before, entered);
             let before = (entered == Some(before.version)).then_some((before.r, before.w));
             let inherited = (
                 if keyspace.r.is_none() { others.before.0 } else { 0 },
@@ -313,7 +334,7 @@ impl Keyspaces {
                 r: keyspace.r.unwrap_or(others.r),
                 w: keyspace.w.unwrap_or(others.w),
                 before: before.unwrap_or(inherited),
-                policy: keyspace.policy,
+                policy,
                 ttl_ms: keyspace.ttl_ms,
                 durability: keyspace.durability,
             }
@@ -383,7 +404,7 @@ impl Keyspaces {
         let (r, w) = (at_most(rules.r, n), at_most(rules.w, n));
         // With fewer members than N writes have gone by as many copies as there are.
         let least = self.least_w(n).min(self.least_w(copies(layout))).max(2);
-        let before = Before { least, r, w, version };
+        let before = Before { least, r, w, policy: rules.policy, version };
         Change::Setting { name: name.clone(), value: Some(keyspace.write(before)) }
     }
 }
@@ -400,17 +421,16 @@ pub(crate) fn check(membership: &Membership, change: &Change, replicas: u8) -> R
     if levels.into_iter().flatten().any(|level| level.resolve(replicas).is_none()) {
         return Err(KeyspaceError::Level(replicas));
     }
-    let mut others = 0;
-    // Keys without a keyspace have had their policy since the cluster was founded.
-    let mut before = prefix.is_empty().then_some(Policy::default());
-    for (known, keyspace) in Keyspace::all(membership) {
-        if known == prefix {
-            before = Some(keyspace.policy);
-        } else {
-            others += 1;
-        }
-    }
-    match before {
+    let others = Keyspace::all(membership).filter(|(known, _)| *known != prefix).count();
+    let fits = Keyspace::all(membership).filter(|(known, _)| prefix.starts_with(known));
+    let before = fits.max_by_key(|(known, _)| known.len());
+    let stays = match before {
+        // Keys without a keyspace have had their policy since the cluster was founded.
+        None => prefix.is_empty().then_some(Policy::default()),
+        // Some node may come back from an old copy, and by that discard these keys' siblings.
+        Some((known, before)) => (known == prefix || before.policy == Policy::Lww).then_some(before.policy),
+    };
+    match stays {
         Some(policy) if policy != keyspace.policy => Err(KeyspaceError::PolicyStays(policy)),
         _ if others >= MAX_KEYSPACES => Err(KeyspaceError::Full),
         _ => Ok(()),

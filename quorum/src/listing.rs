@@ -109,12 +109,12 @@ impl Engine {
         }
         let Some(Gathering { listing, page, objects, .. }) = self.gatherings.remove(&id) else { return };
         let source = Slot::new(listing.slots.0).is_some_and(|slot| self.is_source(slot));
-        let whole = page.unreadable == 0 || self.config.planted.is(Bug::UnreadableIgnored);
-        let complete = whole && source && listing.source;
+        let damaged = page.unreadable > 0 && !self.config.planted.is(Bug::UnreadableIgnored);
+        let complete = source && listing.source;
         let (call, run, keys, next) = (listing.call, self.run(), page.keys, page.next);
         let bytes = keys.iter().map(|(key, _)| key.len() + size_of::<u64>()).sum::<usize>();
         self.granted(listing.to, bytes + objects.iter().map(Bytes::len).sum::<usize>());
-        self.out.send(listing.to, Message::Listed { call, keys, objects, next, complete, run });
+        self.out.send(listing.to, Message::Listed { call, keys, objects, next, complete, damaged, run });
     }
 
     pub(crate) fn gathered(&mut self, id: ListId, held: Held) {

@@ -9,13 +9,29 @@ use crate::outcome::{Event, Held, Waiting};
 use crate::planted::Bug;
 use crate::replica::{self, place_of};
 use crate::task::{Reader, Source, Task};
-use crate::time::Now;
+use crate::time::{Duration, Instant, Now};
 use alloc::vec::Vec;
 use bytes::Bytes;
 use gramme_ring::{NodeId, Slot};
 
 /// Damaged keys being healed at one time.
 const MAX_HEALING: usize = 1024;
+/// A record that the disk has refused to read as often as this, and never has read in between, counts as damaged for good.
+const REFUSALS: u8 = 10;
+/// With as much time at least from each to the next: what is pulled out by mistake, or hangs, is back by then.
+const REFUSED_AGAIN: Duration = Duration::from_secs(360);
+
+/// A copy that can't be read.
+#[derive(Debug)]
+pub(crate) struct Healing {
+    /// When healing it may be tried again.
+    pub(crate) again: Instant,
+    /// It was found until then that no owner has a whole one.
+    pub(crate) lost: bool,
+    /// How often the disk has refused to read it, and when last.
+    refusals: u8,
+    refused: Instant,
+}
 
 impl Engine {
     pub(crate) fn store_actor(&mut self) {
@@ -30,6 +46,8 @@ impl Engine {
         if self.notes_loaded(id, loaded) || self.hint_loaded(now, id, loaded) {
             return;
         }
+        let given_up = self.note_read(id, loaded);
+        let loaded = if given_up { &Loaded::Damaged } else { loaded };
         let departed = self.departed.is_some() || self.rehint_armed;
         let (view, me, passing_on) = (&self.view, self.config.node, self.is_passing_on());
         let (writes, planted) = (&self.writes, self.config.planted);
@@ -42,13 +60,27 @@ impl Engine {
             }
             _ => true,
         };
-        (self.replica.request_bytes, self.replica.layout) = (self.open_bytes, view.version());
-        let lost =
-            |key: &[u8]| self.healing.get(key).is_some_and(|(until, lost)| *lost && *until > now.instant);
+        self.replica.request_bytes = self.open_bytes;
+        let lost = |key: &[u8]| self.healing.get(key).is_some_and(|h| h.lost && h.again > now.instant);
         let alone = |key: &[u8]| view.other_owners(Slot::of(key), me).next().is_none() || lost(key);
         let is_alone = |key: &[u8]| planted.alone(alone(key), lost(key));
         if let Some(events) = self.replica.loaded(&mut self.out, now.wall_ms, id, loaded, is_due, is_alone) {
             self.events(now, events);
+        }
+    }
+
+    /// A record that can be read is no concern any more. Whether one that can't is given up, though its checksum may hold.
+    fn note_read(&mut self, id: LoadId, loaded: &Loaded) -> bool {
+        let Some(key) = self.replica.queues.key(id).filter(|_| !self.healing.is_empty()) else {
+            return false;
+        };
+        match loaded {
+            Loaded::Found(_) | Loaded::Absent => {
+                self.healing.remove(key);
+                false
+            }
+            Loaded::Unknown(_) => self.healing.get(key).is_some_and(|healing| healing.refusals >= REFUSALS),
+            Loaded::Damaged => false,
         }
     }
 
@@ -113,7 +145,10 @@ impl Engine {
                 Event::MergeRefused(Source::Repair, _) => {}
                 Event::Kept(done) => self.stored(now, done),
                 Event::NotKept(waiting) => self.not_stored(now, waiting, true),
-                Event::Healed => self.healed += 1,
+                Event::Healed(key) => {
+                    self.healing.remove(&key);
+                    self.healed += 1;
+                }
                 Event::Hinted(owner) => {
                     self.hints_kept += 1;
                     self.expect_handoff(now, owner);
@@ -124,12 +159,19 @@ impl Engine {
                 }
                 Event::Damaged { key, for_good } => {
                     // Reads that wait are no hindrance: those that found it are among them.
-                    if self.healing.len() >= MAX_HEALING {
-                        self.healing.retain(|_, (again, _)| *again > now.instant);
+                    if self.healing.len() >= MAX_HEALING && !self.healing.contains_key(&key) {
+                        self.healing.retain(|_, healing| healing.again > now.instant);
+                        if self.healing.len() >= MAX_HEALING {
+                            continue;
+                        }
                     }
-                    let room = self.healing.len() < MAX_HEALING && !self.replica.is_hung();
-                    let due = self.healing.get(&key).is_none_or(|(again, _)| *again <= now.instant);
-                    if room && due {
+                    let new = Healing { again: now.instant, lost: false, refusals: 0, refused: now.instant };
+                    let healing = self.healing.entry(key.clone()).or_insert(new);
+                    let rested = now.instant.since(healing.refused) >= REFUSED_AGAIN;
+                    if !for_good && (healing.refusals == 0 || rested) {
+                        (healing.refusals, healing.refused) = (healing.refusals + 1, now.instant);
+                    }
+                    if healing.again <= now.instant && !self.replica.is_hung() {
                         self.start_heal(now, key, for_good);
                     }
                 }
@@ -197,12 +239,16 @@ impl Engine {
         }
     }
 
-    /// The wall time by which records may [shrink](crate::object::Shrink), 0 while that is not certain: it has to have gone evenly
-    /// for a twenty-fourth of [`Timing::expired`](crate::Timing) first, so that a clock that is wrong for less than that
-    /// gives nothing back. One that is wrong for longer is believed: who has set it right must not go by what it showed before.
+    /// The wall time by which records may [shrink](crate::object::Shrink), 0 while that is not certain: this node's clock has to have gone
+    /// evenly for a twenty-fourth of [`Timing::expired`](crate::Timing), and the clocks of most members have come as far. What is wrong for longer, on most of
+    /// them at once, is believed; when it is set right this says so, and nothing more goes by what was shown before.
     pub fn settled_wall(&mut self, now: Now) -> u64 {
         let settled = self.evenness.look(now, self.config.timing.expired / 24);
-        if settled || self.config.planted.is(Bug::GivenBackEarly) { now.wall_ms } else { 0 }
+        match settled {
+            _ if self.config.planted.is(Bug::GivenBackEarly) => now.wall_ms,
+            true => self.agreed_wall.min(now.wall_ms),
+            false => 0,
+        }
     }
 
     /// The only place from which an acknowledgement leaves.

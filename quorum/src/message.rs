@@ -99,6 +99,8 @@ pub enum Message {
         mark: u64,
         /// When it was sent, by the sender's own clock: to be repeated by what [is forwarded](Message::Forward) to it.
         at: Instant,
+        /// What its wall clock shows, in milliseconds since the Unix epoch: nobody goes by it alone.
+        wall_ms: u64,
     },
     /// This run's number is no greater than this mark, which another run of the same node told: its store was put back from an
     /// old copy.
@@ -208,6 +210,8 @@ pub enum Message {
         /// Nothing that this replica ever acknowledged is missing, except for what may have gone with a machine before it was synced,
         /// where the keyspace allows that.
         complete: bool,
+        /// Records of these slots are damaged for good, and not even their keys can be told.
+        damaged: bool,
         /// Which opening of its store this is.
         run: Run,
     },

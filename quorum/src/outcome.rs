@@ -80,8 +80,8 @@ pub(crate) enum Event {
     Kept(Kept<Waiting>),
     /// It changed nothing, and nothing becomes durable any more.
     NotKept(Waiting),
-    /// A damaged record is replaced.
-    Healed,
+    /// The damaged record of this key is replaced.
+    Healed(Bytes),
     /// A hint for this owner is among the appends.
     Hinted(NodeId),
     /// A copy is, and no hint with it.

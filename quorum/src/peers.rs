@@ -41,6 +41,8 @@ pub(crate) struct Peer {
     /// When the connection was made, and the clock of the peer in its last heartbeat since.
     pub(crate) since: Instant,
     pub(crate) heard: Option<(Actor, Instant)>,
+    /// What its wall clock showed then.
+    wall_ms: Option<u64>,
     pub(crate) detector: FailureDetector,
     pub(crate) paces: Paces,
     /// What is answered to its questions for pages and sums.
@@ -93,6 +95,7 @@ impl Engine {
             noted: 0,
             since: now.instant,
             heard: None,
+            wall_ms: None,
             detector: FailureDetector::new(heartbeat, now.instant),
             paces: Paces::default(),
             allowance: Allowance::new(now.instant, self.config.limits.repair),
@@ -112,7 +115,7 @@ impl Engine {
         peer.connected = true;
         peer.suspected = false;
         peer.congested = false;
-        (peer.since, peer.heard) = (now.instant, None);
+        (peer.since, peer.heard, peer.wall_ms) = (now.instant, None, None);
         peer.detector = FailureDetector::new(heartbeat, now.instant);
         self.gossip_with(node);
         self.start_handoff(now, node);
@@ -160,11 +163,18 @@ impl Engine {
         Run { number: self.opening.number(), actor: self.config.actor }
     }
 
-    pub(crate) fn heartbeat_from(&mut self, node: NodeId, run: Run, mark: u64, at: Instant) {
+    pub(crate) fn heartbeat_from(
+        &mut self,
+        node: NodeId,
+        run: Run,
+        mark: u64,
+        (at, wall_ms): (Instant, u64),
+    ) {
         if let Some(peer) = self.peers.get_mut(&node) {
             // The clock of a former run, which may still be heard when the next one is connected, tells nothing of this one's.
             let before = peer.heard.filter(|(actor, _)| *actor == run.actor).map(|(_, at)| at);
             peer.heard = Some((run.actor, before.max(Some(at)).unwrap_or(at)));
+            peer.wall_ms = Some(wall_ms);
         }
         let Some(peer) = self.peers.get_mut(&node).filter(|_| mark <= MAX_MARK) else { return };
         if !peer.seen.outdates(run) {
@@ -260,7 +270,7 @@ impl Engine {
         let (run, mark) = (self.run(), self.opening.mark(self.durable));
         let mut lost = Vec::new();
         for (id, peer) in self.peers.iter_mut().filter(|(_, p)| p.connected) {
-            self.out.send(*id, Message::Heartbeat { run, mark, at: now.instant });
+            self.out.send(*id, Message::Heartbeat { run, mark, at: now.instant, wall_ms: now.wall_ms });
             if !peer.suspected && peer.detector.suspects(now.instant) {
                 peer.suspected = true;
                 lost.push(*id);
@@ -269,6 +279,23 @@ impl Engine {
         for node in lost {
             self.lost(now, node);
         }
+        self.agreed_wall = self.agree(now.wall_ms);
         self.timers.insert((now.instant + self.config.timing.heartbeat, Timer::Heartbeat));
+    }
+
+    /// A wall time to which most members' clocks have come by what they told last: a few that are ahead don't count. 0 while fewer
+    /// than most are heard of.
+    fn agree(&self, mine: u64) -> u64 {
+        let members = self.view.members();
+        let told = |id: &NodeId| match self.peers.get(id) {
+            _ if *id == self.config.node => Some(mine),
+            Some(peer) if peer.connected && !peer.suspected => peer.wall_ms,
+            _ => None,
+        };
+        let mut told: Vec<u64> = members.iter().filter_map(told).collect();
+        // As many clocks as are most of the members' show this or more.
+        let most = members.len() / 2 + 1;
+        told.sort_unstable();
+        told.len().checked_sub(most).map_or(0, |at| told[at])
     }
 }

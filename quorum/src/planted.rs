@@ -187,8 +187,6 @@ bugs! {
     NotesForgotten,
     /// Who was suspected once stays so for as long as its connection.
     SuspectedForGood,
-    /// What comes from who goes by newer rules is discarded by the old ones.
-    UnheardDiscards,
     /// A damaged copy is replaced by what is left though some owner could not say what it has.
     HealedFromRest,
     /// Where every owner's copy is damaged or gone nothing is taken for all there is.
@@ -261,13 +259,9 @@ impl Planted {
         first.and_then(|first| object.keep_only(first.dot)).is_some_and(|gone| gone > 0)
     }
 
-    /// How many others a damaged copy can be had from: so many answers are all there are.
-    pub(crate) fn all(self, others: Option<usize>) -> Option<usize> {
-        match others {
-            Some(_) if self.is(Bug::NeverAll) => Some(usize::MAX),
-            Some(others) if self.is(Bug::HealedFromRest) => Some(others.min(1)),
-            others => others,
-        }
+    /// Whether the others have said all that they ever will of a damaged copy.
+    pub(crate) fn all(self, are: bool) -> bool {
+        (are || self.is(Bug::HealedFromRest)) && !self.is(Bug::NeverAll)
     }
 
     /// Whether a damaged copy may be replaced by a write; `lost`: since no owner has a whole one.

@@ -37,6 +37,7 @@ pub(crate) struct Listed {
     pub(crate) objects: Vec<Bytes>,
     pub(crate) next: Option<ListCursor>,
     pub(crate) complete: bool,
+    pub(crate) damaged: bool,
 }
 
 /// Names a pull, in this run.
@@ -67,11 +68,13 @@ pub(crate) struct Pull {
     absent: usize,
     /// Keys that are compared or merged here.
     local: usize,
-    /// Keys to be fetched when there is room in the budget.
-    wanted: VecDeque<Bytes>,
-    fetching: BTreeMap<CallId, Bytes>,
+    /// Keys to be fetched when there is room in the budget, each with whether there is no such key here.
+    wanted: VecDeque<(Bytes, bool)>,
+    fetching: BTreeMap<CallId, (Bytes, bool)>,
     /// Something of this page could not be had: the pull proves nothing.
     failed: bool,
+    /// Something that the peer had is damaged there for good.
+    damaged: bool,
     /// When something was asked for last, or came, or was merged.
     progress: Instant,
     /// The peer's offer, to be answered when it ends.
@@ -145,6 +148,7 @@ impl Engine {
             wanted: VecDeque::new(),
             fetching: BTreeMap::new(),
             failed: false,
+            damaged: false,
             progress: now.instant,
             offer,
             settling: false,
@@ -172,7 +176,7 @@ impl Engine {
 
     /// The peer's page.
     pub(crate) fn pull_listed(&mut self, now: Now, from: NodeId, page: Listed) {
-        let Listed { call, keys, objects, next, complete } = page;
+        let Listed { call, keys, objects, next, complete, damaged } = page;
         let Some(id) = self.pull_of(call, from) else { return };
         let Some(pull) = self.pulls.get_mut(&id) else { return };
         if pull.listing.take_if(|listing| *listing == call).is_none() {
@@ -180,12 +184,15 @@ impl Engine {
         }
         self.pull_calls.remove(&call);
         let slots = pull.slots.0..=pull.slots.1;
+        let owners = Slot::new(pull.slots.0).into_iter();
+        let alone = owners.flat_map(|slot| self.view.other_owners(slot, self.config.node)).count() < 2;
         let known = |key: &Bytes| {
             !key.is_empty() && key.len() <= crate::MAX_KEY && slots.contains(&Slot::of(key).index())
         };
         (pull.listed, pull.absent, pull.refusals) = (0, 0, 0);
         let onward = next.is_none() || next > pull.cursor;
-        pull.failed |= !complete || !onward || !keys.iter().all(|(key, _)| known(key));
+        pull.damaged |= damaged;
+        pull.failed |= !complete || damaged && alone || !onward || !keys.iter().all(|(key, _)| known(key));
         if !pull.failed {
             let there = keys.iter().zip(objects).filter(|(_, object)| !object.is_empty());
             pull.in_hand = there.map(|((key, _), object)| (key.clone(), object)).collect();
@@ -205,12 +212,12 @@ impl Engine {
         let Some(pull) = self.pulls.get_mut(&id) else { return };
         while room > 0
             && now.instant >= pull.after
-            && let Some(key) = pull.wanted.pop_front()
+            && let Some((key, absent)) = pull.wanted.pop_front()
         {
             room -= 1;
             pull.progress = now.instant;
             let call = self.out.call();
-            pull.fetching.insert(call, key.clone());
+            pull.fetching.insert(call, (key.clone(), absent));
             self.pull_calls.insert(call, id);
             self.out.send(pull.peer, Message::Read { call, layout, key, want: Want::Object });
         }
@@ -256,11 +263,12 @@ impl Engine {
         let object = pull.in_hand.remove(&key);
         match held {
             Held::Object { digest: ours, .. } if *ours == digest => {}
-            // It is being healed; then it can be compared.
-            Held::Unknown { .. } => pull.failed = true,
-            Held::Object { .. } | Held::Absent => match object {
+            // Another day it can be compared.
+            Held::Unknown { for_good: false } => pull.failed = true,
+            // One that is damaged is being healed, unless the peer's is, too.
+            Held::Object { .. } | Held::Absent | Held::Unknown { for_good: true } => match object {
                 Some(object) => self.pull_merge(id, &key, &object),
-                None => pull.wanted.push_back(key),
+                None => pull.wanted.push_back((key, matches!(held, Held::Absent))),
             },
         }
         self.pump_pull(now, id);
@@ -276,8 +284,7 @@ impl Engine {
         };
         pull.local += 1;
         let source = Source::Pull(id);
-        let merge =
-            Merge { source, object, outranked_by: None, hints: Vec::new(), heals: false, layout: None };
+        let merge = Merge { source, object, outranked_by: None, hints: Vec::new(), heals: false };
         self.replica.start(&mut self.out, key, Task::Merge(merge));
     }
 
@@ -286,7 +293,7 @@ impl Engine {
         let Some(id) = self.pull_of(call, from) else { return false };
         self.pull_calls.remove(&call);
         let Some(pull) = self.pulls.get_mut(&id) else { return true };
-        let Some(key) = pull.fetching.remove(&call) else { return true };
+        let Some((key, _)) = pull.fetching.remove(&call) else { return true };
         pull.progress = now.instant;
         pull.refusals = 0;
         match copy {
@@ -329,12 +336,16 @@ impl Engine {
             pull.asks |= pull.listing.take_if(|listing| *listing == call).is_some();
             let key = pull.fetching.remove(&call);
             // What was asked at the same time is refused at the same time.
-            if now.instant >= pull.after {
+            if why != Refusal::Damaged && now.instant >= pull.after {
                 pull.refusals += 1;
                 pull.after = now.instant + SLICE;
             }
             if why == Refusal::Overloaded && pull.refusals < REFUSALS {
                 pull.wanted.extend(key);
+            } else if why == Refusal::Damaged && matches!(key, Some((_, false))) {
+                // There is nothing to be had, now or later. Where nobody has given it yet it is unknown, which is not absent.
+                pull.damaged = true;
+                self.pump_pull(now, id);
             } else {
                 (pull.failed, pull.asks) = (true, false);
                 self.pump_pull(now, id);
@@ -371,7 +382,7 @@ impl Engine {
         if let Some(call) = pull.offer {
             self.out.send(pull.peer, Message::Offered { call, whole });
         }
-        self.recovery_pulled(now, pull.peer, pull.slots, whole);
+        self.recovery_pulled(now, pull.peer, pull.slots, whole.then_some(pull.damaged));
         self.pump_pulls(now);
     }
 

@@ -50,6 +50,11 @@ impl Queues {
         self.loads.insert(id, key.clone());
     }
 
+    /// The key that this load is for, if it is one of these.
+    pub(crate) fn key(&self, id: LoadId) -> Option<&Bytes> {
+        self.loads.get(&id)
+    }
+
     /// A load was performed: what waits for it, if it is one of these.
     pub(crate) fn take(&mut self, id: LoadId) -> Option<(Bytes, Vec<Task>)> {
         let key = self.loads.remove(&id)?;

@@ -51,8 +51,8 @@ struct Unit {
     gained: bool,
     /// Nothing is missing, but reads are about to rely on every owner having what a quorum had.
     compared: bool,
-    /// The owners that it was pulled from.
-    done: Vec<NodeId>,
+    /// The owners that it was pulled from, each with whether copies of its own are damaged.
+    done: Vec<(NodeId, bool)>,
     /// Pulls that came to nothing: another owner is tried first.
     failed: usize,
 }
@@ -242,8 +242,10 @@ impl Engine {
         for (&first, unit) in &self.recovery.open {
             let slots = (first, unit.last);
             let (mut owners, wanted) = self.sources(first, unit.missing);
-            let done = unit.done.iter().filter(|node| owners.contains(node)).count();
-            if done >= wanted {
+            let done = || unit.done.iter().filter(|(node, _)| owners.contains(node));
+            // What a damaged copy held somebody else may have, so another owner stands in for it, while there are any.
+            let more = wanted + done().filter(|(_, damaged)| *damaged).count();
+            if done().count() >= wanted.max(more.min(owners.len())) {
                 whole.push(first);
                 continue;
             }
@@ -251,7 +253,7 @@ impl Engine {
             if self.pulls.values().any(|pull| pull.slots == slots) {
                 continue;
             }
-            owners.retain(|owner| !unit.done.contains(owner) && self.is_alive(*owner));
+            owners.retain(|owner| unit.done.iter().all(|(done, _)| done != owner) && self.is_alive(*owner));
             if let Some(owner) = owners.get(unit.failed % owners.len().max(1)) {
                 queue.push((unit.failed, slots, *owner));
             }
@@ -276,13 +278,14 @@ impl Engine {
         None
     }
 
-    /// A pull has ended; `whole` if all of the peer's copies are here, durably, and the peer was complete.
-    pub(crate) fn recovery_pulled(&mut self, now: Now, peer: NodeId, slots: (u16, u16), whole: bool) {
+    /// A pull has ended. `Some` if all of the peer's copies are here, durably, and the peer was complete: with whether there was nothing to be
+    /// had of some, since they are damaged for good.
+    pub(crate) fn recovery_pulled(&mut self, now: Now, peer: NodeId, slots: (u16, u16), whole: Option<bool>) {
         let Some(unit) = self.recovery.open.get_mut(&slots.0).filter(|unit| unit.last == slots.1) else {
             return;
         };
-        if whole {
-            unit.done.push(peer);
+        if let Some(damaged) = whole {
+            unit.done.push((peer, damaged));
             self.continue_recovery(now);
         } else {
             unit.failed += 1;

@@ -22,7 +22,7 @@ use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
 use bytes::Bytes;
-use gramme_ring::{LayoutVersion, Slot};
+use gramme_ring::Slot;
 use gramme_vclock::{
     Actor, GrowableContext as Context, GrowableDotSet as DotSet, Hlc, Minter, WriteError, Written,
 };
@@ -50,8 +50,6 @@ pub(crate) struct Replica {
     pub(crate) hints_going: usize,
     /// Bytes of the requests that this node coordinates, with what was minted since they were counted.
     pub(crate) request_bytes: usize,
-    /// The newest layout that this node knows.
-    pub(crate) layout: LayoutVersion,
     pub(crate) clock: Hlc,
     pub(crate) journal: Journal<Waiting>,
     /// The copies that are appended and not synced, and whether one was dropped.
@@ -76,7 +74,6 @@ impl Replica {
             queues: Queues::default(),
             hints_going: 0,
             request_bytes: 0,
-            layout: LayoutVersion(0),
             clock,
             journal: Journal::new(),
             slot_of: BTreeMap::new(),
@@ -178,12 +175,16 @@ impl Replica {
         let object = match loaded {
             Loaded::Absent => Some(Object::new()),
             Loaded::Found(bytes) => object::decode(bytes).ok(),
-            Loaded::Unknown | Loaded::Damaged => self.planted.is(Bug::DamagedIsAbsent).then(Object::new),
+            Loaded::Unknown(_) | Loaded::Damaged => self.planted.is(Bug::DamagedIsAbsent).then(Object::new),
         };
         let mut work = Work {
             damaged: object.is_none(),
-            for_good: !matches!(loaded, Loaded::Unknown) || self.planted.is(Bug::RefusedIsDamaged),
-            alone: object.is_none() && !matches!(loaded, Loaded::Unknown) && is_alone(&key),
+            for_good: !matches!(loaded, Loaded::Unknown(_)) || self.planted.is(Bug::RefusedIsDamaged),
+            alone: object.is_none() && !matches!(loaded, Loaded::Unknown(_)) && is_alone(&key),
+            tag: match loaded {
+                Loaded::Unknown(tag) => *tag,
+                _ => None,
+            },
             object: object.unwrap_or_default(),
             encoded: match loaded {
                 Loaded::Found(bytes) => Some(bytes.clone()),
@@ -249,7 +250,7 @@ impl Replica {
                 }
             }
             Task::ForgetDamaged => {
-                if work.damaged {
+                if work.damaged && work.for_good {
                     work.drop_copy();
                     work.damaged = false;
                 }
@@ -350,8 +351,15 @@ impl Replica {
         if too_many || too_large { Err(OpError::TooManySiblings) } else { Ok(()) }
     }
 
+    /// Whether this may take the place of a record that can't be read. What the disk only refuses to read may be the last copy of a
+    /// write: nothing replaces it but the same again.
+    fn replaces(&self, work: &Work, merge: &Merge) -> bool {
+        let digest = || object::digest(&self.digest_key, &merge.object, &object::encode(&merge.object));
+        work.alone || merge.heals && work.for_good || work.tag.is_some_and(|tag| tag == digest())
+    }
+
     fn merge(&mut self, work: &mut Work, wall_ms: u64, key: &Bytes, merge: Merge) {
-        if work.damaged && !merge.heals && !work.alone {
+        if work.damaged && !self.replaces(work, &merge) {
             work.events.push(Event::MergeRefused(merge.source, Refusal::Unknown));
             return;
         }
@@ -360,7 +368,7 @@ impl Replica {
             return;
         }
         if work.damaged {
-            work.events.push(Event::Healed);
+            work.events.push(Event::Healed(key.clone()));
         }
         self.clock.observe(wall_ms, object::newest(&merge.object));
         let mut object = work.object.clone();
@@ -375,11 +383,8 @@ impl Replica {
         if buries {
             object = self.planted.bury(object);
         }
-        // Whoever goes by rules of which this node has yet to hear may have left those that it knows: nothing is discarded by them.
-        let unheard = merge.layout > Some(self.layout) && !self.planted.is(Bug::UnheardDiscards);
         let policy = self.keyspaces.of(key).policy;
-        let settled_by = if unheard { Policy::Siblings } else { policy };
-        if self.planted.settle(settled_by, &mut object) || changed || work.damaged {
+        if self.planted.settle(policy, &mut object) || changed || work.damaged {
             work.put(object);
         }
         let asked = merge.hints.clone();

@@ -7,7 +7,7 @@ use crate::object::{self, Content, Object, Rank};
 use crate::op::{Cover, Expiry};
 use crate::pull::PullId;
 use alloc::vec::Vec;
-use gramme_ring::{LayoutVersion, NodeId};
+use gramme_ring::NodeId;
 
 /// Who reads a local copy.
 #[derive(Debug)]
@@ -59,8 +59,6 @@ pub(crate) struct Merge {
     pub(crate) hints: Vec<NodeId>,
     /// It comes from enough complete replicas to stand in for a damaged copy.
     pub(crate) heals: bool,
-    /// The layout, and with it the rules, that its sender goes by, if that is a peer.
-    pub(crate) layout: Option<LayoutVersion>,
 }
 
 #[derive(Debug)]

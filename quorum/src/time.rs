@@ -39,25 +39,22 @@ pub struct Now {
 /// Whether the wall clock has gone evenly for a while.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Evenness {
-    /// The last look, and since when it has.
-    last: Option<(Now, Instant)>,
+    /// Since when it has, and what it showed then.
+    since: Option<Now>,
 }
 
 impl Evenness {
-    /// Looks at the clocks. Whether neither look since `patience` ago found that the wall clock had jumped by more than a quarter of that
-    /// against the monotonic one.
+    /// Looks at the clocks. Whether for as long as `patience` at least no look has found the wall clock off by more than a quarter of that
+    /// against the monotonic one, in one jump or by and by.
     pub(crate) fn look(&mut self, now: Now, patience: Duration) -> bool {
-        let since = match self.last {
-            Some((last, since)) => {
-                let passed = now.instant.since(last.instant).as_millis();
-                let walked = i128::from(now.wall_ms) - i128::from(last.wall_ms);
-                let jump = walked.abs_diff(i128::try_from(passed).unwrap_or(i128::MAX));
-                if jump > patience.as_millis() / 4 { now.instant } else { since }
-            }
-            None => now.instant,
+        let is_even = |since: &Now| {
+            let passed = now.instant.since(since.instant).as_millis();
+            let walked = i128::from(now.wall_ms) - i128::from(since.wall_ms);
+            walked.abs_diff(i128::try_from(passed).unwrap_or(i128::MAX)) <= patience.as_millis() / 4
         };
-        self.last = Some((now, since));
-        now.instant.since(since) >= patience
+        let since = self.since.filter(is_even).unwrap_or(now);
+        self.since = Some(since);
+        now.instant.since(since.instant) >= patience
     }
 }
 
@@ -78,6 +75,9 @@ mod tests {
         // It may drift.
         assert!(evenness.look(at(60, 1061), hour));
         assert!(evenness.look(at(300, 1300), hour));
+        let mut drifting = evenness;
+        assert!((6..=15).all(|hours| drifting.look(at(60 * hours, 1000 + 61 * hours), hour)));
+        assert!(!drifting.look(at(60 * 16, 1000 + 61 * 16), hour), "that makes more than a quarter by now");
         for wall in [5_000_000, 2, 400] {
             let mut jumped = evenness;
             assert!(!jumped.look(at(301, wall), hour), "{wall}");

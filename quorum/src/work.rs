@@ -27,6 +27,8 @@ pub(crate) struct Work {
     pub(crate) for_good: bool,
     /// Nobody else could heal it: a write may replace it.
     pub(crate) alone: bool,
+    /// The digest of the object that can't be read, where the store knows it.
+    pub(crate) tag: Option<u64>,
     pub(crate) changed: bool,
     pub(crate) dropped: bool,
     pub(crate) waiting: Vec<(Waiting, Syncing)>,

@@ -132,3 +132,164 @@ fn what_a_disk_refuses_to_read_once_is_replaced_by_nothing() {
     cluster.pass(Duration::from_secs(10));
     assert_eq!(cluster.copy(owner, "k").unwrap(), ["v", "w"]);
 }
+
+/// What a fallback acknowledged in an owner's place the others lack, and its disk is lost as well.
+#[test]
+fn a_copy_that_a_disk_refuses_to_read_stays_though_the_others_have_none() {
+    for w in [1, 2] {
+        let mut cluster = Cluster::new(4);
+        let owners = cluster.preference("k");
+        for node in &owners[1..3] {
+            cluster.crash(*node);
+        }
+        let options = WriteOptions { w: Some(Level::Count(w)), ..WriteOptions::default() };
+        let write = Op::Put {
+            key: "k".into(),
+            value: "v".into(),
+            content_type: None,
+            expiry: None,
+            cover: Cover::Held,
+            options,
+        };
+        assert!(matches!(cluster.request(owners[0], write), Reply::Written { .. }));
+        cluster.crash(owners[3]);
+        cluster.wipe(owners[3]);
+        damage(&mut cluster, owners[0], "k", true);
+        for node in &owners[1..3] {
+            cluster.start(*node);
+        }
+        for _ in 0..20 {
+            let key = bytes::Bytes::from_static(b"k");
+            cluster.request(owners[0], Op::Get { key, options: ReadOptions::default() });
+            cluster.pass(Duration::from_secs(30));
+        }
+        assert_eq!(cluster.copy(owners[0], "k").unwrap(), ["v"], "w = {w}");
+        cluster.nodes.get_mut(&owners[0]).unwrap().damaged.clear();
+        cluster.pass(Duration::from_secs(10));
+        assert_eq!(cluster.get(owners[0], "k").0, ["v"]);
+        assert_eq!(cluster.copy(owners[1], "k").unwrap(), ["v"]);
+    }
+}
+
+#[test]
+fn what_the_others_have_under_the_same_tag_replaces_what_a_disk_refuses_to_read() {
+    let mut cluster = Cluster::new(3);
+    cluster.put(A, "k", "v", Cover::Held);
+    damage(&mut cluster, A, "k", true);
+    assert_eq!(shown(&mut cluster, "k"), Some(vec![String::from("v")]));
+    assert!(cluster.nodes[&A].damaged.is_empty(), "it is written anew");
+    assert_eq!(cluster.copy(A, "k").unwrap(), ["v"]);
+}
+
+/// Ten times, each six minutes or more after the one before, and never read in between.
+#[test]
+fn what_a_disk_never_reads_again_is_given_up() {
+    for read_between in [false, true] {
+        let mut cluster = Cluster::with(3, |config| config.timing.exchange = Duration::from_secs(1 << 20));
+        cluster.put(A, "k", "old", Cover::Held);
+        cluster.loses = |_, to, message| to == A && matches!(message, message::Message::Write { .. });
+        cluster.put(B, "k", "new", Cover::Held);
+        damage(&mut cluster, A, "k", true);
+        let refused = cluster.nodes[&A].damaged.clone();
+        for minute in 0..60 {
+            if read_between && minute == 30 {
+                cluster.nodes.get_mut(&A).unwrap().damaged.clear();
+                cluster.request(B, Op::Get { key: "k".into(), options: ReadOptions::default() });
+                cluster.nodes.get_mut(&A).unwrap().damaged.clone_from(&refused);
+            }
+            let kept = read_between || minute < 55;
+            assert_eq!(cluster.copy(A, "k").unwrap(), [if kept { "old" } else { "new" }], "minute {minute}");
+            cluster.request(B, Op::Get { key: "k".into(), options: ReadOptions::default() });
+            cluster.pass(Duration::from_secs(60));
+        }
+    }
+}
+
+/// Each of the two would wait for the other.
+#[test]
+fn a_wiped_owner_and_another_s_damaged_record_heal() {
+    for nameless in [false, true] {
+        let mut cluster = Cluster::new(3);
+        for n in 0..20 {
+            cluster.put(A, &format!("{{k}}{n}"), "v", Cover::Held);
+        }
+        // A has an older copy than B.
+        cluster.crash(A);
+        cluster.put(B, "{k}3", "new", Cover::Held);
+        cluster.loses = |_, to, message| to == A && matches!(message, message::Message::Write { .. });
+        cluster.start(A);
+        cluster.crash(C);
+        cluster.wipe(C);
+        damage(&mut cluster, A, "{k}3", false);
+        cluster.nodes.get_mut(&A).unwrap().nameless = nameless;
+        cluster.start(C);
+        cluster.pass(Duration::from_secs(20));
+        assert!(cluster.incomplete.is_empty(), "nameless: {nameless}");
+        assert_eq!(cluster.nodes[&C].engine.status(cluster.now.instant).incomplete_partitions, 0);
+        cluster.loses = |_, _, _| false;
+        assert_eq!(shown(&mut cluster, "{k}3"), Some(vec![String::from("new")]));
+        assert_eq!(cluster.copy(A, "{k}3").unwrap(), ["new"]);
+    }
+}
+
+/// Another owner has to be asked for what a damaged copy may have held.
+#[test]
+fn who_has_damaged_copies_is_not_witness_enough() {
+    let (d, e) = (NodeId(4), NodeId(5));
+    let mut cluster = Cluster::found(5, 5, |config| {
+        (config.r, config.w) = (3, 3);
+        config.timing.exchange = Duration::from_secs(1 << 20);
+    });
+    // The last write is on A, D and E.
+    cluster.loses =
+        |_, to, message| [B, C].contains(&to) && matches!(message, message::Message::Write { .. });
+    cluster.put(A, "k", "v", Cover::Held);
+    cluster.crash(d);
+    cluster.crash(e);
+    cluster.wipe(e);
+    damage(&mut cluster, A, "k", false);
+    cluster.start(e);
+    cluster.pass(Duration::from_secs(20));
+    assert!(cluster.incomplete.contains(&e));
+    cluster.start(d);
+    cluster.pass(Duration::from_secs(20));
+    assert!(cluster.incomplete.is_empty());
+    assert_eq!(cluster.copy(e, "k").unwrap(), ["v"]);
+}
+
+/// What they held nobody knows, so nobody is to say that there is no such key.
+#[test]
+fn a_change_waits_where_all_copies_of_a_key_are_damaged() {
+    let mut cluster = Cluster::new(3);
+    let keys: Vec<String> = (0..60).map(|n| format!("key {n}")).collect();
+    for key in &keys {
+        cluster.put(A, key, "v", Cover::Held);
+    }
+    let damaged = &keys[..2];
+    for key in damaged {
+        OWNERS.iter().for_each(|node| damage(&mut cluster, *node, key, false));
+    }
+    let d = NodeId(4);
+    cluster.add(d);
+    cluster.pass(Duration::from_secs(5));
+    let join = gramme_ring::Change::Member(gramme_ring::Member::new(d));
+    common::changes::commit(&mut cluster, A, vec![join]);
+    cluster.pass(Duration::from_secs(60));
+    let settled = |cluster: &Cluster| cluster.nodes[&A].engine.membership().transition().is_none();
+    let gained = |cluster: &Cluster, key: &str| {
+        let layout = cluster.nodes[&A].engine.membership().layout().unwrap();
+        layout.is_owner(layout.partition_of(gramme_ring::Slot::of(key.as_bytes())), d)
+    };
+    assert!(damaged.iter().any(|key| gained(&cluster, key)), "this proves nothing");
+    assert!(!settled(&cluster));
+    // Each finds out that nobody has them; then a write takes their place.
+    for key in damaged {
+        shown(&mut cluster, key);
+        cluster.put(A, key, "w", Cover::Held);
+    }
+    cluster.pass(Duration::from_secs(30));
+    assert!(settled(&cluster));
+    for key in &keys {
+        assert_eq!(cluster.get(d, key).0, [if damaged.contains(key) { "w" } else { "v" }]);
+    }
+}

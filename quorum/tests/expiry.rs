@@ -127,11 +127,54 @@ fn a_clock_that_was_wrong_for_a_while_gives_nothing_back() {
     cluster.skew.clear();
     assert_eq!(cluster.compact(A), 0);
     assert_eq!(cluster.get(A, "k").0, [VALUE]);
-    // Who goes wrong for as long as that is believed.
-    cluster.skew.insert(A, 10 * 365 * 24 * 3_600_000);
-    assert_eq!(cluster.compact(A), 0);
-    cluster.pass(2 * SECOND);
-    assert_eq!(cluster.compact(A), 1);
+}
+
+const TEN_YEARS: i64 = 10 * 365 * 24 * 3_600_000;
+
+#[test]
+fn a_clock_that_most_others_contradict_gives_nothing_back() {
+    // One that is behind keeps nobody else from it.
+    for wrong in [-TEN_YEARS, TEN_YEARS] {
+        let mut cluster = Cluster::with(3, short);
+        cluster.skew.insert(A, wrong);
+        assert_eq!(compact_all(&mut cluster), [0; 3]);
+        put_for(&mut cluster, "k", VALUE, 3600, Cover::Held);
+        cluster.pass(60 * SECOND);
+        assert_eq!(compact_all(&mut cluster), [0; 3]);
+        assert_eq!(cluster.get(B, "k").0, [VALUE]);
+        // Nor with one other, nor alone.
+        cluster.crash(C);
+        cluster.pass(10 * SECOND);
+        assert_eq!([A, B].map(|node| cluster.compact(node)), [0; 2]);
+        cluster.crash(B);
+        cluster.pass(10 * SECOND);
+        assert_eq!(cluster.compact(A), 0);
+        [B, C].into_iter().for_each(|node| cluster.start(node));
+        cluster.pass(SECOND);
+        compact_all(&mut cluster);
+        put_for(&mut cluster, "later", VALUE, 5, Cover::Held);
+        cluster.pass(40 * SECOND);
+        assert_eq!(compact_all(&mut cluster), if wrong < 0 { [0, 1, 1] } else { [1; 3] });
+    }
+}
+
+/// Nor does what they showed count any more.
+#[test]
+fn clocks_that_were_wrong_together_are_believed_until_they_are_set_right() {
+    let mut cluster = cluster();
+    put_for(&mut cluster, "lost", VALUE, 3600, Cover::Held);
+    for node in [A, B] {
+        cluster.skew.insert(node, TEN_YEARS);
+    }
+    assert_eq!(compact_all(&mut cluster), [0; 3]);
+    cluster.pass(10 * SECOND);
+    assert_eq!(compact_all(&mut cluster), [1, 1, 0]);
+    cluster.skew.clear();
+    put_for(&mut cluster, "k", VALUE, 3600, Cover::Held);
+    compact_all(&mut cluster);
+    cluster.pass(10 * SECOND);
+    assert_eq!(compact_all(&mut cluster), [0; 3]);
+    assert_eq!(cluster.get(A, "k").0, [VALUE]);
 }
 
 fn dot(counter: u64) -> Dot {

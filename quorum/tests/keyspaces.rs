@@ -159,6 +159,10 @@ fn a_policy_stays_and_so_does_a_keyspace() {
     let siblings = Keyspace::default();
     let stays = KeyspaceError::PolicyStays(Policy::Lww);
     assert_eq!(cluster.change(A, stage(siblings, "last:")), refused(stays));
+    // By a longer prefix its keys would leave it, and a node that has yet to hear of that would discard what they keep.
+    assert_eq!(cluster.change(A, stage(siblings, "last:cart:")), refused(stays));
+    cluster.change(A, stage(lww(), "last:cart:")).unwrap();
+    cluster.change(A, ClusterOp::Clear).unwrap();
     // Nor has that of all other keys ever been another one.
     let stays = KeyspaceError::PolicyStays(Policy::Siblings);
     assert_eq!(cluster.change(A, stage(lww(), "")), refused(stays));

@@ -391,30 +391,6 @@ fn a_node_that_was_wiped_before_it_joined_is_not_accused() {
     assert_eq!(cluster.nodes[&D].engine.status(cluster.now.instant).incomplete_partitions, 0);
 }
 
-/// Its rules are as old as its copies: by those, the last write of these keys wins.
-#[test]
-fn an_old_copy_discards_nothing_by_its_old_rules() {
-    let mut cluster = Cluster::new(3);
-    common::commit(&mut cluster, A, &[("s:", lww())]);
-    let (disk, membership) = (cluster.nodes[&C].durable.clone(), cluster.memberships[&C].clone());
-    common::commit(&mut cluster, A, &[("s:cart:", Keyspace::default())]);
-    cluster.crash(C);
-    cluster.replace_disk(C, disk);
-    cluster.memberships.insert(C, membership);
-    // It hears nothing of that at first.
-    cluster.loses = |_, to, message| to == C && matches!(message, Message::Gossip(_));
-    cluster.start(C);
-    for value in ["a", "b"] {
-        cluster.put(A, "s:cart:1", value, Cover::Nothing);
-    }
-    assert_eq!(cluster.copy(C, "s:cart:1").unwrap(), ["a", "b"]);
-    cluster.loses = |_, _, _| false;
-    cluster.pass(std::time::Duration::from_secs(60));
-    for node in [A, B, C] {
-        assert_eq!(cluster.copy(node, "s:cart:1").unwrap(), ["a", "b"]);
-    }
-}
-
 /// Whoever has yet to hear of a layout tells of a delete that outranks a write all the same.
 #[test]
 fn a_delete_that_outranks_a_write_is_told_of_before_a_layout_is_heard_of() {

@@ -81,7 +81,7 @@ fn a_former_run_of_a_coordinator_makes_no_request_old() {
     cluster.crash(coordinator);
     cluster.start(coordinator);
     let at = cluster.now.instant + Duration::from_secs(1_000_000);
-    cluster.input(outside, Input::Peer(coordinator, Message::Heartbeat { run, mark: 0, at }));
+    cluster.input(outside, Input::Peer(coordinator, Message::Heartbeat { run, mark: 0, at, wall_ms: 0 }));
     cluster.pass(Duration::from_secs(1));
     cluster.delivered.clear();
     for _ in 0..20 {

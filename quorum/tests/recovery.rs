@@ -261,6 +261,7 @@ fn a_listing_that_makes_no_sense_proves_nothing() {
                         objects: Vec::new(),
                         next,
                         complete: true,
+                        damaged: false,
                         run: Run { number: 9, actor: gramme_vclock::Actor(9) },
                     },
                 ),

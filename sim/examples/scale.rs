@@ -54,7 +54,15 @@ fn main() {
     println!("|---|---|");
     let mut beat = Vec::new();
     let run = Run { number: 300, actor: Actor(u64::MAX / 3) };
-    wire::encode(&Message::Heartbeat { run, mark: 1_000_000, at: Instant(86_400_000_000_000) }, &mut beat);
+    wire::encode(
+        &Message::Heartbeat {
+            run,
+            mark: 1_000_000,
+            at: Instant(86_400_000_000_000),
+            wall_ms: 1_700_000_000_000,
+        },
+        &mut beat,
+    );
     let per_second = 1_000_000 / u64::try_from(Timing::default().heartbeat.as_micros()).expect("short");
     for nodes in [10, 100, 1000] {
         println!("| {nodes} | {} |", (nodes - 1) * per_second * beat.len() as u64);

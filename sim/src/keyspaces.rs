@@ -28,8 +28,12 @@ impl Keyspaces {
             let one = rng.pick(&first);
             later.push(match rng.below(4) {
                 0 => (format!("new{n}:"), keyspace(rng)),
-                // The longest prefix counts.
-                1 => (format!("{}{n}/", one.0), keyspace(rng)),
+                // The longest prefix counts; where the last write wins it goes on to.
+                1 => {
+                    let drawn = keyspace(rng);
+                    let policy = if one.1.policy == Policy::Lww { Policy::Lww } else { drawn.policy };
+                    (format!("{}{n}/", one.0), Keyspace { policy, ..drawn })
+                }
                 // All but the policy may change.
                 _ => (one.0.clone(), Keyspace { policy: one.1.policy, ..keyspace(rng) }),
             });

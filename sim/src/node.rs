@@ -196,7 +196,6 @@ impl Node {
         config.opening = opening(&mut store);
         let engine = Engine::new(config, self.membership.clone(), now);
         let mut host = Host::new(engine, store, now);
-        host.give_back();
         self.outputs.borrow_mut().clear();
         let (outputs, dying) = (Rc::clone(&self.outputs), Rc::clone(&self.dying));
         let disk = self.disk.inner().clone();

@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 use gramme_quorum::planted::Planted;
-use gramme_quorum::{Keyspace, Level, Policy, Timing};
+use gramme_quorum::{Level, Timing};
 use gramme_sim::script::Script;
 use gramme_sim::swarm::Harm;
 use gramme_sim::world::{Alteration, Crash, Shape, World};
@@ -91,34 +91,6 @@ fn one_that_nobody_knows_any_more_is_found_by_the_judge() {
 #[should_panic(expected = "violated")]
 fn that_a_damaged_copy_is_none_is_found_by_the_judge() {
     damaged_beside_a_laggard(Planted::one(gramme_quorum::planted::Bug::DamagedIsAbsent));
-}
-
-/// Node 2 is back on a disk from before a longer prefix got rules of its own, and takes siblings before it hears of that.
-fn takes_siblings_by_old_rules(planted: Planted) {
-    let mut s = Script::of(46, Shape { planted, ..Shape::new(3) });
-    s.keyspace("ca", &Keyspace { policy: Policy::Lww, ..Keyspace::default() });
-    s.world.set_back(2);
-    s.wait(SECOND);
-    s.keyspace("cart", &Keyspace::default());
-    s.world.set_back(2);
-    s.world.restart(2, Duration::ZERO);
-    // The first that reach it come before it hears of anything.
-    let all: Vec<_> = (0..60).map(|_| s.add(0, "cart").unwrap().value).collect();
-    s.rest();
-    s.r = Some(Level::All);
-    assert_eq!(s.get(1, "cart").unwrap().sorted(), all);
-}
-
-#[test]
-fn what_is_written_by_newer_rules_is_not_discarded_by_old_ones() {
-    takes_siblings_by_old_rules(Planted::default());
-}
-
-#[cfg(feature = "planted")]
-#[test]
-#[should_panic(expected = "which nothing covers")]
-fn that_it_would_be_is_found_by_the_judge() {
-    takes_siblings_by_old_rules(Planted::one(gramme_quorum::planted::Bug::UnheardDiscards));
 }
 
 /// Node 3 joined, and is back on its disk from before it did; who could tell it what it had told them is out of reach, and only node 4,

@@ -33,8 +33,8 @@ fn write(s: &mut Script, node: usize, keys: &[String]) -> Vec<OpId> {
 }
 
 /// Damages this node's copies of five of the keys.
-fn harm(s: &mut Script, node: usize, keys: &[String]) -> Vec<String> {
-    let mut is_harmed = |key: &&String| s.world.damage_copy(node, key, Harm::Rot);
+fn harm(s: &mut Script, node: usize, keys: &[String], harm: Harm) -> Vec<String> {
+    let mut is_harmed = |key: &&String| s.world.damage_copy(node, key, harm);
     let harmed: Vec<String> = keys.iter().filter(|key| is_harmed(key)).take(5).cloned().collect();
     assert_eq!(harmed.len(), 5, "so many are at rest");
     harmed
@@ -89,7 +89,7 @@ fn damaged_beside_one_that_refuses(planted: Planted) {
     s.world.refuse_reads(0, true);
     s.restart(2);
     s.wait(5 * SECOND);
-    let harmed = harm(&mut s, 1, &keys);
+    let harmed = harm(&mut s, 1, &keys, Harm::Rot);
     for _ in 0..2 {
         for (key, node) in harmed.iter().flat_map(|key| [(key, 1), (key, 0)]) {
             assert!(s.get(node, key).is_err(), "{key} is nowhere to be read");
@@ -171,7 +171,8 @@ fn recovers_from_gaps(planted: Planted) {
     s.wait(5 * SECOND);
     let keys = many();
     let written = write(&mut s, 3, &keys);
-    let harmed = harm(&mut s, 1, &keys);
+    // Whose keys are gone with them.
+    let harmed = harm(&mut s, 1, &keys, Harm::Lost);
     s.isolate(3, true);
     for node in [0, 4] {
         s.restart(node);

@@ -210,10 +210,10 @@ impl<D: Disk> Store<D> {
         self.put_record(slot, key, value, tag, term, Urgency::Put)
     }
 
-    /// Tells the time, by which records [expire](Self::put_expiring) and [shrink](Self::put_shrinking): 0 after an opening. It never
-    /// goes back; an earlier one than before is ignored.
-    pub fn set_time(&mut self, now: u64) {
-        self.now = self.now.max(now);
+    /// Tells the time, by which records [expire](Self::put_expiring) and [shrink](Self::put_shrinking): 0 after an opening. It may go
+    /// back, where a clock was set right: what had expired is there again then, unless compaction has cleared it away.
+    pub const fn set_time(&mut self, now: u64) {
+        self.now = now;
     }
 
     fn put_record(

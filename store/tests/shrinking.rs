@@ -302,3 +302,23 @@ fn a_shared_store_gives_back_what_may_go_without_another_write() {
     assert_eq!(store.len(), 4001);
     assert_eq!(store.get(0, b"one more").expect("readable").map(|found| found.bytes), Some(vec![2; 10]));
 }
+
+#[test]
+fn a_clock_that_was_set_right_lets_no_more_shrink() {
+    let (mut store, _) = Store::open(MemDisk::new(), options(1, true, true)).expect("opens");
+    let put = |store: &mut Store<MemDisk>, n: u32, shrinks| {
+        let (slot, key) = key(n);
+        store.put_shrinking(slot, &key, &value(n), u64::from(n) + 1, shrinks, 21).expect("room");
+    };
+    store.set_time(1_000_000);
+    (0..1000).for_each(|n| put(&mut store, n, 500));
+    upkeep(&mut store);
+    assert_eq!(get(&mut store, 7).len(), 21);
+    store.set_time(400);
+    (0..1000).for_each(|n| put(&mut store, n, 500));
+    upkeep(&mut store);
+    (0..1000).for_each(|n| assert_eq!(get(&mut store, n), value(n)));
+    store.set_time(500);
+    upkeep(&mut store);
+    assert_eq!(get(&mut store, 7).len(), 21);
+}

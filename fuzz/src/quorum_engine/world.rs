@@ -546,7 +546,7 @@ impl World {
             _ => {
                 if let Some(slow) = self.nodes[at].slow.pop() {
                     let answer = match slow {
-                        Input::Loaded(id, _) => Input::Loaded(id, Loaded::Unknown),
+                        Input::Loaded(id, _) => Input::Loaded(id, Loaded::Unknown(None)),
                         Input::Listed(id, _) => Input::Listed(id, None),
                         other => other,
                     };

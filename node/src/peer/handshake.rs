@@ -28,10 +28,10 @@ use std::time::Duration;
 use std::{fmt, io};
 
 /// The newest version of the peer protocol that this release speaks.
-pub(crate) const NEWEST: u16 = 4;
+pub(crate) const NEWEST: u16 = 5;
 
-/// The oldest: the one before, once one has been released. Versions 1 to 3, with other gossip and other objects, never were.
-pub(crate) const OLDEST: u16 = 4;
+/// The oldest: the one before, once one has been released. Versions 1 to 4, with other gossip, other objects and other listings, never were.
+pub(crate) const OLDEST: u16 = 5;
 
 /// Bytes of a frame before the handshake is done.
 pub(super) const LIMIT: usize = 2048;

@@ -147,16 +147,18 @@ impl Copies {
         copy.map(|copy| copy.state = State::Damaged).is_some()
     }
 
-    /// Whether so many owners have said all that they ever will: each has given its copy, or knows that it has none, or has a damaged one. More
-    /// than was merged is not to be had, whatever the needs are.
+    /// Whether these owners have said all that they ever will: each has given its copy, or knows that it has none, or has a damaged one. More
+    /// than was merged is not to be had from them, whatever the needs are.
     #[must_use]
-    pub fn are_all(&self, owners: usize) -> bool {
+    pub fn are_all(&self, owners: &[NodeId]) -> bool {
         let said = |copy: &&Replica| match copy.state {
             State::Merged(_) | State::Absent => !copy.incomplete,
             State::Damaged => true,
             State::Waiting { .. } | State::Digest(_) | State::No => false,
         };
-        self.copies.iter().filter(|copy| copy.is_primary()).filter(said).count() >= owners
+        let said =
+            |owner: &NodeId| self.copies.iter().filter(said).any(|c| c.is_primary() && c.node == *owner);
+        owners.iter().all(said)
     }
 
     /// The fallback that is to be asked for its object in the stead of one that said no or stays silent, whose late answer counts

@@ -81,7 +81,9 @@ impl Engine {
         }
         // If it fails it is not tried again before: asking makes the others look at copies of theirs that may be damaged too.
         let deadline = now.instant + self.config.timing.request;
-        self.healing.insert(key.clone(), (deadline, self.config.planted.is(Bug::LostUnasked)));
+        if let Some(healing) = self.healing.get_mut(&key) {
+            (healing.again, healing.lost) = (deadline, self.config.planted.is(Bug::LostUnasked));
+        }
         self.ask_copies(now, Origin::Heal { key: key.clone(), for_good }, key, needs, plan, deadline);
     }
 
@@ -247,7 +249,7 @@ impl Engine {
     }
 
     fn advance_read(&mut self, now: Now, call: CallId) {
-        let others = self.config.planted.all(self.others_to_heal_from(call));
+        let others = self.others_to_heal_from(call);
         let Some(read) = self.reads.get_mut(&call) else { return };
         if read.origin.is_some() {
             let early = self.config.planted.is(Bug::FirstValueAnswers)
@@ -257,9 +259,11 @@ impl Engine {
                 _ if early => Verdict::Met,
                 // There are no more whole copies than these: so many disks have failed that something may be lost, and what is left is to
                 // be had again. Where nothing is, what comes next takes its place.
-                Verdict::Impossible(_) if others.is_some_and(|others| read.copies.are_all(others)) => {
-                    if let Some((_, lost)) = self.healing.get_mut(&read.key) {
-                        *lost = read.merged.is_empty() && !self.config.planted.is(Bug::LossForgotten);
+                Verdict::Impossible(_)
+                    if others.as_ref().is_some_and(|o| self.config.planted.all(read.copies.are_all(o))) =>
+                {
+                    if let Some(healing) = self.healing.get_mut(&read.key) {
+                        healing.lost = read.merged.is_empty() && !self.config.planted.is(Bug::LossForgotten);
                     }
                     if read.merged.is_empty() { read.copies.verdict() } else { Verdict::Met }
                 }
@@ -308,11 +312,11 @@ impl Engine {
         self.bound_lingering_reads();
     }
 
-    /// For a read that replaces a copy which is damaged for good: how many other owners there are.
-    fn others_to_heal_from(&self, call: CallId) -> Option<usize> {
+    /// For a read that replaces a copy which is damaged for good: the other owners.
+    fn others_to_heal_from(&self, call: CallId) -> Option<Vec<NodeId>> {
         let read = self.reads.get(&call)?;
         let for_good = matches!(read.origin, Some(Origin::Heal { for_good: true, .. }));
-        for_good.then(|| self.other_owners(Slot::of(&read.key)).len())
+        for_good.then(|| self.other_owners(Slot::of(&read.key)))
     }
 
     /// Where the bytes of reads for this are counted until they are answered: what heals a copy here is no request.
@@ -426,7 +430,6 @@ impl Engine {
                     outranked_by: None,
                     hints: Vec::new(),
                     heals: false,
-                    layout: None,
                 };
                 self.replica.start(&mut self.out, &read.key, Task::Merge(merge));
             } else {

@@ -271,7 +271,6 @@ impl Engine {
                 }
             }
             Origin::Heal { key, .. } => {
-                self.healing.remove(&key);
                 let task = if object.is_empty() {
                     Task::ForgetDamaged
                 } else {
@@ -281,7 +280,6 @@ impl Engine {
                         outranked_by: None,
                         hints: Vec::new(),
                         heals: true,
-                        layout: None,
                     })
                 };
                 self.replica.start(&mut self.out, &key, task);

@@ -201,14 +201,7 @@ impl Engine {
             .retain(|owner| !write.hinted_here.contains(owner) && !self.view.membership().is_removed(*owner));
         let Some(sent) = write.sent.as_ref().filter(|_| !hints.is_empty()) else { return };
         let source = Source::Peer(self.config.node, call, write.sync(self.config.node));
-        let merge = Merge {
-            source,
-            object: sent.object.clone(),
-            outranked_by: None,
-            hints,
-            heals: false,
-            layout: None,
-        };
+        let merge = Merge { source, object: sent.object.clone(), outranked_by: None, hints, heals: false };
         let key = write.key.clone();
         self.spare(now, &key);
         self.replica.start(&mut self.out, &key, Task::Merge(merge));

@@ -298,7 +298,8 @@ impl Cluster {
                 Output::Load { id: load, place, key } => {
                     let record = (place, key);
                     let loaded = if node.damaged.contains(&record) {
-                        if node.refuses_reads { Loaded::Unknown } else { Loaded::Damaged }
+                        let tag = node.written.get(&record).map(tag);
+                        if node.refuses_reads { Loaded::Unknown(tag) } else { Loaded::Damaged }
                     } else {
                         node.written.get(&record).cloned().map_or(Loaded::Absent, Loaded::Found)
                     };

@@ -33,8 +33,9 @@ impl Checker {
         // A write goes to several nodes, and the same bytes need only one look.
         objects.dedup();
         let mut decoded = Vec::new();
-        for (number, bytes) in objects {
-            match gramme_quorum::object::decode(&bytes) {
+        for (number, bytes) in &objects {
+            let number = *number;
+            match gramme_quorum::object::decode(bytes) {
                 Ok(object) => {
                     let weight = object.iter().map(|(_, version)| weigh(version)).sum::<usize>();
                     let key = self.keys[number].name.len();
@@ -59,7 +60,11 @@ impl Checker {
         for output in outputs {
             match output {
                 Output::Append { place, key, value, .. } => {
-                    self.appended(now, node, place.0, key, value.as_ref().map(|(bytes, _tag)| bytes), false);
+                    let value = value.as_ref().map(|(bytes, _tag)| {
+                        let at = objects.iter().position(|(_, known)| known == bytes);
+                        (bytes, at.filter(|_| place.0 < SLOTS).map(|at| &decoded[at].1))
+                    });
+                    self.appended(now, node, place.0, key, value, false);
                 }
                 Output::DropSlot { place, .. } => self.dropped(now, node, place.0),
                 _ => {}

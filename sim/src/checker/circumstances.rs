@@ -1,6 +1,6 @@
 //! What holds in the cluster as a request begins and as it is answered, to hold the answer against.
 
-use super::durability::Shadow;
+use super::durability::{Shadow, ShadowCopy};
 use super::requests::Lacking;
 use super::{Birth, Checker, Invariant, OpId};
 use crate::time::Time;
@@ -40,11 +40,23 @@ impl Checker {
         let absences = circumstances.owners.iter();
         let absences =
             absences.map(|(layout, owners)| (*layout, count(&mut owners.iter().copied()))).collect();
+        let copies: Vec<Option<&ShadowCopy>> =
+            self.shadows.iter().map(|shadow| shadow.copies.get(&key)).collect();
         let lacking = circumstances.owners.iter().map(|(layout, owners)| {
+            let is_owner = owners.iter().fold(0u128, |all, node| all | 1 << *node);
             let of = |dot: &Dot| {
-                let has = |node: &&usize| self.shadows[**node].has_durably(key, *dot);
-                let held = owners.iter().filter(has).fold(0, |held, node| held | 1 << *node);
-                (*dot, self.owners_lack(key, *dot, owners), self.others_lack(key, *dot, owners), held)
+                let (mut held, mut others) = (0u128, 0u8);
+                for (node, copy) in
+                    copies.iter().enumerate().filter_map(|(node, copy)| Some((node, (*copy)?)))
+                {
+                    if is_owner >> node & 1 == 1 {
+                        held |= u128::from(copy.durable_seen.contains(*dot)) << node;
+                    } else {
+                        others += u8::from(copy.lacks(*dot));
+                    }
+                }
+                let lack = owners.len() - held.count_ones() as usize;
+                (*dot, u8::try_from(lack).unwrap_or(u8::MAX), others, held)
             };
             let dots = self.keys[key].done.iter().map(of).collect();
             Lacking { layout: *layout, owners: owners.clone(), dots }
@@ -55,12 +67,6 @@ impl Checker {
         request.absent = absent;
         request.absences = absences;
         request.walls = circumstances.walls;
-    }
-
-    /// How many of these owners have not got it durably.
-    fn owners_lack(&self, key: usize, dot: Dot, owners: &[usize]) -> u8 {
-        let has = |node: &&usize| self.shadows[**node].has_durably(key, dot);
-        u8::try_from(owners.iter().filter(|node| !has(node)).count()).unwrap_or(u8::MAX)
     }
 
     /// How many others have a copy without it.

@@ -32,8 +32,6 @@ pub(super) struct Shadow {
     pub(super) shown: BTreeMap<usize, VecDeque<(Time, Dot)>>,
     /// The layout that it goes by.
     pub(super) layout: Option<Layout>,
-    /// Keys for which it was asked to take something by a newer one, and that have not changed since.
-    pub(super) unheard: BTreeSet<usize>,
     /// The rules as it sees them.
     pub(super) view: View,
     /// Hints that it has made hints for others, since it had not heard that their owners were owners: their records.
@@ -217,21 +215,20 @@ impl Checker {
         (shadow.actor, shadow.is_dark) = (Some(actor), false);
         shadow.adopted = 0;
         shadow.given_back.opens();
-        shadow.unheard.clear();
         self.begins_anew(node);
     }
 
-    /// A node's store takes an append; `slot`: all of its slot goes with it.
+    /// A node's store takes an append: a record, and the object that it is if that is known; `slot`: all of its slot goes with it.
     pub(super) fn appended(
         &mut self,
         now: Time,
         node: usize,
         place: u16,
         key: &Bytes,
-        value: Option<&Bytes>,
+        value: Option<(&Bytes, Option<&Object>)>,
         slot: bool,
     ) {
-        let value = value.cloned();
+        let (value, known) = (value.map(|(bytes, _)| bytes.clone()), value.and_then(|(_, object)| object));
         let shadow = &mut self.shadows[node];
         shadow.appended += 1;
         let number = shadow.appended;
@@ -247,9 +244,10 @@ impl Checker {
             return;
         }
         let key = self.key_number(key);
-        let object = match &value {
-            None => Object::new(),
-            Some(bytes) => match gramme_quorum::object::decode(bytes) {
+        let object = match (&value, known) {
+            (None, _) => Object::new(),
+            (Some(_), Some(object)) => object.clone(),
+            (Some(bytes), None) => match gramme_quorum::object::decode(bytes) {
                 Ok(object) => object,
                 Err(malformed) => {
                     let what = format!("node {node} writes a record that does not decode: {malformed}");
@@ -294,7 +292,6 @@ impl Checker {
         self.others_changed(key);
         if is_copy {
             self.check_last(now, node, key, &object, true);
-            self.shadows[node].unheard.remove(&key);
         }
         if self.rules(key).buffered {
             let key = &mut self.keys[key];

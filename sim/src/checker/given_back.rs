@@ -47,7 +47,7 @@ pub(super) fn is_of(written: &Version, found: &Version) -> bool {
 /// What a node's store may have given back, and what others have shown the node without its value.
 #[derive(Clone, Debug, Default)]
 pub(super) struct GivenBack {
-    /// What has expired by this wall time the store may give back, in this run.
+    /// What has expired by this wall time the store may give back now.
     settled: u64,
     /// When all values that expire of a copy have: by time, and by key.
     due: BTreeSet<(u64, usize)>,
@@ -89,7 +89,8 @@ impl GivenBack {
 
     /// Keys of which the values may go by now.
     fn settle(&mut self, wall_ms: u64) -> Vec<usize> {
-        self.settled = self.settled.max(wall_ms);
+        // It goes back where a clock was set right.
+        self.settled = wall_ms;
         let mut keys = Vec::new();
         while self.due.first().is_some_and(|(at, _)| *at <= self.settled) {
             let Some((_, key)) = self.due.pop_first() else { break };

@@ -6,7 +6,7 @@ use gramme_quorum::message::{Message, Purpose, Syncing};
 use gramme_quorum::{
     Content, Durability, Expiry, Keyspace, Level, Object, Op, Output, Policy, Reading, Version,
 };
-use gramme_ring::{Layout, LayoutVersion};
+use gramme_ring::Layout;
 use gramme_vclock::{Dot, Stamp};
 use std::collections::BTreeSet;
 
@@ -29,7 +29,7 @@ impl Rules {
 }
 
 /// The rules that a node goes by.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct View {
     /// The keyspaces that it knows.
     pub keyspaces: Vec<(String, Keyspace)>,
@@ -250,19 +250,6 @@ impl Checker {
         number == 0 || self.shadows[node].keyspaces.contains(&number)
     }
 
-    /// Whether it has been asked for nothing by rules of which it has not heard, so that it may discard what others send it.
-    fn is_abreast(&self, node: usize, key: usize) -> bool {
-        self.knows_rules(node, key) && !self.shadows[node].unheard.contains(&key)
-    }
-
-    /// A node is asked to take a write by who goes by this layout.
-    pub(super) fn asked_by(&mut self, node: usize, key: usize, layout: LayoutVersion) {
-        let shadow = &mut self.shadows[node];
-        if shadow.layout.as_ref().is_none_or(|own| own.version() < layout) {
-            shadow.unheard.insert(key);
-        }
-    }
-
     /// Nodes that have a dot as durably as its write's acknowledgement says.
     pub(super) fn holders(&self, id: OpId, dot: Dot) -> u128 {
         let request = &self.requests[id.index()];
@@ -323,7 +310,7 @@ impl Checker {
         if let Some(dot) = lost {
             let what = format!("node {node} has seen {dot}, and keeps what it outranks: {object:?}");
             self.fail(now, Invariant::LastWriteWins, Some(number), what);
-        } else if copy && self.is_abreast(node, number) && object.iter().count() != 1 {
+        } else if copy && self.knows_rules(node, number) && object.iter().count() != 1 {
             let what = format!("node {node} keeps more or less than the last write: {object:?}");
             self.fail(now, Invariant::LastWriteWins, Some(number), what);
         }

@@ -97,10 +97,9 @@ impl Checker {
             self.asks.offers.insert((node, call.0), *slots);
             return;
         }
-        let Message::Write { call, layout, purpose, key, object, sync, hints, .. } = message else { return };
+        let Message::Write { call, purpose, key, object, sync, hints, .. } = message else { return };
         let synced = *sync == Syncing::First || standing.synced && *purpose != Purpose::Repair;
         let key = self.key_number(key);
-        self.asked_by(node, key, *layout);
         let asked = Asked {
             key,
             drops: self.shadows[node].copies.get(&key).map_or(0, |copy| copy.drops),

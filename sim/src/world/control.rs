@@ -63,6 +63,7 @@ impl World {
         drop(host);
         let crashed = &mut self.nodes[node];
         self.askings.remove(&node);
+        self.minds.remove(&node);
         *crashed.dying.borrow_mut() = Dying::default();
         crashed.job = None;
         crashed.saving = None;

@@ -278,8 +278,11 @@ impl World {
     /// Tells the judge which keyspaces a node goes by.
     pub(super) fn tell_keyspaces(&mut self, node: usize) {
         if let Some(host) = &self.nodes[node].host {
-            let known = Keyspace::all(host.engine().membership()).map(|(prefix, _)| prefix);
-            self.checker.goes_by(node, known);
+            let membership = host.engine().membership();
+            let settled = |(prefix, keyspace): (_, Keyspace)| {
+                (Keyspace::policy_in_force(membership, prefix) == Some(keyspace.policy)).then_some(prefix)
+            };
+            self.checker.goes_by(node, Keyspace::all(membership).filter_map(settled));
             self.checker.goes_by_layout(node, host.engine().membership().layout());
             self.checker.adopts(node, host.engine().membership().commit_hash());
         }

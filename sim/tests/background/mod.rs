@@ -112,6 +112,7 @@ fn more_is_fetched_than_a_second_allows() {
             objects: vec![],
             next: None,
             complete: true,
+            damaged: false,
             run: RUN,
         };
         let ask = |call| Message::Read {

@@ -2,14 +2,13 @@
 
 use crate::history::{HINTS, History, KEY, dot, found, object, set, stamp, value};
 use bytes::Bytes;
-use gramme_quorum::message::{CallId, Message, Purpose, Syncing};
 use gramme_quorum::object::encode;
 use gramme_quorum::{
     Cover, Durability, Expiry, Keyspace, Level, Object, Op, Policy, ReadOptions, Reading, Reply, Version,
     WriteOptions,
 };
-use gramme_ring::{ClusterId, LayoutVersion, Member, Membership, NodeId};
-use gramme_sim::checker::{Circumstances, Invariant, OpId, Standing, View};
+use gramme_ring::LayoutVersion;
+use gramme_sim::checker::{Circumstances, Invariant, OpId, View};
 use gramme_vclock::{Dot, GrowableContext as Context};
 
 /// A history in which these rules hold for the key, and node 0 to 2 go by them.
@@ -70,33 +69,6 @@ fn nor_do_both_stay_where_the_rules_are_known() {
     h.holds();
     h.store(1, &object(&both, &[both[0].0, both[1].0]));
     h.breaks(Invariant::LastWriteWins);
-}
-
-#[test]
-fn nor_because_the_cluster_has_moved_on_but_because_the_sender_has() {
-    for (sender, holds) in [(None, false), (Some(1), false), (Some(2), true)] {
-        let mut h = history(&lww());
-        let both = two(&mut h);
-        let copy = object(&both, &[both[0].0, both[1].0]);
-        let members: Vec<Member> = (1..4).map(|id| Member::new(NodeId(id))).collect();
-        let founded = Membership::found(ClusterId(1), 3, 64, &members).unwrap();
-        h.checker.goes_by_layout(2, founded.layout());
-        if let Some(version) = sender {
-            let write = Message::Write {
-                sync: Syncing::First,
-                call: CallId(1),
-                layout: LayoutVersion(version),
-                purpose: Purpose::Write,
-                key: Bytes::from_static(KEY),
-                object: encode(&copy),
-                hints: vec![],
-                outranked_by: None,
-            };
-            h.checker.asked(2, &write, Standing::default());
-        }
-        h.store(2, &copy);
-        if holds { h.holds() } else { h.breaks(Invariant::LastWriteWins) }
-    }
 }
 
 #[test]
