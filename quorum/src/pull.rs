@@ -12,6 +12,7 @@ use crate::message::{CallId, Copy, Message, Refusal, Want};
 use crate::object;
 use crate::outcome::{Held, Waiting};
 use crate::planted::Bug;
+use crate::recovery::Pulled;
 use crate::task::{Merge, Reader, Source, Task};
 use crate::time::{Instant, Now};
 use crate::window::Window;
@@ -71,10 +72,13 @@ pub(crate) struct Pull {
     /// Keys to be fetched when there is room in the budget, each with whether there is no such key here.
     wanted: VecDeque<(Bytes, bool)>,
     fetching: BTreeMap<CallId, (Bytes, bool)>,
-    /// Something of this page could not be had: the pull proves nothing.
+    /// It comes to nothing.
     failed: bool,
-    /// Something that the peer had is damaged there for good.
+    /// Something could not be had: it goes on, and proves nothing.
+    gaps: bool,
+    /// Something that the peer had is damaged there for good; or it may lack something.
     damaged: bool,
+    lacking: bool,
     /// When something was asked for last, or came, or was merged.
     progress: Instant,
     /// The peer's offer, to be answered when it ends.
@@ -148,7 +152,9 @@ impl Engine {
             wanted: VecDeque::new(),
             fetching: BTreeMap::new(),
             failed: false,
+            gaps: false,
             damaged: false,
+            lacking: false,
             progress: now.instant,
             offer,
             settling: false,
@@ -191,8 +197,9 @@ impl Engine {
         };
         (pull.listed, pull.absent, pull.refusals) = (0, 0, 0);
         let onward = next.is_none() || next > pull.cursor;
-        pull.damaged |= damaged;
-        pull.failed |= !complete || damaged && alone || !onward || !keys.iter().all(|(key, _)| known(key));
+        (pull.damaged, pull.lacking) = (pull.damaged || damaged, pull.lacking || !complete);
+        pull.gaps |= damaged && alone;
+        pull.failed |= !complete || !onward || !keys.iter().all(|(key, _)| known(key));
         if !pull.failed {
             let there = keys.iter().zip(objects).filter(|(_, object)| !object.is_empty());
             pull.in_hand = there.map(|((key, _), object)| (key.clone(), object)).collect();
@@ -232,6 +239,7 @@ impl Engine {
         }
         match pull.next {
             _ if pull.failed => self.end_pull(now, id, false),
+            None if pull.gaps => self.end_pull(now, id, false),
             None => self.settle_pull(now, id),
             next => {
                 pull.cursor = next;
@@ -263,10 +271,8 @@ impl Engine {
         let object = pull.in_hand.remove(&key);
         match held {
             Held::Object { digest: ours, .. } if *ours == digest => {}
-            // Another day it can be compared.
-            Held::Unknown { for_good: false } => pull.failed = true,
-            // One that is damaged is being healed, unless the peer's is, too.
-            Held::Object { .. } | Held::Absent | Held::Unknown { for_good: true } => match object {
+            // One that is damaged is being healed, unless the peer's is, too; what the disk refuses to read may be the same as the peer's.
+            Held::Object { .. } | Held::Absent | Held::Unknown { .. } => match object {
                 Some(object) => self.pull_merge(id, &key, &object),
                 None => pull.wanted.push_back((key, matches!(held, Held::Absent))),
             },
@@ -279,7 +285,7 @@ impl Engine {
     fn pull_merge(&mut self, id: PullId, key: &Bytes, encoded: &Bytes) {
         let Some(pull) = self.pulls.get_mut(&id) else { return };
         let Ok(object) = object::decode(encoded) else {
-            pull.failed = true;
+            pull.gaps = true;
             return;
         };
         pull.local += 1;
@@ -301,7 +307,7 @@ impl Engine {
                 self.budget.spend(bytes.len());
                 self.pull_merge(id, &key, bytes);
             }
-            Copy::Digest(_) => pull.failed = true,
+            Copy::Digest(_) => pull.gaps = true,
             // It was dropped there since it was listed.
             Copy::Absent => {}
         }
@@ -314,7 +320,7 @@ impl Engine {
     pub(crate) fn pull_merged(&mut self, now: Now, id: PullId, durable: bool) {
         let Some(pull) = self.pulls.get_mut(&id) else { return };
         pull.local -= 1;
-        pull.failed |= !durable;
+        pull.gaps |= !durable;
         pull.progress = now.instant;
         self.pump_pull(now, id);
         self.pump_waiting(now);
@@ -336,15 +342,18 @@ impl Engine {
             pull.asks |= pull.listing.take_if(|listing| *listing == call).is_some();
             let key = pull.fetching.remove(&call);
             // What was asked at the same time is refused at the same time.
-            if why != Refusal::Damaged && now.instant >= pull.after {
+            if !matches!(why, Refusal::Damaged | Refusal::Unknown) && now.instant >= pull.after {
                 pull.refusals += 1;
                 pull.after = now.instant + SLICE;
             }
             if why == Refusal::Overloaded && pull.refusals < REFUSALS {
                 pull.wanted.extend(key);
-            } else if why == Refusal::Damaged && matches!(key, Some((_, false))) {
-                // There is nothing to be had, now or later. Where nobody has given it yet it is unknown, which is not absent.
-                pull.damaged = true;
+            } else if let (Refusal::Damaged | Refusal::Unknown, Some((_, absent))) = (why, key) {
+                // Of what is damaged there is nothing to be had, now or later; where nobody has given it yet it is unknown, not absent.
+                match why == Refusal::Damaged && !absent {
+                    true => pull.damaged = true,
+                    false => pull.gaps = true,
+                }
                 self.pump_pull(now, id);
             } else {
                 (pull.failed, pull.asks) = (true, false);
@@ -382,7 +391,13 @@ impl Engine {
         if let Some(call) = pull.offer {
             self.out.send(pull.peer, Message::Offered { call, whole });
         }
-        self.recovery_pulled(now, pull.peer, pull.slots, whole.then_some(pull.damaged));
+        let pulled = match whole {
+            true => Pulled::Whole { damaged: pull.damaged },
+            false if pull.lacking => Pulled::Lacking,
+            false if pull.gaps => Pulled::Gaps,
+            false => Pulled::Failed,
+        };
+        self.recovery_pulled(now, pull.peer, pull.slots, pulled);
         self.pump_pulls(now);
     }
 

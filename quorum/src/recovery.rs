@@ -12,12 +12,15 @@ use crate::config::Unsynced;
 use crate::engine::{Engine, Timer};
 use crate::keyspace::{Durability, Keyspaces};
 use crate::planted::Bug;
-use crate::time::Now;
+use crate::time::{Instant, Now};
 use crate::transition::units;
 use crate::view::copies;
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 use gramme_ring::{NodeId, Slot};
+
+/// A peer that has gaps is asked again after a retry time, then after twice as long, and so on so many times.
+const MAX_DOUBLINGS: u32 = 4;
 
 /// What is still to be had from others.
 #[derive(Debug, Default)]
@@ -43,6 +46,21 @@ pub(crate) enum Missing {
     Lost,
 }
 
+/// What came of a pull.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pulled {
+    /// All of the peer's copies are here, durably.
+    Whole {
+        /// There was nothing to be had of some, since they are damaged for good.
+        damaged: bool,
+    },
+    /// The peer may lack something itself.
+    Lacking,
+    /// All but some of its copies, which can't be read just now, or of which all that anybody has is damaged.
+    Gaps,
+    Failed,
+}
+
 #[derive(Debug)]
 struct Unit {
     last: u16,
@@ -53,6 +71,10 @@ struct Unit {
     compared: bool,
     /// The owners that it was pulled from, each with whether copies of its own are damaged.
     done: Vec<(NodeId, bool)>,
+    /// The owners that have said that they lack something themselves.
+    lacking: Vec<NodeId>,
+    /// Those of which something could not be had, how often in a row, and when to ask again.
+    gaps: BTreeMap<NodeId, (u32, Instant)>,
     /// Pulls that came to nothing: another owner is tried first.
     failed: usize,
 }
@@ -91,8 +113,16 @@ impl Recovery {
 
     fn insert(&mut self, units: impl IntoIterator<Item = (u16, u16)>, mut why: impl FnMut(&mut Unit)) {
         for (first, last) in units {
-            let new =
-                Unit { last, missing: None, gained: false, compared: false, done: Vec::new(), failed: 0 };
+            let new = Unit {
+                last,
+                missing: None,
+                gained: false,
+                compared: false,
+                done: Vec::new(),
+                lacking: Vec::new(),
+                gaps: BTreeMap::new(),
+                failed: 0,
+            };
             let unit = self.open.entry(first).or_insert(new);
             why(unit);
             unit.last = unit.last.max(last);
@@ -243,9 +273,10 @@ impl Engine {
             let slots = (first, unit.last);
             let (mut owners, wanted) = self.sources(first, unit.missing);
             let done = || unit.done.iter().filter(|(node, _)| owners.contains(node));
-            // What a damaged copy held somebody else may have, so another owner stands in for it, while there are any.
+            // What a damaged copy held somebody else may have, so another owner stands in for it, if there is one that does not wait itself.
             let more = wanted + done().filter(|(_, damaged)| *damaged).count();
-            if done().count() >= wanted.max(more.min(owners.len())) {
+            let whole_ones = owners.iter().filter(|owner| !unit.lacking.contains(owner)).count();
+            if done().count() >= wanted.max(more.min(whole_ones)) {
                 whole.push(first);
                 continue;
             }
@@ -253,7 +284,9 @@ impl Engine {
             if self.pulls.values().any(|pull| pull.slots == slots) {
                 continue;
             }
-            owners.retain(|owner| unit.done.iter().all(|(done, _)| done != owner) && self.is_alive(*owner));
+            let rests = |owner: &NodeId| unit.gaps.get(owner).is_some_and(|(_, again)| *again > now.instant);
+            owners.retain(|owner| unit.done.iter().all(|(done, _)| done != owner));
+            owners.retain(|owner| self.is_alive(*owner) && !rests(owner));
             if let Some(owner) = owners.get(unit.failed % owners.len().max(1)) {
                 queue.push((unit.failed, slots, *owner));
             }
@@ -278,17 +311,22 @@ impl Engine {
         None
     }
 
-    /// A pull has ended. `Some` if all of the peer's copies are here, durably, and the peer was complete: with whether there was nothing to be
-    /// had of some, since they are damaged for good.
-    pub(crate) fn recovery_pulled(&mut self, now: Now, peer: NodeId, slots: (u16, u16), whole: Option<bool>) {
+    /// A pull has ended.
+    pub(crate) fn recovery_pulled(&mut self, now: Now, peer: NodeId, slots: (u16, u16), pulled: Pulled) {
         let Some(unit) = self.recovery.open.get_mut(&slots.0).filter(|unit| unit.last == slots.1) else {
             return;
         };
-        if let Some(damaged) = whole {
+        unit.lacking.retain(|other| *other != peer);
+        if let Pulled::Whole { damaged } = pulled {
             unit.done.push((peer, damaged));
-            self.continue_recovery(now);
-        } else {
-            unit.failed += 1;
+            return self.continue_recovery(now);
+        }
+        unit.lacking.extend((pulled == Pulled::Lacking).then_some(peer));
+        unit.failed += 1;
+        if pulled == Pulled::Gaps {
+            let (times, again) = unit.gaps.entry(peer).or_insert((0, now.instant));
+            *again = now.instant + self.config.timing.retry * (1 << *times);
+            *times = (*times + 1).min(MAX_DOUBLINGS);
         }
     }
 

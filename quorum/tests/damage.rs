@@ -257,6 +257,122 @@ fn who_has_damaged_copies_is_not_witness_enough() {
     assert_eq!(cluster.copy(e, "k").unwrap(), ["v"]);
 }
 
+/// Nor do two wiped owners wait for each other, to stand in for a third's damaged copy.
+#[test]
+fn two_wiped_owners_and_a_damaged_record_heal() {
+    let (d, e) = (NodeId(4), NodeId(5));
+    let mut cluster = Cluster::found(5, 5, |config| (config.r, config.w) = (3, 3));
+    cluster.put(A, "k", "old", Cover::Held);
+    cluster.loses = |_, to, message| to == A && matches!(message, message::Message::Write { .. });
+    cluster.put(B, "k", "new", Cover::Held);
+    cluster.loses = |_, _, _| false;
+    for node in [d, e] {
+        cluster.crash(node);
+        cluster.wipe(node);
+    }
+    damage(&mut cluster, A, "k", false);
+    for node in [d, e] {
+        cluster.start(node);
+    }
+    cluster.pass(Duration::from_secs(30));
+    assert!(cluster.incomplete.is_empty());
+    cluster.request(A, Op::Get { key: "k".into(), options: ReadOptions::default() });
+    cluster.pass(Duration::from_secs(1));
+    assert_eq!([A, B, C, d, e].map(|node| cluster.copy(node, "k").unwrap()), [["new"]; 5]);
+}
+
+/// However little can be had of it, and nowhere else, what lies behind it is had.
+#[test]
+fn what_is_listed_after_a_record_that_nobody_can_read_is_had() {
+    for refused in [false, true] {
+        let mut cluster = Cluster::found(2, 2, |config| (config.r, config.w) = (1, 2));
+        let keys: Vec<String> = (0..400).map(|n| format!("{{k}}{n}")).collect();
+        for key in &keys {
+            cluster.put(A, key, "v", Cover::Held);
+        }
+        // Whichever is listed first, some are on its page, and on that alone.
+        for key in keys.iter().step_by(100) {
+            damage(&mut cluster, A, key, refused);
+        }
+        cluster.crash(B);
+        cluster.wipe(B);
+        cluster.start(B);
+        cluster.pass(Duration::from_secs(30));
+        let had = keys.iter().filter(|key| cluster.copy(B, key).is_some()).count();
+        assert_eq!(had, 396);
+        assert!(cluster.incomplete.contains(&B), "what they held is unknown");
+        // It is tried again, and less and less often.
+        cluster.delivered.clear();
+        cluster.pass(Duration::from_secs(60));
+        let lists =
+            |(_, _, message): &&(_, _, message::Message)| matches!(message, message::Message::List { .. });
+        let lists = cluster.delivered.iter().filter(lists).count();
+        assert!((8..60).contains(&lists), "{lists} pages in a minute");
+        if refused {
+            cluster.nodes.get_mut(&A).unwrap().damaged.clear();
+            cluster.pass(Duration::from_secs(30));
+            assert_eq!(keys.iter().filter(|key| cluster.copy(B, key).is_some()).count(), 400);
+            assert!(cluster.incomplete.is_empty());
+        }
+    }
+}
+
+/// It is found by a read; or by anti-entropy, which compares the slot for another key's sake.
+#[test]
+fn what_one_other_has_under_the_same_tag_is_enough() {
+    for reads in [true, false] {
+        let mut cluster = Cluster::new(3);
+        cluster.put(A, "{k}", "v", Cover::Held);
+        if reads {
+            cluster.crash(C);
+            damage(&mut cluster, A, "{k}", true);
+            cluster.request(B, Op::Get { key: "{k}".into(), options: ReadOptions::default() });
+        } else {
+            cluster.loses = |_, to, message| to == A && matches!(message, message::Message::Write { .. });
+            cluster.put(B, "{k}other", "v", Cover::Held);
+            cluster.crash(C);
+            damage(&mut cluster, A, "{k}", true);
+        }
+        cluster.pass(Duration::from_secs(60));
+        assert!(cluster.nodes[&A].damaged.is_empty(), "reads: {reads}");
+        assert_eq!(cluster.copy(A, "{k}").unwrap(), ["v"]);
+    }
+}
+
+/// Of two owners one was wiped, and the other's copy is damaged, or it can't even be told whose that is.
+#[test]
+fn of_two_owners_a_write_ends_it() {
+    for nameless in [false, true] {
+        for (r, w) in [(2, 1), (1, 2)] {
+            let config: fn(&mut Config) = match w {
+                1 => |config| (config.r, config.w) = (2, 1),
+                _ => |config| (config.r, config.w) = (1, 2),
+            };
+            let mut cluster = Cluster::found(2, 2, config);
+            let keys: Vec<String> = (0..20).map(|n| format!("{{k}}{n}")).collect();
+            for key in &keys {
+                cluster.put(A, key, "v", Cover::Held);
+            }
+            cluster.crash(B);
+            cluster.wipe(B);
+            damage(&mut cluster, A, &keys[3], false);
+            cluster.nodes.get_mut(&A).unwrap().nameless = nameless;
+            cluster.start(B);
+            cluster.pass(Duration::from_secs(60));
+            assert!(cluster.incomplete.contains(&B));
+            // The first finds out that nobody has it.
+            cluster.request(A, put(&keys[3], "w", Cover::Held));
+            cluster.pass(Duration::from_secs(1));
+            cluster.put(A, &keys[3], "w", Cover::Held);
+            cluster.pass(Duration::from_secs(30));
+            assert!(cluster.incomplete.is_empty(), "nameless: {nameless}, r = {r}, w = {w}");
+            for (n, key) in keys.iter().enumerate() {
+                assert_eq!(cluster.copy(B, key).unwrap(), [if n == 3 { "w" } else { "v" }]);
+            }
+        }
+    }
+}
+
 /// What they held nobody knows, so nobody is to say that there is no such key.
 #[test]
 fn a_change_waits_where_all_copies_of_a_key_are_damaged() {

@@ -147,13 +147,12 @@ impl Copies {
         copy.map(|copy| copy.state = State::Damaged).is_some()
     }
 
-    /// Whether these owners have said all that they ever will: each has given its copy, or knows that it has none, or has a damaged one. More
-    /// than was merged is not to be had from them, whatever the needs are.
+    /// Whether these owners have said all that they have: each has given its copy, or has none, or a damaged one. If they are all there are, more
+    /// than was merged is not to be had, whatever the needs are: who may have lost something could get it from no one else.
     #[must_use]
     pub fn are_all(&self, owners: &[NodeId]) -> bool {
         let said = |copy: &&Replica| match copy.state {
-            State::Merged(_) | State::Absent => !copy.incomplete,
-            State::Damaged => true,
+            State::Merged(_) | State::Absent | State::Damaged => true,
             State::Waiting { .. } | State::Digest(_) | State::No => false,
         };
         let said =

@@ -70,11 +70,13 @@ impl Engine {
     /// quorum of owners. (What a fallback acknowledged in an owner's place they may lack.) Where so many were given up that there are not enough, it takes all that are left.
     pub(crate) fn start_heal(&mut self, now: Now, key: Bytes, for_good: bool) {
         let left = self.other_owners(Slot::of(&key)).len();
-        let want = self.witnesses().min(u8::try_from(left).unwrap_or(u8::MAX)).max(1);
-        let want = if self.config.planted.is(Bug::HealedFromOne) { 1 } else { want };
         let mut plan = self.plan(&key);
         plan.targets.retain(|t| t.node != self.config.node && t.stands_for.is_none());
         plan.spares.clear();
+        // What one of them has under the same tag is enough where the disk only refuses to read: whoever there is is asked.
+        let want = if for_good { usize::from(self.witnesses()).min(left) } else { plan.targets.len() };
+        let want = u8::try_from(want).unwrap_or(u8::MAX).max(1);
+        let want = if self.config.planted.is(Bug::HealedFromOne) { 1 } else { want };
         let needs = [(Need::R, want), (Need::Pr, want)];
         if out_of_reach(&plan, needs).is_some() {
             return;
@@ -196,6 +198,11 @@ impl Engine {
         if !read.copies.take(from, answer, incomplete) {
             return;
         }
+        if let (Some(object), Some(Origin::Heal { key, for_good: false })) = (&object, &read.origin) {
+            let (key, task) = (key.clone(), heal(object.clone()));
+            self.replica.start(&mut self.out, &key, task);
+        }
+        let Some(read) = self.reads.get_mut(&call) else { return };
         if let Some(object) = object {
             let (open, most) = match &read.origin {
                 Some(Origin::Heal { .. }) => (&mut self.heal_bytes, MAX_HEAL_BYTES),
@@ -466,6 +473,12 @@ impl Engine {
             (Need::Pr, resolve(Need::Pr, options.pr, 0)?),
         ])
     }
+}
+
+/// What replaces a copy that can't be read.
+pub(super) fn heal(object: Object) -> Task {
+    let source = Source::Repair;
+    Task::Merge(Merge { source, object, outranked_by: None, hints: Vec::new(), heals: true })
 }
 
 impl Read {

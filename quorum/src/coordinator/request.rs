@@ -1,13 +1,14 @@
 //! A request's way in: checked, then coordinated here or forwarded to one of the key's coordinators.
 
 use super::held::Request;
+use super::read::heal;
 use super::{Origin, Target};
 use crate::engine::{Engine, Timer};
 use crate::message::{CallId, Message, Refusal};
 use crate::object::{self, Content, Object};
 use crate::op::{Cover, Expiry, Need, Op, OpError, ReadOptions, Reply, RequestId};
 use crate::planted::Bug;
-use crate::task::{Merge, Source, Task};
+use crate::task::Task;
 use crate::time::{Duration, Instant, Now};
 use alloc::boxed::Box;
 use alloc::string::String;
@@ -270,18 +271,10 @@ impl Engine {
                     self.start_write(now, request);
                 }
             }
-            Origin::Heal { key, .. } => {
-                let task = if object.is_empty() {
-                    Task::ForgetDamaged
-                } else {
-                    Task::Merge(Merge {
-                        source: Source::Repair,
-                        object,
-                        outranked_by: None,
-                        hints: Vec::new(),
-                        heals: true,
-                    })
-                };
+            // Each object was tried as it came.
+            Origin::Heal { for_good: false, .. } => {}
+            Origin::Heal { key, for_good: true } => {
+                let task = if object.is_empty() { Task::ForgetDamaged } else { heal(object) };
                 self.replica.start(&mut self.out, &key, task);
             }
             Origin::Client(_) | Origin::Peer(..) => {
