@@ -4,6 +4,7 @@ use crate::engine::Engine;
 use crate::input::{ListCursor, ListId, Page, Place};
 use crate::message::{CallId, Message, Refusal};
 use crate::outcome::Held;
+use crate::planted::Bug;
 use crate::pull::MAX_PULLS;
 use crate::task::{Reader, Task};
 use crate::time::Now;
@@ -108,7 +109,8 @@ impl Engine {
         }
         let Some(Gathering { listing, page, objects, .. }) = self.gatherings.remove(&id) else { return };
         let source = Slot::new(listing.slots.0).is_some_and(|slot| self.is_source(slot));
-        let (complete, damaged) = (source && listing.source, page.unreadable > 0);
+        let damaged = page.unreadable > 0 && !self.config.planted.is(Bug::UnreadableIgnored);
+        let complete = source && listing.source;
         let (call, run, keys, next) = (listing.call, self.run(), page.keys, page.next);
         let bytes = keys.iter().map(|(key, _)| key.len() + size_of::<u64>()).sum::<usize>();
         self.granted(listing.to, bytes + objects.iter().map(Bytes::len).sum::<usize>());

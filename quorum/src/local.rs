@@ -89,7 +89,8 @@ impl Engine {
         };
         self.replica.request_bytes = self.open_bytes;
         let lost = |key: &[u8]| self.healing.get(key).is_some_and(|h| h.lost && h.again > now.instant);
-        let is_alone = |key: &[u8]| view.other_owners(Slot::of(key), me).next().is_none() || lost(key);
+        let alone = |key: &[u8]| view.other_owners(Slot::of(key), me).next().is_none() || lost(key);
+        let is_alone = |key: &[u8]| planted.alone(alone(key), lost(key));
         if let Some(events) = self.replica.loaded(&mut self.out, now.wall_ms, id, loaded, is_due, is_alone) {
             self.events(now, events);
         }

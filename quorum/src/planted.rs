@@ -187,6 +187,24 @@ bugs! {
     NotesForgotten,
     /// Who was suspected once stays so for as long as its connection.
     SuspectedForGood,
+    /// A damaged copy is replaced by what is left though some owner could not say what it has.
+    HealedFromRest,
+    /// Where every owner's copy is damaged or gone nothing is taken for all there is.
+    NeverAll,
+    /// A write replaces a damaged copy though others have the key.
+    AlwaysAlone,
+    /// Where nobody else owns a key a write does not replace its damaged copy.
+    NeverAlone,
+    /// A damaged copy is given up before the others have said that they have nothing.
+    LostUnasked,
+    /// That no owner has a whole copy any more is forgotten.
+    LossForgotten,
+    /// What a disk refuses to read is taken for damaged.
+    RefusedIsDamaged,
+    /// That a node is said to own what it has never pulled is ignored.
+    SkippedIgnored,
+    /// A listing that could not read all keys is taken for whole.
+    UnreadableIgnored,
 }
 
 impl Planted {
@@ -239,6 +257,16 @@ impl Planted {
         }
         let first = object.iter().map(|(dot, version)| policy.rank(version, dot)).min();
         first.and_then(|first| object.keep_only(first.dot)).is_some_and(|gone| gone > 0)
+    }
+
+    /// Whether the others have said all that they ever will of a damaged copy.
+    pub(crate) fn all(self, are: bool) -> bool {
+        (are || self.is(Bug::HealedFromRest)) && !self.is(Bug::NeverAll)
+    }
+
+    /// Whether a damaged copy may be replaced by a write; `lost`: since no owner has a whole one.
+    pub(crate) fn alone(self, alone: bool, lost: bool) -> bool {
+        (alone || self.is(Bug::AlwaysAlone)) && (lost || !self.is(Bug::NeverAlone))
     }
 
     /// What becomes of values beside a tombstone that was handed over.

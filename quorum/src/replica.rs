@@ -179,7 +179,7 @@ impl Replica {
         };
         let mut work = Work {
             damaged: object.is_none(),
-            for_good: !matches!(loaded, Loaded::Unknown(_)),
+            for_good: !matches!(loaded, Loaded::Unknown(_)) || self.planted.is(Bug::RefusedIsDamaged),
             alone: object.is_none() && !matches!(loaded, Loaded::Unknown(_)) && is_alone(&key),
             tag: match loaded {
                 Loaded::Unknown(tag) => *tag,

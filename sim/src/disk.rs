@@ -20,6 +20,8 @@ pub(crate) struct SimDisk {
     pub(crate) lags: bool,
     /// Its next syncs fail, or have failed.
     pub(crate) fails: bool,
+    /// It refuses to read anything, and nothing on it is damaged.
+    refuses_reads: bool,
     /// It was taken away, and no store was made on the new one yet.
     pub(crate) blank: bool,
     /// The power is to fail at one of the next operations; the machine starts again so long after.
@@ -39,6 +41,7 @@ impl From<MemDisk> for SimDisk {
         disk.set_capacity(None);
         disk.fail_next_syncs(0);
         disk.cut_power_after(u64::MAX);
+        disk.fail_next_reads(0);
         SimDisk { disk, ..SimDisk::default() }
     }
 }
@@ -139,6 +142,20 @@ impl SimDisk {
         for (name, from, before) in scars.into_iter().rev() {
             assert!(self.disk.overwrite(&name, from as u64, &before), "the record is there");
         }
+    }
+
+    /// Whether it refuses to read anything from now on. Nothing on it is damaged by that.
+    pub(crate) fn refuse_reads(&mut self, refuse: bool) {
+        self.refuses_reads = refuse;
+        self.disk.fail_next_reads(if refuse { u64::MAX } else { 0 });
+    }
+
+    /// Looks at it whether or not it refuses.
+    pub(crate) fn looking<T>(&self, look: impl FnOnce() -> T) -> T {
+        self.disk.fail_next_reads(0);
+        let seen = look();
+        self.disk.fail_next_reads(if self.refuses_reads { u64::MAX } else { 0 });
+        seen
     }
 
     /// No power cut is planned any more.

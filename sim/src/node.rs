@@ -233,10 +233,10 @@ impl Node {
     pub(crate) fn read(&mut self, place: u16, key: &Bytes) -> Result<Option<Bytes>, String> {
         let Some(host) = &mut self.host else { return Err(String::from("it is down")) };
         let store = host.store_mut();
-        let read = match store.get(place, key) {
+        let read = self.disk.looking(|| match store.get(place, key) {
             Ok(Read::Pending(job)) => store.finish_read(job.run()),
             other => other,
-        };
+        });
         match read {
             Ok(Read::Value { value, .. }) => Ok(Some(Bytes::from(value))),
             Ok(Read::Absent) | Err(ReadError::Unknown) => Ok(None),

@@ -4,6 +4,7 @@ mod background;
 mod bounds;
 mod covered;
 mod excuses;
+mod given_back;
 mod history;
 mod keyspaces;
 mod losses;

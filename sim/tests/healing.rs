@@ -5,7 +5,7 @@ use gramme_quorum::planted::Planted;
 use gramme_quorum::{Level, Timing};
 use gramme_sim::script::Script;
 use gramme_sim::swarm::Harm;
-use gramme_sim::world::{Crash, Shape, World};
+use gramme_sim::world::{Alteration, Crash, Shape, World};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -91,4 +91,44 @@ fn one_that_nobody_knows_any_more_is_found_by_the_judge() {
 #[should_panic(expected = "violated")]
 fn that_a_damaged_copy_is_none_is_found_by_the_judge() {
     damaged_beside_a_laggard(Planted::one(gramme_quorum::planted::Bug::DamagedIsAbsent));
+}
+
+/// Node 3 joined, and is back on its disk from before it did; who could tell it what it had told them is out of reach, and only node 4,
+/// which has lost its disk since they met, is there to say what it owns.
+fn owns_what_it_never_pulled(planted: Planted) {
+    let mut s = Script::of(52, Shape { planted, spares: 2, r: 1, w: 3, ..Shape::new(3) });
+    s.world.set_back(3);
+    s.world.alter(0, &[Alteration::Member(3, 1), Alteration::Member(4, 1)]);
+    s.wait(5 * SECOND);
+    s.rest();
+    let keys: Vec<String> = (0..60).map(|n| format!("key{n}")).collect();
+    keys.iter().for_each(|key| drop(s.set(0, key).unwrap()));
+    s.world.set_cut_both(3, 4, true);
+    s.world.wipe(4);
+    s.restart(4);
+    s.wait(5 * SECOND);
+    s.world.set_back(3);
+    for other in 0..3 {
+        s.world.set_cut_both(3, other, true);
+    }
+    s.world.set_cut_both(3, 4, false);
+    s.restart(3);
+    s.wait(5 * SECOND);
+    let owned: Vec<&String> = keys.iter().filter(|key| s.world.owners(key.as_bytes()).contains(&3)).collect();
+    for key in owned {
+        let shown = s.get(3, key);
+        assert!(shown.as_ref().map_or(true, |shown| !shown.values.is_empty()), "{key} is not absent");
+    }
+}
+
+#[test]
+fn what_no_transition_brought_is_missing() {
+    owns_what_it_never_pulled(Planted::default());
+}
+
+#[cfg(feature = "planted")]
+#[test]
+#[should_panic(expected = "is not absent")]
+fn one_that_takes_it_for_whole_says_that_there_is_nothing() {
+    owns_what_it_never_pulled(Planted::one(gramme_quorum::planted::Bug::SkippedIgnored));
 }

@@ -4,6 +4,7 @@
 use core::time::Duration;
 use gramme_quorum::planted::Planted;
 use gramme_quorum::{Cover, Keyspace, Level, Policy, Timing};
+use gramme_sim::checker::OpId;
 use gramme_sim::clock::DECADE;
 use gramme_sim::script::{Script, Trouble};
 use gramme_sim::world::{Alteration, Crash, Shape, World};
@@ -16,7 +17,7 @@ fn roles(s: &Script, key: &str) -> (Vec<usize>, Vec<usize>) {
 }
 
 /// All owners have the same, whoever is asked.
-fn shows(s: &mut Script, key: &str, values: &[gramme_sim::checker::OpId]) {
+fn shows(s: &mut Script, key: &str, values: &[OpId]) {
     let r = s.r.replace(Level::All);
     for node in roles(s, key).0 {
         assert_eq!(s.get(node, key).unwrap().sorted(), values, "through node {node}");
@@ -277,6 +278,65 @@ fn a_change_of_the_layout_under_a_partition_waits_and_loses_nothing() {
     match there {
         Ok(second) => shows(&mut s, "cart", &[second.value]),
         Err(_) => assert!(!s.get(1, "cart").unwrap().values.is_empty()),
+    }
+}
+
+/// One joins and one leaves in one commit, which a third has not heard of when it is lost for good; it is removed in the midst of that, by one
+/// half of the cluster, of which the other hears later. Whatever was acknowledged at any time is there in the end.
+#[test]
+fn a_member_is_removed_while_others_come_and_go_under_a_partition() {
+    for seed in [64, 65, 66] {
+        let mut s = Script::of(seed, Shape { spares: 1, ..Shape::new(5) });
+        let keys: Vec<String> = (0..30).map(|n| format!("key{n}")).collect();
+        let mut acknowledged: Vec<Vec<OpId>> = vec![Vec::new(); keys.len()];
+        let mut add = |s: &mut Script, nodes: &[usize]| {
+            let mut done = 0;
+            for (n, key) in keys.iter().enumerate() {
+                if let Ok(written) = s.add(nodes[n % nodes.len()], key) {
+                    acknowledged[n].push(written.value);
+                    done += 1;
+                }
+            }
+            done
+        };
+        assert_eq!(add(&mut s, &[0, 1, 2, 3, 4]), keys.len());
+        s.rest();
+        s.isolate(4, true);
+        s.wait(2 * SECOND);
+        s.world.alter(0, &[Alteration::Member(5, 1), Alteration::Leave(1)]);
+        s.wait(5 * SECOND);
+        assert!(s.world.is_changing(), "node 4 has not heard of it");
+        assert!(add(&mut s, &[0, 1, 2, 3]) > 0);
+        let (one, other) = ([0, 1], [2, 3, 5]);
+        let cut = |s: &mut Script, cut| {
+            one.iter().for_each(|a| other.iter().for_each(|b| s.world.set_cut_both(*a, *b, cut)));
+        };
+        cut(&mut s, true);
+        s.world.lose(4);
+        s.wait(2 * SECOND);
+        s.world.alter(2, &[Alteration::Remove(4)]);
+        s.wait(5 * SECOND);
+        assert!(s.world.is_changing(), "one half has not heard of that");
+        add(&mut s, &[0, 2, 1, 3]);
+        cut(&mut s, false);
+        s.wait(2 * SECOND);
+        add(&mut s, &[0, 2, 1, 3, 5]);
+        // What waits for its turn is committed when there is one.
+        for _ in 0..3 {
+            s.world.alter_lost();
+            s.wait(5 * SECOND);
+        }
+        s.rest();
+        assert!(!s.world.is_changing());
+        let members = s.world.members();
+        assert!([0, 2, 3, 5].iter().all(|node| members.contains(node)) && members.len() == 4, "{members:?}");
+        s.r = Some(Level::All);
+        for (key, values) in keys.iter().zip(&acknowledged) {
+            for node in roles(&s, key).0 {
+                let shown = s.get(node, key).unwrap().sorted();
+                assert!(values.iter().all(|value| shown.contains(value)), "{key}: {values:?} of {shown:?}");
+            }
+        }
     }
 }
 

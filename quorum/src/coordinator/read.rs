@@ -84,7 +84,7 @@ impl Engine {
         // If it fails it is not tried again before: asking makes the others look at copies of theirs that may be damaged too.
         let deadline = now.instant + self.config.timing.request;
         if let Some(healing) = self.healing.get_mut(&key) {
-            (healing.again, healing.lost) = (deadline, false);
+            (healing.again, healing.lost) = (deadline, self.config.planted.is(Bug::LostUnasked));
         }
         self.ask_copies(now, Origin::Heal { key: key.clone(), for_good }, key, needs, plan, deadline);
     }
@@ -266,10 +266,10 @@ impl Engine {
                 // There are no more whole copies than these: so many disks have failed that something may be lost, and what is left is to
                 // be had again. Where nothing is, what comes next takes its place.
                 Verdict::Impossible(_)
-                    if others.as_ref().is_some_and(|others| read.copies.are_all(others)) =>
+                    if others.as_ref().is_some_and(|o| self.config.planted.all(read.copies.are_all(o))) =>
                 {
                     if let Some(healing) = self.healing.get_mut(&read.key) {
-                        healing.lost = read.merged.is_empty();
+                        healing.lost = read.merged.is_empty() && !self.config.planted.is(Bug::LossForgotten);
                     }
                     if read.merged.is_empty() { read.copies.verdict() } else { Verdict::Met }
                 }

@@ -33,8 +33,9 @@ impl Checker {
         // A write goes to several nodes, and the same bytes need only one look.
         objects.dedup();
         let mut decoded = Vec::new();
-        for (number, bytes) in objects {
-            match gramme_quorum::object::decode(&bytes) {
+        for (number, bytes) in &objects {
+            let number = *number;
+            match gramme_quorum::object::decode(bytes) {
                 Ok(object) => {
                     let weight = object.iter().map(|(_, version)| weigh(version)).sum::<usize>();
                     let key = self.keys[number].name.len();
@@ -51,6 +52,7 @@ impl Checker {
         self.note_syncs(node, outputs);
         for (number, object) in &decoded {
             self.check_versions(now, node, *number, object);
+            self.check_given_back(now, node, *number, object);
             self.check_claims(now, node, *number, object);
             self.check_last(now, node, *number, object, false);
         }
@@ -58,7 +60,11 @@ impl Checker {
         for output in outputs {
             match output {
                 Output::Append { place, key, value, .. } => {
-                    self.appended(now, node, place.0, key, value.as_ref().map(|(bytes, _tag)| bytes), false);
+                    let value = value.as_ref().map(|(bytes, _tag)| {
+                        let at = objects.iter().position(|(_, known)| known == bytes);
+                        (bytes, at.filter(|_| place.0 < SLOTS).map(|at| &decoded[at].1))
+                    });
+                    self.appended(now, node, place.0, key, value, false);
                 }
                 Output::DropSlot { place, .. } => self.dropped(now, node, place.0),
                 _ => {}
@@ -381,7 +387,7 @@ impl Checker {
         }
         let seen = &reading.context.seen;
         let hidden = key.open.iter().find(|dot| seen.contains(**dot) && !shown.contains(dot));
-        let hidden = hidden.filter(|dot| !key.dots[dot].expiry_is_by(self.hidden_by(request)));
+        let hidden = hidden.filter(|dot| !self.is_hidden_by(request, **dot));
         if let Some(dot) = hidden {
             let what = format!("{id} read a context that covers {dot}, which was not shown");
             wrong = Some((Invariant::ContextCoversWhatWasShown, what));
@@ -412,9 +418,10 @@ impl Checker {
             // The winner must not have been over before an acknowledged plain write began.
             let winner = reading.siblings.first().and_then(|found| key.dots.get(&found.dot)?.op);
             // With what outranked it expired, an older one may come to light that nobody had covered.
-            let hides = key.dots.iter().any(|(dot, birth)| {
-                birth.expiry_is_by(self.hidden_by(request)) && seen.contains(*dot) && !shown.contains(dot)
-            });
+            let hides = key
+                .dots
+                .keys()
+                .any(|dot| seen.contains(*dot) && !shown.contains(dot) && self.is_hidden_by(request, *dot));
             if !hides
                 && let Some(winner) = winner.map(|op| (op, &self.requests[op.index()]))
                 && winner.1.strict

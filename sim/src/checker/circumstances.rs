@@ -1,13 +1,17 @@
 //! What holds in the cluster as a request begins and as it is answered, to hold the answer against.
 
-use super::durability::Shadow;
+use super::durability::{Shadow, ShadowCopy};
 use super::requests::Lacking;
-use super::{Checker, Invariant, OpId};
+use super::{Birth, Checker, Invariant, OpId};
 use crate::time::Time;
 use crate::world::HINTS;
+use core::time::Duration;
 use gramme_quorum::{Cover, Level, Op, Output, Reply};
 use gramme_ring::{Layout, LayoutVersion, NodeId, Slot};
 use gramme_vclock::Dot;
+
+/// A write lingers no longer than this after its answer, by any clock, before there are hints for whoever is silent.
+const LINGERS: Duration = Duration::from_millis(600);
 
 /// A moment's circumstances.
 #[derive(Clone, Debug, Default)]
@@ -36,11 +40,23 @@ impl Checker {
         let absences = circumstances.owners.iter();
         let absences =
             absences.map(|(layout, owners)| (*layout, count(&mut owners.iter().copied()))).collect();
+        let copies: Vec<Option<&ShadowCopy>> =
+            self.shadows.iter().map(|shadow| shadow.copies.get(&key)).collect();
         let lacking = circumstances.owners.iter().map(|(layout, owners)| {
+            let is_owner = owners.iter().fold(0u128, |all, node| all | 1 << *node);
             let of = |dot: &Dot| {
-                let has = |node: &&usize| self.shadows[**node].has_durably(key, *dot);
-                let held = owners.iter().filter(has).fold(0, |held, node| held | 1 << *node);
-                (*dot, self.owners_lack(key, *dot, owners), self.others_lack(key, *dot, owners), held)
+                let (mut held, mut others) = (0u128, 0u8);
+                for (node, copy) in
+                    copies.iter().enumerate().filter_map(|(node, copy)| Some((node, (*copy)?)))
+                {
+                    if is_owner >> node & 1 == 1 {
+                        held |= u128::from(copy.durable_seen.contains(*dot)) << node;
+                    } else {
+                        others += u8::from(copy.lacks(*dot));
+                    }
+                }
+                let lack = owners.len() - held.count_ones() as usize;
+                (*dot, u8::try_from(lack).unwrap_or(u8::MAX), others, held)
             };
             let dots = self.keys[key].done.iter().map(of).collect();
             Lacking { layout: *layout, owners: owners.clone(), dots }
@@ -51,12 +67,6 @@ impl Checker {
         request.absent = absent;
         request.absences = absences;
         request.walls = circumstances.walls;
-    }
-
-    /// How many of these owners have not got it durably.
-    fn owners_lack(&self, key: usize, dot: Dot, owners: &[usize]) -> u8 {
-        let has = |node: &&usize| self.shadows[**node].has_durably(key, dot);
-        u8::try_from(owners.iter().filter(|node| !has(node)).count()).unwrap_or(u8::MAX)
     }
 
     /// How many others have a copy without it.
@@ -188,9 +198,10 @@ impl Checker {
         for heir in layout.owners(layout.partition_of(slot)) {
             let Some(owner) = self.ids.get(&heir.0).copied().filter(|owner| *owner != node) else { continue };
             let record = [&heir.0.to_be_bytes()[..], &name[..]].concat();
-            // Its own write has come here since, perhaps, and is under way.
+            // A write may have come to the copy since its heirs' hints were written, and its coordinator sees to it itself.
             let lacks = |dot: &Dot| {
-                self.shadows[owner].actor != Some(dot.actor)
+                !self.is_under_way(now, number, *dot)
+                    && self.shadows[owner].actor != Some(dot.actor)
                     && !self.shadows[owner].has_durably(number, *dot)
                     && !passes_on(*dot)
                     && !self.told_and_lost(node, number, owner, *dot)
@@ -203,6 +214,12 @@ impl Checker {
                 return self.fail(now, Invariant::NothingDroppedEarly, Some(number), what);
             }
         }
+    }
+
+    /// Whether a write has not been answered, or so lately that its coordinator still waits for some replica.
+    fn is_under_way(&self, now: Time, number: usize, dot: Dot) -> bool {
+        let op = self.keys[number].dots.get(&dot).and_then(Birth::origin);
+        op.is_some_and(|op| self.requests[op.index()].ended.is_none_or(|ended| now.since(ended) <= LINGERS))
     }
 
     /// A copy goes: the owners for whom there is a hint beside it have it.

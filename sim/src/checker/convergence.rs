@@ -133,7 +133,7 @@ impl Checker {
                 continue;
             }
             let Some(copy) = copy else { continue };
-            let mut wrong = None;
+            let mut wrong = self.unsettled(number, copy);
             for (dot, _) in copy.object.iter() {
                 let birth = &key.dots[&dot];
                 if birth.is_gone() {
@@ -151,6 +151,15 @@ impl Checker {
                 self.fail(now, invariant, Some(number), what);
             }
         }
+    }
+
+    /// Where the last write wins there is nothing beside it at rest.
+    fn unsettled(&self, number: usize, copy: &ShadowCopy) -> Option<(Invariant, String)> {
+        let there = copy.record.live.is_some() && self.rules(number).lww;
+        (there && copy.object.iter().count() != 1).then(|| {
+            let what = format!("at rest there is more or less than the last write: {:?}", copy.object);
+            (Invariant::LastWriteWins, what)
+        })
     }
 
     /// Whether one of these writes is in a replica's history: what merely might have been covered, and then was not,

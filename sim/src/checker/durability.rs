@@ -1,6 +1,6 @@
 //! Copies: what each replica holds, what of it would survive a power cut, and what an acknowledgement stands for.
 
-use super::given_back::{lasting, lasting_of};
+use super::given_back::{GivenBack, lasting, lasting_of};
 use super::handover::Owed;
 use super::{Checker, Invariant, View};
 use crate::time::Time;
@@ -38,6 +38,7 @@ pub(super) struct Shadow {
     pub(super) remade: BTreeSet<Bytes>,
     /// What it had when it lost its disk.
     pub(super) owed: Owed,
+    pub(super) given_back: GivenBack,
     /// Its machine has lost its power, and it has not opened since.
     pub(super) is_dark: bool,
     /// Its disk was set back to an old copy, of which nothing is known until it is opened.
@@ -213,20 +214,21 @@ impl Checker {
         let shadow = &mut self.shadows[node];
         (shadow.actor, shadow.is_dark) = (Some(actor), false);
         shadow.adopted = 0;
+        shadow.given_back.opens();
         self.begins_anew(node);
     }
 
-    /// A node's store takes an append; `slot`: all of its slot goes with it.
+    /// A node's store takes an append: a record, and the object that it is if that is known; `slot`: all of its slot goes with it.
     pub(super) fn appended(
         &mut self,
         now: Time,
         node: usize,
         place: u16,
         key: &Bytes,
-        value: Option<&Bytes>,
+        value: Option<(&Bytes, Option<&Object>)>,
         slot: bool,
     ) {
-        let value = value.cloned();
+        let (value, known) = (value.map(|(bytes, _)| bytes.clone()), value.and_then(|(_, object)| object));
         let shadow = &mut self.shadows[node];
         shadow.appended += 1;
         let number = shadow.appended;
@@ -242,9 +244,10 @@ impl Checker {
             return;
         }
         let key = self.key_number(key);
-        let object = match &value {
-            None => Object::new(),
-            Some(bytes) => match gramme_quorum::object::decode(bytes) {
+        let object = match (&value, known) {
+            (None, _) => Object::new(),
+            (Some(_), Some(object)) => object.clone(),
+            (Some(bytes), None) => match gramme_quorum::object::decode(bytes) {
                 Ok(object) => object,
                 Err(malformed) => {
                     let what = format!("node {node} writes a record that does not decode: {malformed}");
@@ -284,6 +287,7 @@ impl Checker {
         copy.drops += u64::from(!is_copy);
         copy.record.append(number, value.map(|bytes| lasting_of(&object, &bytes)));
         copy.object.clone_from(&object);
+        self.shadows[node].given_back.keeps(key, &object);
         self.shadows[node].dirty.insert(key);
         self.others_changed(key);
         if is_copy {
@@ -433,8 +437,6 @@ impl Checker {
         told: bool,
     ) {
         let key = self.key_number(name);
-        let found = found.map(lasting);
-        let found = found.as_ref();
         let object = match found.map(|bytes| gramme_quorum::object::decode(bytes)) {
             None => Object::new(),
             Some(Ok(object)) => object,
@@ -444,6 +446,13 @@ impl Checker {
             }
         };
         let set_back = self.shadows[node].set_back;
+        // What it had given back when the copy was made is not known.
+        if !set_back {
+            self.check_given_back(now, node, key, &object);
+        }
+        self.shadows[node].given_back.keeps(key, &object);
+        let found = found.map(|bytes| lasting_of(&object, bytes));
+        let found = found.as_ref();
         let copy = self.shadows[node].copies.entry(key).or_default();
         let overlooked = copy.record.is_replaced_by(found, kept_all);
         if overlooked {
@@ -516,6 +525,9 @@ impl Checker {
     /// Whether a node's copy of a key is, in the shadow, what a read of its store finds.
     pub fn matches(&mut self, now: Time, node: usize, name: &Bytes, found: Option<&Bytes>) {
         let key = self.key_number(name);
+        if let Some(object) = found.and_then(|bytes| gramme_quorum::object::decode(bytes).ok()) {
+            self.check_given_back(now, node, key, &object);
+        }
         let live = self.shadows[node].copies.get(&key).and_then(|copy| copy.record.live.as_ref());
         if live != found.map(lasting).as_ref() {
             let what = format!("node {node}'s store does not hold what was written to it");
@@ -532,7 +544,8 @@ impl Checker {
             return;
         }
         let key = self.key_number(name);
-        let Some(copy) = self.shadows[node].copies.get_mut(&key) else { return };
+        let Shadow { copies, given_back, .. } = &mut self.shadows[node];
+        let Some(copy) = copies.get_mut(&key) else { return };
         let found = found.map(lasting);
         let found = found.as_ref();
         if copy.record.take_back(found) {
@@ -540,6 +553,7 @@ impl Checker {
                 found.and_then(|bytes| gramme_quorum::object::decode(bytes).ok()).unwrap_or_default();
             let before = std::mem::replace(&mut copy.object, object);
             let now = &copy.object;
+            given_back.keeps(key, now);
             for (dot, birth) in &mut self.keys[key].dots {
                 if before.seen().contains(*dot) && !now.seen().contains(*dot) {
                     birth.written_at &= !(1 << node);

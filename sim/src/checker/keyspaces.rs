@@ -29,7 +29,7 @@ impl Rules {
 }
 
 /// The rules that a node goes by.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct View {
     /// The keyspaces that it knows.
     pub keyspaces: Vec<(String, Keyspace)>,
@@ -250,12 +250,6 @@ impl Checker {
         number == 0 || self.shadows[node].keyspaces.contains(&number)
     }
 
-    /// Whether it has heard of all that was committed besides, so that it may discard what others send it.
-    fn is_abreast(&self, node: usize, key: usize) -> bool {
-        let version = |layout: &Option<Layout>| layout.as_ref().map(Layout::version);
-        self.knows_rules(node, key) && version(&self.shadows[node].layout) >= version(&self.layout)
-    }
-
     /// Nodes that have a dot as durably as its write's acknowledgement says.
     pub(super) fn holders(&self, id: OpId, dot: Dot) -> u128 {
         let request = &self.requests[id.index()];
@@ -316,7 +310,7 @@ impl Checker {
         if let Some(dot) = lost {
             let what = format!("node {node} has seen {dot}, and keeps what it outranks: {object:?}");
             self.fail(now, Invariant::LastWriteWins, Some(number), what);
-        } else if copy && self.is_abreast(node, number) && object.iter().count() != 1 {
+        } else if copy && self.knows_rules(node, number) && object.iter().count() != 1 {
             let what = format!("node {node} keeps more or less than the last write: {object:?}");
             self.fail(now, Invariant::LastWriteWins, Some(number), what);
         }
@@ -336,8 +330,8 @@ impl Checker {
             [] => {
                 let ended = |dot: &Dot| {
                     let birth = &key.dots[dot];
-                    let over = birth.version.content == Content::Tombstone
-                        || birth.expiry_is_by(self.hidden_by(request));
+                    let over =
+                        birth.version.content == Content::Tombstone || self.is_hidden_by(request, *dot);
                     birth.version.stamp == top && over && seen.contains(*dot)
                 };
                 // Or what ended was replaced in the breath in which it was minted, and nobody else ever saw it.

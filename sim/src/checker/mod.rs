@@ -238,8 +238,6 @@ pub struct Checker {
     replicas: (u8, u8),
     /// The largest N that any node went by so far.
     widest: u8,
-    /// What expires by this wall time may be given back somewhere.
-    given_back: u64,
     /// The rules by prefix; those of all other keys come first.
     keyspaces: Vec<(String, Rules)>,
     keys: Vec<Key>,
@@ -300,7 +298,6 @@ impl Checker {
         Checker {
             replicas: (replicas, replicas),
             widest: replicas,
-            given_back: 0,
             keyspaces: vec![(String::new(), Rules::new())],
             keys: Vec::new(),
             numbers: BTreeMap::new(),

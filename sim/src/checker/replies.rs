@@ -53,6 +53,7 @@ impl Checker {
     pub fn delivered(&mut self, now: Time, node: usize, message: &Message) {
         let Some((number, bytes)) = self.object_of(message) else { return };
         let Ok(object) = gramme_quorum::object::decode(&bytes) else { return };
+        self.shown_without_values(node, number, &object);
         let held = self.shadows[node].copies.get(&number);
         let dots = object.iter().map(|(dot, _)| dot);
         let new = dots.filter(|dot| held.is_none_or(|copy| copy.object.get(*dot).is_none()));

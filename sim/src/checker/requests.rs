@@ -6,6 +6,7 @@ use core::time::Duration;
 use gramme_quorum::{Cover, Op, OpError, Reply};
 use gramme_ring::LayoutVersion;
 use gramme_vclock::{Dot, GrowableDotSet as DotSet};
+use std::collections::BTreeSet;
 
 /// What a client knows of its request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +58,8 @@ pub struct Request {
     pub(super) lacking: Vec<Lacking>,
     /// Between these was the clock of whoever answers it.
     pub(super) walls: (u64, u64),
+    /// What who decided on it may have had without its value.
+    pub(super) given_back: BTreeSet<Dot>,
 }
 
 /// By the layout with this hash: the owners, and of some dots how many owners had not got them durably, how many others had a copy without
@@ -117,6 +120,7 @@ impl Checker {
             absences: Vec::new(),
             lacking: Vec::new(),
             walls: (0, u64::MAX),
+            given_back: BTreeSet::new(),
             op,
         };
         if matches!(request.op, Op::Delete { .. }) {

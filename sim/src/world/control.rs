@@ -63,6 +63,7 @@ impl World {
         drop(host);
         let crashed = &mut self.nodes[node];
         self.askings.remove(&node);
+        self.minds.remove(&node);
         *crashed.dying.borrow_mut() = Dying::default();
         crashed.job = None;
         crashed.saving = None;
@@ -135,12 +136,30 @@ impl World {
     /// Some record at rest on a node's disk is damaged: one that an opening knows of whatever becomes of it, of a key that the node
     /// owns; or `any`, also in the segment that is being written, of a fallback's copy, or a hint. Whether there was one.
     pub fn damage(&mut self, node: usize, harm: Harm, any: bool) -> bool {
-        const TRIES: usize = 20;
         if !self.is_up(node) || self.is_changing() {
             return false;
         }
         let mut records = self.checker.at_rest(node, HINTS);
         records.retain(|(place, key, _)| any || *place < HINTS && self.owners(key).contains(&node));
+        self.damage_one(node, harm, any, records)
+    }
+
+    /// A node's copy of this key is damaged, if an opening knows of it whatever becomes of it. Whether it was.
+    pub fn damage_copy(&mut self, node: usize, key: &str, harm: Harm) -> bool {
+        let mut records = self.checker.at_rest(node, HINTS);
+        records.retain(|(place, name, _)| *place < HINTS && *name == key);
+        self.damage_one(node, harm, false, records)
+    }
+
+    /// The same of one of these records.
+    fn damage_one(
+        &mut self,
+        node: usize,
+        harm: Harm,
+        any: bool,
+        mut records: Vec<(u16, Bytes, Bytes)>,
+    ) -> bool {
+        const TRIES: usize = 20;
         // Where another owner lags behind it matters whom a copy is healed from.
         let prefers = harm != Harm::Misdirected && self.disk_rng.chance(500_000);
         let lags = |(_, key, _): &(u16, Bytes, Bytes)| self.checker.differ(key, &self.owners(key));
@@ -263,6 +282,13 @@ impl World {
         self.nodes[node].disk.refuses = true;
         self.nodes[node].disk.fails = true;
         self.nodes[node].disk.inner().fail_next_syncs(count);
+    }
+
+    /// A node's disk refuses to read anything, though nothing on it is damaged, or reads again.
+    pub fn refuse_reads(&mut self, node: usize, refuse: bool) {
+        self.disturbs(node, self.now);
+        self.fault(&format!("node {node}'s disk {}", if refuse { "refuses to read" } else { "reads again" }));
+        self.nodes[node].disk.refuse_reads(refuse);
     }
 
     /// Fills a node's disk up to so many free bytes, or makes room again.

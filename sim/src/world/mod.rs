@@ -35,7 +35,7 @@ use gramme_ring::{ClusterId, Layout, LayoutVersion, Member, Membership, NodeId, 
 use hearsay::Hearsay;
 pub use membership::Alteration;
 pub(crate) use membership::Order;
-use quorums::Askings;
+use quorums::{Askings, Mind};
 use reach::Disturbed;
 use std::collections::BTreeMap;
 
@@ -246,6 +246,8 @@ pub struct World {
     /// What those to whom they were forwarded have decided.
     decisions: BTreeMap<OpId, Reply>,
     askings: Askings,
+    /// What nodes went by when their requests were last held against that.
+    minds: BTreeMap<usize, Mind>,
     /// What nodes have answered since somebody looked.
     said: Vec<(OpId, Reply)>,
     /// What nodes know of each other's logs.
@@ -307,6 +309,7 @@ impl World {
             forwarded: BTreeMap::new(),
             decisions: BTreeMap::new(),
             askings: Askings::new(),
+            minds: BTreeMap::new(),
             said: Vec::new(),
             refused: Vec::new(),
             hearsay: Hearsay::default(),

@@ -281,7 +281,7 @@ impl World {
         let clock = self.nodes[node].clock.now(self.now);
         let Some(host) = &mut self.nodes[node].host else { return };
         let more = host.maintain(clock, 64 << 10);
-        self.checker.settled(host.settled());
+        self.checker.settled(node, host.settled());
         let is_full = host.store().is_full();
         let lagged = self.nodes[node].disk.lags;
         self.nodes[node].disk.lags &= is_full;

@@ -27,6 +27,15 @@ pub(super) struct Asking {
 /// The requests that nodes were asked to coordinate, by node.
 pub(super) type Askings = BTreeMap<usize, BTreeMap<OpId, Asking>>;
 
+/// What a node asks for follows from this: the rules as it sees them, the layout that it reads by, and those that it writes by, each with
+/// the copies of a key.
+#[derive(Debug, PartialEq)]
+pub(super) struct Mind {
+    view: View,
+    reading: Option<(u64, u8)>,
+    writing: Vec<(u64, u8)>,
+}
+
 /// Copies of each key.
 pub(super) fn copies(layout: &Layout) -> u8 {
     u8::try_from(layout.owner_count()).unwrap_or(u8::MAX)
@@ -44,6 +53,14 @@ fn fold(all: &mut Vec<Quorum>, more: Vec<Quorum>) {
             Some(known) => (known.r, known.w) = (known.r.min(one.r), known.w.min(one.w)),
             None => all.push(one),
         }
+    }
+}
+
+impl Mind {
+    /// What is asked for by the layouts that it reads and writes by.
+    fn quorums(&self, op: &Op) -> (Vec<Quorum>, Vec<Quorum>) {
+        let quorum = |(layout, replicas): &(u64, u8)| self.view.quorum(op, *layout, *replicas);
+        (self.reading.iter().map(quorum).collect(), self.writing.iter().map(quorum).collect())
     }
 }
 
@@ -77,11 +94,9 @@ impl World {
         }
     }
 
-    /// What a node asks for by the layouts that it reads and writes by.
-    fn quorums(&self, node: usize, op: &Op) -> (Vec<Quorum>, Vec<Quorum>) {
-        let (Some(view), Some(host)) = (self.view(node), &self.nodes[node].host) else {
-            return Default::default();
-        };
+    /// What a node goes by, if it runs and knows of any layout.
+    fn mind(&self, node: usize) -> Option<Mind> {
+        let (view, host) = (self.view(node)?, self.nodes[node].host.as_ref()?);
         let membership = host.engine().membership();
         let transition = membership.transition();
         let reading = match &transition {
@@ -90,14 +105,14 @@ impl World {
         };
         let writing =
             transition.as_ref().map(|transition| transition.from()).into_iter().chain(membership.layout());
-        let quorum = |layout: &Layout| view.quorum(op, layout.hash(), copies(layout));
-        (reading.map(quorum).into_iter().collect(), writing.map(quorum).collect())
+        let named = |layout: &Layout| (layout.hash(), copies(layout));
+        Some(Mind { view, reading: reading.map(named), writing: writing.map(named).collect() })
     }
 
     /// A request reaches a node that may coordinate it.
     pub(super) fn reaches(&mut self, node: usize, id: OpId) {
         let op = &self.checker.request(id).op;
-        let (reading, writing) = self.quorums(node, op);
+        let (reading, writing) = self.mind(node).map(|mind| mind.quorums(op)).unwrap_or_default();
         // While it writes down something of the cluster it leaves all else for later, and a write may wait for congested replicas.
         let saving = self.nodes[node].paused_until >= self.now;
         let waits = op.is_write() && self.is_congested(node);
@@ -119,26 +134,36 @@ impl World {
     pub(super) fn passes_on(&mut self, node: usize, id: OpId) {
         if let Some(asking) = self.askings.get_mut(&node).and_then(|all| all.get_mut(&id)) {
             asking.later = true;
+            // What it goes by now counts as well when it is next looked at.
+            self.minds.remove(&node);
         }
     }
 
     /// A node goes by something else from now on, perhaps.
     pub(super) fn changes_its_mind(&mut self, node: usize) {
+        let mind = self.mind(node);
+        if mind.is_some() && self.minds.get(&node) == mind.as_ref() {
+            return;
+        }
         let Some(mut all) = self.askings.remove(&node) else { return };
         let now = self.now;
         all.retain(|id, asking| {
             self.checker.request(*id).ended.is_none() || now.since(asking.since) < FORGOTTEN
         });
-        for (id, asking) in all.iter_mut().filter(|(_, asking)| asking.later) {
-            let (reading, writing) = self.quorums(node, &self.checker.request(*id).op);
-            fold(&mut asking.reading, reading);
-            fold(&mut asking.writing, writing);
+        if let Some(mind) = mind {
+            for (id, asking) in all.iter_mut().filter(|(_, asking)| asking.later) {
+                let (reading, writing) = mind.quorums(&self.checker.request(*id).op);
+                fold(&mut asking.reading, reading);
+                fold(&mut asking.writing, writing);
+            }
+            self.minds.insert(node, mind);
         }
         self.askings.insert(node, all);
     }
 
     /// A coordinator has decided on a request.
     pub(super) fn decided(&mut self, node: usize, id: OpId, reply: &Reply) {
+        self.checker.hides(node, id, reply);
         if let Some(by) = self.coordination(node, id) {
             self.checker.coordinated(self.now, id, reply, &by);
         }

@@ -72,6 +72,19 @@ fn nor_do_both_stay_where_the_rules_are_known() {
 }
 
 #[test]
+fn at_rest_there_is_no_reason_for_both() {
+    let mut h = history(&lww());
+    let both = two(&mut h);
+    for node in 0..3 {
+        h.checker.goes_by(node, std::iter::empty());
+        h.store(node, &object(&both, &[both[0].0, both[1].0]));
+    }
+    h.holds();
+    h.rest();
+    h.breaks(Invariant::LastWriteWins);
+}
+
+#[test]
 fn an_acknowledged_last_write_that_nothing_outranks_is_missed() {
     let mut h = history(&lww());
     let [_, last] = two(&mut h);

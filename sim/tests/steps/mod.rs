@@ -2,6 +2,7 @@
 
 use crate::history::*;
 use bytes::Bytes;
+use core::time::Duration;
 use gramme_quorum::message::{CallId, Message, Purpose, Syncing};
 use gramme_quorum::object::encode;
 use gramme_quorum::{AppendId, Cover, Object, OpError, Output, Place, Reply};
@@ -352,4 +353,37 @@ fn an_opening_that_takes_a_damaged_record_for_absent() {
     reopened_without(false, true).breaks(Invariant::ReadYourWrites);
     // The end of the log is gone, and nothing is left to say so.
     reopened_without(false, false).holds();
+}
+
+/// Node 0 keeps a hint for one that has left; of its heirs node 1 lacks a write that has come to the copy beside it since.
+#[test]
+fn a_hint_for_one_that_has_left_goes_though_a_write_is_under_way() {
+    for (answered, later, holds) in [(false, 0, true), (true, 500, true), (true, 700, false)] {
+        let mut h = History::new();
+        let founded = layout([0, 1, 2]);
+        for node in 0..3 {
+            h.checker.names(node, NodeId(node as u64 + 1));
+            h.checker.goes_by_layout(node, Some(&founded));
+        }
+        let (first, a) = h.first_write();
+        let id = h.put(Cover::Nothing);
+        let b = dot(0, 2);
+        for node in [0, 2] {
+            h.store(node, &object(&[(a, value(first)), (b, value(id))], &[a, b]));
+        }
+        if answered {
+            h.ok(id, &[b]);
+        }
+        h.now = h.now + Duration::from_millis(later);
+        let record = [&9u64.to_be_bytes()[..], KEY].concat();
+        let gone = Output::Append {
+            id: AppendId(77),
+            place: Place(HINTS | 9),
+            key: record.into(),
+            value: None,
+            shrink: None,
+        };
+        h.checker.acted(h.now, 0, &[gone]);
+        if holds { h.holds() } else { h.breaks(Invariant::NothingDroppedEarly) }
+    }
 }
