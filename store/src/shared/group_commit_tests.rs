@@ -33,6 +33,8 @@ struct Watched {
     /// Syncs so far.
     syncs: Arc<AtomicU64>,
     ends: Ends,
+    /// Writes that still go well; the next one then fails.
+    good_writes: Arc<AtomicU64>,
 }
 
 #[derive(Clone)]
@@ -83,6 +85,9 @@ impl DiskFile for WatchedFile {
         self.file.read_at(offset, into)
     }
     fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<(), DiskError> {
+        if self.is_segment && self.disk.good_writes.fetch_sub(1, SeqCst) == 0 {
+            return Err(DiskError::new(DiskErrorKind::Io, "write"));
+        }
         self.disk.written.fetch_add(u64::from(self.is_segment), SeqCst);
         self.file.write_at(offset, bytes)
     }
@@ -105,17 +110,23 @@ impl DiskFile for WatchedFile {
     }
 }
 
+/// More writes than are made here.
+const WELL: u64 = 1 << 32;
+/// A disk that never fails.
+const GOOD: (Ends, u64) = (&[], WELL);
+
 type Act<'t> = Box<dyn FnOnce() + Send + 't>;
 
-/// A store whose last sync served so many.
-fn shared(ends: Ends, expected: usize) -> (Arc<Inside<Watched>>, Watched) {
+/// A store whose last sync served so many, on a disk of which so many writes go well.
+fn shared(ends: Ends, expected: usize, good_writes: u64) -> (Arc<Inside<Watched>>, Watched) {
     let counter = |from| Arc::new(AtomicU64::new(from));
     let (written, synced, syncs) = (counter(0), counter(0), counter(1 << 32));
-    let disk = Watched { disk: MemDisk::new(), written, synced, syncs, ends };
+    let disk = Watched { disk: MemDisk::new(), written, synced, syncs, ends, good_writes: counter(WELL) };
     let (store, _) =
         Store::open(disk.clone(), Options::new([1; 16]).with_segment_bytes(4096)).expect("opens");
     // Those of the opening went well.
     disk.syncs.store(0, SeqCst);
+    disk.good_writes.store(good_writes, SeqCst);
     let inside = Inside::new(store);
     inside.state().syncs.expect(expected);
     (Arc::new(inside), disk)
@@ -132,9 +143,15 @@ fn put(inside: &Inside<Watched>, disk: &Watched, n: u8) -> Result<(), WriteError
 }
 
 /// Threads that put, each so many times, and one that syncs before it seals or merges, if there is `upkeep`.
-fn explore_puts(bound: usize, ends: Ends, expected: usize, puts: &[u8], upkeep: bool) -> Result<u64, String> {
+fn explore_puts(
+    bound: usize,
+    (ends, good_writes): (Ends, u64),
+    expected: usize,
+    puts: &[u8],
+    upkeep: bool,
+) -> Result<u64, String> {
     explore(bound, || {
-        let (inside, disk) = shared(ends, expected);
+        let (inside, disk) = shared(ends, expected, good_writes);
         let writer = |(thread, puts): (u8, &u8)| -> Act<'_> {
             let (inside, disk, puts) = (inside.clone(), disk.clone(), *puts);
             Box::new(move || {
@@ -143,7 +160,9 @@ fn explore_puts(bound: usize, ends: Ends, expected: usize, puts: &[u8], upkeep: 
                     // Whoever ran the sync gets to know of the disk's panic.
                     let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(put));
                     match done {
-                        Ok(done) => assert!(done.is_ok() || !ends.is_empty(), "{done:?}"),
+                        Ok(done) => {
+                            assert!(done.is_ok() || !ends.is_empty() || good_writes < WELL, "{done:?}")
+                        }
                         Err(panic) if panic.is::<End>() => {}
                         Err(panic) => std::panic::resume_unwind(panic),
                     }
@@ -169,6 +188,7 @@ fn check(name: &str, explored: Result<u64, String>) {
     assert!(runs > 5, "{name}: {runs} runs");
 }
 
+/// Every interruption that there can be.
 const ALL: usize = usize::MAX;
 
 /// Of three threads, of which there are a hundred thousand orders and more.
@@ -179,24 +199,29 @@ fn interruptions() -> usize {
 #[test]
 fn no_order_of_two_writers_keeps_one_waiting_or_tells_it_early() {
     for expected in [1, 2, 3] {
-        check("one put each", explore_puts(ALL, &[], expected, &[1, 1], false));
-        check("two puts and one", explore_puts(ALL, &[], expected, &[2, 1], false));
+        check("one put each", explore_puts(ALL, GOOD, expected, &[1, 1], false));
+        check("two puts and one", explore_puts(ALL, GOOD, expected, &[2, 1], false));
     }
-    check("one put, and a sync", explore_puts(ALL, &[], 1, &[1], true));
+    check("one put, and a sync", explore_puts(ALL, GOOD, 1, &[1], true));
 }
 
 #[test]
 fn no_order_of_three_keeps_one_waiting_or_tells_it_early() {
     for expected in [1, 2, 3] {
-        check("three puts", explore_puts(interruptions(), &[], expected, &[1, 1, 1], false));
-        check("two puts, and a sync", explore_puts(interruptions(), &[], expected, &[1, 1], true));
+        check("three puts", explore_puts(interruptions(), GOOD, expected, &[1, 1, 1], false));
+        check("two puts, and a sync", explore_puts(interruptions(), GOOD, expected, &[1, 1], true));
+        check("four puts", explore_puts(interruptions().min(1), GOOD, expected, &[2, 1, 1], false));
     }
 }
 
 #[test]
 fn no_order_keeps_one_waiting_where_the_disk_fails() {
     for ends in [&[End::Fails][..], &[End::Panics], &[End::Well, End::Fails]] {
-        check("two writers", explore_puts(ALL, ends, 2, &[1, 1], false));
-        check("three writers", explore_puts(interruptions(), ends, 2, &[1, 1, 1], false));
+        check("two writers", explore_puts(ALL, (ends, WELL), 2, &[1, 1], false));
+        check("three writers", explore_puts(interruptions(), (ends, WELL), 2, &[1, 1, 1], false));
+    }
+    // Who is called to lead the next sync may find that a put has failed meanwhile.
+    for good_writes in 0..7 {
+        check("four puts", explore_puts(1, (&[], good_writes), 1, &[2, 1, 1], false));
     }
 }
