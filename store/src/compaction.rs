@@ -8,7 +8,7 @@ use crate::chain::Event;
 use crate::disk::{Disk, DiskError, DiskErrorKind, DiskFile};
 use crate::error::WriteError;
 use crate::index_file;
-use crate::key_index::{FINGERPRINT_MASK, Location, SizeClass};
+use crate::key_index::{FINGERPRINT_MASK, Hit, Location, SizeClass};
 use crate::manifest::SaveError;
 use crate::read::is_past;
 use crate::record::{Draft, HEADER_BYTES, Header, Kind, Term};
@@ -16,6 +16,9 @@ use crate::scan::{Found, Scan};
 use crate::segments::SegmentTable;
 use crate::store::{KEPT_BUFFER_BYTES, Store};
 use alloc::vec::Vec;
+
+/// Copies are written when there are so many bytes of them, at the end of a step, or of a victim.
+const GATHER_BYTES: usize = 64 << 10;
 
 /// A merge under way.
 pub(crate) struct Merge<F> {
@@ -40,6 +43,34 @@ pub(crate) struct Merge<F> {
     lossy: bool,
     /// How many victims were gone through, but for one, when the disk last refused to read.
     refused: Option<usize>,
+    /// Of the victim that is being gone through; none between steps.
+    gathered: Gathered,
+}
+
+/// Copies of one victim's records that are to be written behind the output's tail, all with one write. Until that is done the index has
+/// the records where they were, and nothing is counted.
+#[derive(Default)]
+struct Gathered {
+    bytes: Vec<u8>,
+    copies: Vec<Copied>,
+    /// Where in the victim the first of them was met.
+    from: u64,
+    /// What the victim will have lost of its [live bytes](crate::segment::Segment::live).
+    moved: u64,
+}
+
+/// What is to be known of a copy once it is written.
+struct Copied {
+    kind: Kind,
+    slot: u16,
+    sequence: u64,
+    fingerprint: u64,
+    tag: u64,
+    term: Term,
+    key_bytes: usize,
+    bytes: usize,
+    /// The index has the record in the victim, and is to have it here, or, of a delete, no more.
+    moves: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,6 +118,7 @@ impl<F: DiskFile> Merge<F> {
             spoiled: false,
             lossy: false,
             refused: None,
+            gathered: Gathered::default(),
         }
     }
 
@@ -147,6 +179,12 @@ impl<D: Disk> Store<D> {
     }
 
     fn copy(&mut self, merge: &mut Merge<D::File>, budget: u64) -> Result<Progress, WriteError> {
+        let copied = self.gather(merge, budget);
+        // Also what was gathered before something else failed. Should this fail too, that is met again at the next step.
+        self.write_gathered(merge).and(copied)
+    }
+
+    fn gather(&mut self, merge: &mut Merge<D::File>, budget: u64) -> Result<Progress, WriteError> {
         let mut spent = 0;
         while spent < budget.max(1) {
             let Some(victim) = merge.victims.get(merge.done).copied() else {
@@ -159,7 +197,8 @@ impl<D: Disk> Store<D> {
                 return Ok(Progress::AwaitsSync);
             };
             let segment = &self.segments[victim];
-            if segment.live == 0 && segment.removals == 0 && !segment.damaged {
+            if segment.live == merge.gathered.moved && segment.removals == 0 && !segment.damaged {
+                self.write_gathered(merge)?;
                 (merge.scan, merge.lossy) = (None, false);
                 merge.done += 1;
                 continue;
@@ -171,6 +210,9 @@ impl<D: Disk> Store<D> {
             };
             scan.go_by_budget(budget);
             let (before, mark) = (scan.bytes_read, scan.position());
+            if merge.gathered.bytes.is_empty() {
+                merge.gathered.from = mark;
+            }
             let found = match scan.next() {
                 Ok(found) => found,
                 Err(error) => {
@@ -189,6 +231,9 @@ impl<D: Disk> Store<D> {
             spent += scan.bytes_read - before;
             let copied = match found {
                 Found::End { offset } => {
+                    merge.scan = Some(scan);
+                    self.write_gathered(merge)?;
+                    merge.scan = None;
                     merge.done += 1;
                     let segment = &self.segments[victim];
                     merge.lossy |= offset < segment.tail
@@ -239,6 +284,9 @@ impl<D: Disk> Store<D> {
                 }
             }
             merge.scan = Some(scan);
+            if merge.gathered.bytes.len() >= GATHER_BYTES {
+                self.write_gathered(merge)?;
+            }
         }
         Ok(Progress::More)
     }
@@ -287,14 +335,13 @@ impl<D: Disk> Store<D> {
                 key,
                 value: &[],
             };
-            let mut copied = 0;
             if !merge.is_spent(header.sequence) {
-                copied = self.append_to_output(merge, &removal)?.size.bytes();
+                return self.add_copy(merge, &removal, hit);
             }
             if let Some(old) = self.index.remove(header.slot, header.fingerprint) {
                 self.segments.lose(old.location, header.sequence);
             }
-            return Ok(copied);
+            return Ok(0);
         }
         if let Term::Shrinks(at, kept) = term
             && at <= self.now
@@ -318,65 +365,106 @@ impl<D: Disk> Store<D> {
             key: if kind == Kind::Delete && !whole { &[0] } else { key },
             value,
         };
-        let location = self.append_to_output(merge, &draft)?;
-        if here {
-            self.segments.gain(location);
-            if let Some(old) = self.index.set(header.slot, header.fingerprint, location, header.tag) {
-                // Should the victim have to stay, what it has of the key is dead before any later delete.
-                self.segments.lose(old.location, 0);
-            }
-            // What is lost is not counted, so that a healthy replica's sum differs.
-            if kind == Kind::Lost {
-                self.count_no_more(header.slot, header.fingerprint & FINGERPRINT_MASK);
-            }
-        }
-        Ok(location.size.bytes())
+        self.add_copy(merge, &draft, hit.filter(|_| here))
     }
 
-    fn append_to_output(
+    /// Gathers a copy. `moves`: what the index has in the victim, and is to have of the copy. Answers the copy's bytes.
+    fn add_copy(
         &mut self,
         merge: &mut Merge<D::File>,
         draft: &Draft<'_>,
-    ) -> Result<Location, WriteError> {
+        moves: Option<Hit>,
+    ) -> Result<u64, WriteError> {
         let output = match merge.output {
             Some(output) => output,
             None => *merge.output.insert(self.create_output(merge.bound)?),
         };
+        let (segment, gathered) = (&self.segments[output], &mut merge.gathered);
+        let (bytes, offset) = (draft.record_len(), segment.tail + gathered.bytes.len() as u64);
+        draft.append_to(&mut gathered.bytes, segment.place, offset);
+        gathered.moved += moves.map_or(0, |hit| hit.location.size.bytes());
+        gathered.copies.push(Copied {
+            kind: draft.kind,
+            slot: draft.slot,
+            sequence: draft.sequence,
+            fingerprint: draft.fingerprint,
+            tag: draft.tag,
+            term: draft.term,
+            key_bytes: draft.key.len(),
+            bytes,
+            moves: moves.is_some(),
+        });
+        Ok(bytes as u64)
+    }
+
+    /// Writes what was gathered, and has the index point there. On an error none of it was copied: it is met again.
+    fn write_gathered(&mut self, merge: &mut Merge<D::File>) -> Result<(), WriteError> {
+        let Some(output) = merge.output.filter(|_| !merge.gathered.bytes.is_empty()) else { return Ok(()) };
+        let written = self.write_to_output(output, merge.bound, &merge.gathered.bytes);
+        let copies = core::mem::take(&mut merge.gathered.copies);
+        match (&written, &mut merge.scan) {
+            (Ok(()), _) => copies.iter().for_each(|copied| self.note_copy(output, copied)),
+            (Err(_), Some(scan)) => scan.rewind(merge.gathered.from),
+            (Err(_), None) => {}
+        }
+        merge.gathered.moved = 0;
+        merge.gathered.bytes.clear();
+        if merge.gathered.bytes.capacity() > KEPT_BUFFER_BYTES {
+            merge.gathered.bytes = Vec::new();
+        }
+        written
+    }
+
+    fn write_to_output(&mut self, output: u16, bound: u64, bytes: &[u8]) -> Result<(), WriteError> {
         let segment = &self.segments[output];
-        let (offset, len) = (segment.tail, draft.record_len());
-        self.copy_buffer.clear();
-        draft.append_to(&mut self.copy_buffer, segment.place, offset);
-        let mut written = segment.file.write_at(offset, &self.copy_buffer);
+        let mut written = segment.file.write_at(segment.tail, bytes);
         let is_full = |error: &DiskError| error.kind() == DiskErrorKind::NoSpace;
         if written.as_ref().is_err_and(is_full) {
             // The disk reserves no room, and has too little left.
-            let file = segment.file.clone();
-            self.lend_to_output(&file, merge.bound)?;
-            written = file.write_at(offset, &self.copy_buffer);
+            let (file, tail) = (segment.file.clone(), segment.tail);
+            self.lend_to_output(&file, bound)?;
+            written = file.write_at(tail, bytes);
         }
-        if let Err(error) = written {
+        written.map_err(|error| {
             if is_full(&error) {
-                return Err(WriteError::NoSpace);
+                return WriteError::NoSpace;
             }
             self.poisoned = true;
-            return Err(WriteError::Disk(error));
-        }
-        if self.copy_buffer.capacity() > KEPT_BUFFER_BYTES {
-            self.copy_buffer = Vec::new();
-        }
+            WriteError::Disk(error)
+        })
+    }
+
+    /// A copy was written at the output's tail.
+    fn note_copy(&mut self, output: u16, copied: &Copied) {
+        let (slot, fingerprint) = (copied.slot, copied.fingerprint);
         let segment = &mut self.segments[output];
-        segment.tail += len as u64;
-        segment.note_sequence(draft.sequence);
+        let (offset, size) = (segment.tail, SizeClass::of(copied.bytes));
+        segment.tail += copied.bytes as u64;
+        segment.note_sequence(copied.sequence);
         // Should its victims' index files have counted wrong.
         segment.capacity = segment.capacity.max(segment.tail);
-        let size = SizeClass::of(len);
-        segment.note_record(draft.kind, len as u64, size);
-        segment.expiries.note(draft.term, len, draft.key.len(), self.tree.is_some());
-        Ok(Location {
-            segment: output,
-            unit: u32::try_from(offset / 8).expect("a segment's capacity is bounded"),
-            size,
-        })
+        segment.note_record(copied.kind, copied.bytes as u64, size);
+        segment.expiries.note(copied.term, copied.bytes, copied.key_bytes, self.tree.is_some());
+        if !copied.moves {
+            return;
+        }
+        if copied.kind == Kind::Delete {
+            if let Some(old) = self.index.remove(slot, fingerprint) {
+                self.segments.lose(old.location, copied.sequence);
+            }
+            return;
+        }
+        let unit = u32::try_from(offset / 8).expect("a segment's capacity is bounded");
+        let location = Location { segment: output, unit, size };
+        self.segments.gain(location);
+        if let Some(old) = self.index.set(slot, fingerprint, location, copied.tag) {
+            // Should the victim have to stay, what it has of the key is dead before any later delete.
+            self.segments.lose(old.location, 0);
+        }
+        // What is lost is not counted, so that a healthy replica's sum differs.
+        if copied.kind == Kind::Lost {
+            self.count_no_more(slot, fingerprint & FINGERPRINT_MASK);
+        }
     }
 
     /// Puts the output in the place of its victims: one change of the manifest, then the files go.

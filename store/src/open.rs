@@ -190,7 +190,6 @@ impl<D: Disk> Store<D> {
             in_flight: None,
             poisoned: false,
             pending: Pending::default(),
-            copy_buffer: Vec::new(),
             read_buffer: Vec::new(),
         };
         store.begin_log(&empty)?;

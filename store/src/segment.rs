@@ -248,6 +248,13 @@ impl<F> Segment<F> {
         (live.min(kept), live.min(kept + past.may_stay))
     }
 
+    /// Whether time has taken a half of it and more, and has not much more to take: a merge copies little, and would copy as much later.
+    pub(crate) fn has_lapsed(&self, now: u64) -> bool {
+        let (kept, _) = self.kept_puts(now);
+        let [past, all] = [now, u64::MAX].map(|until| self.expiries.past(until).goes);
+        !self.damaged && past > self.records() / 2 && all - past < kept / 2
+    }
+
     /// Bytes of records after the header.
     pub(crate) fn records(&self) -> u64 {
         self.tail - SEGMENT_HEADER_BYTES as u64
@@ -293,6 +300,8 @@ impl<F> Segment<F> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::record::Term;
+    use alloc::vec::Vec;
 
     #[test]
     fn names_read_back_and_strangers_are_left_alone() {
@@ -304,6 +313,23 @@ mod tests {
         {
             assert_eq!(SegmentId::of_file_name(stranger), None, "{stranger}");
         }
+    }
+
+    #[test]
+    fn what_has_lapsed_is_told_once_waiting_gains_nothing() {
+        // Of a tenth of the bytes nine in ten go at each of these moments.
+        let lapsed = |moments: &[u64], now| {
+            let mut segment = Segment::new(SegmentId(1), (), Place::new(1, 1), SegmentKind::Log);
+            segment.tail += 4000;
+            (segment.puts, segment.live) = (4000, 4000);
+            moments.iter().for_each(|at| segment.expiries.note(Term::Shrinks(*at, 0), 400, 0, false));
+            segment.has_lapsed(now)
+        };
+        assert!(!lapsed(&[5; 8], 4) && lapsed(&[5; 8], 5));
+        assert!(!lapsed(&[5; 4], 5), "less than a half");
+        let in_turn: Vec<u64> = (1..=9).collect();
+        assert_eq!((0..10).find(|now| lapsed(&in_turn, *now)), Some(7), "until then much is to come");
+        assert!(lapsed(&[1, 1, 1, 1, 1, 1, 1, 9], 1), "one in ten is to come");
     }
 
     #[test]

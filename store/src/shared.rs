@@ -1,6 +1,10 @@
 //! The store for many threads: writes return when they are durable, and share their syncs.
 
+#[cfg(test)]
+mod explore;
 mod group_commit;
+#[cfg(test)]
+mod group_commit_tests;
 mod upkeep;
 
 use crate::disk::Disk;
@@ -14,11 +18,15 @@ use crate::snapshot::Snapshot;
 use crate::store::{Stats, Store};
 use crate::sync::{Durable, Position};
 use core::ops::RangeInclusive;
+#[cfg(test)]
+use explore::{Condvar, Mutex, MutexGuard};
 use group_commit::{Board, Syncs};
 use std::any::Any;
 use std::boxed::Box;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
+#[cfg(not(test))]
+use std::sync::{Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use std::vec::Vec;
@@ -122,6 +130,19 @@ impl<D: Disk> State<D> {
 }
 
 impl<D: Disk> Inside<D> {
+    fn new(store: Store<D>) -> Self {
+        let board = Board::new(store.durable());
+        let state = State {
+            store: Some(store),
+            syncs: Syncs::default(),
+            unattended_bytes: UPKEEP_EVERY_BYTES,
+            upkeep_error: None,
+            closing: false,
+            turns: 0,
+        };
+        Self { state: Mutex::new(state), board, upkeep: Condvar::new(), turn: Condvar::new() }
+    }
+
     fn state(&self) -> MutexGuard<'_, State<D>> {
         // After a panic in another thread the store has [given up](State::act) writing.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -148,21 +169,7 @@ impl<D: Disk + Send + 'static> SharedStore<D> {
     ) -> Result<(Self, Recovery), OpenError> {
         // Reads as jobs: they are run without the lock.
         let (store, recovery) = Store::open_with(disk, options.with_reads(Reads::Jobs), progress)?;
-        let board = Board::new(store.durable());
-        let state = State {
-            store: Some(store),
-            syncs: Syncs::default(),
-            unattended_bytes: UPKEEP_EVERY_BYTES,
-            upkeep_error: None,
-            closing: false,
-            turns: 0,
-        };
-        let inside = Arc::new(Inside {
-            state: Mutex::new(state),
-            board,
-            upkeep: Condvar::new(),
-            turn: Condvar::new(),
-        });
+        let inside = Arc::new(Inside::new(store));
         let thread = std::thread::Builder::new().name("store upkeep".into());
         let upkeep = thread.spawn({
             let inside = inside.clone();

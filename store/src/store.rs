@@ -88,8 +88,6 @@ pub struct Store<D: Disk> {
     /// The end of the active segment, from here on, that the disk has not been given yet; empty unless writes are
     /// [buffered](Options::write_buffer_bytes).
     pub(crate) pending: Pending,
-    /// For the records that compaction copies.
-    pub(crate) copy_buffer: Vec<u8>,
     pub(crate) read_buffer: Vec<u8>,
 }
 

@@ -53,7 +53,8 @@ impl<D: Disk> Store<D> {
     /// Does a bounded piece of the work that is better not done by a put: prepares the next segment when the active one is
     /// half full, gives back room, seals (hashes and indexes) what is full, compacts, and after an opening by index files reads
     /// segments with records that expire or shrink, once, to learn when. To be called now and then, between writes or when idle; `budget_bytes` bounds what one call reads and
-    /// copies (it may go over by as much as it is, from 8 KiB to a quarter of a megabyte, and by one record that is longer). One in three bytes of the log may be dead before compaction begins.
+    /// copies (it may go over by as much as it is, from 8 KiB to a quarter of a megabyte, and by one record that is longer). One in three bytes of the log may be dead before compaction
+    /// begins, but for segments of which time has taken a half and more, and will soon take little of the rest.
     ///
     /// What it does can be cut off by a crash at any point; nothing is lost, and nothing deleted comes back.
     ///

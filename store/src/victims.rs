@@ -56,6 +56,8 @@ struct Candidate {
     /// No key's record is in it.
     is_dead: bool,
     accepted: bool,
+    /// See [`Segment::has_lapsed`](crate::segment::Segment::has_lapsed).
+    lapsed: bool,
 }
 
 impl Candidate {
@@ -118,6 +120,7 @@ impl<D: Disk> Store<D> {
                 bound: (copied + segment.removals).min(records),
                 is_dead: segment.live == 0,
                 accepted: segment.accepted,
+                lapsed: segment.has_lapsed(self.now),
             }
         });
         candidates.collect()
@@ -144,7 +147,8 @@ impl<D: Disk> Store<D> {
             candidates.iter().any(|one| one.kept == 0 && (needs_none(one) || header + one.bound <= most));
         let crowded = presses || all_held > (live - all_held) / HELD_PART + self.options.segment_bytes;
         let given_up = candidates.iter().any(|one| one.accepted);
-        if !wasteful && !idle && !crowded && !given_up && small < MANY_SMALL && !self.few_files {
+        let lapses = candidates.iter().any(|one| one.lapsed);
+        if !wasteful && !idle && !crowded && !given_up && !lapses && small < MANY_SMALL && !self.few_files {
             return None;
         }
         let last_held = candidates.iter().filter(|one| one.held > 0).map(|one| one.last).max().unwrap_or(0);
@@ -161,7 +165,8 @@ impl<D: Disk> Store<D> {
         let worth = |one: &Candidate| {
             one.is_dead
                 || one.accepted
-                || one.dead() * 8 > one.tail()
+                // What has lapsed is no reason to copy others before it is time for them.
+                || (one.dead() * 8 > one.tail() && (wasteful || !lapses || one.lapsed))
                 || (is_short && one.dead() > 0)
                 || one.tail() < small_bound
                 || self.few_files

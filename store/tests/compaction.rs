@@ -6,8 +6,8 @@ mod watched;
 use gramme_store::{
     Disk, DiskErrorKind, MemDisk, MergeProgress, Options, Read, ReadError, Stats, Store, WriteError,
 };
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use watched::{Op, Watched};
 
 fn options(seed: u8) -> Options {
@@ -493,5 +493,56 @@ fn an_opening_clears_nothing_away_that_a_power_cut_may_need_again() {
             assert!(!recovery.is_lossy(), "cut {cut}, seed {seed}: {recovery:?}");
             assert!((0..60u32).all(|n| is_there(&mut store, &n.to_le_bytes())), "cut {cut}, seed {seed}");
         }
+    }
+}
+
+#[test]
+fn copies_share_writes_and_what_is_refused_is_copied_later() {
+    for refuses in [false, true] {
+        let (copied, asked) = (Arc::new(Mutex::new(Vec::new())), AtomicU64::new(0));
+        let disk = Watched::new(MemDisk::new(), {
+            let copied = copied.clone();
+            move |op| {
+                if let Op::Write(name, bytes) = op
+                    && name.ends_with(".seg")
+                    && bytes.start > 0
+                {
+                    if refuses && asked.fetch_add(1, Ordering::Relaxed) % 3 < 2 {
+                        return Err(DiskErrorKind::NoSpace);
+                    }
+                    copied.lock().expect("no panic").push(bytes.end - bytes.start);
+                }
+                Ok(())
+            }
+        });
+        let options = options(1).with_segment_bytes(64 << 10).with_index_files(false);
+        let (mut store, _) = Store::open(disk, options).expect("opens");
+        let mut tags = [0; 2000];
+        let overwritten = |n: &usize| n % 8 < 5;
+        for n in (0..2000usize).chain((0..2000).filter(overwritten)) {
+            let tag = tags[n] + 1;
+            while store.put(0, &n.to_le_bytes(), &[1; 100], tag).is_err() {}
+            tags[n] = tag;
+        }
+        store.sync().expect("syncs");
+        copied.lock().expect("no panic").clear();
+        let mut refused = 0;
+        loop {
+            match store.maintain(64 << 10) {
+                Ok(done) if done.needs_sync => drop(store.sync().expect("syncs")),
+                Ok(done) if !done.more => break,
+                Ok(_) => {}
+                Err(WriteError::NoSpace) => refused += 1,
+                Err(error) => panic!("{error}"),
+            }
+            for n in (refused % 7..2000usize).step_by(7) {
+                let read = store.get(0, &n.to_le_bytes()).expect("readable");
+                assert!(matches!(read, Read::Value { tag, .. } if tag == tags[n]), "{n}: {read:?}");
+            }
+        }
+        assert_eq!(refused > 0, refuses);
+        let copied = copied.lock().expect("no panic");
+        let bytes: u64 = copied.iter().sum();
+        assert!(bytes > 30_000 && bytes / copied.len() as u64 > 4000, "{bytes} in {} writes", copied.len());
     }
 }

@@ -92,11 +92,11 @@ fn upkeep_alone_leaves_the_beginnings_and_all_that_is_told_of_them() {
             assert!(store.stats().log_bytes >= log);
             upkeep(&mut store);
             let after = store.stats().log_bytes;
-            // Nine in ten take 72 bytes instead of 360, but for as many as are not worth a merge.
-            assert!(after < log * 45 / 100, "{case}: {after} of {log} bytes stay");
+            // Nine in ten take 72 bytes instead of 360, but for those in the segment that is written to.
+            assert!(after < log * 30 / 100, "{case}: {after} of {log} bytes stay");
             let left: Vec<usize> = (0..2000).map(|n| get(&mut store, n).len()).collect();
             let shrunk = left.iter().filter(|len| **len == KEPT).count();
-            assert!(shrunk > 1350, "{case}: {shrunk}");
+            assert!(shrunk > 1750, "{case}: {shrunk}");
             // Before the next opening is told the time, too, and whatever the end was.
             for end in 0..4 {
                 assert_eq!(told(&mut store), before, "{case}, end {end}");

@@ -1,7 +1,8 @@
 //! Figures that are no times per operation: memory per key, latency tails, amplification. Printed, not sampled.
 
+use crate::counted::{Counted, Counts};
 use crate::{KEYS, VALUE, key, open, slot};
-use gramme_store::{Disk, DiskError, DiskFile, FileDisk, Options, Read, SharedStore, Store};
+use gramme_store::{Disk, FileDisk, Options, Read, SharedStore, Store};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::fs::File;
 use std::io::{Seek, Write};
@@ -39,13 +40,14 @@ pub(crate) fn run() {
     if std::env::args().any(|argument| argument == "--test") {
         return;
     }
-    let figures: [(&str, fn()); 7] = [
+    let figures: [(&str, fn()); 8] = [
         ("costs", costs),
         ("alone", alone),
         ("openings", openings),
         ("syncs", shared_syncs),
         ("memory", memory),
         ("tails", tails),
+        ("merging", merging),
         ("amplification", amplification),
     ];
     // As with criterion's own filter, which is one word: what has it in its name.
@@ -104,11 +106,9 @@ fn costs() {
         let mut raw_buffer = std::io::BufWriter::with_capacity(BUFFER_BYTES, &file);
         let mut raw_append = std::io::BufWriter::with_capacity(BUFFER_BYTES, &gathered);
         let mut into = vec![0; len];
-        let mut names = Vec::new();
-        let mut taken: Vec<Vec<u64>> = Vec::new();
+        let mut taken: Vec<(String, Vec<u64>)> = Vec::new();
         let peers = peers(folder.path(), value);
         for round in 0..ROUNDS {
-            let mut row = 0;
             let mut measure = |name: String, times: u64, act: &mut dyn FnMut(u64)| {
                 // Before reads that count come as many of other keys that don't: whoever reads first would pay for what the turns before
                 // have put out of the caches, and the others would not.
@@ -118,12 +118,10 @@ fn costs() {
                 let before = processor_time();
                 (0..times).for_each(|n| act(round * times + n));
                 let spent = (processor_time() - before) / times;
-                if round == 0 {
-                    names.push(name);
-                    taken.push(Vec::new());
+                match taken.iter_mut().find(|(known, _)| *known == name) {
+                    Some((_, all)) => all.push(spent),
+                    None => taken.push((name, Vec::from([spent]))),
                 }
-                taken[row].push(spent);
-                row += 1;
             };
             let place = |n: u64| n * len as u64 % lap;
             // All keys in no order that a disk likes; each turn gets others of them, for what one has read is in the caches for the next.
@@ -157,14 +155,23 @@ fn costs() {
             measure("raw pread".into(), TIMES, &mut |n| {
                 file.read_exact_at(&mut into, place(scattered(n, 0))).expect("readable");
             });
-            measure("get hit".into(), TIMES, &mut |n| {
-                let n = scattered(n, 0);
-                assert!(matches!(store.get(slot(n), &key(n)), Ok(Read::Value { .. })));
-            });
-            measure("get hit, in place".into(), TIMES, &mut |n| {
-                let n = scattered(n, 1);
-                assert_eq!(store.get_with(slot(n), &key(n), |value| value.bytes.len()), Ok(Some(bytes)));
-            });
+            // What is read first pays for what it finds out of the caches, so they take turns.
+            for turn in [round % 2, (round + 1) % 2] {
+                if turn == 0 {
+                    measure("get hit".into(), TIMES, &mut |n| {
+                        let n = scattered(n, 0);
+                        assert!(matches!(store.get(slot(n), &key(n)), Ok(Read::Value { .. })));
+                    });
+                } else {
+                    measure("get hit, in place".into(), TIMES, &mut |n| {
+                        let n = scattered(n, 1);
+                        assert_eq!(
+                            store.get_with(slot(n), &key(n), |value| value.bytes.len()),
+                            Ok(Some(bytes))
+                        );
+                    });
+                }
+            }
             measure("get hit, mapped".into(), TIMES, &mut |n| {
                 let n = scattered(n, 2);
                 assert_eq!(mapped.get_with(slot(n), &key(n), |value| value.bytes.len()), Ok(Some(bytes)));
@@ -183,7 +190,7 @@ fn costs() {
                 });
             }
         }
-        for (name, mut spent) in names.into_iter().zip(taken) {
+        for (name, mut spent) in taken {
             spent.sort_unstable();
             println!("figure: processor time, {bytes} B: {name}: {} ns", spent[spent.len() / 2]);
         }
@@ -353,7 +360,7 @@ fn shared_syncs() {
         let directory = tempfile::tempdir().expect("room for a store");
         let counts = Arc::new(Counts::default());
         let disk = FileDisk::open(directory.path()).expect("a directory of ours");
-        let disk = Counted { disk, counts: counts.clone() };
+        let disk = Counted::new(disk, counts.clone());
         let (store, _) = SharedStore::open(disk, Options::new([7; 16])).expect("a store of ours");
         let folder = tempfile::tempdir().expect("room for stores");
         let peers: Vec<_> = empty_peers(folder.path()).collect();
@@ -483,77 +490,57 @@ fn latencies(timed: impl Fn(u64), sync: impl Fn()) -> (Duration, Duration) {
     (times[times.len() / 2], times[times.len() / 1000 * 999])
 }
 
-/// A disk that counts what is written to it, to segments and to the rest, and its syncs.
-struct Counted {
-    disk: FileDisk,
-    counts: Arc<Counts>,
-}
-
-#[derive(Default)]
-struct Counts {
-    records: AtomicU64,
-    rest: AtomicU64,
-    syncs: AtomicU64,
-}
-
-#[derive(Clone)]
-struct CountedFile {
-    file: <FileDisk as Disk>::File,
-    is_segment: bool,
-    counts: Arc<Counts>,
-}
-
-impl Counted {
-    fn file(&self, name: &str, file: <FileDisk as Disk>::File) -> CountedFile {
-        CountedFile { file, is_segment: name.ends_with(".seg"), counts: self.counts.clone() }
-    }
-}
-
-impl Disk for Counted {
-    type File = CountedFile;
-    type Lock = <FileDisk as Disk>::Lock;
-
-    fn lock(&self) -> Result<Self::Lock, DiskError> {
-        self.disk.lock()
-    }
-    fn list(&self) -> Result<Vec<String>, DiskError> {
-        self.disk.list()
-    }
-    fn open(&self, name: &str) -> Result<CountedFile, DiskError> {
-        Ok(self.file(name, self.disk.open(name)?))
-    }
-    fn create(&self, name: &str, bytes: u64) -> Result<CountedFile, DiskError> {
-        Ok(self.file(name, self.disk.create(name, bytes)?))
-    }
-    fn rename(&self, from: &str, to: &str) -> Result<(), DiskError> {
-        self.disk.rename(from, to)
-    }
-    fn remove(&self, name: &str) -> Result<(), DiskError> {
-        self.disk.remove(name)
-    }
-    fn sync_dir(&self) -> Result<(), DiskError> {
-        self.disk.sync_dir()
-    }
-}
-
-impl DiskFile for CountedFile {
-    fn size(&self) -> Result<u64, DiskError> {
-        self.file.size()
-    }
-    fn read_at(&self, offset: u64, into: &mut [u8]) -> Result<usize, DiskError> {
-        self.file.read_at(offset, into)
-    }
-    fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<(), DiskError> {
-        let count = if self.is_segment { &self.counts.records } else { &self.counts.rest };
-        count.fetch_add(bytes.len() as u64, Relaxed);
-        self.file.write_at(offset, bytes)
-    }
-    fn sync_data(&self) -> Result<(), DiskError> {
-        self.counts.syncs.fetch_add(1, Relaxed);
-        self.file.sync_data()
-    }
-    fn truncate(&self, bytes: u64) -> Result<(), DiskError> {
-        self.file.truncate(bytes)
+/// What merging takes of a thread: segments of which five in eight records are dead, in no order, are copied in steps of some sizes.
+#[allow(clippy::cast_precision_loss)]
+fn merging() {
+    for (bytes, budget) in [(100, 4 << 10), (100, 256 << 10), (1024, 4 << 10), (1024, 256 << 10)] {
+        let (mut rates, mut walls, mut per_write) = (Vec::new(), Vec::new(), 0.0);
+        for _ in 0..5 {
+            let directory = tempfile::tempdir().expect("room for a store");
+            let counts = Arc::new(Counts::default());
+            let disk = FileDisk::open(directory.path()).expect("a directory of ours");
+            let options = Options::new([7; 16]).with_segment_bytes(8 << 20);
+            let (mut store, _) =
+                Store::open(Counted::new(disk, counts.clone()), options).expect("a store of ours");
+            let keys = (64 << 20) / (56 + bytes as u64);
+            let mut put = |n: u64| {
+                store.put(slot(n), &key(n), &VALUE[..bytes], n).expect("room");
+            };
+            (0..keys).for_each(&mut put);
+            (0..keys).filter(|n| n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 61 < 5).for_each(&mut put);
+            store.sync().expect("a disk that syncs");
+            let (mut spent, mut took, mut copied, mut writes) = (0, Duration::ZERO, 0, 0);
+            loop {
+                let written = || [counts.records.load(Relaxed), counts.writes.load(Relaxed)];
+                let (begun, before, [bytes, calls]) = (Instant::now(), processor_time(), written());
+                let done = store.maintain(budget).expect("a disk that takes it");
+                // Steps of a merge alone count, but for the last one.
+                if done.more && store.merge_progress().is_some() {
+                    spent += processor_time() - before;
+                    took += begun.elapsed();
+                    copied += written()[0] - bytes;
+                    writes += written()[1] - calls;
+                }
+                if done.needs_sync {
+                    store.sync().expect("a disk that syncs");
+                } else if !done.more {
+                    break;
+                }
+            }
+            rates.push(copied as f64 / spent as f64 * 1e3);
+            walls.push(copied as f64 / took.as_secs_f64() / 1e6);
+            per_write = copied as f64 / writes as f64;
+        }
+        rates.sort_unstable_by(f64::total_cmp);
+        walls.sort_unstable_by(f64::total_cmp);
+        println!(
+            "figure: merging, {bytes} B, steps of {} KiB: {:.0} MB copied a second of processor time ({:.0} to {:.0}), {:.0} MB a second; {per_write:.0} bytes a write",
+            budget >> 10,
+            rates[2],
+            rates[0],
+            rates[4],
+            walls[2]
+        );
     }
 }
 
@@ -565,7 +552,7 @@ fn amplification() {
         let path: &Path = directory.path();
         let counts = Arc::new(Counts::default());
         let disk = FileDisk::open(path).expect("a directory of ours");
-        let disk = Counted { disk, counts: counts.clone() };
+        let disk = Counted::new(disk, counts.clone());
         let options = Options::new([7; 16]).with_segment_bytes(1 << 20).with_index_files(index_files);
         let (mut store, _) = Store::open(disk, options).expect("a store of ours");
         let keys = 1_000_000;

@@ -5,6 +5,7 @@
 //! people's stores, which get and put the same in the same run. `figures` prints what criterion has no form for:
 //! memory per key, latency tails, amplification.
 
+mod counted;
 mod figures;
 #[cfg(any(feature = "peers", feature = "peers-native", feature = "peers-rocksdb"))]
 mod peers;

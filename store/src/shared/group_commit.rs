@@ -5,13 +5,13 @@
 //! Who comes while a sync runs is of the next cohort. At a sync's end its cohort is woken and sees, without the store's lock, that its
 //! writes are durable; one member of the next cohort is called to lead that.
 
-use super::{Inside, OPEN, State, UPKEEP_EVERY_BYTES};
+use super::{Condvar, Inside, Mutex, MutexGuard, OPEN, State, UPKEEP_EVERY_BYTES};
 use crate::disk::Disk;
 use crate::error::WriteError;
 use crate::store::Store;
 use crate::sync::{Durable, Position};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 /// What is known under the store's lock of the syncs.
@@ -43,6 +43,14 @@ enum Stage {
 impl Default for Syncs {
     fn default() -> Self {
         Self { stage: Stage::Idle, through: None, ended: 0, waiting: 0, expected: 1, time: Duration::ZERO }
+    }
+}
+
+#[cfg(test)]
+impl Syncs {
+    /// As if the last sync had served so many.
+    pub(super) fn expect(&mut self, writers: usize) {
+        self.expected = writers;
     }
 }
 
@@ -78,6 +86,7 @@ impl Board {
     /// Waits until sync `number` has ended or writing has stopped, and answers what is durable then; or until this thread is called to see to
     /// that sync, or until `deadline`.
     fn follow(&self, number: u64, deadline: Option<Instant>) -> Option<Durable> {
+        let mut is_over = false;
         let mut news = self.news.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
             if news.ended >= number || news.stopped {
@@ -88,10 +97,17 @@ impl Board {
                 news.calls = false;
                 return None;
             }
+            if is_over {
+                return None;
+            }
             let cohort = self.cohort(number);
             news = match deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())) {
-                Some(Duration::ZERO) => return None,
-                Some(left) => cohort.wait_timeout(news, left).unwrap_or_else(PoisonError::into_inner).0,
+                Some(left) => {
+                    let (news, waited) =
+                        cohort.wait_timeout(news, left).unwrap_or_else(PoisonError::into_inner);
+                    is_over = waited.timed_out();
+                    news
+                }
                 None => cohort.wait(news).unwrap_or_else(PoisonError::into_inner),
             };
         }

@@ -1,12 +1,12 @@
 //! Upkeep of the store for many threads: by a thread of its own, or by hand.
 
-use super::{Inside, SharedStore, State, TURN, UPKEEP_EVERY_BYTES};
+use super::{Inside, MutexGuard, SharedStore, State, TURN, UPKEEP_EVERY_BYTES};
 use crate::disk::Disk;
 use crate::error::WriteError;
 use crate::store::Store;
 use crate::upkeep::MergeProgress;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{MutexGuard, PoisonError};
+use std::sync::PoisonError;
 
 /// What the upkeep thread copies before it lets others go on.
 const STEP_BYTES: usize = 256 << 10;
