@@ -21,6 +21,8 @@ struct Copy {
     /// Dots of this key that the copy must know, and those of them whose values it must hold.
     known: Dots,
     live: Dots,
+    /// What the replica had minted when the copy came to be there.
+    since: u64,
 }
 
 impl Copy {
@@ -46,6 +48,25 @@ struct Replica {
     minter: Minter,
     copies: [Option<Copy>; KEYS],
 }
+
+impl Replica {
+    /// The copy, made now if there is none.
+    fn copy(&mut self, key: usize) -> &mut Copy {
+        let since = self.minter.minted();
+        self.copies[key].get_or_insert_with(|| Copy { since, ..Copy::default() })
+    }
+
+    /// A write of the key was minted and is not in the copy.
+    fn not_kept(&mut self, key: usize) {
+        self.minter.break_hold();
+        if let Some(copy) = &mut self.copies[key] {
+            copy.since = self.minter.minted();
+        }
+    }
+}
+
+/// The one that remembers since when it has held each copy.
+const REMEMBERS: usize = 2;
 
 #[derive(Clone, Default)]
 struct Client {
@@ -155,16 +176,22 @@ impl World {
 
     fn send(&mut self, from: usize, to: usize, key: usize) {
         if let Some(copy) = self.replicas[from].copies[key].clone() {
-            self.replicas[to].copies[key].get_or_insert_default().merge(&copy);
+            self.replicas[to].copy(key).merge(&copy);
         }
     }
 
     fn write(&mut self, at: usize, key: usize, context: &GrowableDotSet, kept: Kept) -> GrowableDotSet {
         let replica = &mut self.replicas[at];
         let value = u32::try_from(self.minted.len()).expect("few writes");
-        let before = replica.copies[key].clone().unwrap_or_default();
+        let since = replica.minter.minted();
+        let held = replica.copies[key].clone();
+        let before = held.unwrap_or_else(|| Copy { since, ..Copy::default() });
         let mut copy = before.clone();
-        let written = copy.object.write(context, &mut replica.minter, value);
+        let written = if at == REMEMBERS {
+            copy.object.write_held(context, &mut replica.minter, before.since, value)
+        } else {
+            copy.object.write(context, &mut replica.minter, value)
+        };
         let Written { dot, context: after } = written.expect("nothing names what is not minted");
         assert_eq!(dot, Dot { actor: replica.minter.actor(), counter: replica.minter.minted() });
         self.counters.insert(dot.actor, dot.counter);
@@ -193,11 +220,11 @@ impl World {
         match kept {
             Kept::Here => self.replicas[at].copies[key] = Some(copy),
             Kept::Only(to) => {
-                self.replicas[at].minter.break_hold();
-                self.replicas[to].copies[key].get_or_insert_default().merge(&copy);
+                self.replicas[at].not_kept(key);
+                self.replicas[to].copy(key).merge(&copy);
             }
             Kept::Nowhere => {
-                self.replicas[at].minter.break_hold();
+                self.replicas[at].not_kept(key);
                 return context.clone();
             }
         }

@@ -20,7 +20,13 @@ use core::fmt;
 /// dot of this actor and its own only if the store has held all copies unbroken since it minted that last dot: then no
 /// dot of the key can lie in between. After [`break_hold`](Minter::break_hold) it can, with a value that is no longer here, so
 /// the next write of each key opens a span of its own. Such spans are never joined again: a history has as many of an actor as there were drops
-/// between two writes of its key, and one more. A store that drops copies often shares its counter, and so what a drop costs, among few keys.
+/// between two writes of its key, and one more. A store that drops copies often remembers since when it has held each of them
+/// ([`Siblings::write_held`](crate::Siblings::write_held)): then a drop costs a span of the keys whose copies went, and of no other. Or it shares
+/// its counter among few keys.
+///
+/// A span for each drop of the key's own copy is the price of exactness. A store that forgets a copy can't tell later whether another write
+/// of the key went with it, between the dot that it is shown and the one that it mints; nor can anybody to whom it hands its copies. Whoever
+/// closed that gap would, where there was one, replace what no writer was shown.
 ///
 /// ```
 /// use gramme_vclock::{Actor, FixedSiblings, Full, Minter, Span, WriteError};
@@ -129,14 +135,19 @@ impl Minter {
         seen.last_of(self.actor).is_some_and(|last| last > self.minted)
     }
 
-    /// The dot that a write of the key with this history would get, and the span that it would claim.
-    pub(crate) fn next<B: Buf<Span>>(&self, seen: &DotSet<B>) -> Result<(Dot, Span), WriteError<B::Full>> {
+    /// The dot that a write of the key with this history would get, and the span that it would claim where the store has held the key's
+    /// copy since it had minted so many.
+    pub(crate) fn next<B: Buf<Span>>(
+        &self,
+        seen: &DotSet<B>,
+        held_since: u64,
+    ) -> Result<(Dot, Span), WriteError<B::Full>> {
         if self.is_behind(seen) {
             return Err(WriteError::Ahead);
         }
         let counter = self.minted.checked_add(1).ok_or(WriteError::Overflow)?;
         let dot = Dot { actor: self.actor, counter };
-        let first = seen.last_of(self.actor).filter(|last| *last > self.held_since).unwrap_or(counter);
+        let first = seen.last_of(self.actor).filter(|last| *last > held_since).unwrap_or(counter);
         Ok((dot, Span { first, ..dot.span() }))
     }
 
@@ -182,10 +193,10 @@ mod tests {
     fn the_last_counter_is_minted_and_none_after_it() {
         let mut minter = Minter { minted: u64::MAX - 1, ..Minter::new(Actor(1)) };
         let seen = FixedDotSet::<1>::new();
-        let (dot, span) = minter.next(&seen).unwrap();
+        let (dot, span) = minter.next(&seen, 0).unwrap();
         assert_eq!((dot.counter, span), (u64::MAX, dot.span()));
         minter.count(dot);
-        assert_eq!(minter.next(&seen), Err(WriteError::Overflow));
+        assert_eq!(minter.next(&seen, 0), Err(WriteError::Overflow));
         let all = FixedDotSet::<1>::from_spans([Span { first: 1, ..span }]).unwrap();
         assert!(!minter.is_behind(&all));
     }

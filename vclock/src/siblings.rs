@@ -207,8 +207,8 @@ where
     /// actor is filled if all of it has been seen here and no value here stands in it. However long a writer chains writes without
     /// reading, its context has no more spans that way than there are actors and live siblings, and it never covers a sibling that the
     /// writer was not shown. That is while copies are held: each [`break_hold`](Minter::break_hold) between two writes of the key, whichever
-    /// key's copy went, may leave one span more, if another key took a counter in between; such a gap is never filled, neither in the
-    /// context nor in the history. Where that makes a context longer than a token can be (2,000 spans at the least, see
+    /// key's copy went ([`write_held`](Siblings::write_held) tells them apart), may leave one span more, if another key took a counter in between; such a gap
+    /// is never filled, neither in the context nor in the history. Where that makes a context longer than a token can be (2,000 spans at the least, see
     /// [`MAX_TOKEN`](crate::MAX_TOKEN)), the write stands all the same and it is [`seal`](crate::Context::seal) that answers
     /// [`TooLong`](crate::SealError::TooLong); so it does for a read of that object then. A fixed form is full much sooner, and says so before anything is written.
     /// Since a filled gap speaks for what was replaced *here*, hand the context out (or let it go anywhere) only
@@ -224,7 +224,47 @@ where
         minter: &mut Minter,
         value: V,
     ) -> Result<Written<B>, WriteError<B::Full>> {
-        let (dot, own) = minter.next(&self.seen)?;
+        self.write_held(context, minter, minter.held_since(), value)
+    }
+
+    /// The same for a store that remembers of each copy since when it has held it: what it drops of other keys
+    /// ([`break_hold`](Minter::break_hold)) then costs this one no span.
+    ///
+    /// `since` is what [`Minter::minted`] was when this copy came to be here, by a write or a merge, where there was none; 0 if it was here when the
+    /// store was opened under this actor; and `minted` anew when a write of this key was minted and not kept. Where an actor goes on
+    /// after a restart ([`Minter::resume`]) it is as durable as the copy. A larger one costs a span. A smaller one
+    /// claims what was dropped, and may lose writes: then [`write`](Siblings::write), which asks for less, is the right one.
+    ///
+    /// ```
+    /// use gramme_vclock::{Actor, FixedSiblings, Full, Minter, WriteError};
+    ///
+    /// // Room for one span. The first write makes the copy.
+    /// let (mut minter, mut object) = (Minter::new(Actor(7)), FixedSiblings::<_, 1, 1>::new());
+    /// let since = minter.minted();
+    /// for n in 0..100 {
+    ///     let read = object.seen().clone();
+    ///     object.write_held(&read, &mut minter, since, n)?;
+    ///     // Another key is written, handed over and dropped.
+    ///     FixedSiblings::<_, 1, 1>::new().write(&Default::default(), &mut minter, n)?;
+    ///     minter.break_hold();
+    /// }
+    /// assert_eq!(object.seen().last_of(Actor(7)), Some(199));
+    /// // By the rule for stores that don't know, the next write needs a second one.
+    /// let read = object.seen().clone();
+    /// assert_eq!(object.write(&read, &mut minter, 100).unwrap_err(), WriteError::Full(Full));
+    /// # Ok::<(), WriteError<Full>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`write`](Siblings::write).
+    pub fn write_held(
+        &mut self,
+        context: &DotSet<B>,
+        minter: &mut Minter,
+        since: u64,
+        value: V,
+    ) -> Result<Written<B>, WriteError<B::Full>> {
+        let (dot, own) = minter.next(&self.seen, since)?;
         if minter.is_behind(context) {
             return Err(WriteError::Ahead);
         }

@@ -128,16 +128,17 @@ impl<B: Buf<Span>> Context<B> {
     #[must_use]
     pub fn token_len(&self) -> usize {
         let widths = Widths::of(self.seen.spans());
-        let mut bits = 3 + 1 + 8 + MILLIS_BITS;
-        bits += if self.stamp.logical() == 0 { 0 } else { 16 };
+        let logical = if self.stamp.logical() == 0 { 0 } else { 16 };
+        // Of as many spans as memory holds: where addresses have 32 bits, a token of 2^32 bits and more.
+        let mut bits = (3 + 1 + 8 + MILLIS_BITS + logical) as u64;
         let mut previous = None;
         for span in self.seen.spans() {
-            bits += usize::from(previous.is_some()) + if previous == Some(span.actor) { 0 } else { 64 };
-            bits += width(widths.last) + width(widths.more);
+            let actor = usize::from(previous.is_some()) + if previous == Some(span.actor) { 0 } else { 64 };
+            bits += (actor + width(widths.last) + width(widths.more)) as u64;
             previous = Some(span.actor);
         }
-        let bytes = bits.div_ceil(8) + SEAL_BYTES;
-        (bytes * 8).div_ceil(6)
+        let bytes = bits.div_ceil(8) + SEAL_BYTES as u64;
+        usize::try_from((bytes * 8).div_ceil(6)).unwrap_or(usize::MAX)
     }
 
     /// Writes the context as a token for `subject` (the record's key) in `cluster`, and answers how many bytes of `out`

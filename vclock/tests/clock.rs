@@ -207,6 +207,8 @@ fn a_reading_later_than_any_stamp_is_none() {
     }
     assert!(first < clock.last());
     assert_eq!(clock.tick(6_000), Stamp::from_parts(6_000, 0));
+    // The last millisecond of all is a reading like others.
+    assert_eq!(Hlc::new(Stamp::ZERO).tick(Stamp::MAX.millis()), Stamp::from_parts(Stamp::MAX.millis(), 0));
 }
 
 #[test]

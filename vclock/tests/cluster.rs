@@ -20,6 +20,8 @@ type Writes = BTreeSet<usize>;
 struct Copy {
     object: Object,
     writes: Writes,
+    /// What its node had minted when it came to be there; 0 if the node's store was opened with it.
+    since: u64,
 }
 
 impl Copy {
@@ -55,6 +57,8 @@ struct Cluster {
     writes: Vec<Write>,
     acknowledged: Writes,
     flattened: bool,
+    /// Whether nodes remember since when they have held a copy.
+    remembers: bool,
     next_actor: u64,
 }
 
@@ -111,6 +115,10 @@ enum Step {
     Other {
         node: usize,
     },
+    /// Another key's copy is dropped.
+    DropOther {
+        node: usize,
+    },
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -129,12 +137,13 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => node().prop_map(|node| Step::Crash { node }),
         2 => (node(), node()).prop_map(|(from, to)| Step::HandOver { from, to }),
         1 => node().prop_map(|node| Step::Other { node }),
+        1 => node().prop_map(|node| Step::DropOther { node }),
     ];
     prop::collection::vec(step, 1..60)
 }
 
 impl Cluster {
-    fn new(flattened: bool) -> Cluster {
+    fn new(flattened: bool, remembers: bool) -> Cluster {
         let node = |at: usize| Node {
             copy: Copy::default(),
             durable: Copy::default(),
@@ -147,6 +156,7 @@ impl Cluster {
             writes: Vec::new(),
             acknowledged: Writes::new(),
             flattened,
+            remembers,
             next_actor: 100,
         }
     }
@@ -157,7 +167,11 @@ impl Cluster {
         let Context { mut dots, mut covers } = self.clients[client].clone();
         let node = &mut self.nodes[node];
         let mut copy = node.copy.clone();
-        let written = copy.object.write(&dots, &mut node.minter, this);
+        let written = if self.remembers {
+            copy.object.write_held(&dots, &mut node.minter, copy.since, this)
+        } else {
+            copy.object.write(&dots, &mut node.minter, this)
+        };
         let Written { dot, context: handed_back } = written.expect("nothing names what is not minted");
         copy.writes.insert(this);
         self.writes.push(Write { dot: Some(dot), covers: covers.clone() });
@@ -180,7 +194,9 @@ impl Cluster {
             }
             Step::WriteNotKept { node, client, to } => {
                 let (copy, _) = self.mint(node, client);
-                self.nodes[node].minter.break_hold();
+                let node_of_write = &mut self.nodes[node];
+                node_of_write.minter.break_hold();
+                node_of_write.copy.since = node_of_write.minter.minted();
                 if to != node {
                     self.nodes[to].copy.merge(&copy);
                 }
@@ -211,17 +227,19 @@ impl Cluster {
                 let node = &mut self.nodes[node];
                 node.copy = node.durable.clone();
                 node.minter = Minter::new(Actor(self.next_actor));
+                node.copy.since = 0;
             }
             Step::HandOver { from, to } if from != to => {
                 let copy = self.nodes[from].copy.clone();
                 self.nodes[to].copy.merge(&copy);
                 self.sync(to);
                 let dropper = &mut self.nodes[from];
-                dropper.copy = Copy::default();
                 dropper.minter.break_hold();
+                dropper.copy = Copy { since: dropper.minter.minted(), ..Copy::default() };
             }
             Step::HandOver { .. } => {}
             Step::Other { node } => serve_other_keys(&mut self.nodes[node].minter, 1),
+            Step::DropOther { node } => self.nodes[node].minter.break_hold(),
         }
         for node in &self.nodes {
             self.check(&node.copy, self.flattened);
@@ -261,8 +279,8 @@ impl Cluster {
         }
     }
 
-    fn run(flattened: bool, steps: Vec<Step>) {
-        let mut cluster = Cluster::new(flattened);
+    fn run(flattened: bool, remembers: bool, steps: Vec<Step>) {
+        let mut cluster = Cluster::new(flattened, remembers);
         for step in steps {
             cluster.step(step);
         }
@@ -296,12 +314,12 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
     #[test]
-    fn exact_contexts_show_the_causal_history(steps in steps()) {
-        Cluster::run(false, steps);
+    fn exact_contexts_show_the_causal_history(steps in steps(), remembers: bool) {
+        Cluster::run(false, remembers, steps);
     }
 
     #[test]
-    fn flattened_contexts_lose_nothing_and_end_alike(steps in steps()) {
-        Cluster::run(true, steps);
+    fn flattened_contexts_lose_nothing_and_end_alike(steps in steps(), remembers: bool) {
+        Cluster::run(true, remembers, steps);
     }
 }

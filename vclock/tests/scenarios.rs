@@ -237,6 +237,44 @@ fn each_drop_between_writes_costs_a_span() {
     assert_eq!((object, minter.minted()), (before, minted));
 }
 
+/// Who remembers since when each copy is there pays for drops of that copy alone.
+#[test]
+fn a_store_that_remembers_since_when_it_holds_a_copy_pays_for_no_other_drops() {
+    let (mut store, mut owner) = (Store::open(1), Store::open(2));
+    let mut context = nothing();
+    let mut dots = Vec::new();
+    for copies in 1..=3 {
+        let since = store.minter.minted();
+        for _ in 0..50 {
+            let written = store.object.write_held(&context, &mut store.minter, since, "mine".into()).unwrap();
+            context = written.context;
+            dots.push(written.dot);
+            store.serve_other_keys(2);
+            store.minter.break_hold();
+            assert_eq!((store.read().spans().len(), context.spans().len()), (copies, copies));
+        }
+        owner.take_in(&store.object);
+        store.drop_copy();
+    }
+    // Each span is from a copy's first write to its last.
+    let span = |writes: &[Dot]| Span { last: writes[49].counter, ..writes[0].span() };
+    assert_eq!(owner.read().spans(), dots.chunks(50).map(span).collect::<Vec<_>>());
+
+    // The key is back from a peer that never heard of the third copy's writes.
+    let Ok(seen) = GrowableDotSet::from_spans(owner.read().spans()[..2].iter().copied());
+    let early = Object::from_parts([], seen.clone()).unwrap();
+    let mut write = |since| {
+        let mut object = early.clone();
+        object.write_held(&seen, &mut store.minter, since, format!("since {since}")).unwrap();
+        values(&merged(&owner.object, &object)).join(", ")
+    };
+    assert_eq!(
+        [write(450), write(0)],
+        ["mine, since 450", "since 0"],
+        "what is taken for held is claimed, and lost"
+    );
+}
+
 /// The store acknowledged nothing of its tail, but others have it.
 #[test]
 fn a_coordinator_that_loses_its_unsynced_tail_mints_under_a_new_actor() {

@@ -34,7 +34,7 @@ pub(super) fn spell(out: &mut [u8], bytes: usize) {
     }
 }
 
-/// Hands over the first `bytes` bytes that checked text stands for, in pieces.
+/// Hands over the first `bytes` bytes that checked text stands for, in pieces. It stands for as many at least.
 pub(super) fn read(text: &[u8], bytes: usize, mut piece: impl FnMut(&[u8])) {
     let mut left = bytes;
     for symbols in text.chunks(64) {
@@ -45,7 +45,7 @@ pub(super) fn read(text: &[u8], bytes: usize, mut piece: impl FnMut(&[u8])) {
             });
             held.copy_from_slice(&word.to_be_bytes()[1..]);
         }
-        let taken = left.min(symbols.len() * 6 / 8);
+        let taken = left.min(held.len());
         piece(&held[..taken]);
         left -= taken;
     }

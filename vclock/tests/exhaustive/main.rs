@@ -85,6 +85,8 @@ struct Space {
     discards: bool,
     /// Counters that another key of the slot takes before each write: with none, dots of one actor touch.
     apart: u64,
+    /// Whether copies of other keys go before each write, at stores that remember since when they have held this one's.
+    others_go: bool,
 }
 
 const HELD: &[Copy] = &[Copy::Held];
@@ -92,7 +94,7 @@ const ANY: &[Copy] = &[Copy::Held, Copy::Dropped, Copy::Reopened];
 
 impl Space {
     const fn of(writes: usize, contexts: Contexts, reads: Reads, copies: &'static [Copy]) -> Space {
-        Space { writes, contexts, reads, copies, discards: false, apart: 1 }
+        Space { writes, contexts, reads, copies, discards: false, apart: 1, others_go: false }
     }
 
     /// Looks at them all, and answers how many there are but for names and order.
@@ -257,14 +259,19 @@ impl Explorer {
                 *replica = Replica { actor: Actor(self.next_actor), counter: 0, held_since: 0, knows };
             }
         }
-        let mut minter =
-            Minter::resume(replica.actor, replica.counter + self.space.apart, replica.held_since);
+        let minted = replica.counter + self.space.apart;
+        let dropped = if self.space.others_go { minted } else { replica.held_since };
+        let mut minter = Minter::resume(replica.actor, minted, dropped);
         let mut snapshot = self.joins[usize::from(knows)].clone();
         let (mut dot, mut handed_back) = (None, context.clone());
         if discards {
             let Ok(_) = snapshot.discard(context);
         } else {
-            let written = snapshot.write(context, &mut minter, this);
+            let written = if self.space.others_go {
+                snapshot.write_held(context, &mut minter, replica.held_since, this)
+            } else {
+                snapshot.write(context, &mut minter, this)
+            };
             let Written { dot: new, context } = written.expect("nothing names what is not minted");
             replica.counter = new.counter;
             match self.space.contexts {
@@ -372,6 +379,13 @@ fn every_history_around_dropped_copies_and_new_actors() {
     let made = [Contexts::Flattened, Contexts::Exact]
         .map(|contexts| Space::of(4, contexts, Reads::Own, ANY).histories());
     assert_eq!(made, [52_888, 53_409]);
+}
+
+/// As many as where nothing else is dropped: it makes no difference.
+#[test]
+fn every_history_at_stores_that_remember_since_when_they_hold_a_copy() {
+    let space = Space { others_go: true, ..Space::of(4, Contexts::Flattened, Reads::Own, ANY) };
+    assert_eq!(space.histories(), 52_888);
 }
 
 /// Of one write fewer, here and below: a read may come from any set of writes, so that there are 16,844,341 histories of six,
