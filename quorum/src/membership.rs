@@ -218,9 +218,7 @@ impl Engine {
         let current = |change: Change| self.replica.keyspaces.remember(change, membership.layout());
         match op {
             ClusterOp::Stage(Change::Partitions(_)) => return Err(ClusterError::Partitions),
-            ClusterOp::Stage(Change::Remove(id))
-                if membership.transition().is_some_and(|t| t.waiting_for().contains(&id)) =>
-            {
+            ClusterOp::Stage(Change::Remove(id)) if self.holds_up(membership, id) => {
                 membership.remove_during_transition(id).map_err(ClusterError::Remove)?;
             }
             ClusterOp::Stage(change) => {
@@ -253,6 +251,18 @@ impl Engine {
             }
         }
         Ok(Ok(()))
+    }
+
+    /// Whether a transition waits for a node; or, if that is down, for one that leaves, and may keep writes for it.
+    fn holds_up(&self, membership: &Membership, id: NodeId) -> bool {
+        let Some(transition) = membership.transition() else { return false };
+        let late = transition.waiting_for();
+        let leaves = |late: &NodeId| !transition.to().is_member(*late);
+        late.contains(&id)
+            || transition.step() == Step::Moving
+                && transition.takes_part(id)
+                && !self.is_alive(id)
+                && late.iter().any(leaves)
     }
 
     /// Makes a change of this node's own, if there is one to make. One that could not be written down rests for a while.

@@ -257,3 +257,56 @@ fn nothing_is_kept_for_who_is_removed_while_a_write_waits_for_it() {
         assert_eq!((status.hints_kept, status.hints_refused), (0, 0), "{id}");
     }
 }
+
+/// One dies for good when it has done its part of a change, and another, which leaves by it, keeps writes for it. It is removed in the midst
+/// of the change, which would wait for the one, while the removal waited for the change.
+#[test]
+fn a_dead_member_is_removed_while_one_that_leaves_keeps_writes_for_it() {
+    let mut cluster = Cluster::new(5);
+    let (leaves, dies) = (NodeId(4), NodeId(5));
+    let commit = |cluster: &mut Cluster, change| {
+        cluster.change(A, ClusterOp::Stage(change)).unwrap();
+        let hash = cluster.nodes[&A].engine.membership().propose().unwrap().hash();
+        cluster.change(A, ClusterOp::Commit(hash))
+    };
+    for n in 0..100 {
+        cluster.put(A, &format!("before {n}"), "v", Cover::Held);
+    }
+    // Nobody can tell it that they have what it has.
+    cluster.loses = |_, to, message| to == NodeId(4) && matches!(message, Message::Offered { .. });
+    commit(&mut cluster, Change::Leave(leaves)).unwrap();
+    cluster.pass(Duration::from_secs(10));
+    let waits = |cluster: &Cluster| {
+        cluster.nodes[&A].engine.membership().transition().map(|t| (t.step(), t.waiting_for()))
+    };
+    assert_eq!(waits(&cluster), Some((gramme_ring::Step::Moving, vec![leaves])));
+    cluster.crash(dies);
+    cluster.pass(Duration::from_secs(5));
+    let mut written = Vec::new();
+    for key in (0..300).map(|n| format!("key {n}")) {
+        let hints = cluster.hints(leaves);
+        let coordinator = cluster.preference(&key).into_iter().find(|node| ![leaves, dies].contains(node));
+        cluster.put(coordinator.unwrap(), &key, "v", Cover::Held);
+        if cluster.hints(leaves) > hints {
+            written.push(key);
+        }
+    }
+    assert!(!written.is_empty(), "it keeps none");
+    cluster.loses = |_, _, _| false;
+    cluster.pass(Duration::from_secs(60));
+    assert_eq!(waits(&cluster), Some((gramme_ring::Step::Moving, vec![leaves])));
+    cluster.change(A, ClusterOp::Stage(Change::Remove(dies))).unwrap();
+    cluster.pass(Duration::from_secs(60));
+    assert_eq!(waits(&cluster), None);
+    assert_eq!(cluster.hints(leaves), 0);
+    let hash = cluster.nodes[&A].engine.membership().propose().unwrap().hash();
+    cluster.change(A, ClusterOp::Commit(hash)).unwrap();
+    cluster.pass(Duration::from_secs(30));
+    assert_eq!(cluster.nodes[&B].engine.membership().layout().unwrap().members().len(), 3);
+    cluster.crash(leaves);
+    for key in written {
+        for node in [A, B, C] {
+            assert_eq!(cluster.copy(node, &key).unwrap(), ["v"], "{key} at {node}");
+        }
+    }
+}
