@@ -201,7 +201,7 @@ pub fn id_fingers<'b>(
 ) -> Result<&'b [Place], TableError> {
     let origin = ring.place(me)?.position;
     let Ring(places) = ring;
-    let steps = (1..=successors.max(1)).take_while(|&step| step < places.len());
+    let steps = (1..=successors).take_while(|&step| step < places.len());
     let owners = (0..u64::BITS).map(|k| {
         let target = origin.wrapping_add(1 << k);
         places.partition_point(|place| place.position < target)

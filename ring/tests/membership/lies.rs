@@ -62,6 +62,18 @@ fn as_many_given_up_as_a_merge_takes_are_read_back() {
     }
 }
 
+/// Those whom the commit removed count beside those who were given up since.
+#[test]
+fn nobody_is_given_up_beside_as_many_as_a_state_holds() {
+    let mut m = removing(4);
+    m.merge(&given_up(10..10 + MOST - 2)).unwrap();
+    m.remove_during_transition(NodeId(3)).unwrap();
+    let full = m.clone();
+    assert_eq!(m.remove_during_transition(NodeId(2)), Err(AdvanceError::Full));
+    assert_eq!(m, full);
+    reads_back(&full);
+}
+
 /// The same ones everywhere, the first by their ids.
 #[test]
 fn of_more_given_up_the_first_are_kept() {
