@@ -347,6 +347,8 @@ fn a_member_that_was_given_up_and_runs_on_acknowledges_nothing_that_others_lack(
     let (outcast, at) = (owners[0], fallbacks[0]);
     s.set(outcast, "cart").unwrap();
     s.rest();
+    let is_owned = |key: &String| s.world.owners(key.as_bytes()).contains(&outcast);
+    let owned = (0..).map(|n| format!("fresh{n}")).find(is_owned).unwrap();
     s.isolate(outcast, true);
     s.world.cast_out(outcast);
     s.world.alter(at, &[Alteration::Remove(outcast)]);
@@ -354,6 +356,11 @@ fn a_member_that_was_given_up_and_runs_on_acknowledges_nothing_that_others_lack(
     assert!(s.world.is_outcast(outcast) && !s.world.members().contains(&outcast));
     assert!(s.set(outcast, "cart").is_err(), "it is no majority");
     let second = s.set(at, "cart").unwrap();
+    // Who asks it alone hears what it has itself, and that is judged by the layout that it goes by.
+    s.set(at, &owned).unwrap();
+    let r = s.r.replace(Level::One);
+    assert!(s.get(outcast, &owned).unwrap().values.is_empty());
+    s.r = r;
     s.isolate(outcast, false);
     s.wait(SECOND);
     assert!(!s.world.is_up(outcast), "it was turned away, and knows");

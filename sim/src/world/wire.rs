@@ -24,7 +24,10 @@ impl World {
         }
         self.check_reach(node, id, &reply);
         self.checker.answering(self.now, id, &reply);
-        let circumstances = self.circumstances(self.checker.request(id).op.key());
+        let mut circumstances = self.circumstances(self.checker.request(id).op.key());
+        // Who was given up and runs on has nothing by the layout before, whatever all others go by.
+        let is_absent = matches!(&reply, Reply::Read(reading) if reading.context.seen.is_empty());
+        circumstances.layout = circumstances.layout.filter(|_| !(is_absent && self.nodes[node].gone));
         self.checker.answers(self.now, id, &reply, &circumstances);
         self.scratch.clear();
         wire::encode(&Message::Forwarded { call: CallId(0), reply: reply.clone() }, &mut self.scratch);
