@@ -283,6 +283,7 @@ impl Engine {
         let settled = self.evenness.look(now, self.config.timing.expired / 24);
         match settled {
             _ if self.config.planted.is(Bug::GivenBackEarly) => now.wall_ms,
+            true if self.config.planted.is(Bug::LoneClock) => now.wall_ms,
             true => self.agreed_wall.min(now.wall_ms),
             false => 0,
         }

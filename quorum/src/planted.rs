@@ -87,6 +87,8 @@ bugs! {
     ExpiredDropped,
     /// A value that is to expire some day is given back at once.
     GivenBackEarly,
+    /// A node goes by its own clock alone when it gives back what has expired.
+    LoneClock,
     /// A hint goes when the write is sent to its owner.
     HintDroppedOnSend,
     /// A fallback drops a copy for which another owner still waits.

@@ -16,23 +16,28 @@ pub struct Clock {
     base: u64,
     /// How much it runs fast (or slow), in millionths; above −1,000,000.
     drift: i64,
-    /// How far the wall clock is off, in milliseconds.
+    /// How far the wall clock is off, in milliseconds, and the most that it ever was.
     skew_ms: i64,
+    most_skew_ms: i64,
 }
 
 impl Clock {
     /// A clock that starts now, its monotonic side showing `base` nanoseconds.
     #[must_use]
     pub const fn new(now: Time, base: u64) -> Clock {
-        Clock { since: now, base, drift: 0, skew_ms: 0 }
+        Clock { since: now, base, drift: 0, skew_ms: 0, most_skew_ms: 0 }
     }
 
     /// What an engine is told.
     #[must_use]
     pub fn now(&self, now: Time) -> Now {
-        let ms = i64::try_from((EPOCH_MS * 1_000_000 + now.0) / 1_000_000).unwrap_or(i64::MAX);
-        let wall_ms = u64::try_from(ms.saturating_add(self.skew_ms)).unwrap_or(0);
-        Now { instant: self.instant(now), wall_ms }
+        Now { instant: self.instant(now), wall_ms: wall(now, self.skew_ms) }
+    }
+
+    /// No less than the latest time that the wall clock has shown up to now.
+    #[must_use]
+    pub fn latest_wall(&self, now: Time) -> u64 {
+        wall(now, self.most_skew_ms)
     }
 
     fn instant(&self, now: Time) -> Instant {
@@ -71,8 +76,9 @@ impl Clock {
     }
 
     /// From now on the wall clock is off by this much.
-    pub const fn set_skew(&mut self, skew_ms: i64) {
+    pub fn set_skew(&mut self, skew_ms: i64) {
         self.skew_ms = skew_ms;
+        self.most_skew_ms = self.most_skew_ms.max(skew_ms);
     }
 
     /// How far the wall clock is off, in milliseconds.
@@ -80,6 +86,12 @@ impl Clock {
     pub const fn skew_ms(&self) -> i64 {
         self.skew_ms
     }
+}
+
+/// What a wall clock shows that is off by so many milliseconds.
+fn wall(now: Time, skew_ms: i64) -> u64 {
+    let ms = i64::try_from((EPOCH_MS * 1_000_000 + now.0) / 1_000_000).unwrap_or(i64::MAX);
+    u64::try_from(ms.saturating_add(skew_ms)).unwrap_or(0)
 }
 
 /// Ten years, the largest skew that the swarm sets.

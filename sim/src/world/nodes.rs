@@ -8,8 +8,9 @@ use crate::timeline::Mark;
 use core::time::Duration;
 use gramme_node::host::{Effect, Host, List};
 use gramme_quorum::{Input, LoadId, Output};
-use gramme_ring::Layout;
+use gramme_ring::{Layout, NodeId};
 use gramme_store::{MemDisk, ReadJob};
+use std::collections::BTreeSet;
 
 impl World {
     pub(super) fn start(&mut self, node: usize) {
@@ -277,12 +278,29 @@ impl World {
         self.after(node);
     }
 
+    /// Tells the judge what time a store was told by which it may give back what has expired: none to which most members' clocks never came.
+    fn tell_time(&mut self, node: usize) {
+        let Some(host) = &self.nodes[node].host else { return };
+        let (told, membership) = (host.settled(), host.engine().membership());
+        let from = membership.transition().map(|transition| transition.from());
+        let members = membership.layout().into_iter().chain(from).flat_map(Layout::members);
+        let ids = members.map(|member| member.id).filter(|id| !membership.is_removed(*id));
+        let ids: BTreeSet<NodeId> = ids.collect();
+        let has_come = |id: &&NodeId| self.nodes[self.numbers[*id]].clock.latest_wall(self.now) >= told;
+        if told > 0 && 2 * ids.iter().filter(has_come).count() <= ids.len() {
+            let what =
+                format!("node {node}'s store is told that it is {told} ms; most clocks never came to that");
+            self.checker.fail(self.now, Invariant::ExpiryHides, None, what);
+        }
+        self.checker.settled(node, told);
+    }
+
     pub(super) fn maintain(&mut self, node: usize) {
         let clock = self.nodes[node].clock.now(self.now);
         let Some(host) = &mut self.nodes[node].host else { return };
         let more = host.maintain(clock, 64 << 10);
-        self.checker.settled(node, host.settled());
         let is_full = host.store().is_full();
+        self.tell_time(node);
         let lagged = self.nodes[node].disk.lags;
         self.nodes[node].disk.lags &= is_full;
         if lagged {
