@@ -3,7 +3,7 @@
 //!
 //! A thread can be interrupted before it locks, before it notifies, and at each [`point`]. What is chosen there, which waiter is notified and
 //! which wait times out, is gone through depth first; what was come to before by another order of the same steps on the same objects is
-//! not gone through again. Threads that all wait are a failure. Threads outside of an exploration have the standard library's locks.
+//! not gone through again. Threads that all wait are a failure, and so is a run without end. Threads outside of an exploration have the standard library's locks.
 
 use crate::checksum::mix;
 use std::boxed::Box;
@@ -35,6 +35,8 @@ fn number() -> usize {
 /// The object of [`point`]s.
 const OUTSIDE: usize = 63;
 const OBJECTS: usize = 64;
+/// A run that takes more comes to no end.
+const MOST_STEPS: usize = 10_000;
 
 /// Here other threads may come in between: something is done or seen that locks don't guard.
 pub(super) fn point() {
@@ -233,6 +235,7 @@ struct Run {
     interruptions: usize,
     bound: usize,
     seen: HashSet<u64>,
+    steps: usize,
     failure: Option<String>,
 }
 
@@ -275,6 +278,10 @@ impl Run {
 
     /// Has the next thread run.
     fn go_on(&mut self, me: usize) {
+        self.steps += 1;
+        if self.steps > MOST_STEPS {
+            return self.fail("no end");
+        }
         let can_run = |thread: &Thread| match thread.status {
             Status::Ready => true,
             Status::Locks(mutex) => !self.locked[mutex],
@@ -412,6 +419,7 @@ pub(super) fn explore<'t>(
             interruptions: 0,
             bound,
             seen,
+            steps: 0,
             failure: None,
         };
         // Nobody runs, and one is chosen to.
