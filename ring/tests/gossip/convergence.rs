@@ -204,6 +204,10 @@ fn seeds_are_asked_now_and_then() {
         assert!(seeds.iter().filter(|target| **target == Target::Seed(seed)).count() > 200);
     }
     assert_eq!(asked(&mut node, 0).1, []);
+    // The seeds together count as one more peer.
+    let (peers, seeds) = asked(&mut pair(1), 3);
+    assert_eq!(peers.len(), 10_000);
+    assert!((4_500..5_500).contains(&seeds.len()), "{} of 10,000", seeds.len());
     let (peers, seeds) = asked(&mut Gossip::new(NodeId(1), 1, 1).unwrap(), 3);
     assert_eq!((peers.len(), seeds.len()), (0, 10_000));
 }
