@@ -45,7 +45,6 @@ impl Checker {
     pub fn took(&mut self, now: Time, id: OpId, before: Load, elsewhere: bool, at_once: Option<&Reply>) {
         let op = &self.requests[id.index()].op;
         let value = if let Op::Put { value, .. } = op { value.len() } else { 0 };
-        self.longest = self.longest.max(op.key().len() + value);
         // Reads need no sync.
         let waiting = before.local + if op.is_write() { before.unsynced } else { 0 };
         let heavy = before.bytes >= self.limits.local_bytes;

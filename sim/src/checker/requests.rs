@@ -94,6 +94,9 @@ impl Checker {
     pub fn submitted(&mut self, now: Time, op: Op, limit: Duration) -> OpId {
         let id = OpId(self.requests.len() as u64);
         let key = self.key_number(op.key());
+        // A node that writes down something of the cluster takes it later, and unseen.
+        let value = if let Op::Put { value, .. } = &op { value.len() } else { 0 };
+        self.longest = self.longest.max(op.key().len() + value);
         let majority = self.replicas.0 / 2 + 1;
         let primaries = match &op {
             Op::Get { options, .. } => options.pr,

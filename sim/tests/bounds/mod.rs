@@ -4,7 +4,7 @@ use super::history::*;
 use gramme_quorum::message::{CallId, Message};
 use gramme_quorum::{Config, Cover, Engine, Limits, OpError, Reply, Status};
 use gramme_ring::{Membership, NodeId};
-use gramme_sim::checker::{Invariant, Load};
+use gramme_sim::checker::{Invariant, Load, value_of};
 use gramme_vclock::Actor;
 
 const IDLE: Load =
@@ -92,6 +92,23 @@ fn more_in_hand_than_there_may_be() {
         more(&mut over);
         h.checker.check_load(h.now, 0, &over);
         h.breaks(Invariant::Bounds);
+    }
+}
+
+/// A node that writes down something of the cluster takes a request when that is done, and nobody sees it.
+#[test]
+fn the_last_request_may_go_beyond_by_its_own_bytes_whenever_it_was_taken() {
+    let engine =
+        Engine::new(Config::new(NodeId(1), Actor(1)), Membership::default(), gramme_quorum::Now::default());
+    for (beyond, holds) in [(0, true), (1, false)] {
+        let mut h = History::new();
+        h.checker.set_limits(Limits { request_bytes: 50, ..Limits::default() });
+        let id = h.put(Cover::Nothing);
+        let own = KEY.len() + value_of(id, 3).len();
+        let mut status = engine.status(gramme_quorum::Instant::default());
+        status.request_bytes = 50 + own + beyond;
+        h.checker.check_load(h.now, 0, &status);
+        if holds { h.holds() } else { h.breaks(Invariant::Bounds) }
     }
 }
 
