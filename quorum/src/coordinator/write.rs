@@ -35,12 +35,6 @@ impl Engine {
         if !self.ready {
             return self.answer(request.origin, Reply::Failed(OpError::Unwritable));
         }
-        // Others may have come in while it was read what is there.
-        let full = self.open_bytes >= self.config.limits.request_bytes;
-        let more = request.also.as_ref().is_some_and(|also| !also.is_empty());
-        if more && full && !self.config.planted.is(Bug::RequestBytesUnbounded) {
-            return self.answer(request.origin, Reply::Failed(OpError::Overloaded));
-        }
         // Those to whom nothing more should be sent count as absent.
         let takes = |node| self.is_alive(node) && !self.is_congested(node);
         let Ok(parts) = self.write_parts(&request.key, &request.options, takes) else {
