@@ -280,6 +280,7 @@ fn quorum() {
         objects: vec![object.clone()],
         next,
         complete: true,
+        damaged: false,
         run,
     };
     let messages = [

@@ -85,7 +85,6 @@ impl Alone {
     fn pass(&mut self, hours: u64) {
         self.now.instant = self.now.instant + std::time::Duration::from_secs(3600 * hours);
         self.now.wall_ms += 3_600_000 * hours;
-        self.host.handle(self.now, Input::Tick);
         while self.host.maintain(self.now, 1 << 20) | self.sync() {}
     }
 

@@ -95,8 +95,6 @@ pub struct Engine {
     pub(crate) healing: BTreeMap<Bytes, Healing>,
     pub(crate) refused: Refused,
     pub(crate) evenness: Evenness,
-    /// A wall time to which most members' clocks have come, 0 while that is not known.
-    pub(crate) agreed_wall: u64,
     pub(crate) pulls: BTreeMap<PullId, Pull>,
     pub(crate) pull_calls: BTreeMap<CallId, PullId>,
     pub(crate) listings: BTreeMap<ListId, Listing>,
@@ -189,7 +187,6 @@ impl Engine {
             healing: BTreeMap::new(),
             refused: Refused::default(),
             evenness: Evenness::default(),
-            agreed_wall: 0,
             pulls: BTreeMap::new(),
             pull_calls: BTreeMap::new(),
             listings: BTreeMap::new(),

@@ -284,7 +284,7 @@ impl Engine {
         match settled {
             _ if self.config.planted.is(Bug::GivenBackEarly) => now.wall_ms,
             true if self.config.planted.is(Bug::LoneClock) => now.wall_ms,
-            true => self.agreed_wall.min(now.wall_ms),
+            true => self.agreed_wall(now.wall_ms).min(now.wall_ms),
             false => 0,
         }
     }

@@ -273,13 +273,12 @@ impl Engine {
         for node in lost {
             self.lost(now, node);
         }
-        self.agreed_wall = self.agree(now.wall_ms);
         self.timers.insert((now.instant + self.config.timing.heartbeat, Timer::Heartbeat));
     }
 
     /// A wall time to which most members' clocks have come by what they told last: a few that are ahead don't count. 0 while fewer
     /// than most are heard of.
-    fn agree(&self, mine: u64) -> u64 {
+    pub(crate) fn agreed_wall(&self, mine: u64) -> u64 {
         let members = self.view.members();
         let told = |id: &NodeId| match self.peers.get(id) {
             _ if *id == self.config.node => Some(mine),
