@@ -25,7 +25,7 @@ const STALLED: u32 = 5;
 /// Keys asked for at a time.
 const PAGE: usize = 256;
 /// What an owner can't read, and so can't merge, is offered again after a retry time, then after twice as long, and so on so many times.
-const MAX_DOUBLINGS: u32 = 6;
+const MAX_DOUBLINGS: u32 = 4;
 
 /// The handoff to one owner.
 #[derive(Debug)]
