@@ -349,7 +349,7 @@ fn keyspaces_are_committed_like_members() {
     assert_eq!(clients[2].call(&[b"TTL", b"other"]), Some(Resp::Integer(-1)));
 
     for (arguments, why) in [
-        (&["last:", "--policy", "siblings"][..], "policy is lww, and stays"),
+        (&["last:", "--policy", "siblings"][..], "policy of these keys is lww, and stays"),
         (&["x", "--w", "4"], "r and w are numbers from 1 to 3"),
         (&["x", "--r", "some"], "r and w are numbers, or one, quorum, all or default"),
         (&["x", "--policy", "none"], "a policy is siblings or lww"),
