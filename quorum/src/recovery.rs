@@ -4,7 +4,8 @@
 //! Until then its copies are merged by readers and count toward no quorum (those of keys whose writes are synced first do, if all
 //! that is missing is what was not synced). N − W + 1 other owners intersect every write
 //! quorum that this node was part of, so a partition is complete when it was pulled from that many, each of them
-//! complete itself, or lacking no more than writes that its mode lets go with the machine. W is the least that any keyspace
+//! complete itself, or lacking no more than writes that its mode lets go with the machine; for each that has damaged copies, one
+//! more, if there is one that lacks nothing. W is the least that any keyspace
 //! has or had, a majority at the most. (A write acknowledged by a fallback comes back with that one's hint; a write with W = 1
 //! may have been here alone, and one that named a W of its own below all of these where nobody asks.)
 
